@@ -1,0 +1,38 @@
+"""Does a batch norm before the last fully connected layer help, hurt or make no difference?
+
+Public names are loaded when they are first used: `import bnhead` brings neither Keras nor TensorFlow.
+
+    from bnhead.models import resnet20          # backbones with pluggable heads
+    from bnhead import heads, DeadUnits         # the heads; the callback that counts dead units
+    from bnhead.training import TrainConfig, train
+"""
+
+import importlib
+import pathlib
+
+from bnhead.version import __version__
+
+_HOME = {  # public name -> the module it lies in
+    "heads": "bnhead.heads",
+    "census": "bnhead.census",
+    "models": "bnhead.models",
+    "DeadUnits": "bnhead.census",
+}
+__all__ = ["DeadUnits", "__version__", "census", "heads", "models"]
+
+# An install maps the folder models/ to the package bnhead.models. In a bare checkout nothing has been
+# mapped yet: there the checkout's root joins this package's search path, and models/ is found beside us.
+_root = pathlib.Path(__file__).resolve().parent.parent
+if (_root / "setup.cfg").is_file() and (_root / "models" / "__init__.py").is_file():
+    __path__.append(str(_root))
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'bnhead' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    return module if module.__name__ == f"bnhead.{name}" else getattr(module, name)
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,36 @@
+"""The command line: `bnhead COMMAND`, also `python -m bnhead COMMAND`."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from bnhead.errors import nearest
+
+
+def _train(arguments: Sequence[str]) -> int:
+    from bnhead.training import command
+
+    return command.main(arguments)
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "train": (_train, "train one backbone with one head and count the head's dead units"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print("usage: bnhead COMMAND [--flag=value ...]\n")
+        print("\n".join(f"  {name:<8}{text}" for name, (_, text) in COMMANDS.items()))
+        print("\n`bnhead COMMAND --help` tells a command's flags.")
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        there = f"there are {', '.join(COMMANDS)}"
+        print(f"bnhead: command {arguments[0]!r} is not known{nearest(arguments[0], COMMANDS)} ({there})", file=sys.stderr)
+        return 2
+    return COMMANDS[arguments[0]][0](arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Errors that a command reports in one line, each with the exit status it ends with."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """A flag, an argument or a name that cannot be meant."""
+
+    exit_status = 2
+
+
+class RunDirectoryError(RuntimeError):
+    """The run directory holds something else, or cannot be written."""
+
+    exit_status = 3
+
+
+class DataError(RuntimeError):
+    """The data set is not there, or is not what training needs."""
+
+    exit_status = 4
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the known word closest to `word`, or nothing when none is close."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

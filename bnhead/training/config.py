@@ -1,0 +1,132 @@
+"""What a training run is: one frozen dataclass. Checked without TensorFlow."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+from bnhead import data, heads, models
+from bnhead.errors import UsageError, nearest
+
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+# What Keras offers and what goes through zero or below it, so that silence has a meaning.
+ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
+
+
+def _flag(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of one run. Each field is a flag of the same name, and its `help` says the rest.
+
+    Raises:
+        UsageError: a value that breaks its rule or a name that does not exist, with the nearest that does.
+    """
+
+    dataset: str = _flag(
+        "digits",
+        "TFDS classification set, with or without version (cifar10:3.0.2). The default is embedded: "
+        "1,797 real digits of 8 x 8 pixels.",
+    )
+    data_dir: str = _flag("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
+    image_size: int = _flag(
+        0, "Height and width in pixels that images are resized to. 0 keeps them, if all have one size."
+    )
+    augment: str = _flag(
+        "crop",
+        "Augmentation: none; crop (shift by up to an eighth of the height); crop_flip (and mirror). The default "
+        "never mirrors, since a mirrored digit is no digit; the CIFAR papers use crop_flip.",
+    )
+    backbone: str = _flag(
+        "resnet20", "resnetD with D = 6n + 2. The default is the smallest of the paper (0.27 M parameters)."
+    )
+    head: str = _flag(
+        "fc",
+        "Everything after the feature map, tokens joined by _: fc, bn_fc, bn_out, bn_gap_fc, fc_bn, "
+        "catpool_bn_dropout0.25_fc512. The default is the usual head, the control of every comparison.",
+    )
+    fc_units: int = _flag(256, "Units of an fc or dense that names none. The default is wide enough for units to die.")
+    fc_activation: str = _flag("relu", f"Activation of fc: {', '.join(ACTIVATIONS)}.")
+    epochs: int = _flag(30, "Passes over the training split. The default trains digits to over 97 %.")
+    batch_size: int = _flag(
+        128, "Images per step. A batch norm's noise depends on it; the default is the ResNet paper's."
+    )
+    learning_rate: float = _flag(
+        0.1, "Peak learning rate, after the warm-up; it falls to 0 by a cosine. The default is the paper's."
+    )
+    warmup_epochs: float = _flag(
+        2.0, "Epochs over which the learning rate rises from 0. The default keeps the first steps from diverging."
+    )
+    momentum: float = _flag(0.9, "Nesterov momentum of SGD, in [0, 1). The default is the paper's.")
+    weight_decay: float = _flag(
+        1e-3,
+        "Decoupled decay of convolution and dense kernels, per step and times the learning rate; batch norms "
+        "and biases have none. The default equals the paper's coupled 1e-4 at momentum 0.9.",
+    )
+    seed: int = _flag(0, "Seed of all random streams. Runs with one seed share weights and batches.")
+    dead_layers: str = _flag(
+        "", "Names of the layers whose dead units are counted, joined by commas. Default: the head's fc."
+    )
+    probe_examples: int = _flag(
+        10_000, "Test images on which dead units are counted, at most. A unit dead on N may fire on 3/N of inputs."
+    )
+    weight_histograms: bool = _flag(False, "Write histograms of all weights to TensorBoard each epoch.")
+    workdir: str = _flag("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
+
+    def __post_init__(self):
+        for spec in dataclasses.fields(self):
+            object.__setattr__(self, spec.name, _as(spec.type, spec.name, getattr(self, spec.name)))
+        self._check_ranges()
+        _check_choice("augment", self.augment, AUGMENTATIONS)
+        _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
+        object.__setattr__(self, "head", heads.canonical(self.head))
+        models.check(self.backbone)
+        data.check_name(self.dataset, self.data_dir)
+
+    def _check_ranges(self):
+        positive = "a finite number above 0", lambda x: x > 0
+        natural = "at least 1", lambda x: x >= 1
+        not_negative = "a finite number of at least 0", lambda x: x >= 0
+        rules = {
+            "image_size": not_negative,
+            "fc_units": natural,
+            "epochs": natural,
+            "batch_size": ("at least 2, since a batch norm has nothing to learn from one", lambda x: x >= 2),
+            "learning_rate": positive,
+            "warmup_epochs": ("at least 0 and less than epochs", lambda x: 0 <= x < self.epochs),
+            "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
+            "weight_decay": not_negative,
+            "seed": not_negative,
+            "probe_examples": natural,
+        }
+        for name, (rule, holds) in rules.items():
+            value = getattr(self, name)
+            if not math.isfinite(value) or not holds(value):
+                raise UsageError(f"{name} must be {rule}, got {value}")
+
+    @property
+    def directory(self) -> str:
+        """`workdir`, or the place a run without one gets."""
+        place = self.dataset.replace("/", "-").replace(":", "-"), self.backbone, self.head, f"seed{self.seed}"
+        return self.workdir or "/".join(("runs", *place))
+
+    def settings(self) -> dict:
+        """The fields as plain values, without those that only say where things lie."""
+        fields = dataclasses.asdict(self)
+        del fields["workdir"], fields["data_dir"]
+        return fields
+
+
+def _as(kind: type, name: str, value):
+    """`value` if it is of the field's type; an int passes for a float, as in Python."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r} is not known{nearest(value, choices)} (there are {', '.join(choices)})")

@@ -1,0 +1,108 @@
+"""What a person at the terminal sees of a run."""
+
+import math
+import os
+import sys
+import time
+
+import keras
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bnhead.training.config import TrainConfig
+from bnhead.training.run import describe_head
+
+
+class EpochLines(keras.callbacks.Callback):
+    """The head as one line, then a line per epoch; on a terminal a progress bar below them.
+
+    Args:
+        config: the run's settings.
+        bar: whether to draw the progress bar; None draws it where stdout is a terminal.
+    """
+
+    def __init__(self, config: TrainConfig, *, bar: bool | None = None):
+        super().__init__()
+        self._config = config
+        self._start = 0.0
+        columns = TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        self._bar = Progress(*columns, transient=True, disable=not (sys.stdout.isatty() if bar is None else bar))
+        self._task = self._bar.add_task("", total=None, epoch=1)
+
+    def on_train_begin(self, logs=None):
+        self._print(f"{self._config.backbone}  {describe_head(self._config, self.model)}")
+        self._bar.update(self._task, total=self.params["epochs"] * self.params["steps"])
+        self._bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+        self._bar.update(self._task, epoch=epoch + 1)
+
+    def on_train_batch_end(self, batch, logs=None):
+        epoch = self._bar.tasks[0].fields["epoch"] - 1
+        self._bar.update(self._task, completed=epoch * self.params["steps"] + batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        epochs = self.params["epochs"]
+        dead = next((f"  silent {v:.1%}" for k, v in logs.items() if k.endswith("/per_input")), "")
+        self._print(
+            f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
+            f"  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}"
+            f"  test loss {logs['val_loss']:.4f}  test accuracy {logs['val_accuracy']:.4f}"
+            f"{dead}  {time.perf_counter() - self._start:.1f} s"
+        )
+
+    def on_train_end(self, logs=None):
+        self._bar.stop()
+
+    def _print(self, line: str) -> None:
+        if self._bar.disable:
+            print(line, flush=True)
+        else:
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
+    """The table that closes a run: what came of it, and where to look.
+
+    Args:
+        config: the run's settings.
+        result: what `train` returned, or what `result.json` holds.
+        seconds: how long the run took; None leaves the row out.
+    """
+    rows = [("", "")]
+    if result["status"] != "finished":
+        rows.append(("status", f"{result['status']} in epoch {result['epochs']} of {config.epochs}"))
+    rows += [
+        ("head", result["head"]),
+        ("test accuracy", f"{_number(result['test_accuracy'], '.2%')} of {result['data']['test']} images"),
+    ]
+    for layer in dict.fromkeys(key.split("/")[1] for key in result if key.startswith("dead/")):
+        rows += _dead_rows(layer, result)
+    if seconds is not None:
+        rows.append(("time", f"{seconds:.1f} s"))
+    logs = os.path.join(config.workdir or "runs", "")
+    rows += [("run", config.directory), ("look", f"tensorboard --logdir {logs}")]
+    return "\n".join(f"{name:<20}{text}".rstrip() for name, text in rows)
+
+
+def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:
+    figures = {key.split("/", 2)[2]: value for key, value in result.items() if key.startswith(f"dead/{layer}/")}
+    if not _finite(figures["per_input"]):
+        return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
+    percent = {name: f"{value:.1%}" for name, value in figures.items()}
+    return [
+        (f"units of {layer}", f"on {figures['inputs']} test images"),
+        ("  silent per input", f"{percent['per_input']} ({percent['per_input_p05']} to {percent['per_input_p95']} "
+                               "for 90 % of the images)"),
+        ("  dead on all", f"{percent['dataset']} (each fires on less than {figures['bound']:.2%} of images, at 95 %)"),
+        ("  rarely active", f"{percent['rarely_active']} (on less than 1 % of the images, dead ones included)"),
+        ("  always on", percent["always_on"]),
+    ]  # fmt: skip
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return format(value, form) if _finite(value) else "not finite"

@@ -1,0 +1,202 @@
+"""One training run, from the config to the run directory."""
+
+import datetime
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from bnhead import models
+from bnhead.census import DeadUnits
+from bnhead.data import DataSet, load
+from bnhead.errors import DataError
+from bnhead.heads import describe, feature_shape
+from bnhead.training.config import TrainConfig
+from bnhead.training.logs import HistoryFile, Pace, Scalars
+from bnhead.training.records import RunDirectory
+
+_PACKAGES = ("bnhead", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+_STEPS_PER_CALL = 8  # steps inside one call of the compiled function, where the backend loops in the graph
+
+
+def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
+    """Trains one model and leaves a run directory; a run that is finished there is not done again.
+
+    Args:
+        config: the run's settings.
+        callbacks: Keras callbacks of the caller's own; they see all figures, those of dead units included.
+
+    Returns:
+        What `result.json` holds: `status` ("finished", or "diverged" when the loss stopped being finite),
+        `test_accuracy` and `test_loss` after the last epoch, `dead/<layer>/...` (`Counts.figures`, with
+        `inputs` and `bound`), the head's diagram, the number of parameters, the data's fingerprint. Figures
+        that are not finite are NaN here and null in the file.
+
+    Raises:
+        UsageError: the config asks for a layer or a head that the net cannot have.
+        DataError: the data set is not there, or has fewer images than a batch.
+        RunDirectoryError: the directory holds another run, or cannot be written.
+    """
+    directory = RunDirectory(config.directory)
+    finished = finished_result(config)
+    if finished is not None:
+        return finished
+    dataset = load(config.dataset, config.data_dir or None, image_size=config.image_size)
+    steps = dataset.train.size // config.batch_size
+    if not steps:
+        size = dataset.train.size
+        raise DataError(f"batch_size must be at most the {size} training images, got {config.batch_size}")
+    model = build(config, dataset)
+    layers = config.dead_layers.split(",") if config.dead_layers else None
+    dead_units = DeadUnits(dataset.test.evaluation_batches(256, config.probe_examples), layers)
+    diagram = describe_head(config, model)
+    dead_units.set_model(model)  # a layer that is not there is said before anything is written
+
+    directory.begin(config.settings())
+    start = time.perf_counter()
+    environment = _environment()
+    directory.write("environment.json", environment)
+    history = model.fit(
+        dataset.train.training_batches(config.batch_size, config.epochs, config.seed, config.augment),
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        validation_data=dataset.test.evaluation_batches(256),
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            dead_units,
+            Pace(steps * config.batch_size),
+            HistoryFile(directory),
+            Scalars(
+                str(directory.path / "tensorboard"),
+                f"`{config.backbone}`, head `{config.head}`: {diagram}",
+                histograms=config.weight_histograms,
+            ),
+            keras.callbacks.TerminateOnNaN(),
+            *callbacks,
+        ],
+    ).history
+    result = _result(config, dataset, model, dead_units, history, diagram)
+    directory.replace("model.keras", model.save)
+    directory.write("environment.json", {**environment, "seconds": round(time.perf_counter() - start, 2)})
+    directory.write("result.json", result)
+    return result
+
+
+def finished_result(config: TrainConfig) -> dict | None:
+    """The result of a run of exactly these settings that is finished in the config's directory, else None."""
+    directory = RunDirectory(config.directory)
+    if directory.read("config.json") != config.settings():
+        return None
+    return directory.read("result.json")
+
+
+def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
+    """The config's compiled model for a data set: raw pixels in, logits out."""
+    model = models.find(config.backbone)(
+        dataset.shape,
+        config.head,
+        len(dataset.classes),
+        preprocessing=keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale_pixels"),
+        seed=config.seed,
+        fc_units=config.fc_units,
+        fc_activation=config.fc_activation,
+    )
+    steps = dataset.train.size // config.batch_size
+    on_cpu = keras.backend.backend() == "tensorflow" and devices() == ["CPU"]
+    model.compile(
+        optimizer=optimizer(config, model, steps),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=min(_STEPS_PER_CALL, steps),
+        jit_compile=False if on_cpu else "auto",  # XLA is the slower one on CPUs
+    )
+    return model
+
+
+def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
+    """SGD with Nesterov momentum; linear warm-up, then a cosine to 0; decay of kernels only.
+
+    Args:
+        config: the run's settings.
+        model: the model whose variables will be trained.
+        steps: optimizer steps per epoch.
+    """
+    warmup = round(config.warmup_epochs * steps)
+    peak = config.learning_rate
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else peak,
+        config.epochs * steps - warmup,
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
+    )
+    sgd = keras.optimizers.SGD(
+        schedule, momentum=config.momentum, nesterov=config.momentum > 0, weight_decay=config.weight_decay or None
+    )
+    sgd.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    return sgd
+
+
+def describe_head(config: TrainConfig, model: keras.Model) -> str:
+    """The head's diagram with the shapes it has in `model`."""
+    return describe(
+        config.head,
+        feature_shape(model),
+        model.output.shape[-1],
+        fc_units=config.fc_units,
+        fc_activation=config.fc_activation,
+    )
+
+
+def _result(config, dataset, model, dead_units, history, diagram) -> dict:
+    finite = all(math.isfinite(loss) for loss in history["loss"])
+    counted = {
+        f"dead/{name}/{key}": value
+        for name, counts in dead_units.census.layers.items()
+        for key, value in {**counts.figures(), "inputs": counts.inputs, "bound": counts.bound}.items()
+    }
+    return {
+        "status": "finished" if finite else "diverged",
+        "epochs": len(history["loss"]),
+        "test_accuracy": history["val_accuracy"][-1],
+        "test_loss": history["val_loss"][-1],
+        **counted,
+        "head": diagram,
+        "parameters": model.count_params(),
+        "data": {
+            "name": dataset.name,
+            "train": dataset.train.size,
+            "test": dataset.test.size,
+            "train_sha256": dataset.train.fingerprint(),
+            "test_sha256": dataset.test.fingerprint(),
+        },
+    }
+
+
+def devices() -> list[str]:
+    """Names of the GPUs, or of the CPU where there is none."""
+    found = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or ["CPU"]
+
+
+def _environment() -> dict:
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in _PACKAGES},
+        "backend": keras.backend.backend(),
+        "devices": devices(),
+        "platform": platform.platform(),
+    }
+
+
+def _version(package: str) -> str:
+    if package == "bnhead":
+        from bnhead import __version__
+
+        return __version__
+    return importlib.metadata.version(package)
