@@ -27,7 +27,7 @@ def find(name: str) -> Callable:
         UsageError: there is no such backbone; the message has the nearest name.
     """
     check(name)
-    module = importlib.import_module("bnhead.models.resnet_cifar")
+    module = importlib.import_module("bnhead.models.cifar")
     if hasattr(module, name):
         return getattr(module, name)
     return functools.partial(module.resnet_cifar, int(name.removeprefix("resnet")))
@@ -46,4 +46,4 @@ def check(name: str) -> None:
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'bnhead.models' has no attribute {name!r}")
-    return getattr(importlib.import_module("bnhead.models.resnet_cifar"), name)
+    return getattr(importlib.import_module("bnhead.models.cifar"), name)

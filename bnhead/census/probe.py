@@ -47,7 +47,8 @@ class Probe:
 
     Args:
         model: a built functional or Sequential model.
-        layers: names of the layers to count, or the layers; None for `default_layers`.
+        layers: names of the layers to count, or the layers; None for `default_layers`. A layer that is called
+            in several places is counted where it is called first.
         eps: a unit is silent where its absolute output is at most this.
 
     Raises:
@@ -107,12 +108,12 @@ def _layer(model: keras.Model, name: str) -> keras.layers.Layer:
     layer = model.get_layer(name)
     output = _output(layer)
     if not isinstance(output, keras.KerasTensor) or len(output.shape) < 2 or output.shape[-1] is None:
-        raise UsageError(f"layers: {name!r} must be called once, with one output of shape (batch, ..., units)")
+        raise UsageError(f"layers: {name!r} must have one output of shape (batch, ..., units)")
     return layer
 
 
 def _output(layer: keras.layers.Layer) -> Any:
-    """The layer's output, or None where it has none or is called in several places."""
+    """The layer's output where it is called first, or None where it is called nowhere."""
     return getattr(layer, "output", None)
 
 

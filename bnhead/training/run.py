@@ -20,7 +20,6 @@ from bnhead.training.logs import HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
 
 _PACKAGES = ("bnhead", "tensorflow", "keras", "tensorflow-datasets", "numpy")
-_STEPS_PER_CALL = 8  # steps inside one call of the compiled function, where the backend loops in the graph
 
 
 def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
@@ -112,7 +111,6 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
         optimizer=optimizer(config, model, steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        steps_per_execution=min(_STEPS_PER_CALL, steps),
         jit_compile=False if on_cpu else "auto",  # XLA is the slower one on CPUs
     )
     return model

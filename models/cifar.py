@@ -48,7 +48,7 @@ def resnet_cifar(
     Raises:
         UsageError: a depth that is not 6n + 2, a shape that is no image, an impossible head.
     """
-    if depth < 8 or depth % 6 != 2:
+    if not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
         raise UsageError(f"depth must be 6n + 2 (8, 14, 20, ...), got {depth}")
     if len(input_shape) != 3 or not input_shape[-1]:
         raise UsageError(f"input_shape must be (height, width, channels), got {tuple(input_shape)}")

@@ -1,0 +1,140 @@
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+
+from bnhead.data import load
+from bnhead.data.pipelines import InMemory, Streamed
+from bnhead.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    return load("digits", data_dir)
+
+
+def rows(images):
+    return sorted(image.tobytes() for image in images)
+
+
+def test_digits_are_scikit_learns(digits):
+    original = load_digits()
+    pixels = np.rint(original.images * 255 / 16).astype(np.uint8)[..., None]
+    assert rows(np.concatenate([digits.train.images, digits.test.images])) == rows(pixels)
+    labels = np.concatenate([digits.train.labels, digits.test.labels])
+    assert np.bincount(labels).tolist() == np.bincount(original.target).tolist()
+    label_of = {image.tobytes(): label for image, label in zip(pixels, original.target, strict=True)}
+    for image, label in zip(digits.test.images, digits.test.labels, strict=True):
+        assert label_of[image.tobytes()] == label
+
+
+def test_digits_split_is_fixed_and_stratified(digits):
+    assert (digits.name, digits.shape, digits.classes) == ("digits/1.0.0", (8, 8, 1), tuple("0123456789"))
+    assert (digits.train.size, digits.test.size) == (1437, 360)
+    everything = np.bincount(np.concatenate([digits.train.labels, digits.test.labels]))
+    np.testing.assert_allclose(np.bincount(digits.test.labels), everything * 360 / 1797, atol=1)
+    assert digits.train.fingerprint()[:16] == "02042eeda642d6e5"
+    assert digits.test.fingerprint()[:16] == "75576534f3d6ea6a"
+
+
+def test_streamed_examples_are_those_in_memory(digits, data_dir):
+    streamed = load("digits", data_dir, memory_limit=0)
+    assert isinstance(digits.test, InMemory) and isinstance(streamed.test, Streamed)
+    images, labels = zip(*streamed.test.evaluation_batches(77).as_numpy_iterator(), strict=True)
+    np.testing.assert_array_equal(np.concatenate(images), digits.test.images)
+    np.testing.assert_array_equal(np.concatenate(labels), digits.test.labels)
+    assert (streamed.train.size, streamed.test.size) == (1437, 360)
+    assert streamed.test.fingerprint() != streamed.train.fingerprint()
+
+
+def test_images_are_resized_on_request(data_dir):
+    resized = load("digits", data_dir, image_size=12)
+    assert resized.shape == (12, 12, 1) == resized.train.images.shape[1:]
+    original = load("digits", data_dir).train.images
+    expected = tf.image.resize(original[:5], (12, 12), antialias=True)
+    np.testing.assert_allclose(resized.train.images[:5], expected, atol=0.51)
+
+
+def write_set(folder, name, image, label, examples, splits=("train", "test")):
+    """A TFDS set in `folder` written by TFDS itself; `examples` is a list of (image, label)."""
+    features = tfds.features.FeaturesDict({"image": image, "label": label})
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        version="1.0.0",
+        data_dir=folder,
+        split_datasets={s: [{"image": x, "label": y} for x, y in examples] for s in splits},
+        features=features,
+        supervised_keys=("image", "label"),
+    )
+
+
+@pytest.fixture(scope="module")
+def own_sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    grey = [(np.full((6, 6, 1), 7, np.uint8), 0), (np.full((6, 6, 1), 9, np.uint8), 1)]
+    sized = [(np.zeros((5, 6, 1), np.uint8), 0), (np.zeros((7, 4, 1), np.uint8), 1)]
+    image, fixed = tfds.features.Image(shape=(None, None, 1)), tfds.features.Image(shape=(6, 6, 1))
+    label = tfds.features.ClassLabel(names=["cat", "dog"])
+    write_set(folder, "grey", fixed, label, grey)
+    write_set(folder, "sized", image, label, sized)
+    write_set(folder, "validated", fixed, label, grey, ("train", "validation"))
+    write_set(folder, "only_train", fixed, label, grey, ("train",))
+    write_set(folder, "numbers", fixed, tfds.features.Scalar(np.float32), [(x, 0.5) for x, _ in grey])
+    write_set(folder, "unlabelled", fixed, label, [(x, -1) for x, _ in grey])
+    return str(folder)
+
+
+def test_a_set_of_ones_own(own_sets):
+    grey = load("grey", own_sets)
+    assert (grey.shape, grey.classes, grey.train.size) == ((6, 6, 1), ("cat", "dog"), 2)
+    assert load("validated", own_sets).test.size == 2
+    assert load("sized", own_sets, image_size=6).train.images.shape == (2, 6, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sized", "images have many sizes.*set image_size"),
+        ("only_train", "has no test or validation split, only train"),
+        ("numbers", "is no image classification set"),
+        ("unlabelled", "labels -1 to -1, classes 0 to 1"),
+        ("cifar10", r"'cifar10' is not prepared in .*cifar10.*`tfds build cifar10 --data_dir="),
+        ("cifar10:9.9.9", "'cifar10:9.9.9' cannot be opened: .*9.9.9"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_cannot_be_trained_on_is_said_in_one_line(own_sets, name, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load(name, own_sets)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_is_a_usage_error(data_dir):
+    with pytest.raises(UsageError, match="did you mean 'digits'"):
+        load("digts", data_dir)
+
+
+def test_a_place_that_cannot_hold_the_digits_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="digits cannot be prepared in"):
+        load("digits", str(tmp_path / "file"))
+
+
+def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, monkeypatch):
+    """Two processes prepare at once: for the loser TFDS' final rename fails once, then the set is there."""
+    from bnhead.data import sources
+
+    class Losing(sources.Digits):
+        name = "digits"
+
+        def download_and_prepare(self, **options):
+            if not self.is_prepared():
+                shutil.copytree(f"{data_dir}/digits", tmp_path / "digits")
+                raise FileExistsError(tmp_path)
+            super().download_and_prepare(**options)
+
+    monkeypatch.setattr(sources, "Digits", Losing)
+    assert load("digits", str(tmp_path)).train.size == 1437
