@@ -27,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     if arguments[0] not in COMMANDS:
         there = f"there are {', '.join(COMMANDS)}"
-        print(f"bnhead: command {arguments[0]!r} is not known{nearest(arguments[0], COMMANDS)} ({there})", file=sys.stderr)
+        print(
+            f"bnhead: command {arguments[0]!r} is not known{nearest(arguments[0], COMMANDS)} ({there})",
+            file=sys.stderr,
+        )
         return 2
     return COMMANDS[arguments[0]][0](arguments[1:])
 

@@ -162,7 +162,9 @@ def _dropout(x, rate, context):
 @token("out", vector_only=True, label="out({outputs})")
 def _out(x, _, context):  # float32 also under mixed precision: the loss needs the logits' full range
     kernel = context.initial("GlorotUniform")
-    return context.layers.Dense(context.outputs, kernel_initializer=kernel, dtype="float32", name=context.name)(x)
+    return context.layers.Dense(
+        context.outputs, kernel_initializer=kernel, dtype="float32", name=context.name
+    )(x)
 
 
 # ---- text -> tokens -----------------------------------------------------------------------------
@@ -371,5 +373,7 @@ def feature_shape(model: "keras.Model") -> tuple[int | None, ...]:
     """Shape, without the batch axis, of the features that `model`'s head was put on."""
     first = next((layer for layer in model.layers if layer.name.startswith("head_")), None)
     if first is None:
-        raise ValueError(f"model {model.name!r} has no layer called head_...: it was not built by bnhead.heads")
+        raise ValueError(
+            f"model {model.name!r} has no layer called head_...: it was not built by bnhead.heads"
+        )
     return tuple(first.input.shape[1:])

@@ -20,7 +20,13 @@ def short_config(data_dir, tmp_path_factory):
 
     def make(**settings) -> TrainConfig:
         workdir = str(tmp_path_factory.mktemp("run") / "here")
-        defaults = {"data_dir": data_dir, "workdir": workdir, "backbone": "resnet8", "head": "bn_fc", "fc_units": 32}
+        defaults = {
+            "data_dir": data_dir,
+            "workdir": workdir,
+            "backbone": "resnet8",
+            "head": "bn_fc",
+            "fc_units": 32,
+        }
         return TrainConfig(**{**defaults, "epochs": 2, "warmup_epochs": 0.5, "batch_size": 256, **settings})
 
     return make

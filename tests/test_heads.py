@@ -61,7 +61,9 @@ def test_canonical_text_is_a_fixed_point_and_builds_the_same_model(text, canonic
     assert heads.canonical(canonical) == canonical
     one, other = build(text), build(canonical)
     assert [layer.name for layer in one.layers[1:]] == [layer.name for layer in other.layers[1:]]
-    assert [layer.get_config() for layer in one.layers[1:]] == [layer.get_config() for layer in other.layers[1:]]
+    assert [layer.get_config() for layer in one.layers[1:]] == [
+        layer.get_config() for layer in other.layers[1:]
+    ]
 
 
 @pytest.mark.parametrize(("text", "expected"), INVALID)
@@ -71,7 +73,9 @@ def test_invalid_text_marks_the_token_and_names_what_there_is(text, expected):
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
     if text:
-        assert all(f" {name}" in str(caught.value) or f"({name}" in str(caught.value) for name in ["bn", "fc", "out"])
+        assert all(
+            f" {name}" in str(caught.value) or f"({name}" in str(caught.value) for name in ["bn", "fc", "out"]
+        )
 
 
 @pytest.mark.parametrize("value", [None, 3, ["fc"]])
@@ -97,7 +101,9 @@ def test_placement(text, places):
 
 
 def test_describe_writes_shapes_options_and_placement():
-    described = heads.describe("catpool_bn_dropout0.25_fc", (8, 8, 64), 10, fc_units=512, fc_activation="gelu")
+    described = heads.describe(
+        "catpool_bn_dropout0.25_fc", (8, 8, 64), 10, fc_units=512, fc_activation="gelu"
+    )
     assert described == "8x8x64 -> catpool -> 128 -> bn -> dropout(0.25) -> fc(512, gelu) -> out(10)  [P1]"
     assert heads.describe("flatten_dense16_fc8", (2, 3, 4), 5) == (
         "2x3x4 -> flatten -> 24 -> dense(16) -> fc(8, relu) -> out(5)"
@@ -148,7 +154,9 @@ def test_a_longer_head_leaves_everybody_elses_initial_weights_alone():
     short, long = build("fc", seed=3), build("bn_dropout0.5_fc_bn", seed=3)
     for name in ("head_fc", "head_out"):
         np.testing.assert_array_equal(short.get_layer(name).kernel, long.get_layer(name).kernel)
-    assert not np.array_equal(short.get_layer("head_fc").kernel, build("fc", seed=4).get_layer("head_fc").kernel)
+    assert not np.array_equal(
+        short.get_layer("head_fc").kernel, build("fc", seed=4).get_layer("head_fc").kernel
+    )
     unseeded = build("fc", seed=None), build("fc", seed=None)
     assert not np.array_equal(*(model.get_layer("head_fc").kernel for model in unseeded))
 
@@ -169,7 +177,9 @@ def test_attach_wants_head_and_outputs_together():
         heads.attach(None, inputs, inputs, 10, name="bare")
     with pytest.raises(UsageError, match="fc_units needs a head"):
         heads.attach(None, inputs, inputs, None, name="bare", fc_units=3)
-    with pytest.raises(UsageError, match="outputs must be a whole number of at least 1 for head 'fc', got None"):
+    with pytest.raises(
+        UsageError, match="outputs must be a whole number of at least 1 for head 'fc', got None"
+    ):
         heads.attach("fc", inputs, inputs, None, name="bare")
 
 

@@ -10,5 +10,11 @@ def test_a_stream_is_31_bits_of_sha256_of_seed_and_path():
 
 
 def test_seed_and_every_part_of_the_path_matter():
-    seeds = {stream(0, "a", "b"), stream(1, "a", "b"), stream(0, "a", "c"), stream(0, "b", "b"), stream(0, "a")}
+    seeds = {
+        stream(0, "a", "b"),
+        stream(1, "a", "b"),
+        stream(0, "a", "c"),
+        stream(0, "b", "b"),
+        stream(0, "a"),
+    }
     assert len(seeds) == 5

@@ -29,8 +29,8 @@ class DeadUnits(keras.callbacks.Callback):
         census: the latest `Census`; None before the first epoch has ended.
 
     Raises:
-        UsageError: when `fit` begins, for a layer or a model that cannot be counted; see `Probe`. (A Sequential
-            model that is not built yet can only say so at the first count.)
+        UsageError: when `fit` begins, for a layer or a model that cannot be counted; see `Probe`. (A
+            Sequential model that is not built yet can only say so at the first count.)
     """
 
     def __init__(

@@ -81,15 +81,15 @@ class Counts:
 
     @property
     def bound(self) -> float:
-        """Rule of three: with 95 % confidence a unit dead on N inputs fires on less than 3/N of all inputs."""
+        """Rule of three: a unit dead on N inputs fires on less than 3/N of all inputs, at 95 % confidence."""
         return min(1.0, 3 / self.inputs) if self.inputs else 1.0
 
     @property
     def unknown(self) -> str:
         """Why nothing can be said about this layer; empty when something can.
 
-        NaN is never dead: TensorFlow's fused CPU kernels turn it into 0, which looks like silence, so values
-        that are not finite anywhere on the layer's way void the count.
+        NaN is never dead: TensorFlow's fused CPU kernels turn it into 0, which looks like silence, so a value
+        that is not finite in the layer's input, weights or output voids the count.
         """
         if not self.inputs:
             return "no inputs were counted"
@@ -124,8 +124,8 @@ class Counts:
     def figures(self) -> dict[str, float]:
         """The layer's figures, shares in [0, 1]; all NaN when the count is `unknown`.
 
-        `per_input`: mean over the inputs of the share of silent units, `per_input_p05`, `_p50` and `_p95` its
-        percentiles; `dataset`: share of units dead on all inputs; `rarely_active`; `always_on`.
+        `per_input`: mean over the inputs of the share of silent units, `per_input_p05`, `_p50` and `_p95`
+        its percentiles; `dataset`: share of units dead on all inputs; `rarely_active`; `always_on`.
         """
         if self.unknown:
             return dict.fromkeys(FIGURES, float("nan"))

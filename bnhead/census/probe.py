@@ -30,7 +30,9 @@ def default_layers(model: keras.Model) -> list[str]:
     last = {id(tensor) for tensor in model.outputs}
     found = [layer.name for layer in model.layers if _activates(layer) and id(_output(layer)) not in last]
     if not found:
-        raise UsageError(f"model {model.name!r} has no activation before its output; name the layers to count")
+        raise UsageError(
+            f"model {model.name!r} has no activation before its output; name the layers to count"
+        )
     return found[-1:]
 
 
@@ -64,7 +66,7 @@ class Probe:
         self.layers = [_layer(model, name) for name in names]
         tensors = {str(i): _batch_counts(layer, eps) for i, layer in enumerate(self.layers)}
         self._model = keras.Model(model.inputs, tensors, name=f"{model.name}_probe")
-        # On TensorFlow's CPU XLA is slower, and it would compile the last, smaller batch anew each time.
+        # XLA would compile anew for the last, smaller batch of every pass.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
         self._model.compile(jit_compile=jit)
 

@@ -11,7 +11,7 @@ def check_name(name: str, data_dir: str | None = None) -> None:
     """Raises UsageError unless `name` is the embedded set, a TFDS builder, or lies prepared in `data_dir`.
 
     Args:
-        name: a TFDS name, with or without config and version: `cifar10`, `cifar10:3.0.2`, `imagenette/160px-v2`.
+        name: a TFDS name, such as `cifar10`, `cifar10:3.0.2` or `imagenette/160px-v2`.
         data_dir: TFDS' directory; None for TFDS' default.
     """
     bare = name.split(":")[0].split("/")[0]

@@ -58,7 +58,9 @@ class InMemory:
         def epoch_batches(epoch):
             order = tf.argsort(tf.random.stateless_uniform((self.size,), tf.stack([order_seed, epoch])))
             indices = tf.reshape(order[: steps * batch_size], (steps, batch_size))
-            return tf.data.Dataset.from_tensor_slices((epoch * steps + tf.range(steps, dtype=tf.int64), indices))
+            return tf.data.Dataset.from_tensor_slices(
+                (epoch * steps + tf.range(steps, dtype=tf.int64), indices)
+            )
 
         def gather(step, indices):
             batch = tf.gather(images, indices), tf.gather(labels, indices)

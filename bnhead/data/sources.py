@@ -60,7 +60,9 @@ def load(
     image, label = _features(info)
     shape = (image_size, image_size, image.shape[-1]) if image_size else image.shape
     if None in shape:
-        raise DataError(f"{info.full_name}: images have many sizes, {image.shape}; set image_size (--image_size)")
+        raise DataError(
+            f"{info.full_name}: images have many sizes, {image.shape}; set image_size (--image_size)"
+        )
     splits = "train", _test_split(info)
     size = sum(info.splits[split].num_examples for split in splits) * int(np.prod(shape))
     read = [Streamed(builder, split, tuple(shape)) for split in splits]
@@ -75,7 +77,9 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
-        raise DataError(f"data set {name!r} cannot be opened: {str(error).strip().splitlines()[0]}") from error
+        raise DataError(
+            f"data set {name!r} cannot be opened: {str(error).strip().splitlines()[0]}"
+        ) from error
     if not builder.is_prepared():
         where = f" --data_dir={data_dir}" if data_dir else ""
         raise DataError(
@@ -129,5 +133,7 @@ def _decode(split: Streamed, classes: int) -> InMemory:
         seen += len(batch)
     if labels.min() < 0 or labels.max() >= classes:
         found = f"{labels.min()} to {labels.max()}"
-        raise DataError(f"{split.builder.info.full_name}, {split.split}: labels {found}, classes 0 to {classes - 1}")
+        raise DataError(
+            f"{split.builder.info.full_name}, {split.split}: labels {found}, classes 0 to {classes - 1}"
+        )
     return InMemory(images, labels)

@@ -20,7 +20,12 @@ from bnhead.training.config import TrainConfig
 EXIT_DIVERGED = 5
 _HEADLINE = "Trains one backbone with one head, counts the head's dead units, and leaves a run directory."
 _STATUS = "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 5 diverged, 130 interrupted."
-_DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+_DEFINE = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+}
 
 
 def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
@@ -64,7 +69,9 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
         rest = defined(["bnhead", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
         there = f"there are {', '.join(f'--{name}' for name in _fields())}"
-        raise UsageError(f"flag --{error.flagname} is not known{nearest(error.flagname, _fields())} ({there})") from None
+        raise UsageError(
+            f"flag --{error.flagname} is not known{nearest(error.flagname, _fields())} ({there})"
+        ) from None
     except flags.Error as error:
         raise UsageError(str(error).replace("\n", " ").removeprefix("flag ")) from None
     if rest:

@@ -35,8 +35,8 @@ class TrainConfig:
     )
     augment: str = _flag(
         "crop",
-        "Augmentation: none; crop (shift by up to an eighth of the height); crop_flip (and mirror). The default "
-        "never mirrors, since a mirrored digit is no digit; the CIFAR papers use crop_flip.",
+        "Augmentation: none; crop (shift by up to an eighth of the height); crop_flip (and mirror). The "
+        "default never mirrors, since a mirrored digit is no digit; the CIFAR papers use crop_flip.",
     )
     backbone: str = _flag(
         "resnet20", "resnetD with D = 6n + 2. The default is the smallest of the paper (0.27 M parameters)."
@@ -46,7 +46,9 @@ class TrainConfig:
         "Everything after the feature map, tokens joined by _: fc, bn_fc, bn_out, bn_gap_fc, fc_bn, "
         "catpool_bn_dropout0.25_fc512. The default is the usual head, the control of every comparison.",
     )
-    fc_units: int = _flag(256, "Units of an fc or dense that names none. The default is wide enough for units to die.")
+    fc_units: int = _flag(
+        256, "Units of an fc or dense that names none. The default is wide enough for units to die."
+    )
     fc_activation: str = _flag("relu", f"Activation of fc: {', '.join(ACTIVATIONS)}.")
     epochs: int = _flag(20, "Passes over the training split. The default trains digits to over 97 %.")
     batch_size: int = _flag(
@@ -56,7 +58,8 @@ class TrainConfig:
         0.1, "Peak learning rate, after the warm-up; it falls to 0 by a cosine. The default is the paper's."
     )
     warmup_epochs: float = _flag(
-        2.0, "Epochs over which the learning rate rises from 0. The default keeps the first steps from diverging."
+        2.0,
+        "Epochs over which the learning rate rises from 0. The default keeps the first steps from diverging.",
     )
     momentum: float = _flag(0.9, "Nesterov momentum of SGD, in [0, 1). The default is the paper's.")
     weight_decay: float = _flag(
@@ -69,7 +72,8 @@ class TrainConfig:
         "", "Names of the layers whose dead units are counted, joined by commas. Default: the head's fc."
     )
     probe_examples: int = _flag(
-        10_000, "Test images on which dead units are counted, at most. A unit dead on N may fire on 3/N of inputs."
+        10_000,
+        "Test images on which dead units are counted, at most. A unit dead on N may fire on 3/N of inputs.",
     )
     weight_histograms: bool = _flag(False, "Write histograms of all weights to TensorBoard each epoch.")
     workdir: str = _flag("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
@@ -129,4 +133,6 @@ def _as(kind: type, name: str, value):
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UsageError(f"{name} {value!r} is not known{nearest(value, choices)} (there are {', '.join(choices)})")
+        raise UsageError(
+            f"{name} {value!r} is not known{nearest(value, choices)} (there are {', '.join(choices)})"
+        )

@@ -24,8 +24,15 @@ class EpochLines(keras.callbacks.Callback):
         super().__init__()
         self._config = config
         self._start = 0.0
-        columns = TextColumn("epoch {task.fields[epoch]}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-        self._bar = Progress(*columns, transient=True, disable=not (sys.stdout.isatty() if bar is None else bar))
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(
+            *columns, transient=True, disable=not (sys.stdout.isatty() if bar is None else bar)
+        )
         self._task = self._bar.add_task("", total=None, epoch=1)
 
     def on_train_begin(self, logs=None):
@@ -86,18 +93,21 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
 
 
 def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:
-    figures = {key.split("/", 2)[2]: value for key, value in result.items() if key.startswith(f"dead/{layer}/")}
+    figures = {
+        key.split("/", 2)[2]: value for key, value in result.items() if key.startswith(f"dead/{layer}/")
+    }
     if not _finite(figures["per_input"]):
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
-    percent = {name: f"{value:.1%}" for name, value in figures.items()}
+    share = {name: f"{value:.1%}" for name, value in figures.items()}
+    spread = f"{share['per_input_p05']} to {share['per_input_p95']} for 90 % of the images"
+    bound = f"each fires on less than {figures['bound']:.2%} of images, at 95 %"
     return [
         (f"units of {layer}", f"on {figures['inputs']} test images"),
-        ("  silent per input", f"{percent['per_input']} ({percent['per_input_p05']} to {percent['per_input_p95']} "
-                               "for 90 % of the images)"),
-        ("  dead on all", f"{percent['dataset']} (each fires on less than {figures['bound']:.2%} of images, at 95 %)"),
-        ("  rarely active", f"{percent['rarely_active']} (on less than 1 % of the images, dead ones included)"),
-        ("  always on", percent["always_on"]),
-    ]  # fmt: skip
+        ("  silent per input", f"{share['per_input']} ({spread})"),
+        ("  dead on all", f"{share['dataset']} ({bound})"),
+        ("  rarely active", f"{share['rarely_active']} (on less than 1 % of the images, dead ones included)"),
+        ("  always on", share["always_on"]),
+    ]
 
 
 def _finite(value: float | None) -> bool:

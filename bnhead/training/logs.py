@@ -13,11 +13,13 @@ from bnhead.training.records import RunDirectory
 
 
 def _named(logs: dict) -> dict[str, float]:
-    return {f"test_{k.removeprefix('val_')}" if k.startswith("val_") else k: float(v) for k, v in logs.items()}
+    return {
+        f"test_{k.removeprefix('val_')}" if k.startswith("val_") else k: float(v) for k, v in logs.items()
+    }
 
 
 class Pace(keras.callbacks.Callback):
-    """Adds `learning_rate` (of the epoch's last step) and `images_per_second` (of training alone) to the logs."""
+    """Adds `learning_rate` (after the epoch) and `images_per_second` (of training alone) to the logs."""
 
     def __init__(self, images_per_epoch: int):
         super().__init__()
@@ -59,7 +61,9 @@ class Scalars(keras.callbacks.Callback):
 
     def __init__(self, directory: str, description: str, *, histograms: bool = False):
         super().__init__()
-        self._writers = {run: tf.summary.create_file_writer(f"{directory}/{run}") for run in ("train", "test")}
+        self._writers = {
+            run: tf.summary.create_file_writer(f"{directory}/{run}") for run in ("train", "test")
+        }
         self._description = description
         self._histograms = histograms
 

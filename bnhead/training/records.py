@@ -1,11 +1,11 @@
 """The run directory: files that are there whole or not at all.
 
-    config.json       the settings, resolved
-    environment.json  versions, device, times: what may differ between two runs of one config
-    history.csv       a row per epoch
-    result.json       the outcome; equal for equal configs on one kind of CPU
-    model.keras       the trained model, plain Keras layers
-    tensorboard/      event files
+config.json       the settings, resolved
+environment.json  versions, device, times: what may differ between two runs of one config
+history.csv       a row per epoch
+result.json       the outcome; equal for equal configs on one kind of CPU
+model.keras       the trained model, plain Keras layers
+tensorboard/      event files
 """
 
 import csv
@@ -39,7 +39,9 @@ class RunDirectory:
             raise RunDirectoryError(f"workdir {self.path} is a file")
         before = self.read("config.json")
         if before is not None and before != settings:
-            raise RunDirectoryError(f"workdir {self.path} holds another run: {_differences(before, settings)}")
+            raise RunDirectoryError(
+                f"workdir {self.path} holds another run: {_differences(before, settings)}"
+            )
         if before is None and self.path.exists() and any(self.path.iterdir()):
             raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
         try:

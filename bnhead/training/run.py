@@ -18,8 +18,9 @@ from bnhead.heads import describe, feature_shape
 from bnhead.training.config import TrainConfig
 from bnhead.training.logs import HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
+from bnhead.version import __version__
 
-_PACKAGES = ("bnhead", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+_PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
 
 
 def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
@@ -105,13 +106,10 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
         fc_units=config.fc_units,
         fc_activation=config.fc_activation,
     )
-    steps = dataset.train.size // config.batch_size
-    on_cpu = keras.backend.backend() == "tensorflow" and devices() == ["CPU"]
     model.compile(
-        optimizer=optimizer(config, model, steps),
+        optimizer=optimizer(config, model, dataset.train.size // config.batch_size),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False if on_cpu else "auto",  # XLA is the slower one on CPUs
     )
     return model
 
@@ -133,7 +131,10 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
         warmup_steps=warmup,
     )
     sgd = keras.optimizers.SGD(
-        schedule, momentum=config.momentum, nesterov=config.momentum > 0, weight_decay=config.weight_decay or None
+        schedule,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        weight_decay=config.weight_decay or None,
     )
     sgd.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
     return sgd
@@ -178,23 +179,18 @@ def _result(config, dataset, model, dead_units, history, diagram) -> dict:
 def devices() -> list[str]:
     """Names of the GPUs, or of the CPU where there is none."""
     found = tf.config.list_physical_devices("GPU")
-    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or ["CPU"]
+    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or [
+        "CPU"
+    ]
 
 
 def _environment() -> dict:
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        **{package: _version(package) for package in _PACKAGES},
+        "bnhead": __version__,
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
         "backend": keras.backend.backend(),
         "devices": devices(),
         "platform": platform.platform(),
     }
-
-
-def _version(package: str) -> str:
-    if package == "bnhead":
-        from bnhead import __version__
-
-        return __version__
-    return importlib.metadata.version(package)

@@ -23,13 +23,17 @@ def somebodys_data():
 
 
 def fit(model, *callbacks, epochs=3):
-    return model.fit(*somebodys_data(), epochs=epochs, batch_size=32, verbose=0, callbacks=list(callbacks)).history
+    return model.fit(
+        *somebodys_data(), epochs=epochs, batch_size=32, verbose=0, callbacks=list(callbacks)
+    ).history
 
 
 @pytest.mark.parametrize("kind", ["array", "tuple", "dataset"])
 def test_history_has_a_figure_for_each_epoch(kind):
     x, y = somebodys_data()
-    data = {"array": x, "tuple": (x, y), "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(40)}[kind]
+    data = {"array": x, "tuple": (x, y), "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(40)}[
+        kind
+    ]
     model, dead_units = somebodys_model(), DeadUnits(data)
     history = fit(model, dead_units)
     assert [key for key in history if key.startswith("dead/")] == [f"dead/hidden/{name}" for name in FIGURES]

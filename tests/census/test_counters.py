@@ -63,7 +63,9 @@ def test_rarely_active_is_less_than_one_percent(active_on):
 def test_percentiles_are_numpys(seed, percent):
     activations = random_activations(seed, inputs=11 + seed)
     shares = (~(activations != 0).any(1)).mean(1)
-    assert added(activations).silent_share(percent) == pytest.approx(np.percentile(shares, percent), abs=1e-12)
+    assert added(activations).silent_share(percent) == pytest.approx(
+        np.percentile(shares, percent), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("sizes", [[40], [16, 16, 8], [1] * 40, [39, 1]])

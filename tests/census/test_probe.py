@@ -17,7 +17,9 @@ def planted_dense(seed, inputs=500):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(inputs, 6)).astype("float32")
     features = keras.Input((6,))
-    hidden = layers.Dense(UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(seed), name="hidden")
+    hidden = layers.Dense(
+        UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(seed), name="hidden"
+    )
     model = keras.Model(features, layers.Dense(3)(hidden(features)))
     kernel, bias = (np.array(w) for w in hidden.get_weights())
     before = np.sort(x @ kernel[:, RARE])
@@ -151,7 +153,9 @@ def test_a_softplus_is_counted_by_threshold_only():
 
 
 def sequential(*stack):
-    return keras.Sequential([keras.Input((6, 6, 2)), layers.Conv2D(4, 3, activation="relu", name="map"), *stack])
+    return keras.Sequential(
+        [keras.Input((6, 6, 2)), layers.Conv2D(4, 3, activation="relu", name="map"), *stack]
+    )
 
 
 def test_default_is_the_last_activation_before_the_output():

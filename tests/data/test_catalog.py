@@ -7,12 +7,16 @@ from bnhead.data.catalog import check_name
 from bnhead.errors import UsageError
 
 
-@pytest.mark.parametrize("name", ["digits", "digits:1.0.0", "cifar10", "cifar10:3.0.2", "imagenette/160px-v2", "mnist"])
+@pytest.mark.parametrize(
+    "name", ["digits", "digits:1.0.0", "cifar10", "cifar10:3.0.2", "imagenette/160px-v2", "mnist"]
+)
 def test_known_names(name):
     check_name(name)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("cifr10", "'cifar10'"), ("digit", "'digits'"), ("MNIST", "'mnist'")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("cifr10", "'cifar10'"), ("digit", "'digits'"), ("MNIST", "'mnist'")]
+)
 def test_unknown_names_get_the_nearest(name, hint):
     with pytest.raises(UsageError, match=f"data set '{name}' is not known; did you mean {hint}") as caught:
         check_name(name)
@@ -33,5 +37,8 @@ def test_a_set_of_ones_own_is_known_by_its_directory(tmp_path):
 
 
 def test_checking_brings_no_tensorflow():
-    code = "import sys; from bnhead.data import check_name; check_name('mnist'); print('tensorflow' in sys.modules)"
+    code = (
+        "import sys; from bnhead.data import check_name; check_name('mnist'); "
+        "print('tensorflow' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -21,7 +21,9 @@ def epochs(split, count, seed=0, kind="none", batch=BATCH):
     steps = split.size // batch
     assert len(labels) == count * steps == data.cardinality()
     assert {len(b) for b in labels} == {batch}
-    return np.reshape(images, (count, steps, batch, *images[0].shape[1:])), np.reshape(labels, (count, steps, batch))
+    return np.reshape(images, (count, steps, batch, *images[0].shape[1:])), np.reshape(
+        labels, (count, steps, batch)
+    )
 
 
 @pytest.fixture(scope="module", params=["in memory", "streamed"])
@@ -54,7 +56,10 @@ def test_augmentation_does_not_change_the_order_and_differs_between_epochs():
     images, labels = epochs(split, 2, kind="crop")
     np.testing.assert_array_equal(labels, epochs(split, 2)[1])
     assert (images != split.images[labels]).any()
-    shift = {label: image.tobytes() for image, label in zip(images[0].reshape(-1, 8, 8, 2), labels[0].ravel(), strict=True)}
+    shift = {
+        label: image.tobytes()
+        for image, label in zip(images[0].reshape(-1, 8, 8, 2), labels[0].ravel(), strict=True)
+    }
     again = zip(images[1].reshape(-1, 8, 8, 2), labels[1].ravel(), strict=True)
     assert any(label in shift and shift[label] != image.tobytes() for image, label in again)
 

@@ -58,17 +58,24 @@ def test_images_are_resized_on_request(data_dir):
     np.testing.assert_allclose(resized.train.images[:5], expected, atol=0.51)
 
 
-def write_set(folder, name, image, label, examples, splits=("train", "test")):
-    """A TFDS set in `folder` written by TFDS itself; `examples` is a list of (image, label)."""
-    features = tfds.features.FeaturesDict({"image": image, "label": label})
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name,
-        version="1.0.0",
-        data_dir=folder,
-        split_datasets={s: [{"image": x, "label": y} for x, y in examples] for s in splits},
-        features=features,
-        supervised_keys=("image", "label"),
-    )
+def write_set(folder, set_name, image, label, examples, splits=("train", "test")):
+    """A TFDS set in `folder`, written by TFDS itself; `examples` is a list of (image, label)."""
+
+    class Own(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = set_name
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"image": image, "label": label})
+            return self.dataset_info_from_configs(features=features, supervised_keys=("image", "label"))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples() for split in splits}
+
+        def _generate_examples(self):
+            yield from ((i, {"image": x, "label": y}) for i, (x, y) in enumerate(examples))
+
+    Own(data_dir=folder).download_and_prepare()
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +134,7 @@ def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, 
     """Two processes prepare at once: for the loser TFDS' final rename fails once, then the set is there."""
     from bnhead.data import sources
 
-    class Losing(sources.Digits):
+    class Losing(sources.Digits, skip_registration=True):
         name = "digits"
 
         def download_and_prepare(self, **options):

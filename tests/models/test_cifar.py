@@ -38,7 +38,9 @@ def test_resnet20_has_269722_parameters():
 @pytest.mark.parametrize("name", [name for name in models.__all__ if name != "resnet_cifar"])
 def test_every_named_depth_has_that_many_weight_layers(name):
     model = models.find(name)((32, 32, 3), "out", 10)
-    weighted = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)]
+    weighted = [
+        layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+    ]
     assert model.name == name
     assert len(weighted) == int(name.removeprefix("resnet"))
 
@@ -55,7 +57,9 @@ def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     model = resnet8((8, 8, 3), seed=0)
     before = model.get_layer("stage1_block1_relu2").output
-    shortcut = next(t for t in model.get_layer("stage2_block1_add").input if "pad" in t._keras_history.operation.name)
+    shortcut = next(
+        t for t in model.get_layer("stage2_block1_add").input if "pad" in t._keras_history.operation.name
+    )
     taken, given = keras.Model(model.inputs, [before, shortcut]).predict(x, verbose=0)
     np.testing.assert_array_equal(given[..., 8:24], taken[:, ::2, ::2])
     np.testing.assert_array_equal(given[..., :8], 0)
@@ -81,7 +85,9 @@ def test_every_weight_receives_a_gradient():
     x = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype("float32")
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(x, training=True) ** 2)
-    for weight, gradient in zip(model.trainable_weights, tape.gradient(loss, model.trainable_weights), strict=True):
+    for weight, gradient in zip(
+        model.trainable_weights, tape.gradient(loss, model.trainable_weights), strict=True
+    ):
         assert gradient is not None and np.any(gradient.numpy()), weight.path
 
 

@@ -9,7 +9,9 @@ def test_find_knows_any_6n_plus_2():
     assert bnhead.models.find("resnet26")((8, 8, 1)).name == "resnet26"
 
 
-@pytest.mark.parametrize("name", ["resnet21", "resnet2", "resnet08", "resnet", "vgg", "resnet50", "resnet152", "", "find"])
+@pytest.mark.parametrize(
+    "name", ["resnet21", "resnet2", "resnet08", "resnet", "vgg", "resnet50", "resnet152", "", "find"]
+)
 def test_unknown_names_are_one_line(name):
     with pytest.raises(UsageError) as caught:
         bnhead.models.find(name)

@@ -1,0 +1,39 @@
+import subprocess
+import sys
+
+import pytest
+
+import bnhead
+
+
+def python(code, **options):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
+
+
+def test_import_brings_nothing_heavy():
+    heavy = "('tensorflow', 'keras', 'numpy', 'absl', 'rich')"
+    done = python(
+        f"import sys, bnhead, bnhead.heads, bnhead.models; print([m for m in {heavy} if m in sys.modules])"
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_public_names_are_there():
+    for name in bnhead.__all__:
+        assert getattr(bnhead, name) is not None
+    assert set(bnhead.__all__) <= set(dir(bnhead))
+    assert isinstance(bnhead.DeadUnits, type)
+    with pytest.raises(AttributeError, match="no attribute 'DeadUnit'"):
+        bnhead.DeadUnit  # noqa: B018
+
+
+def test_commands():
+    def run(*arguments):
+        return subprocess.run([sys.executable, "-m", "bnhead", *arguments], capture_output=True, text=True)
+
+    assert run("--help").returncode == 0 and "  train " in run("--help").stdout
+    assert run().returncode == 2
+    unknown = run("trian")
+    assert unknown.returncode == 2
+    assert unknown.stderr == "bnhead: command 'trian' is not known; did you mean 'train'? (there are train)\n"
+    assert run("train", "--help").stdout.startswith("usage: bnhead train [--flag=value ...]")

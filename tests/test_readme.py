@@ -1,0 +1,71 @@
+"""The README's code and commands, run as they are printed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bnhead import heads
+from bnhead.census.counters import FIGURES
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_code_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks("python"):
+        exec(block, names)
+    out = capsys.readouterr().out
+    assert "62x62x32 -> catpool -> 64 -> bn -> dropout(0.25) -> fc(512, relu) -> out(10)  [P1]" in out
+    assert "head_fc: 512 units, 128 inputs" in out
+    assert (tmp_path / "logs").is_dir()
+
+
+def test_ci_runs_the_readmes_test_command():
+    (command,) = [block.strip() for block in blocks("sh") if "pytest" in block]
+    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("head", ["bn_fc", "fc"])
+def test_the_main_command_reaches_97_percent_quietly(head, data_dir, tmp_path):
+    (command,) = [
+        block.strip() for block in blocks("sh") if "--head=bn_fc" in block and "--dataset" not in block
+    ]
+    python, script, flag = command.split(" && ")[1].split()
+    assert (python, script, flag) == ("python", "train.py", "--head=bn_fc")
+    environment = {**os.environ, "TFDS_DATA_DIR": data_dir}
+    command = [sys.executable, ROOT / script, f"--head={head}"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("\n") < 5, done.stderr
+    assert "\nlook                tensorboard --logdir runs/\n" in done.stdout
+    result = json.loads((tmp_path / f"runs/digits/resnet20/{head}/seed0/result.json").read_text())
+    assert result["test_accuracy"] >= 0.97
+    assert f"test accuracy       {result['test_accuracy']:.2%} of 360 images" in done.stdout
+
+
+def test_every_token_figure_and_file_is_in_its_table(short_run):
+    tokens = README.split("| token |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`([a-z]+)`", tokens)) >= set(heads.KINDS)
+    assert set(re.findall(r"`dead/<layer>/(\w+)`", README)) | {
+        f"per_input_p{p}" for p in ("05", "50", "95")
+    } == set(FIGURES)
+    files = README.split("| file |")[1].split("\n\n")[0]
+    assert {path.name for path in Path(short_run[0].workdir).iterdir()} == set(
+        re.findall(r"^\| `([\w.]+)/?`", files, re.M)
+    )
+
+
+def test_placements_are_those_of_the_table():
+    for place, rest in re.findall(r"^\| (P\d) \|(.*)\|$", README, re.M):
+        for text in re.findall(r"`([a-z_]+)`", rest):
+            assert heads.placement(text) == (place,)

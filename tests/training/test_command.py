@@ -1,0 +1,131 @@
+import dataclasses
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bnhead.errors import UsageError
+from bnhead.training import TrainConfig, command
+
+
+def test_every_field_is_a_flag_with_help_and_default():
+    text = command.usage("train.py")
+    for spec in dataclasses.fields(TrainConfig):
+        name = f"--[no]{spec.name}" if spec.type is bool else f"--{spec.name}={spec.default}"
+        assert f"  {name}\n    " in text
+    assert "Exit status: 0 ok, 2 usage" in text
+
+
+def test_flags_become_the_config():
+    assert command.parse([]) == TrainConfig()
+    given = ["--head=bn_fc", "--seed", "3", "--learning_rate=0.05", "--weight_histograms", "--fc_units=12"]
+    expected = TrainConfig(head="bn_fc", seed=3, learning_rate=0.05, weight_histograms=True, fc_units=12)
+    assert command.parse(given) == expected
+    assert command.parse(["--noweight_histograms"]) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--haed=fc"], "flag --haed is not known; did you mean 'head'.*there are --dataset, --data_dir"),
+        (["--seed=1", "--seed=2"], "flag --seed is given 2 times"),
+        (["--weight_histograms", "--noweight_histograms"], "flag --weight_histograms is given 2 times"),
+        (["bn_fc"], "argument 'bn_fc' is not a flag"),
+        (["--", "bn_fc"], "argument 'bn_fc' is not a flag"),
+        (["--epochs=many"], "--epochs=many: "),
+        (["--head"], "Missing value for flag --head"),
+        (["--learning_rate=nan"], "learning_rate must be a finite number above 0, got nan"),
+        (["--head=bn_fx"], "head 'bn_>>fx<<'"),
+    ],
+)
+def test_bad_flags_are_one_line(arguments, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        command.parse(arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--head=bn_fx"], ["--dataset=cifr10"], ["--heed=fc"], ["--backbone=resnet9"], ["--epochs=0"]],
+)
+def test_usage_errors_exit_2_with_one_line_before_tensorflow_loads(arguments):
+    code = (
+        "import sys; from bnhead.training import command; status = command.main(sys.argv[1:]); "
+        "print('tensorflow' in sys.modules); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr.startswith("bnhead train: ") and done.stderr.count("\n") == 1
+
+
+def test_help_brings_neither_tensorflow_nor_keras():
+    code = (
+        "import sys; from bnhead.training import command; command.main(['--help']); "
+        "print([m for m in ('tensorflow', 'keras', 'numpy', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def arguments(config):
+    given = dataclasses.asdict(config)
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def test_a_run_and_the_same_again(short_config, capsys):
+    config = short_config(epochs=1)
+    assert command.main(arguments(config)) == 0
+    first = capsys.readouterr()
+    assert first.err == ""
+    assert "epoch 1/1" in first.out and "test accuracy  " in first.out and config.workdir in first.out
+    started = time.perf_counter()
+    assert command.main(arguments(config)) == 0
+    second = capsys.readouterr().out
+    assert "holds this run, finished" in second and "epoch 1/1" not in second
+    assert second.splitlines()[2:] == first.out.splitlines()[3:]
+    assert time.perf_counter() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "message"),
+    [
+        ({"dataset": "mnist"}, 4, "bnhead train: data set 'mnist' is not prepared"),
+        ({"dead_layers": "nowhere"}, 2, "bnhead train: layers: model 'resnet8' has no layer 'nowhere'"),
+    ],
+)
+def test_exit_status(short_config, capsys, settings, status, message):
+    assert command.main(arguments(short_config(**settings))) == status
+    err = capsys.readouterr().err
+    assert err.startswith(message) and err.count("\n") == 1
+
+
+def test_exit_status_of_another_run_in_the_place(short_run, capsys):
+    config, _ = short_run
+    assert command.main(arguments(dataclasses.replace(config, seed=8))) == 3
+    assert "holds another run: seed 0 there, 8 now" in capsys.readouterr().err
+
+
+def test_exit_status_of_a_diverged_run(short_config, capsys):
+    assert command.main(arguments(short_config(learning_rate=1e12, warmup_epochs=0.0))) == 5
+    assert "status              diverged" in capsys.readouterr().out
+
+
+def test_an_interrupt_exits_130(short_config, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_train", interrupted)
+    assert command.main(arguments(short_config())) == 130
+    assert capsys.readouterr().err == "bnhead train: interrupted\n"
+
+
+def test_what_is_held_back_is_shown_when_the_import_fails(capfd):
+    import os
+
+    with pytest.raises(ImportError), command._quiet():
+        os.write(2, b"the reason\n")
+        raise ImportError
+    with command._quiet():
+        os.write(2, b"chatter\n")
+    assert capfd.readouterr().err == "the reason\n"

@@ -1,0 +1,75 @@
+import dataclasses
+
+import pytest
+
+from bnhead.errors import UsageError
+from bnhead.training import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": -1}, "epochs must be at least 1, got -1"),
+        ({"epochs": 2.0}, "epochs must be of type int, got 2.0"),
+        ({"epochs": True}, "epochs must be of type int, got True"),
+        (
+            {"batch_size": 1},
+            "batch_size must be at least 2, since a batch norm has nothing to learn from one, got 1",
+        ),
+        ({"learning_rate": 0}, "learning_rate must be a finite number above 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0, got nan"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a finite number above 0, got inf"),
+        ({"learning_rate": "0.1"}, "learning_rate must be of type float, got '0.1'"),
+        ({"warmup_epochs": 20}, "warmup_epochs must be at least 0 and less than epochs, got 20.0"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be at least 0 and less than epochs, got -1.0"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"weight_decay": -1e-4}, "weight_decay must be a finite number of at least 0, got -0.0001"),
+        ({"fc_units": 0}, "fc_units must be at least 1, got 0"),
+        ({"probe_examples": 0}, "probe_examples must be at least 1, got 0"),
+        ({"image_size": -8}, "image_size must be a finite number of at least 0, got -8"),
+        ({"seed": -1}, "seed must be a finite number of at least 0, got -1"),
+        (
+            {"augment": "crop_flop"},
+            "augment 'crop_flop' is not known; did you mean 'crop_flip'.*none, crop, crop_flip",
+        ),
+        ({"fc_activation": "rleu"}, "fc_activation 'rleu' is not known; did you mean 'relu'"),
+        ({"head": "bn_fx"}, "head 'bn_>>fx<<'"),
+        ({"backbone": "resnet21"}, "backbone 'resnet21' is not known"),
+        ({"dataset": "digts"}, "data set 'digts' is not known; did you mean 'digits'"),
+    ],
+)
+def test_bad_values_are_one_line(settings, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        TrainConfig(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_are_made_canonical():
+    config = TrainConfig(head="gap_bn_fc_out", learning_rate=1)
+    assert config.head == "bn_fc"
+    assert config.learning_rate == 1.0 and isinstance(config.learning_rate, float)
+
+
+def test_it_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().epochs = 3
+
+
+def test_default_directory():
+    assert TrainConfig(head="bn_fc", seed=4).directory == "runs/digits/resnet20/bn_fc/seed4"
+    assert TrainConfig(dataset="cifar10:3.0.2").directory == "runs/cifar10-3.0.2/resnet20/fc/seed0"
+    assert TrainConfig(workdir="elsewhere").directory == "elsewhere"
+
+
+def test_settings_leave_out_places_only():
+    fields = {spec.name for spec in dataclasses.fields(TrainConfig)}
+    assert set(TrainConfig().settings()) == fields - {"workdir", "data_dir"}
+
+
+def test_every_activation_is_kerass():
+    import keras
+
+    from bnhead.training.config import ACTIVATIONS
+
+    assert all(callable(keras.activations.get(name)) for name in ACTIVATIONS)

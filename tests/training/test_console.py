@@ -1,0 +1,71 @@
+import pytest
+
+from bnhead.training import train
+from bnhead.training.console import EpochLines, summary
+
+
+def test_one_line_per_epoch_where_there_is_no_terminal(short_config, capsys):
+    config = short_config()
+    train(config, [EpochLines(config)])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "resnet8  2x2x64 -> gap -> 64 -> bn -> fc(32, relu) -> out(10)  [P1]"
+    assert len(out) == 3
+    for number, line in enumerate(out[1:], start=1):
+        assert line.startswith(f"epoch {number}/2  loss ")
+        assert all(
+            word in line for word in ("  accuracy ", "  test loss ", "  test accuracy ", "  silent ", " s")
+        )
+
+
+def test_a_bar_is_drawn_on_request_and_the_lines_stay(short_config, capsys):
+    config = short_config()
+    train(config, [EpochLines(config, bar=True)])
+    out = capsys.readouterr().out
+    assert "epoch 2/2  loss" in out
+
+
+RESULT = {
+    "status": "finished",
+    "epochs": 2,
+    "test_accuracy": 0.975,
+    "test_loss": 0.1,
+    "head": "2x2x64 -> gap -> 64 -> fc(256, relu) -> out(10)",
+    "data": {"test": 360},
+    "dead/head_fc/per_input": 0.5,
+    "dead/head_fc/per_input_p05": 0.25,
+    "dead/head_fc/per_input_p50": 0.5,
+    "dead/head_fc/per_input_p95": 0.75,
+    "dead/head_fc/dataset": 0.125,
+    "dead/head_fc/rarely_active": 0.2,
+    "dead/head_fc/always_on": 0.0625,
+    "dead/head_fc/inputs": 360,
+    "dead/head_fc/bound": 3 / 360,
+}
+
+
+def test_summary_shows_every_definition_and_where_to_look(short_config):
+    text = summary(short_config(workdir="somewhere"), RESULT, 12.34)
+    assert (
+        text
+        == """
+head                2x2x64 -> gap -> 64 -> fc(256, relu) -> out(10)
+test accuracy       97.50% of 360 images
+units of head_fc    on 360 test images
+  silent per input  50.0% (25.0% to 75.0% for 90 % of the images)
+  dead on all       12.5% (each fires on less than 0.83% of images, at 95 %)
+  rarely active     20.0% (on less than 1 % of the images, dead ones included)
+  always on         6.2%
+time                12.3 s
+run                 somewhere
+look                tensorboard --logdir somewhere/"""
+    )
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan")])
+def test_summary_of_a_diverged_run(short_config, unknown):
+    result = {**RESULT, "status": "diverged", "test_accuracy": unknown, "dead/head_fc/per_input": unknown}
+    text = summary(short_config(), result, None)
+    assert "status              diverged in epoch 2 of 2" in text
+    assert "test accuracy       not finite" in text
+    assert "head_fc: unknown" in text and "dead on all" not in text
+    assert "time" not in text

@@ -1,0 +1,61 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bnhead.training import train
+
+
+def events(config, run):
+    return EventAccumulator(str(Path(config.workdir) / "tensorboard" / run), {"tensors": 0}).Reload()
+
+
+def scalars(accumulator, tag):
+    found = accumulator.Tensors(tag)
+    return [e.step for e in found], [float(tf.make_ndarray(e.tensor_proto)) for e in found]
+
+
+@pytest.mark.parametrize(
+    ("run", "tag", "column"),
+    [
+        ("train", "loss", "loss"),
+        ("test", "loss", "test_loss"),
+        ("train", "accuracy", "accuracy"),
+        ("test", "accuracy", "test_accuracy"),
+        ("train", "learning_rate", "learning_rate"),
+        ("train", "images_per_second", "images_per_second"),
+        ("train", "dead/head_fc/per_input", "dead/head_fc/per_input"),
+        ("train", "dead/head_fc/dataset", "dead/head_fc/dataset"),
+        ("train", "dead/head_fc/always_on", "dead/head_fc/always_on"),
+    ],
+)
+def test_tensorboard_shows_what_history_has(short_run, run, tag, column):
+    config, _ = short_run
+    rows = list(csv.DictReader((Path(config.workdir) / "history.csv").read_text().splitlines()))
+    steps, values = scalars(events(config, run), tag)
+    assert steps == [1, 2]
+    np.testing.assert_allclose(values, [float(row[column]) for row in rows], rtol=1e-6)
+
+
+def test_tensorboard_tells_what_was_run(short_run):
+    config, _ = short_run
+    text = tf.make_ndarray(events(config, "train").Tensors("run")[0].tensor_proto).item().decode()
+    assert "`resnet8`, head `bn_fc`: 2x2x64 -> gap" in text
+
+
+def test_weight_histograms_come_on_request(short_run, short_config):
+    config, _ = short_run
+    tags = events(config, "train").Tags()["tensors"]
+    assert {"head_fc/kernel", "head_bn/moving_variance", "stem_conv/kernel"} <= set(tags)
+    without = short_config(epochs=1)
+    train(without)
+    assert not any("kernel" in tag for tag in events(without, "train").Tags()["tensors"])
+
+
+def test_learning_rate_is_that_of_the_epochs_end(short_run):
+    config, _ = short_run
+    _, rates = scalars(events(config, "train"), "learning_rate")
+    assert rates[-1] == pytest.approx(0, abs=1e-9) and rates[0] > 0.03

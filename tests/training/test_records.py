@@ -1,0 +1,76 @@
+import json
+import math
+
+import pytest
+
+from bnhead.errors import RunDirectoryError
+from bnhead.training.records import RunDirectory
+
+
+def test_a_new_directory_records_its_settings(tmp_path):
+    RunDirectory(tmp_path / "a" / "b").begin({"seed": 1})
+    assert json.loads((tmp_path / "a" / "b" / "config.json").read_text()) == {"seed": 1}
+
+
+def test_another_runs_directory_is_refused_and_left_alone(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.begin({"seed": 1, "head": "fc"})
+    run.write("result.json", {"x": 1})
+    with pytest.raises(RunDirectoryError, match="holds another run: head 'fc' there, 'bn_fc' now"):
+        RunDirectory(tmp_path).begin({"seed": 1, "head": "bn_fc"})
+    assert run.read("result.json") == {"x": 1}
+
+
+def test_a_directory_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RunDirectoryError, match="is not empty and holds no run"):
+        RunDirectory(tmp_path).begin({"seed": 1})
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        RunDirectory(tmp_path / "thesis.tex").begin({"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_an_unfinished_run_left_is_removed(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.begin({"seed": 1})
+    run.write_table("history.csv", [{"epoch": 1}])
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    run.begin({"seed": 1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="cannot be"):
+        RunDirectory(tmp_path / "file" / "run").begin({})
+
+
+def test_a_damaged_file_is_said(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"config.json cannot be read"):
+        RunDirectory(tmp_path).read("config.json")
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    RunDirectory(tmp_path).write("x.json", {"a": math.nan, "b": {"c": math.inf}, "d": 0.5})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": {"c": None}, "d": 0.5}
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.write("result.json", {"x": 1})
+
+    def fail(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run.replace("result.json", fail)
+    assert run.read("result.json") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_tables_are_csv(tmp_path):
+    RunDirectory(tmp_path).write_table("history.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+    assert (tmp_path / "history.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"

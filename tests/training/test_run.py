@@ -1,0 +1,197 @@
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bnhead.census import count
+from bnhead.data import load
+from bnhead.errors import DataError, RunDirectoryError, UsageError
+from bnhead.training import train
+from bnhead.training.run import build, describe_head, optimizer
+
+
+def directory(config):
+    return Path(config.workdir)
+
+
+def test_a_run_leaves_a_directory_that_explains_itself(short_run):
+    config, result = short_run
+    names = {path.name for path in directory(config).iterdir()}
+    assert names == {
+        "config.json",
+        "environment.json",
+        "history.csv",
+        "model.keras",
+        "result.json",
+        "tensorboard",
+    }
+    assert json.loads((directory(config) / "config.json").read_text()) == config.settings()
+    assert json.loads((directory(config) / "result.json").read_text()) == result
+    environment = json.loads((directory(config) / "environment.json").read_text())
+    assert environment["keras"] == keras.__version__ and environment["seconds"] > 0 and environment["devices"]
+
+
+def test_result_has_the_figures_others_rely_on(short_run):
+    _, result = short_run
+    assert result["status"] == "finished" and result["epochs"] == 2
+    assert 0 <= result["test_accuracy"] <= 1 and math.isfinite(result["test_loss"])
+    assert result["head"] == "2x2x64 -> gap -> 64 -> bn -> fc(32, relu) -> out(10)  [P1]"
+    assert result["data"]["train"] == 1437 and result["data"]["test"] == 360
+    assert result["dead/head_fc/inputs"] == 360 and result["dead/head_fc/bound"] == 3 / 360
+
+
+def test_the_model_gives_the_results_figures_again(short_run, data_dir):
+    config, result = short_run
+    model = keras.saving.load_model(directory(config) / "model.keras")
+    test = load("digits", data_dir).test
+    logits = model.predict(test.images, verbose=0)
+    assert np.mean(logits.argmax(1) == test.labels) == pytest.approx(result["test_accuracy"])
+    exp = np.exp(logits - logits.max(1, keepdims=True))
+    loss = -np.log(exp[np.arange(360), test.labels] / exp.sum(1)).mean()
+    assert loss == pytest.approx(result["test_loss"], rel=1e-4)
+    figures = count(model, test.images).figures()
+    assert figures == {key: result[key] for key in figures}
+    assert model.count_params() == result["parameters"]
+
+
+def test_the_model_loads_where_bnhead_is_unknown(short_run, tmp_path):
+    config, _ = short_run
+    code = (
+        "import sys; sys.modules['bnhead'] = None; import keras, numpy; "
+        f"model = keras.saving.load_model({str(directory(config) / 'model.keras')!r}); "
+        "print(model.predict(numpy.zeros((2, 8, 8, 1), 'uint8'), verbose=0).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "(2, 10)", done.stderr
+
+
+def test_history_has_a_row_per_epoch(short_run):
+    config, result = short_run
+    rows = list(csv.DictReader((directory(config) / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    columns = {"loss", "accuracy", "test_loss", "test_accuracy", "learning_rate", "images_per_second"}
+    assert columns | {"dead/head_fc/per_input"} <= set(rows[0])
+    assert float(rows[-1]["test_accuracy"]) == result["test_accuracy"]
+    assert float(rows[-1]["dead/head_fc/dataset"]) == result["dead/head_fc/dataset"]
+
+
+def test_the_same_seed_gives_the_same_result_another_gives_another(short_run, short_config):
+    _, result = short_run
+    again = train(short_config(weight_histograms=True))
+    assert again == result
+    assert train(short_config(seed=1))["test_loss"] != result["test_loss"]
+
+
+def test_heads_start_from_the_same_backbone_and_see_the_same_batches(short_config, data_dir):
+    digits = load("digits", data_dir)
+    one, other = (build(short_config(head=head, seed=5), digits) for head in ("fc", "bn_dropout0.3_fc"))
+    for layer in one.layers:
+        for weight, same in zip(layer.get_weights(), other.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, same)
+    batches = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            step = self.model.train_step
+
+            def train_step(data):
+                import tensorflow as tf
+
+                tf.py_function(lambda x, y: batches[-1].append((x.numpy(), y.numpy())), data[:2], [])
+                return step(data)
+
+            self.model.train_step = train_step
+            self.model.make_train_function(force=True)
+
+    for head in ("fc", "bn_dropout0.3_fc"):
+        batches.append([])
+        train(short_config(head=head, seed=5), [Look()])
+    assert len(batches[0]) == len(batches[1]) == 10
+    for (x, y), (same_x, same_y) in zip(*batches, strict=True):
+        np.testing.assert_array_equal(x, same_x)
+        np.testing.assert_array_equal(y, same_y)
+
+
+def test_a_finished_run_is_not_done_again(short_run):
+    config, result = short_run
+    before = (directory(config) / "model.keras").stat().st_mtime_ns
+    assert train(config) == result
+    assert (directory(config) / "model.keras").stat().st_mtime_ns == before
+
+
+def test_another_run_in_the_same_place_is_refused(short_run, short_config):
+    config, _ = short_run
+    with pytest.raises(RunDirectoryError, match="holds another run: seed 0 there, 9 now"):
+        train(short_config(seed=9, workdir=config.workdir, weight_histograms=True))
+
+
+def test_named_layers_are_counted(short_config):
+    result = train(short_config(epochs=1, dead_layers="stage3_block1_relu2,head_fc", probe_examples=100))
+    assert result["dead/stage3_block1_relu2/inputs"] == result["dead/head_fc/inputs"] == 100
+    assert result["dead/head_fc/bound"] == 0.03
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"dead_layers": "head_fx"}, UsageError, "has no layer 'head_fx'; did you mean 'head_fc'"),
+        ({"batch_size": 1438}, DataError, "batch_size must be at most the 1437 training images, got 1438"),
+    ],
+)
+def test_what_cannot_be_run_leaves_no_directory(short_config, settings, error, message):
+    config = short_config(**settings)
+    with pytest.raises(error, match=message):
+        train(config)
+    assert not directory(config).exists()
+
+
+def test_a_loss_that_stops_being_finite_is_a_result(short_config):
+    config = short_config(learning_rate=1e12, warmup_epochs=0)
+    result = train(config)
+    assert result["status"] == "diverged"
+    assert math.isnan(result["dead/head_fc/dataset"]), "NaN is never dead"
+    assert json.loads((directory(config) / "result.json").read_text())["dead/head_fc/dataset"] is None
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    return load("digits", data_dir)
+
+
+def test_learning_rate_warms_up_linearly_and_falls_by_a_cosine(short_config, digits):
+    config = short_config(epochs=10, warmup_epochs=2, learning_rate=0.4)
+    rate = optimizer(config, build(config, digits), 11)._learning_rate
+    assert [float(rate(step)) for step in (0, 11, 22)] == pytest.approx([0, 0.2, 0.4])
+    for step in (22, 50, 66, 110):
+        assert float(rate(step)) == pytest.approx(0.2 * (1 + math.cos(math.pi * (step - 22) / 88)), abs=1e-6)
+    cold = short_config(epochs=10, warmup_epochs=0, learning_rate=0.4)
+    assert float(optimizer(cold, build(cold, digits), 11)._learning_rate(0)) == pytest.approx(0.4)
+
+
+def test_only_kernels_decay_and_a_step_is_nesterovs(short_config, digits):
+    config = short_config(weight_decay=0.01, learning_rate=0.5, warmup_epochs=0)
+    model = build(config, digits)
+    before = [np.array(v) for v in model.trainable_variables]
+    gradients = [np.ones(v.shape, "float32") for v in model.trainable_variables]
+    sgd = optimizer(config, model, 5)
+    sgd.build(model.trainable_variables)
+    sgd.apply([keras.ops.convert_to_tensor(g) for g in gradients], model.trainable_variables)
+    kinds = set()
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        kind = variable.path.split("/")[-1]
+        kinds.add(kind)
+        kept = old * (1 - 0.5 * 0.01) if kind == "kernel" else old
+        np.testing.assert_allclose(np.array(variable), kept - 0.5 * 1.9, rtol=1e-5, err_msg=variable.path)
+    assert kinds == {"kernel", "bias", "gamma", "beta"}
+
+
+def test_raw_pixels_are_scaled_inside_the_model(short_config, digits):
+    model = build(short_config(), digits)
+    assert model.get_layer("scale_pixels")(np.array([[0.0, 127.5, 255.0]])).numpy().tolist() == [[-1, 0, 1]]
+    assert describe_head(short_config(), model).startswith("2x2x64 -> gap")
