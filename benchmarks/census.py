@@ -2,7 +2,7 @@
 
 The peer is what one writes without bnhead: a model that returns the activations, `predict` on everything,
 NumPy on the arrays. Both count the same layers of a ResNet-20 on the same 32 x 32 images, in turn; the ratio
-is taken run by run. A plain `predict` of the logits is timed beside them: it is the forward pass that both need.
+is taken run by run. A plain `predict` of the logits is timed beside them, the forward pass that both need.
 
     python benchmarks/census.py [--images=2000] [--runs=7]
 """
