@@ -50,7 +50,7 @@ class TrainConfig:
         256, "Units of an fc or dense that names none. The default is wide enough for units to die."
     )
     fc_activation: str = _flag("relu", f"Activation of fc: {', '.join(ACTIVATIONS)}.")
-    epochs: int = _flag(20, "Passes over the training split. The default trains digits to over 97 %.")
+    epochs: int = _flag(15, "Passes over the training split. The default trains digits to over 97 %.")
     batch_size: int = _flag(
         128, "Images per step. A batch norm's noise depends on it; the default is the ResNet paper's."
     )

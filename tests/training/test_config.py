@@ -21,7 +21,7 @@ from bnhead.training import TrainConfig
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0, got nan"),
         ({"learning_rate": float("inf")}, "learning_rate must be a finite number above 0, got inf"),
         ({"learning_rate": "0.1"}, "learning_rate must be of type float, got '0.1'"),
-        ({"warmup_epochs": 20}, "warmup_epochs must be at least 0 and less than epochs, got 20.0"),
+        ({"warmup_epochs": 15}, "warmup_epochs must be at least 0 and less than epochs, got 15.0"),
         ({"warmup_epochs": -1}, "warmup_epochs must be at least 0 and less than epochs, got -1.0"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay must be a finite number of at least 0, got -0.0001"),
