@@ -92,6 +92,7 @@ def test_a_head_is_a_text(value):
         ("bn_fc", ("P1",)),
         ("bn_out", ("P1",)),
         ("fc_bn", ("P2",)),
+        ("dense_bn", ("P2",)),
         ("fc_out_bn", ("P3",)),
         ("bn_gap_bn_fc_bn_out_bn", ("P0", "P1", "P2", "P3")),
     ],
@@ -157,6 +158,9 @@ def test_a_longer_head_leaves_everybody_elses_initial_weights_alone():
     assert not np.array_equal(
         short.get_layer("head_fc").kernel, build("fc", seed=4).get_layer("head_fc").kernel
     )
+    twins = build("dense6_dense6_dense6", seed=3)
+    second, third = (twins.get_layer(f"head_dense_{i}").kernel for i in (2, 3))
+    assert not np.array_equal(second, third), "every layer has a stream of its own"
     unseeded = build("fc", seed=None), build("fc", seed=None)
     assert not np.array_equal(*(model.get_layer("head_fc").kernel for model in unseeded))
 

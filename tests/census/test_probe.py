@@ -152,6 +152,14 @@ def test_a_softplus_is_counted_by_threshold_only():
     assert count(model, x, eps=0.5).figures()["dead/soft/per_input"] == pytest.approx(expected, abs=1e-12)
 
 
+def test_negative_outputs_are_not_silent():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(9, "tanh", name="odd")(inputs)))
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
+    figures = count(model, x).layers["odd"].figures()
+    assert (figures["per_input"], figures["always_on"]) == (0, 1)
+
+
 def sequential(*stack):
     return keras.Sequential(
         [keras.Input((6, 6, 2)), layers.Conv2D(4, 3, activation="relu", name="map"), *stack]

@@ -97,6 +97,8 @@ def test_heads_share_the_backbones_initial_weights():
     assert len(shared) == 7
     for name in shared:
         np.testing.assert_array_equal(one.get_layer(name).kernel, other.get_layer(name).kernel)
+    twins = (one.get_layer(f"stage1_block1_conv{i}").kernel for i in (1, 2))
+    assert not np.array_equal(*twins), "every layer has a stream of its own"
     third = resnet8((8, 8, 1), "fc", 10, seed=2)
     assert not np.array_equal(one.get_layer("stem_conv").kernel, third.get_layer("stem_conv").kernel)
 

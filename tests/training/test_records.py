@@ -71,6 +71,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
+def test_whoever_is_reading_the_old_file_reads_it_to_the_end(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.write("result.json", {"x": 1})
+    with open(tmp_path / "result.json") as old:
+        run.write("result.json", {"x": 2})
+        assert json.load(old) == {"x": 1}
+
+
 def test_tables_are_csv(tmp_path):
     RunDirectory(tmp_path).write_table("history.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
     assert (tmp_path / "history.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
