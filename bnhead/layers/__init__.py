@@ -1,5 +1,5 @@
-"""Layers shared by the heads and the backbones."""
+"""Layers that Keras lacks, shared by the heads and the backbones."""
 
-from bnhead.layers.normalization import batch_norm
+from bnhead.layers.normalization import BatchNormalization, batch_norm, plain
 
-__all__ = ["batch_norm"]
+__all__ = ["BatchNormalization", "batch_norm", "plain"]
