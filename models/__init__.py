@@ -1,49 +1,120 @@
 """Backbones as plain functions: `resnet20((32, 32, 3), head="bn_fc", outputs=10) -> keras.Model`.
 
     from bnhead.models import resnet20
-    from bnhead import models; models.find("resnet26")
+    from bnhead import models; models.find("resnet26"), models.build("keras:MobileNetV2", (96, 96, 3), "bn_out", 10)
 
-The builders are imported when they are first used, so that names can be checked without Keras.
+`cifar` and `imagenet` hold our own families, `existing` makes a backbone of somebody else's net, `weights` puts
+pre-trained weights into one, `blocks` is what the families are made of. The modules are imported when they are
+first used, so that names can be checked without Keras.
 """
 
 import functools
 import importlib
+import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from bnhead.errors import UsageError, nearest
 
-__all__ = ["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet_cifar"]
-_CIFAR_DEPTHS = "resnetD with D = 6n + 2"
+if TYPE_CHECKING:
+    import keras
+
+_CIFAR = (
+    "resnet8 resnet14 resnet20 resnet32 resnet44 resnet56 resnet110 preresnet20 preresnet56 preresnet110 "
+    "wrn16_8 wrn28_10 wrn40_4 plain20 plain56 vgg16_bn allcnn"
+)
+_IMAGENET = (
+    "resnet18 resnet34 resnet50 resnet101 resnet152 resnet50_v1 resnet101_v1 resnet152_v1 "
+    "resnet18_v2 resnet34_v2 resnet50_v2 resnet101_v2 resnet152_v2"
+)
+__all__ = (*_CIFAR.split(), *_IMAGENET.split())
+_DEPTHS = "resnetD, preresnetD, plainD of other depths D = 6n + 2, wrnD_K of depths 6n + 4"
+_ELSEWHERE = "keras:<name> of keras.applications, hub:<preset> of keras-hub, <path>.keras"
+
+
+def check(name: str) -> None:
+    """Raises UsageError unless `find` knows `name`, as far as that can be said without Keras."""
+    if name in __all__ or _family(name):
+        return
+    if name.endswith(".keras"):
+        if not pathlib.Path(name).is_file():
+            raise UsageError(f"backbone {name!r}: there is no such file")
+    elif not re.fullmatch(r"(keras|hub):.+", name):
+        there = f"{', '.join(__all__)}; {_DEPTHS}; {_ELSEWHERE}"
+        raise UsageError(f"backbone {name!r} is not known{nearest(name, __all__)} (there are {there})")
 
 
 def find(name: str) -> Callable:
-    """The builder called `name`: one of `__all__`, or `resnetD` of any depth D = 6n + 2.
+    """The builder called `name`: one of `__all__`, a depth of theirs, or a net from elsewhere.
 
-    50 and 152 are 6n + 2 too, but by these names everybody means the ImageNet nets; ask for
-    `resnet_cifar(50, ...)` instead.
+    Any depth of a CIFAR family will do: `resnet26`, `preresnet164` is not 6n + 2 and will not. By `resnet50`
+    and `resnet152` everybody means the ImageNet nets, although they are 6n + 2 too.
 
     Raises:
         UsageError: there is no such backbone; the message has the nearest name.
     """
     check(name)
-    module = importlib.import_module("bnhead.models.cifar")
-    if hasattr(module, name):
-        return getattr(module, name)
-    return functools.partial(module.resnet_cifar, int(name.removeprefix("resnet")))
+    if name in __all__:
+        return _named(name)
+    if _family(name):
+        builder, *numbers = _family(name)
+        return functools.partial(getattr(importlib.import_module("bnhead.models.cifar"), builder), *numbers)
+    existing = importlib.import_module("bnhead.models.existing")
+    if name.startswith("keras:"):
+        return functools.partial(existing.from_applications, name.removeprefix("keras:"))
+    if name.startswith("hub:"):
+        return functools.partial(existing.from_hub, name.removeprefix("hub:"))
+    return functools.partial(existing.from_file, name)
 
 
-def check(name: str) -> None:
-    """Raises UsageError unless `find` knows `name`; imports nothing."""
-    named = [n for n in __all__ if n != "resnet_cifar"]
-    depth = re.fullmatch(r"resnet([1-9]\d*)", name)
-    if name in named or (depth and int(depth[1]) % 6 == 2 and int(depth[1]) not in (2, 50, 152)):
-        return
-    there = f"{', '.join(named)} and other {_CIFAR_DEPTHS}"
-    raise UsageError(f"backbone {name!r} is not known{nearest(name, named)} (there are {there})")
+def build(
+    name: str,
+    input_shape: Sequence[int | None],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    weights: str = "",
+    **options,
+) -> "keras.Model":
+    """The model called `name`, with pre-trained weights when `weights` names some.
+
+    Args:
+        name: as `find`'s.
+        input_shape, head, outputs, options: as the builder's.
+        weights: as `bnhead.models.weights.load`'s; empty for the initial weights.
+    """
+    builder = find(name)
+    if name.startswith("keras:") and weights == "imagenet":
+        return builder(input_shape, head, outputs, weights="imagenet", **options)
+    model = builder(input_shape, head, outputs, **options)
+    if weights:
+        importlib.import_module("bnhead.models.weights").load(model, weights)
+    return model
+
+
+def _family(name: str) -> tuple:
+    """Builder and numbers of a depth that has no name of its own; empty for what is no such depth."""
+    match = re.fullmatch(r"(resnet|preresnet|plain)([1-9]\d*)|wrn([1-9]\d*)_([1-9]\d*)", name)
+    if not match:
+        return ()
+    kind, depth, wide_depth, width = match.groups()
+    if kind:
+        builder = {"resnet": "resnet_cifar", "preresnet": "preresnet_cifar", "plain": "plain"}[kind]
+        return (builder, int(depth)) if int(depth) % 6 == 2 and int(depth) > 2 else ()
+    return (
+        ("wide_resnet", int(wide_depth), int(width))
+        if int(wide_depth) % 6 == 4 and int(wide_depth) > 4
+        else ()
+    )
+
+
+def _named(name: str) -> Callable:
+    home = "cifar" if name in _CIFAR.split() else "imagenet"
+    return getattr(importlib.import_module(f"bnhead.models.{home}"), name)
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'bnhead.models' has no attribute {name!r}")
-    return getattr(importlib.import_module("bnhead.models.cifar"), name)
+    return _named(name)

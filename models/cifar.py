@@ -1,19 +1,40 @@
-"""The CIFAR ResNets of He et al. 2015, "Deep Residual Learning for Image Recognition", section 4.2.
+"""Backbones for small images, 32 x 32 and less.
 
-A 3x3 convolution to 16 channels, three stages of n two-convolution blocks with 16, 32 and 64 channels, the
-second and third stage starting with stride 2; depth 6n + 2. Shortcuts carry no parameters (option A).
+    resnet20 ... resnet110, any 6n + 2   He et al. 2015, "Deep Residual Learning", section 4.2
+    preresnet20 ... preresnet110         He et al. 2016, "Identity Mappings", figure 4e: norm and ReLU first
+    wrn16_8, wrn28_10, any 6n + 4        Zagoruyko & Komodakis 2016, "Wide Residual Networks", table 1
+    plain20, any 6n + 2                  the ResNets without shortcuts, He et al. 2015, figure 6 left
+    vgg16_bn                             Simonyan & Zisserman 2014, configuration D, with a norm per layer
+    allcnn                               Springenberg et al. 2014, All-CNN-C: strides in the place of pooling
+
+Arguments that all builders share:
+
+    input_shape: `(height, width, channels)` of the images, without the batch axis.
+    head: a head's text, such as `"bn_fc"`; None for the bare feature map.
+    outputs: number of outputs; needed with a head, forbidden without.
+    norm: function from a layer's name to a normalisation layer.
+    preprocessing: layer put before the first convolution, such as `keras.layers.Rescaling`, so that the model
+        takes raw pixels; None when the input is already scaled.
+    seed: seed of the initial weights; every layer has its own stream (`bnhead.seeds`). None draws fresh.
+    head_options: `bnhead.heads.apply`'s `fc_units` and `fc_activation`.
+
+All return a functional model from `(batch, height, width, channels)` to logits `(batch, outputs)`, or to the
+feature map when `head` is None, and raise UsageError for a shape, depth or head that cannot be.
 """
 
-from collections.abc import Callable
+import functools
 
 import keras
 from keras import layers
 
-from bnhead import heads, seeds
+from bnhead import heads
 from bnhead.errors import UsageError
 from bnhead.layers import batch_norm
+from bnhead.models.blocks import Norm, conv, image, relu, subsample
 
 CHANNELS = (16, 32, 64)
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+ALLCNN = ((96, 96, 96), (192, 192, 192), (192, 192))
 
 
 def resnet_cifar(
@@ -22,113 +43,209 @@ def resnet_cifar(
     head: str | None = None,
     outputs: int | None = None,
     *,
-    norm: Callable[[str], keras.layers.Layer] = batch_norm,
+    shortcut: str = "A",
+    norm: Norm = batch_norm,
     preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
     **head_options,
 ) -> keras.Model:
-    """The CIFAR ResNet of any depth 6n + 2.
+    """The CIFAR ResNet of any depth 6n + 2; feature map `(batch, height / 4, width / 4, 64)`.
+
+    A 3x3 convolution to 16 channels and three stages of n two-convolution blocks with 16, 32 and 64 channels,
+    the second and third stage starting with stride 2.
 
     Args:
         depth: number of layers with weights, 6n + 2: 8, 14, 20, ...
-        input_shape: `(height, width, channels)` of the images, without the batch axis.
-        head: a head's text, such as `"bn_fc"`; None for the bare feature map.
-        outputs: number of outputs; needed with a head, forbidden without.
-        norm: function from a layer's name to a normalisation layer.
-        preprocessing: layer put before the first convolution, such as `keras.layers.Rescaling`, so that the
-            model takes raw pixels; None when the input is already scaled.
-        seed: seed of the initial weights; every layer has its own stream (`bnhead.seeds`). None draws fresh.
-        head_options: `bnhead.heads.apply`'s `fc_units` and `fc_activation`.
-
-    Returns:
-        A functional model from `(batch, height, width, channels)` to logits `(batch, outputs)`, or to the
-        feature map `(batch, height / 4, width / 4, 64)` when `head` is None. Layers are called
-        `stage<s>_block<b>_<layer>`.
-
-    Raises:
-        UsageError: a depth that is not 6n + 2, a shape that is no image, an impossible head.
+        shortcut: "A", as in the paper's table 6, carries no parameters; "B" is a 1x1 convolution and a norm
+            where the shape changes; "none" leaves shortcuts out.
+        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
     """
-    if not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
-        raise UsageError(f"depth must be 6n + 2 (8, 14, 20, ...), got {depth}")
-    if len(input_shape) != 3 or not input_shape[-1]:
-        raise UsageError(f"input_shape must be (height, width, channels), got {tuple(input_shape)}")
-    inputs = x = keras.Input(input_shape, name="image")
-    if preprocessing is not None:
-        x = preprocessing(x)
-    x = _conv(x, CHANNELS[0], 1, "stem_conv", seed)
-    x = layers.Activation("relu", name="stem_relu")(norm("stem_bn")(x))
-    for stage, channels in enumerate(CHANNELS, start=1):
-        for block in range(1, (depth - 2) // 6 + 1):
-            stride = 2 if stage > 1 and block == 1 else 1
-            x = _block(x, channels, stride, f"stage{stage}_block{block}", norm, seed)
-    return heads.attach(head, inputs, x, outputs, name=f"resnet{depth}", seed=seed, **head_options)
+    blocks = _blocks_per_stage(depth, 2)
+    if shortcut not in ("A", "B", "none"):
+        raise UsageError(f"shortcut must be 'A', 'B' or 'none', got {shortcut!r}")
+    inputs, x = image(input_shape, preprocessing, 4)
+    x = relu(norm("stem_bn")(conv(x, CHANNELS[0], 3, 1, "stem_conv", seed)), "stem_relu")
+    for name, channels, stride in _plan(CHANNELS, blocks):
+        carried = _shortcut(x, shortcut, channels, stride, name, norm, seed)
+        x = relu(norm(f"{name}_bn1")(conv(x, channels, 3, stride, f"{name}_conv1", seed)), f"{name}_relu1")
+        x = norm(f"{name}_bn2")(conv(x, channels, 3, 1, f"{name}_conv2", seed))
+        x = x if carried is None else layers.Add(name=f"{name}_add")([carried, x])
+        x = relu(x, f"{name}_relu2")
+    name = f"{'plain' if shortcut == 'none' else 'resnet'}{depth}"
+    return heads.attach(head, inputs, x, outputs, name=name, seed=seed, **head_options)
 
 
-def _block(x, channels, stride, name, norm, seed):
-    shortcut = _shortcut(x, channels, stride, name)
-    x = norm(f"{name}_bn1")(_conv(x, channels, stride, f"{name}_conv1", seed))
-    x = layers.Activation("relu", name=f"{name}_relu1")(x)
-    x = norm(f"{name}_bn2")(_conv(x, channels, 1, f"{name}_conv2", seed))
-    x = layers.Add(name=f"{name}_add")([shortcut, x])
-    return layers.Activation("relu", name=f"{name}_relu2")(x)
+def _shortcut(x, kind, channels, stride, name, norm, seed):
+    if kind == "none":
+        return None
+    if kind == "A" or (stride == 1 and x.shape[-1] == channels):
+        return subsample(x, channels, stride, name)
+    return norm(f"{name}_bn0")(conv(x, channels, 1, stride, f"{name}_conv0", seed))
 
 
-def _shortcut(x, channels, stride, name):
-    """Option A: every second pixel, and zeros for the channels that are new."""
-    if stride > 1:
-        x = layers.AveragePooling2D(1, strides=stride, name=f"{name}_subsample")(x)
-    new = channels - x.shape[-1]
-    if new:
-        x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
-    return x
+def preresnet_cifar(
+    depth: int,
+    input_shape: tuple[int | None, int | None, int],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    shortcut: str = "A",
+    norm: Norm = batch_norm,
+    preprocessing: keras.layers.Layer | None = None,
+    seed: int | None = None,
+    **head_options,
+) -> keras.Model:
+    """The pre-activation ResNet of any depth 6n + 2; feature map `(batch, height / 4, width / 4, 64)`.
+
+    As `resnet_cifar`, with norm and ReLU before each convolution, nothing on the sum, and a norm and ReLU on
+    the last sum.
+
+    Args:
+        depth: 6n + 2.
+        shortcut: "A" without parameters, or "B", a 1x1 convolution where the shape changes.
+        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
+    """
+    blocks = _blocks_per_stage(depth, 2)
+    if shortcut not in ("A", "B"):
+        raise UsageError(f"shortcut must be 'A' or 'B', got {shortcut!r}")
+    inputs, x = image(input_shape, preprocessing, 4)
+    x = _preactivation(x, CHANNELS, blocks, shortcut, norm, seed)
+    return heads.attach(head, inputs, x, outputs, name=f"preresnet{depth}", seed=seed, **head_options)
 
 
-def _conv(x, channels, stride, name, seed):
-    """3x3 convolution, one zero on each side: a strided one is centred on the pixels the shortcut keeps."""
-    stream = None if seed is None else seeds.stream(seed, "backbone", name)
-    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x) if stride > 1 else x
-    convolution = layers.Conv2D(
-        channels,
-        3,
-        stride,
-        "valid" if stride > 1 else "same",
-        use_bias=False,
-        kernel_initializer=keras.initializers.HeNormal(stream),
-        name=name,
-    )
-    return convolution(x)
+def wide_resnet(
+    depth: int,
+    width: int,
+    input_shape: tuple[int | None, int | None, int],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    norm: Norm = batch_norm,
+    preprocessing: keras.layers.Layer | None = None,
+    seed: int | None = None,
+    **head_options,
+) -> keras.Model:
+    """WRN-depth-width; feature map `(batch, height / 4, width / 4, 64 * width)`.
+
+    A pre-activation ResNet with `width` times the channels in its stages and 1x1 convolutions as shortcuts.
+
+    Args:
+        depth: 6n + 4: 10, 16, 22, 28, 40, ...
+        width: factor of the channels, at least 1.
+        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
+    """
+    blocks = _blocks_per_stage(depth, 4)
+    if not isinstance(width, int) or width < 1:
+        raise UsageError(f"width must be a whole number of at least 1, got {width}")
+    inputs, x = image(input_shape, preprocessing, 4)
+    x = _preactivation(x, [width * channels for channels in CHANNELS], blocks, "B", norm, seed)
+    return heads.attach(head, inputs, x, outputs, name=f"wrn{depth}_{width}", seed=seed, **head_options)
 
 
-def resnet8(input_shape, head=None, outputs=None, **options) -> keras.Model:
-    """ResNet-8, one block per stage; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(8, input_shape, head, outputs, **options)
+def _preactivation(x, stage_channels, blocks, shortcut, norm, seed):
+    x = conv(x, CHANNELS[0], 3, 1, "stem_conv", seed)
+    for name, channels, stride in _plan(stage_channels, blocks):
+        changes = stride > 1 or x.shape[-1] != channels
+        first = relu(norm(f"{name}_bn1")(x), f"{name}_relu1")
+        if not changes:
+            carried = x
+        elif shortcut == "A":
+            carried = subsample(x, channels, stride, name)
+        else:
+            carried = conv(first, channels, 1, stride, f"{name}_conv0", seed)
+        x = conv(first, channels, 3, stride, f"{name}_conv1", seed)
+        x = conv(relu(norm(f"{name}_bn2")(x), f"{name}_relu2"), channels, 3, 1, f"{name}_conv2", seed)
+        x = layers.Add(name=f"{name}_add")([carried, x])
+    return relu(norm("final_bn")(x), "final_relu")
 
 
-def resnet14(input_shape, head=None, outputs=None, **options) -> keras.Model:
-    """ResNet-14, two blocks per stage; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(14, input_shape, head, outputs, **options)
+def vgg16_bn(
+    input_shape: tuple[int | None, int | None, int],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    norm: Norm = batch_norm,
+    preprocessing: keras.layers.Layer | None = None,
+    seed: int | None = None,
+    **head_options,
+) -> keras.Model:
+    """VGG-16 with a norm after each convolution; feature map `(batch, height / 32, width / 32, 512)`.
+
+    Thirteen 3x3 convolutions without bias in five stages, each ending in a 2x2 maximum. The two fully
+    connected layers of the original are the head's business.
+
+    Args:
+        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
+    """
+    inputs, x = image(input_shape, preprocessing, 32)
+    for stage, row in enumerate(VGG16, start=1):
+        for i, channels in enumerate(row, start=1):
+            name = f"stage{stage}"
+            x = norm(f"{name}_bn{i}")(conv(x, channels, 3, 1, f"{name}_conv{i}", seed))
+            x = relu(x, f"{name}_relu{i}")
+        x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
+    return heads.attach(head, inputs, x, outputs, name="vgg16_bn", seed=seed, **head_options)
 
 
-def resnet20(input_shape, head=None, outputs=None, **options) -> keras.Model:
-    """ResNet-20, three blocks per stage, 0.27 M parameters; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(20, input_shape, head, outputs, **options)
+def allcnn(
+    input_shape: tuple[int | None, int | None, int],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    norm: Norm | None = None,
+    preprocessing: keras.layers.Layer | None = None,
+    seed: int | None = None,
+    **head_options,
+) -> keras.Model:
+    """All-CNN-C without its last, class-wise convolution; feature map `(batch, height / 4, width / 4, 192)`.
+
+    No pooling anywhere: strides of 2 take its place, so the head that fits is `flatten_...`.
+
+    Args:
+        norm: None, as in the paper, gives the convolutions biases and puts no norm behind them.
+        input_shape, head, outputs, preprocessing, seed, head_options: as all builders', see the module.
+    """
+    inputs, x = image(input_shape, preprocessing, 4)
+    for stage, row in enumerate(ALLCNN, start=1):
+        for i, channels in enumerate(row, start=1):
+            kernel = 1 if (stage, i) == (3, 2) else 3
+            name, stride = f"stage{stage}", 2 if i == 3 else 1
+            x = conv(x, channels, kernel, stride, f"{name}_conv{i}", seed, bias=norm is None)
+            x = relu(norm(f"{name}_bn{i}")(x) if norm else x, f"{name}_relu{i}")
+    return heads.attach(head, inputs, x, outputs, name="allcnn", seed=seed, **head_options)
 
 
-def resnet32(input_shape, head=None, outputs=None, **options) -> keras.Model:
-    """ResNet-32, five blocks per stage, 0.46 M parameters; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(32, input_shape, head, outputs, **options)
+def _blocks_per_stage(depth: int, rest: int) -> int:
+    if not isinstance(depth, int) or depth < 6 + rest or depth % 6 != rest:
+        first = ", ".join(str(6 * n + rest) for n in (1, 2, 3))
+        raise UsageError(f"depth must be 6n + {rest} ({first}, ...), got {depth}")
+    return (depth - rest) // 6
 
 
-def resnet44(input_shape, head=None, outputs=None, **options) -> keras.Model:
-    """ResNet-44, seven blocks per stage, 0.66 M parameters; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(44, input_shape, head, outputs, **options)
+def _plan(stage_channels, blocks):
+    """Name, channels and stride of every block."""
+    for stage, channels in enumerate(stage_channels, start=1):
+        for block in range(1, blocks + 1):
+            yield f"stage{stage}_block{block}", channels, 2 if stage > 1 and block == 1 else 1
 
 
-def resnet56(input_shape, head=None, outputs=None, **options) -> keras.Model:
-    """ResNet-56, nine blocks per stage, 0.85 M parameters; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(56, input_shape, head, outputs, **options)
+def plain(depth: int, *arguments, **options) -> keras.Model:
+    """The CIFAR ResNet of any depth 6n + 2 without its shortcuts; arguments as `resnet_cifar`'s."""
+    return resnet_cifar(depth, *arguments, shortcut="none", **options)
 
 
-def resnet110(input_shape, head=None, outputs=None, **options) -> keras.Model:
-    """ResNet-110, eighteen blocks per stage, 1.7 M parameters; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(110, input_shape, head, outputs, **options)
+resnet8 = functools.partial(resnet_cifar, 8)
+resnet14 = functools.partial(resnet_cifar, 14)
+resnet20 = functools.partial(resnet_cifar, 20)
+resnet32 = functools.partial(resnet_cifar, 32)
+resnet44 = functools.partial(resnet_cifar, 44)
+resnet56 = functools.partial(resnet_cifar, 56)
+resnet110 = functools.partial(resnet_cifar, 110)
+preresnet20 = functools.partial(preresnet_cifar, 20)
+preresnet56 = functools.partial(preresnet_cifar, 56)
+preresnet110 = functools.partial(preresnet_cifar, 110)
+wrn16_8 = functools.partial(wide_resnet, 16, 8)
+wrn28_10 = functools.partial(wide_resnet, 28, 10)
+wrn40_4 = functools.partial(wide_resnet, 40, 4)
+plain20 = functools.partial(plain, 20)
+plain56 = functools.partial(plain, 56)

@@ -9,6 +9,7 @@ from keras import ops
 
 from bnhead.census.counters import Census, Counts
 from bnhead.errors import UsageError, nearest
+from bnhead.graph import Call, calls
 
 _RECTIFIERS = (
     keras.layers.ReLU,
@@ -28,7 +29,11 @@ def default_layers(model: keras.Model) -> list[str]:
         UsageError: the model has no activation before its output.
     """
     last = {id(tensor) for tensor in model.outputs}
-    found = [layer.name for layer in model.layers if _activates(layer) and id(_output(layer)) not in last]
+    found = [
+        call.operation.name
+        for call in calls(model)
+        if _activates(call.operation) and not last & set(map(id, call.outputs))
+    ]
     if not found:
         raise UsageError(
             f"model {model.name!r} has no activation before its output; name the layers to count"
@@ -36,7 +41,7 @@ def default_layers(model: keras.Model) -> list[str]:
     return found[-1:]
 
 
-def _activates(layer: keras.layers.Layer) -> bool:
+def _activates(layer: keras.Operation) -> bool:
     activation = getattr(layer, "activation", None)
     return isinstance(layer, _RECTIFIERS) or activation not in (None, keras.activations.linear)
 
@@ -63,8 +68,10 @@ class Probe:
         if not eps >= 0:
             raise UsageError(f"eps must be at least 0, got {eps}")
         names = default_layers(model) if layers is None else [getattr(x, "name", x) for x in layers]
-        self.layers = [_layer(model, name) for name in names]
-        tensors = {str(i): _batch_counts(layer, eps) for i, layer in enumerate(self.layers)}
+        found = [_call(model, name) for name in names]
+        self.layers = [call.operation for call in found]
+        self._units = [call.outputs[0].shape[_unit_axis(len(call.outputs[0].shape))] for call in found]
+        tensors = {str(i): _batch_counts(call, eps) for i, call in enumerate(found)}
         self._model = keras.Model(model.inputs, tensors, name=f"{model.name}_probe")
         # XLA would compile anew for the last, smaller batch of every pass.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
@@ -78,13 +85,14 @@ class Probe:
                 of such tuples.
             batch_size: inputs at a time, where `data` is arrays.
         """
-        census = Census({layer.name: Counts.empty(_units(layer)) for layer in self.layers})
+        names = [layer.name for layer in self.layers]
+        census = Census({name: Counts.empty(units) for name, units in zip(names, self._units, strict=True)})
         for inputs in _batches(data, batch_size):
             batch = self._model.predict_on_batch(inputs)
             for i, counts in enumerate(census.layers.values()):
                 counts.add(*(np.asarray(array) for array in batch[str(i)]))
         for layer in self.layers:
-            census.layers[layer.name].finite_weights = all(np.isfinite(w).all() for w in layer.get_weights())
+            census.layers[layer.name].finite_weights = all(np.isfinite(w).all() for w in _weights(layer))
         return census
 
 
@@ -103,33 +111,28 @@ def count(
     return Probe(model, layers, eps=eps).count(data, batch_size=batch_size)
 
 
-def _layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    names = [layer.name for layer in model.layers]
-    if name not in names:
-        raise UsageError(f"layers: model {model.name!r} has no layer {name!r}{nearest(str(name), names)}")
-    layer = model.get_layer(name)
-    output = _output(layer)
-    if not isinstance(output, keras.KerasTensor) or len(output.shape) < 2 or output.shape[-1] is None:
+def _call(model: keras.Model, name: str) -> Call:
+    """The first call of the layer `name`."""
+    found = {call.operation.name: call for call in reversed(calls(model))}
+    if name not in found:
+        raise UsageError(f"layers: model {model.name!r} has no layer {name!r}{nearest(str(name), found)}")
+    outputs = found[name].outputs
+    if len(outputs) != 1 or len(outputs[0].shape) < 2 or outputs[0].shape[-1] is None:
         raise UsageError(f"layers: {name!r} must have one output of shape (batch, ..., units)")
-    return layer
+    return found[name]
 
 
-def _output(layer: keras.layers.Layer) -> Any:
-    """The layer's output where it is called first, or None where it is called nowhere."""
-    return getattr(layer, "output", None)
+def _weights(layer: keras.Operation) -> list[np.ndarray]:
+    return layer.get_weights() if isinstance(layer, keras.layers.Layer) else []
 
 
 def _unit_axis(rank: int) -> int:
     return 1 if rank > 2 and keras.config.image_data_format() == "channels_first" else rank - 1
 
 
-def _units(layer: keras.layers.Layer) -> int:
-    return layer.output.shape[_unit_axis(len(layer.output.shape))]
-
-
-def _batch_counts(layer: keras.layers.Layer, eps: float) -> list[keras.KerasTensor]:
-    """One batch's arguments of `Counts.add`, as tensors behind `layer`."""
-    outputs = layer.output
+def _batch_counts(call: Call, eps: float) -> list[keras.KerasTensor]:
+    """One batch's arguments of `Counts.add`, as tensors behind a layer's call."""
+    outputs = call.outputs[0]
     rank = len(outputs.shape)
     positions = tuple(axis for axis in range(1, rank) if axis != _unit_axis(rank))
     # "not <=" rather than ">", so that NaN counts as active, whatever became of it on the way
@@ -138,7 +141,7 @@ def _batch_counts(layer: keras.layers.Layer, eps: float) -> list[keras.KerasTens
     if positions:
         somewhere, everywhere = ops.any(active, positions), ops.all(active, positions)
     silent = ops.sum(ops.cast(ops.logical_not(somewhere), "int32"), axis=1)
-    read = [t for t in keras.tree.flatten(layer.input) if keras.backend.is_float_dtype(t.dtype)]
+    read = [t for t in call.inputs if keras.backend.is_float_dtype(t.dtype)]
     finite = [_finite(tensor) for tensor in [outputs, *read]]
     return [
         silent,

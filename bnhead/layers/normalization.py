@@ -61,14 +61,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return ops.cast(outputs, self.compute_dtype)
 
 
-def batch_norm(name: str | None = None) -> BatchNormalization:
+def batch_norm(name: str | None = None, *, epsilon: float = EPSILON) -> BatchNormalization:
     """The batch norm that backbones and heads use by default: momentum 0.9 and epsilon 1e-5.
 
     These are the constants of the reference ResNets (He et al. 2015) in Keras' convention, in which momentum
     is the share of the moving average that is *kept*. Keras' default of 0.99 still holds 37 % of its initial
     value after 100 steps, and a short run then looks broken in evaluation mode though nothing is wrong.
     """
-    return BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)
+    return BatchNormalization(momentum=MOMENTUM, epsilon=epsilon, name=name)
 
 
 def plain(model: keras.Model) -> keras.Model:

@@ -8,6 +8,7 @@ from bnhead import data, heads, models
 from bnhead.errors import UsageError, nearest
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
+PIXELS = ("auto", "signed", "unit", "raw")
 # What Keras offers and what goes through zero or below it, so that silence has a meaning.
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
 
@@ -39,7 +40,20 @@ class TrainConfig:
         "default never mirrors, since a mirrored digit is no digit; the CIFAR papers use crop_flip.",
     )
     backbone: str = _flag(
-        "resnet20", "resnetD with D = 6n + 2. The default is the smallest of the paper (0.27 M parameters)."
+        "resnet20",
+        "A net of bnhead.models (resnet20, wrn16_8, vgg16_bn, resnet50, ...), keras:<name> of keras.applications, "
+        "hub:<preset> of keras-hub, or a .keras file, which can run code when it is loaded: open only files you "
+        "trust. The default is the smallest of the ResNet paper (0.27 M parameters).",
+    )
+    weights: str = _flag(
+        "",
+        "Pre-trained weights of the backbone: imagenet (keras:<name>, resnet50_v1, resnet50_v2 and deeper), a "
+        ".keras or .weights.h5 file, or a run directory. Default: initial weights by the seed.",
+    )
+    pixels: str = _flag(
+        "auto",
+        "What the backbone reads: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto: "
+        "keras.applications' own preprocessing for keras:<name> and with imagenet weights, else signed.",
     )
     head: str = _flag(
         "fc",
@@ -75,6 +89,11 @@ class TrainConfig:
         10_000,
         "Test images on which dead units are counted, at most. A unit dead on N may fire on 3/N of inputs.",
     )
+    mixed_precision: bool = _flag(
+        False,
+        "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Faster on CPUs and "
+        "GPUs that have bfloat16; off by default, since it is one more thing that could differ.",
+    )
     weight_histograms: bool = _flag(False, "Write histograms of all weights to TensorBoard each epoch.")
     workdir: str = _flag("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
 
@@ -83,6 +102,7 @@ class TrainConfig:
             object.__setattr__(self, spec.name, _as(spec.type, spec.name, getattr(self, spec.name)))
         self._check_ranges()
         _check_choice("augment", self.augment, AUGMENTATIONS)
+        _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
         object.__setattr__(self, "head", heads.canonical(self.head))
         models.check(self.backbone)

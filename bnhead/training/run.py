@@ -15,6 +15,9 @@ from bnhead.census import DeadUnits
 from bnhead.data import DataSet, load
 from bnhead.errors import DataError
 from bnhead.heads import describe, feature_shape
+from bnhead.layers import plain
+from bnhead.models.existing import pixel_preprocessing
+from bnhead.models.weights import TWINS
 from bnhead.training.config import TrainConfig
 from bnhead.training.logs import HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
@@ -81,7 +84,7 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         ],
     ).history
     result = _result(config, dataset, model, dead_units, history, diagram)
-    directory.replace("model.keras", model.save)
+    directory.replace("model.keras", plain(model).save)
     directory.write("environment.json", {**environment, "seconds": round(time.perf_counter() - start, 2)})
     directory.write("result.json", result)
     return result
@@ -97,21 +100,39 @@ def finished_result(config: TrainConfig) -> dict | None:
 
 def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
     """The config's compiled model for a data set: raw pixels in, logits out."""
-    model = models.find(config.backbone)(
-        dataset.shape,
-        config.head,
-        len(dataset.classes),
-        preprocessing=keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale_pixels"),
-        seed=config.seed,
-        fc_units=config.fc_units,
-        fc_activation=config.fc_activation,
-    )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
+    try:
+        model = models.build(
+            config.backbone,
+            dataset.shape,
+            config.head,
+            len(dataset.classes),
+            weights=config.weights,
+            preprocessing=pixel_scaling(config),
+            seed=config.seed,
+            fc_units=config.fc_units,
+            fc_activation=config.fc_activation,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
     model.compile(
         optimizer=optimizer(config, model, dataset.train.size // config.batch_size),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     return model
+
+
+def pixel_scaling(config: TrainConfig) -> keras.layers.Layer | None:
+    """The layer that turns raw pixels, 0 to 255, into what the config's backbone reads; None for raw pixels."""
+    name = TWINS.get(config.backbone) if config.weights == "imagenet" else None
+    if config.backbone.startswith("keras:"):
+        name = config.backbone.removeprefix("keras:")
+    if config.pixels == "auto" and name:
+        return pixel_preprocessing(name)
+    scale, offset = {"raw": (1, 0.0), "unit": (1 / 255, 0.0)}.get(config.pixels, (1 / 127.5, -1.0))
+    return None if scale == 1 else keras.layers.Rescaling(scale, offset=offset, name="scale_pixels")
 
 
 def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:

@@ -1,0 +1,223 @@
+"""Backbones that exist elsewhere: keras.applications, keras-hub, a saved `.keras` file.
+
+Where the feature map lies is read off the graph, so any net with one image input and one output will do, with
+its classifier or without; a net that ends in a vector (a vision transformer, say) gives that vector.
+"""
+
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from bnhead import heads
+from bnhead.errors import DataError, UsageError, nearest
+from bnhead.graph import calls, replay
+from bnhead.models.blocks import Norm
+
+
+def applications() -> dict[str, Callable[..., keras.Model]]:
+    """The nets of keras.applications by name."""
+    found = inspect.getmembers(keras.applications, inspect.isfunction)
+    return {name: build for name, build in found if "include_top" in inspect.signature(build).parameters}
+
+
+def downloaded(name: str, **options) -> keras.Model:
+    """A net of keras.applications, with a DataError in the place of Keras' when its weights cannot be had."""
+    try:
+        return applications()[name](**options)
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise DataError(f"weights 'imagenet' of {name} cannot be had: {_first_line(error)}") from error
+
+
+def from_applications(
+    name: str,
+    input_shape: tuple[int | None, int | None, int],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    weights: str | None = None,
+    norm: Norm | None = None,
+    preprocessing: keras.layers.Layer | None = None,
+    seed: int | None = None,
+    **head_options,
+) -> keras.Model:
+    """A net of keras.applications without its classifier.
+
+    Args:
+        name: such as `"MobileNetV2"`.
+        weights: as keras.applications': None, "imagenet" (downloaded by Keras) or a file.
+        norm: must be None: these nets bring their own.
+        seed: of the initial weights: Keras' global seed is set to it for the time of building.
+        input_shape, head, outputs, preprocessing, head_options: see `bnhead.models.cifar`.
+
+    Raises:
+        UsageError: no such net, or an image that it does not take.
+        DataError: the weights cannot be downloaded.
+    """
+    if name not in applications():
+        there = ", ".join(applications())
+        raise UsageError(
+            f"backbone 'keras:{name}' is not known{nearest(name, applications())} (there are {there})"
+        )
+    _no_norm(norm, f"keras:{name}")
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    inputs = keras.Input(tuple(input_shape), name="image")
+    x = inputs if preprocessing is None else preprocessing(inputs)
+    try:
+        net = downloaded(name, include_top=False, weights=weights, input_tensor=x)
+    except ValueError as error:
+        raise UsageError(
+            f"backbone 'keras:{name}' takes no {tuple(input_shape)}: {_first_line(error)}"
+        ) from error
+    return heads.attach(head, inputs, feature_map(net), outputs, name=net.name, seed=seed, **head_options)
+
+
+def from_hub(
+    preset: str,
+    input_shape: tuple[int | None, int | None, int],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    norm: Norm | None = None,
+    preprocessing: keras.layers.Layer | None = None,
+    seed: int | None = None,
+    **head_options,
+) -> keras.Model:
+    """A keras-hub image backbone with its pre-trained weights; needs the package keras-hub.
+
+    Args:
+        preset: a preset's name, or a folder that `save_to_preset` wrote.
+        input_shape: must be the preset's, where that has a fixed one.
+        head, outputs, norm, preprocessing, seed, head_options: as `from_applications`'.
+    """
+    _no_norm(norm, f"hub:{preset}")
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise UsageError(f"backbone 'hub:{preset}' needs keras-hub: pip install bnhead[hub]") from error
+    try:
+        net = keras_hub.models.Backbone.from_preset(preset)
+    except (ValueError, OSError, FileNotFoundError) as error:
+        raise UsageError(f"backbone 'hub:{preset}' cannot be opened: {_first_line(error)}") from error
+    _same_shape(net, input_shape, f"hub:{preset}")
+    return _attach(net, head, outputs, preprocessing, seed, head_options)
+
+
+def from_file(
+    path: str,
+    input_shape: tuple[int | None, int | None, int],
+    head: str | None = None,
+    outputs: int | None = None,
+    *,
+    norm: Norm | None = None,
+    preprocessing: keras.layers.Layer | None = None,
+    seed: int | None = None,
+    **head_options,
+) -> keras.Model:
+    """The net in a `.keras` file, with its weights and without its classifier.
+
+    Loading a model can run code that the file's author wrote. Keras' safe mode is left on, so Lambda layers
+    are refused, but open only files from people you trust.
+
+    Args:
+        path: the file.
+        input_shape: must be the file's, where that has a fixed one.
+        head, outputs, norm, preprocessing, seed, head_options: as `from_applications`'.
+    """
+    _no_norm(norm, path)
+    try:
+        net = keras.saving.load_model(path, compile=False)
+    except (ValueError, OSError, TypeError) as error:
+        raise UsageError(f"backbone {path!r} cannot be loaded: {_first_line(error)}") from error
+    _same_shape(net, input_shape, path)
+    return _attach(net, head, outputs, preprocessing, seed, head_options)
+
+
+def feature_map(model: keras.Model) -> keras.KerasTensor:
+    """The tensor of a functional model that a head belongs on: its last feature map, else its last vector.
+
+    Read backwards from the output: where the first tensor that is no vector is a feature map, it is that, or
+    the map before a global pooling that kept its axes (1 x 1). Where it is not (a transformer's tokens, the
+    image itself), it is what the last Dense layer reads, or the output where that is no Dense layer's.
+
+    Raises:
+        UsageError: the net has several inputs or outputs.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(f"backbone {model.name!r} must have one input and one output")
+    path = _backwards(model)
+    maps = [tensor for tensor, _ in path if len(tensor.shape) != 2]
+    if maps and len(maps[0].shape) == 4 and maps[0] is not model.inputs[0]:
+        return _before_pooling(path[[tensor for tensor, _ in path].index(maps[0]) :])
+    vectors = [producer.input for _, producer in path if isinstance(producer, keras.layers.Dense)]
+    return vectors[0] if vectors and len(vectors[0].shape) == 2 else model.outputs[0]
+
+
+def _backwards(model: keras.Model) -> list[tuple[keras.KerasTensor, keras.Operation | None]]:
+    """The tensors from the output back to the input, with the operation that made each."""
+    made_by = {id(tensor): call for call in calls(model) for tensor in call.outputs}
+    path, tensor = [], model.outputs[0]
+    while id(tensor) in made_by:
+        path.append((tensor, made_by[id(tensor)].operation))
+        tensor = made_by[id(tensor)].inputs[0]
+    return [*path, (tensor, None)]
+
+
+def _before_pooling(path: Sequence[tuple[keras.KerasTensor, keras.Operation | None]]) -> keras.KerasTensor:
+    """The first tensor on the path, or the one before a global pooling among the 1 x 1 maps that follow it."""
+    for (tensor, producer), (before, _) in itertools.pairwise(path):
+        if tuple(tensor.shape[1:3]) != (1, 1):
+            break
+        if isinstance(producer, keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D):
+            return before
+    return path[0][0]
+
+
+def pixel_preprocessing(name: str) -> keras.layers.Layer:
+    """keras.applications' preprocessing for a net, as a frozen 1x1 convolution on raw pixels.
+
+    Each of theirs is a linear map of a pixel's three channels (scaling, centring, swapping red and blue), so
+    it is read off its values on black and on the three primary colours, and it saves as a plain layer.
+
+    Args:
+        name: a net of keras.applications.
+    """
+    preprocess = sys.modules[applications()[name].__module__].preprocess_input
+    colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype("float32")
+    values = np.asarray(preprocess(colours[:, None, None, :].copy()))[:, 0, 0]
+    kernel = ((values[1:] - values[0]) / 255)[None, None]
+    layer = keras.layers.Conv2D(3, 1, trainable=False, name="scale_pixels")
+    layer.build((None, None, None, 3))
+    layer.set_weights([kernel, values[0]])
+    return layer
+
+
+def _attach(net, head, outputs, preprocessing, seed, head_options):
+    inputs, features = net.inputs[0], feature_map(net)
+    if preprocessing is not None:
+        inputs = keras.Input(net.inputs[0].shape[1:], name="image")
+        (features,) = replay(keras.Model(net.inputs, features), [preprocessing(inputs)])
+    return heads.attach(head, inputs, features, outputs, name=net.name, seed=seed, **head_options)
+
+
+def _no_norm(norm, backbone: str) -> None:
+    if norm is not None:
+        raise UsageError(f"norm must be None for backbone {backbone!r}: it brings its own norms")
+
+
+def _same_shape(net: keras.Model, input_shape: Sequence[int | None], backbone: str) -> None:
+    own = tuple(net.inputs[0].shape[1:])
+    if len(own) != len(input_shape) or any(
+        a is not None and a != b for a, b in zip(own, input_shape, strict=True)
+    ):
+        raise UsageError(f"backbone {backbone!r} takes images of {own}, got {tuple(input_shape)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
