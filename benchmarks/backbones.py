@@ -136,9 +136,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--steps", type=int, default=6, help="training steps a round; prediction does thrice as many"
-    )
+    parser.add_argument("--steps", type=int, default=6, help="training steps a round; thrice for prediction")
     options = parser.parse_args()
     started = {name: start(name) for name in CONTENDERS}
     pipes = {name: pipe for name, pipe in started.items() if pipe}
@@ -154,9 +152,8 @@ def main() -> None:
     for one, other in RATIOS:
         if one in speeds and other in speeds:
             ratios = [a / b for a, b in zip(speeds[one], speeds[other], strict=True)]
-            print(
-                f"  {one} / {other:<20}{statistics.median(ratios):8.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
-            )
+            pair = f"{one} / {other}"
+            print(f"  {pair:<48}{statistics.median(ratios):6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,12 @@ Texts are parsed and described without Keras; only `apply` imports it. To add a 
 under `@token`.
 """
 
+import math
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from bnhead import seeds
@@ -47,6 +50,7 @@ class Kind:
     Attributes:
         build: `(x, number, context) -> x`, the token's layers on a Keras tensor.
         pools: whether it turns a feature map into a vector.
+        width: function from the feature map's shape to the vector's width, None where that is unknown.
         vector_only: whether it needs a vector, that is, stands after the pooling.
         number: what its number is, "units" or "rate"; empty for a token without one.
         default: the option its number comes from when the text has none; empty when the text must have it.
@@ -61,7 +65,7 @@ class Kind:
     number: str = ""
     default: str = ""
     label: str = ""
-    width: Callable[[Sequence[int]], int] | None = None
+    width: Callable[[Sequence[int]], int | None] | None = None
     normalises_batch: bool = False
 
 
@@ -73,16 +77,20 @@ class Token:
     number: int | float | None = None
 
     def __str__(self) -> str:
-        return self.kind.name + ("" if self.number is None else f"{self.number:g}")
+        return self.kind.name + ("" if self.number is None else _digits(self.number))
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a token's function may use besides its input: Keras' layers, its own layer name, the options."""
+    """What a token's function may use besides its input: Keras' layers, its own layer name, the options.
+
+    `on_logits` is whether the output layer stands before it: logits stay float32 under mixed precision.
+    """
 
     layers: Any
     name: str
     outputs: int
+    on_logits: bool
     fc_units: int
     fc_activation: str
     seed: int | None
@@ -130,7 +138,7 @@ def _catpool(x, _, context):  # fastai's order: maximum first, average second
     return context.layers.Concatenate(name=context.name)([largest, average])
 
 
-@token("flatten", pools=True, width=lambda shape: shape[0] * shape[1] * shape[2])
+@token("flatten", pools=True, width=lambda shape: None if None in shape else math.prod(shape))
 def _flatten(x, _, context):
     return context.layers.Flatten(name=context.name)(x)
 
@@ -151,7 +159,7 @@ def _dense(x, units, context):
 def _bn(x, _, context):
     from bnhead.layers import batch_norm
 
-    return batch_norm(context.name)(x)
+    return batch_norm(context.name, dtype="float32" if context.on_logits else None)(x)
 
 
 @token("dropout", number="rate")
@@ -230,6 +238,11 @@ def _error(words: Sequence[str], i: int, rule: str) -> HeadError:
     return HeadError(f"head '{marked}': {words[i]!r} {rule} (tokens: {' '.join(sorted(KINDS))})")
 
 
+def _digits(number: int | float) -> str:
+    """The number as the grammar reads it: all its digits and no exponent."""
+    return format(Decimal(repr(number)), "f")
+
+
 # ---- tokens -> text -----------------------------------------------------------------------------
 
 
@@ -280,13 +293,13 @@ def describe(
         fc_activation: activation of `fc`.
     """
     options = {"fc_units": fc_units, "fc_activation": fc_activation, "outputs": outputs or "?"}
-    parts = ["x".join(map(str, features)) if features else "features"]
+    parts = ["x".join(str(size or "?") for size in features) if features else "features"]
     for t in parse(text, pooled=features is not None and len(features) == 1):
         number = options.get(t.kind.default, "") if t.number is None else t.number
-        default = f"{t.kind.name}({number:g})" if number else t.kind.name
+        default = f"{t.kind.name}({_digits(number)})" if number else t.kind.name
         parts.append(t.kind.label.format(number=number, **options) if t.kind.label else default)
         if t.kind.pools and features:
-            parts.append(str(t.kind.width(features)))
+            parts.append(str(t.kind.width(features) or "?"))
     places = placement(text)
     return " -> ".join(parts) + (f"  [{', '.join(places)}]" if places else "")
 
@@ -323,12 +336,17 @@ def apply(
 
     Raises:
         HeadError: the text is no head, or does not fit the features' rank.
+        UsageError: `outputs` is no number of outputs, or Keras is set to channels_first.
     """
     import keras
 
     rank = len(features.shape)
     if rank not in (2, 4):
         raise HeadError(f"head {text!r}: features must have rank 2 or 4, got shape {tuple(features.shape)}")
+    if keras.config.image_data_format() != "channels_last":
+        raise UsageError(f"head {text!r} needs Keras' image data format channels_last, got channels_first")
+    if isinstance(outputs, bool) or not hasattr(outputs, "__index__") or operator.index(outputs) < 1:
+        raise UsageError(f"outputs must be a whole number of at least 1 for head {text!r}, got {outputs!r}")
     options = {"fc_units": fc_units, "fc_activation": fc_activation}
     seen: dict[str, int] = {}
     x = features
@@ -336,7 +354,8 @@ def apply(
         count = seen[t.kind.name] = seen.get(t.kind.name, 0) + 1
         name = f"head_{t.kind.name}" + (f"_{count}" if count > 1 else "")
         number = options.get(t.kind.default) if t.number is None else t.number
-        x = t.kind.build(x, number, Context(keras.layers, name, outputs, seed=seed, **options))
+        context = Context(keras.layers, name, int(outputs), "out" in seen, seed=seed, **options)
+        x = t.kind.build(x, number, context)
     return x
 
 
@@ -364,8 +383,6 @@ def attach(
         if meant_for_a_head:
             raise UsageError(f"{next(iter(meant_for_a_head))} needs a head, such as head='fc'; got head=None")
         return keras.Model(inputs, features, name=name)
-    if not isinstance(outputs, int) or outputs < 1:
-        raise UsageError(f"outputs must be a whole number of at least 1 for head {head!r}, got {outputs!r}")
     return keras.Model(inputs, apply(head, features, outputs, seed=seed, **options), name=name)
 
 

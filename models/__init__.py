@@ -1,11 +1,12 @@
 """Backbones as plain functions: `resnet20((32, 32, 3), head="bn_fc", outputs=10) -> keras.Model`.
 
     from bnhead.models import resnet20
-    from bnhead import models; models.find("resnet26"), models.build("keras:MobileNetV2", (96, 96, 3), "bn_out", 10)
+    from bnhead import models
+    models.build("keras:MobileNetV2", (96, 96, 3), "bn_out", 10, weights="imagenet")
 
-`cifar` and `imagenet` hold our own families, `existing` makes a backbone of somebody else's net, `weights` puts
-pre-trained weights into one, `blocks` is what the families are made of. The modules are imported when they are
-first used, so that names can be checked without Keras.
+`cifar` and `imagenet` hold our own families, `existing` makes a backbone of somebody else's net, `weights`
+puts pre-trained weights into one, `blocks` is what the families are made of. The modules are imported when
+they are first used, so that names can be checked without Keras.
 """
 
 import functools
@@ -48,8 +49,8 @@ def check(name: str) -> None:
 def find(name: str) -> Callable:
     """The builder called `name`: one of `__all__`, a depth of theirs, or a net from elsewhere.
 
-    Any depth of a CIFAR family will do: `resnet26`, `preresnet164` is not 6n + 2 and will not. By `resnet50`
-    and `resnet152` everybody means the ImageNet nets, although they are 6n + 2 too.
+    Any depth of a CIFAR family will do, such as `resnet26`. By `resnet50` and `resnet152` everybody means the
+    ImageNet nets, although these depths are 6n + 2 too.
 
     Raises:
         UsageError: there is no such backbone; the message has the nearest name.

@@ -30,6 +30,8 @@ def image(
     """
     if len(input_shape) != 3 or not input_shape[-1]:
         raise UsageError(f"input_shape must be (height, width, channels), got {tuple(input_shape)}")
+    if keras.config.image_data_format() != "channels_last":
+        raise UsageError("backbones need Keras' image data format channels_last, got channels_first")
     if any(size is not None and size < stride for size in input_shape[:2]):
         size = f"{input_shape[0]} x {input_shape[1]}"
         raise UsageError(

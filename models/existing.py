@@ -25,7 +25,7 @@ def applications() -> dict[str, Callable[..., keras.Model]]:
 
 
 def downloaded(name: str, **options) -> keras.Model:
-    """A net of keras.applications, with a DataError in the place of Keras' when its weights cannot be had."""
+    """A net of keras.applications; a DataError says when its weights cannot be had."""
     try:
         return applications()[name](**options)
     except (ValueError, TypeError):
@@ -70,7 +70,7 @@ def from_applications(
     inputs = keras.Input(tuple(input_shape), name="image")
     x = inputs if preprocessing is None else preprocessing(inputs)
     try:
-        net = downloaded(name, include_top=False, weights=weights, input_tensor=x)
+        net = downloaded(name, include_top=False, weights=weights, input_tensor=x, input_shape=x.shape[1:])
     except ValueError as error:
         raise UsageError(
             f"backbone 'keras:{name}' takes no {tuple(input_shape)}: {_first_line(error)}"
@@ -170,7 +170,7 @@ def _backwards(model: keras.Model) -> list[tuple[keras.KerasTensor, keras.Operat
 
 
 def _before_pooling(path: Sequence[tuple[keras.KerasTensor, keras.Operation | None]]) -> keras.KerasTensor:
-    """The first tensor on the path, or the one before a global pooling among the 1 x 1 maps that follow it."""
+    """The first tensor on the path, or the one before the global pooling that made it 1 x 1."""
     for (tensor, producer), (before, _) in itertools.pairwise(path):
         if tuple(tensor.shape[1:3]) != (1, 1):
             break

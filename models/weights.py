@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 
 import keras
 
@@ -51,17 +52,15 @@ def copy_layers(source: keras.Model, target: keras.Model, name: str) -> None:
         UsageError: the source lacks a layer, or has one of another shape. The target is left as it was.
     """
     given = {layer.name: layer for layer in source.layers}
-    layers = [layer for layer in target.layers if layer.weights and not _is_ours(layer)]
+    layers = [layer for layer in target.layers if layer.weights and not _is_not_backbone(layer)]
     for layer in layers:
         if layer.name not in given:
-            raise UsageError(
-                f"weights {name!r} are of {source.name!r}, which has no layer {layer.name!r} of {target.name!r}"
-            )
+            lacks = f"has no layer {layer.name!r} of {target.name!r}"
+            raise UsageError(f"weights {name!r} are of {source.name!r}, which {lacks}")
         shapes = [[tuple(w.shape) for w in side.weights] for side in (given[layer.name], layer)]
         if shapes[0] != shapes[1]:
-            raise UsageError(
-                f"weights {name!r}: layer {layer.name!r} has shapes {shapes[0]} there, {shapes[1]} in {target.name!r}"
-            )
+            both = f"shapes {shapes[0]} there, {shapes[1]} in {target.name!r}"
+            raise UsageError(f"weights {name!r}: layer {layer.name!r} has {both}")
     for layer in layers:
         layer.set_weights(given[layer.name].get_weights())
 
@@ -75,7 +74,7 @@ def transplant(theirs: keras.Model, ours: keras.Model) -> None:
     """
     there = {_kerass_name(layer.name, _preactivated(theirs)): layer for layer in theirs.layers}
     for layer in ours.layers:
-        if layer.weights and not _is_ours(layer):
+        if layer.weights and not _is_not_backbone(layer):
             layer.set_weights(there[_kerass_name(layer.name, _preactivated(ours))].get_weights())
 
 
@@ -83,9 +82,9 @@ def _preactivated(model: keras.Model) -> bool:
     return any(layer.name == "final_bn" for layer in model.layers)
 
 
-def _is_ours(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is not the backbone's: the head's, the preprocessing, keras.applications' classifier."""
-    return layer.name.startswith("head_") or layer.name in ("scale_pixels", "predictions")
+def _is_not_backbone(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is not the backbone's: the head's or the preprocessing."""
+    return layer.name.startswith("head_") or layer.name == "scale_pixels"
 
 
 def _kerass_name(name: str, preactivated: bool) -> str:
@@ -119,8 +118,11 @@ def _open(file: str) -> keras.Model:
 def _load_h5(model: keras.Model, file: str) -> None:
     before = model.get_weights()
     try:
-        model.load_weights(file)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what Keras cannot place it skips with a warning
+            warnings.simplefilter("ignore", DeprecationWarning)
+            model.load_weights(file)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
         model.set_weights(before)
         first = str(error).strip().splitlines()[0]
         raise UsageError(f"weights {file!r} do not fit {model.name!r}: {first}") from error

@@ -19,6 +19,8 @@ SAME_HEAD = [  # text, canonical text
     ("gmp_dense64", "gmp_dense64"),
     ("catpool_bn_dropout.250_fc512_bn_dropout0.5_out", "catpool_bn_dropout0.25_fc512_bn_dropout0.5"),
     ("flatten_fc_fc", "flatten_fc_fc"),
+    ("dropout0.00001_out", "dropout0.00001_out"),
+    ("dropout0.123456789012_out", "dropout0.123456789012_out"),
 ]
 
 INVALID = [  # text, what the message must contain
@@ -172,6 +174,44 @@ def test_a_net_that_ends_in_a_vector_needs_no_pooling():
         build("gap_fc", shape=(12,))
     with pytest.raises(heads.HeadError, match="rank 2 or 4"):
         build("fc", shape=(5, 6))
+
+
+def test_large_units_keep_all_their_digits():
+    for text in ("fc1000000", "fc1234567"):
+        assert heads.canonical(text) == text
+        assert f"fc({text[2:]}, relu)" in heads.describe(text)
+
+
+def test_logits_are_float32_under_mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        for text in ("fc", "bn_out", "fc_out_bn"):
+            assert build(text).output.dtype == "float32"
+        assert build("fc").get_layer("head_fc").compute_dtype == "bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_unknown_sizes_are_question_marks():
+    assert heads.describe("flatten_fc", (None, None, 64), 10).startswith("?x?x64 -> flatten -> ? -> fc")
+
+
+def test_channels_first_is_refused():
+    inputs = features()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(UsageError, match="channels_last"):
+            heads.apply("fc", inputs, 3)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize("outputs", [None, 0, True, 2.0])
+def test_outputs_must_be_a_number_of_outputs(outputs):
+    with pytest.raises(UsageError, match=f"outputs must be .* at least 1 for head 'fc', got {outputs}$"):
+        heads.apply("fc", features(), outputs)
+    assert heads.apply("fc", features(), np.int64(3)).shape == (None, 3)
 
 
 def test_attach_wants_head_and_outputs_together():

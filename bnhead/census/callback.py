@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from bnhead.census.counters import Census
-from bnhead.census.probe import Probe
+from bnhead.census.probe import Probe, check_data
 
 
 class DeadUnits(keras.callbacks.Callback):
@@ -29,8 +29,8 @@ class DeadUnits(keras.callbacks.Callback):
         census: the latest `Census`; None before the first epoch has ended.
 
     Raises:
-        UsageError: when `fit` begins, for a layer or a model that cannot be counted; see `Probe`. (A
-            Sequential model that is not built yet can only say so at the first count.)
+        UsageError: at once for data that cannot be read; when `fit` begins for a layer or a model that cannot
+            be counted, see `Probe`. (A Sequential model that is not built yet says so at the first count.)
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class DeadUnits(keras.callbacks.Callback):
         eps: float = 0.0,
     ):
         super().__init__()
+        check_data(data, batch_size)
         self.data = data
         self.layers = layers
         self.batch_size = batch_size

@@ -22,9 +22,9 @@ class Counts:
             silent. A histogram, so that percentiles over the inputs are exact without keeping the inputs.
         active: `(units,)` int64, the inputs on which the unit was active at some position.
         saturated: `(units,)` int64, the inputs on which it was active at every position.
-        nonfinite: inputs for which the layer received or returned NaN or infinity.
+        nonfinite: inputs for which the model or the layer received NaN or infinity, or the layer returned it.
         first_nonfinite: index of the first such input in the order they were counted; None without one.
-        finite_weights: whether the layer's weights were all finite.
+        finite_weights: whether the model's weights were all finite.
     """
 
     inputs_by_silent: np.ndarray
@@ -89,12 +89,12 @@ class Counts:
         """Why nothing can be said about this layer; empty when something can.
 
         NaN is never dead: TensorFlow's fused CPU kernels turn it into 0, which looks like silence, so a value
-        that is not finite in the layer's input, weights or output voids the count.
+        that is not finite in the model's input or weights or at the layer voids the count.
         """
         if not self.inputs:
             return "no inputs were counted"
         if not self.finite_weights:
-            return "the layer's weights are not finite"
+            return "the model's weights are not finite"
         if self.nonfinite:
             return f"values are not finite on {self.nonfinite} inputs, first on input {self.first_nonfinite}"
         return ""

@@ -23,27 +23,30 @@ def default_layers(model: keras.Model) -> list[str]:
     """The layer that is counted when none is named: the last activation before the output.
 
     In a head with an FC layer that is the FC layer; in a net that goes from the pooling straight to the
-    output it is the backbone's last activation, the units that the pooling reads.
+    output it is the backbone's last activation, the units that the pooling reads. A nested model that ends
+    in an activation is counted at its output.
 
     Raises:
-        UsageError: the model has no activation before its output.
+        UsageError: there is no activation before the output, or the last one is inside a nested model.
     """
     last = {id(tensor) for tensor in model.outputs}
-    found = [
-        call.operation.name
-        for call in calls(model)
-        if _activates(call.operation) and not last & set(map(id, call.outputs))
-    ]
-    if not found:
-        raise UsageError(
-            f"model {model.name!r} has no activation before its output; name the layers to count"
-        )
-    return found[-1:]
+    for call in reversed(calls(model)):
+        if _activates(call.operation) and not last & set(map(id, call.outputs)):
+            return [call.operation.name]
+        if isinstance(call.operation, keras.Model):
+            inside = f"the last activation may be inside the nested model {call.operation.name!r}"
+            raise UsageError(f"model {model.name!r}: {inside}; name the layers to count")
+    raise UsageError(f"model {model.name!r} has no activation before its output; name the layers to count")
 
 
-def _activates(layer: keras.Operation) -> bool:
-    activation = getattr(layer, "activation", None)
-    return isinstance(layer, _RECTIFIERS) or activation not in (None, keras.activations.linear)
+def _activates(operation: keras.Operation) -> bool:
+    """Whether an operation returns activations; a nested model does when its last operation does."""
+    if isinstance(operation, keras.Model):
+        nested = getattr(operation, "outputs", None)
+        return bool(nested) and len(nested) == 1 and _activates(nested[0]._keras_history.operation)
+    activation = getattr(operation, "activation", None)
+    linear = None, keras.activations.linear, keras.activations.softmax
+    return isinstance(operation, _RECTIFIERS) or activation not in linear
 
 
 class Probe:
@@ -67,11 +70,18 @@ class Probe:
             raise UsageError(f"model {model.name!r} must be a built functional or Sequential model")
         if not eps >= 0:
             raise UsageError(f"eps must be at least 0, got {eps}")
+        if keras.config.image_data_format() != "channels_last":
+            raise UsageError("units are counted with Keras' image data format channels_last alone")
         names = default_layers(model) if layers is None else [getattr(x, "name", x) for x in layers]
+        names = list(dict.fromkeys(names))
+        if not names:
+            raise UsageError("layers must name at least one layer, or be None for the last activation")
         found = [_call(model, name) for name in names]
         self.layers = [call.operation for call in found]
-        self._units = [call.outputs[0].shape[_unit_axis(len(call.outputs[0].shape))] for call in found]
-        tensors = {str(i): _batch_counts(call, eps) for i, call in enumerate(found)}
+        self._units = {call.operation.name: call.outputs[0].shape[-1] for call in found}
+        read = [tensor for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)]
+        tensors = {str(i): _batch_counts(call, read, eps) for i, call in enumerate(found)}
+        self._weighted = model
         self._model = keras.Model(model.inputs, tensors, name=f"{model.name}_probe")
         # XLA would compile anew for the last, smaller batch of every pass.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
@@ -85,14 +95,15 @@ class Probe:
                 of such tuples.
             batch_size: inputs at a time, where `data` is arrays.
         """
-        names = [layer.name for layer in self.layers]
-        census = Census({name: Counts.empty(units) for name, units in zip(names, self._units, strict=True)})
+        check_data(data, batch_size)
+        census = Census({name: Counts.empty(units) for name, units in self._units.items()})
         for inputs in _batches(data, batch_size):
             batch = self._model.predict_on_batch(inputs)
             for i, counts in enumerate(census.layers.values()):
                 counts.add(*(np.asarray(array) for array in batch[str(i)]))
-        for layer in self.layers:
-            census.layers[layer.name].finite_weights = all(np.isfinite(w).all() for w in _weights(layer))
+        finite = all(np.isfinite(weight).all() for weight in self._weighted.get_weights())
+        for counts in census.layers.values():
+            counts.finite_weights = finite
         return census
 
 
@@ -122,32 +133,26 @@ def _call(model: keras.Model, name: str) -> Call:
     return found[name]
 
 
-def _weights(layer: keras.Operation) -> list[np.ndarray]:
-    return layer.get_weights() if isinstance(layer, keras.layers.Layer) else []
+def _batch_counts(call: Call, read: Sequence[keras.KerasTensor], eps: float) -> list[keras.KerasTensor]:
+    """One batch's arguments of `Counts.add`, as tensors behind a layer's call.
 
-
-def _unit_axis(rank: int) -> int:
-    return 1 if rank > 2 and keras.config.image_data_format() == "channels_first" else rank - 1
-
-
-def _batch_counts(call: Call, eps: float) -> list[keras.KerasTensor]:
-    """One batch's arguments of `Counts.add`, as tensors behind a layer's call."""
+    Finite are the inputs for which `read` (the model's inputs) and what the layer reads and returns are: the
+    net's fused kernels between them turn NaN into 0, so the layer alone cannot tell.
+    """
     outputs = call.outputs[0]
-    rank = len(outputs.shape)
-    positions = tuple(axis for axis in range(1, rank) if axis != _unit_axis(rank))
+    positions = tuple(range(1, len(outputs.shape) - 1))
     # "not <=" rather than ">", so that NaN counts as active, whatever became of it on the way
     active = ops.logical_not(ops.abs(outputs) <= eps)
     somewhere, everywhere = active, active
     if positions:
         somewhere, everywhere = ops.any(active, positions), ops.all(active, positions)
     silent = ops.sum(ops.cast(ops.logical_not(somewhere), "int32"), axis=1)
-    read = [t for t in call.inputs if keras.backend.is_float_dtype(t.dtype)]
-    finite = [_finite(tensor) for tensor in [outputs, *read]]
+    near = [tensor for tensor in call.inputs if keras.backend.is_float_dtype(tensor.dtype)]
     return [
         silent,
         ops.sum(ops.cast(somewhere, "int32"), axis=0),
         ops.sum(ops.cast(everywhere, "int32"), axis=0),
-        ops.all(ops.stack(finite, axis=1), axis=1),
+        ops.all(ops.stack([_finite(tensor) for tensor in [outputs, *near, *read]], axis=1), axis=1),
     ]
 
 
@@ -156,8 +161,29 @@ def _finite(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return ops.all(ops.isfinite(tensor), axis=tuple(range(1, len(tensor.shape))))
 
 
+def check_data(data: Any, batch_size: int) -> None:
+    """Raises UsageError unless `_batches` can read `data`, once and to its end."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UsageError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    if _is_dataset(data):
+        if data.cardinality() == -1:  # tf.data.INFINITE_CARDINALITY
+            raise UsageError("data must be a tf.data.Dataset that ends; this one repeats for ever")
+        return
+    x = keras.utils.unpack_x_y_sample_weight(data)[0] if isinstance(data, tuple) else data
+    leaves = keras.tree.flatten(x)
+    if not leaves or not all(len(getattr(leaf, "shape", ())) >= 1 for leaf in leaves):
+        kind = type(data).__name__
+        raise UsageError(
+            f"data must be arrays, a tuple (x, y) of arrays or a batched tf.data.Dataset, got {kind}"
+        )
+
+
+def _is_dataset(data: Any) -> bool:
+    return hasattr(data, "element_spec") and isinstance(data, Iterable)
+
+
 def _batches(data: Any, batch_size: int) -> Iterator[Any]:
-    if hasattr(data, "element_spec") and isinstance(data, Iterable):
+    if _is_dataset(data):
         for batch in data:
             yield keras.utils.unpack_x_y_sample_weight(batch)[0]
         return

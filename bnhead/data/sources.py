@@ -52,7 +52,8 @@ def load(
     Raises:
         UsageError: there is no data set of this name.
         DataError: it is not prepared, is no image classification set, lacks a labelled test split, has images
-            of many sizes and no `image_size` was given, or has labels out of range.
+            of many sizes and no `image_size` was given, is not of dtype uint8, or has labels out of range
+            (which is seen where it is kept in memory).
     """
     check_name(name, data_dir)
     builder = _builder(name, data_dir)
@@ -73,7 +74,10 @@ def load(
 
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if name.split(":")[0] == EMBEDDED:
-        return _prepared_digits(data_dir)
+        builder = _prepared_digits(data_dir)
+        if name not in (EMBEDDED, f"{EMBEDDED}:{builder.version}"):
+            raise DataError(f"data set {name!r} cannot be opened: there is version {builder.version} alone")
+        return builder
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
@@ -112,7 +116,10 @@ def _features(info: tfds.core.DatasetInfo) -> tuple[tfds.features.Image, tfds.fe
     kinds = tfds.features.Image, tfds.features.ClassLabel
     if len(features) != 2 or not all(map(isinstance, features, kinds)):
         raise DataError(f"{info.full_name} is no image classification set: it is read as {keys or 'nothing'}")
-    return tuple(features)
+    image, label = features
+    if image.np_dtype != np.uint8:
+        raise DataError(f"{info.full_name}: images must be of dtype uint8, got {np.dtype(image.np_dtype)}")
+    return image, label
 
 
 def _test_split(info: tfds.core.DatasetInfo) -> str:

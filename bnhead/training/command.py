@@ -48,6 +48,9 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
     except (UsageError, RunDirectoryError, DataError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
@@ -135,7 +138,8 @@ def _train(config: TrainConfig) -> int:
     if result is not None:
         print(f"{config.directory} holds this run, finished; its result:")
     else:
-        result = train(config, [EpochLines(config)])
+        with EpochLines(config) as lines:
+            result = train(config, [lines])
     environment = RunDirectory(config.directory).read("environment.json") or {}
     print(summary(config, result, environment.get("seconds")))
     return EXIT_DIVERGED if result["status"] == "diverged" else 0

@@ -41,14 +41,14 @@ class TrainConfig:
     )
     backbone: str = _flag(
         "resnet20",
-        "A net of bnhead.models (resnet20, wrn16_8, vgg16_bn, resnet50, ...), keras:<name> of keras.applications, "
-        "hub:<preset> of keras-hub, or a .keras file, which can run code when it is loaded: open only files you "
-        "trust. The default is the smallest of the ResNet paper (0.27 M parameters).",
+        "A net of bnhead.models (resnet20, wrn16_8, vgg16_bn, resnet50, ...), keras:<name> of "
+        "keras.applications, hub:<preset> of keras-hub, or a .keras file. Loading a file can run code of its "
+        "author's: open only those you trust. The default is the smallest of the ResNet paper (0.27 M).",
     )
     weights: str = _flag(
         "",
-        "Pre-trained weights of the backbone: imagenet (keras:<name>, resnet50_v1, resnet50_v2 and deeper), a "
-        ".keras or .weights.h5 file, or a run directory. Default: initial weights by the seed.",
+        "Pre-trained weights of the backbone: imagenet (keras:<name>, resnet50_v1, resnet50_v2 and deeper), "
+        "a .keras or .weights.h5 file, or a run directory. Default: initial weights by the seed.",
     )
     pixels: str = _flag(
         "auto",
@@ -73,7 +73,8 @@ class TrainConfig:
     )
     warmup_epochs: float = _flag(
         2.0,
-        "Epochs over which the learning rate rises from 0. The default keeps the first steps from diverging.",
+        "Epochs over which the learning rate rises from 0, at most half of the training. The default keeps "
+        "the first steps from diverging.",
     )
     momentum: float = _flag(0.9, "Nesterov momentum of SGD, in [0, 1). The default is the paper's.")
     weight_decay: float = _flag(
@@ -91,8 +92,8 @@ class TrainConfig:
     )
     mixed_precision: bool = _flag(
         False,
-        "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Faster on CPUs and "
-        "GPUs that have bfloat16; off by default, since it is one more thing that could differ.",
+        "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Faster on "
+        "devices that have bfloat16; off by default, since it is one more thing that could differ.",
     )
     weight_histograms: bool = _flag(False, "Write histograms of all weights to TensorBoard each epoch.")
     workdir: str = _flag("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
@@ -118,7 +119,7 @@ class TrainConfig:
             "epochs": natural,
             "batch_size": ("at least 2, since a batch norm has nothing to learn from one", lambda x: x >= 2),
             "learning_rate": positive,
-            "warmup_epochs": ("at least 0 and less than epochs", lambda x: 0 <= x < self.epochs),
+            "warmup_epochs": not_negative,
             "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
             "weight_decay": not_negative,
             "seed": not_negative,

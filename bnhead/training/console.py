@@ -15,6 +15,8 @@ from bnhead.training.run import describe_head
 class EpochLines(keras.callbacks.Callback):
     """The head as one line, then a line per epoch; on a terminal a progress bar below them.
 
+    A context manager: `with EpochLines(config) as lines: train(config, [lines])`.
+
     Args:
         config: the run's settings.
         bar: whether to draw the progress bar; None draws it where stdout is a terminal.
@@ -58,7 +60,11 @@ class EpochLines(keras.callbacks.Callback):
             f"{dead}  {time.perf_counter() - self._start:.1f} s"
         )
 
-    def on_train_end(self, logs=None):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        """Takes the bar away however the run ends; Keras tells nobody of an exception."""
         self._bar.stop()
 
     def _print(self, line: str) -> None:
@@ -89,7 +95,7 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
         rows.append(("time", f"{seconds:.1f} s"))
     logs = os.path.join(config.workdir or "runs", "")
     rows += [("run", config.directory), ("look", f"tensorboard --logdir {logs}")]
-    return "\n".join(f"{name:<20}{text}".rstrip() for name, text in rows)
+    return "\n".join(f"{name:<19} {text}".rstrip() for name, text in rows)
 
 
 def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:

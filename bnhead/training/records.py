@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 
 from bnhead.errors import RunDirectoryError
 
+_WRITING = ".writing-"  # prefix of the folders of temporary files
+
 
 class RunDirectory:
     """Reads and writes one run's files. Every write is a temporary file, fsync and rename."""
@@ -35,16 +37,17 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the place holds a run of other settings, or something that is no run.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunDirectoryError(f"workdir {self.path} is a file")
-        before = self.read("config.json")
-        if before is not None and before != settings:
-            raise RunDirectoryError(
-                f"workdir {self.path} holds another run: {_differences(before, settings)}"
-            )
-        if before is None and self.path.exists() and any(self.path.iterdir()):
-            raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise RunDirectoryError(f"workdir {self.path} is a file")
+            before = self.read("config.json")
+            if before is not None and before != settings:
+                differences = _differences(before, settings)
+                raise RunDirectoryError(f"workdir {self.path} holds another run: {differences}")
+            for left in self.path.glob(f"{_WRITING}*"):  # by a process that was killed
+                shutil.rmtree(left)
+            if before is None and self.path.exists() and any(self.path.iterdir()):
+                raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
             for name in ("environment.json", "history.csv", "result.json", "model.keras"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
@@ -76,13 +79,22 @@ class RunDirectory:
         self.replace(name, lambda path: path.write_text(text.getvalue()))
 
     def replace(self, name: str, write: Callable[[pathlib.Path], object]) -> None:
-        """Lets `write` fill a temporary file, which then takes the place of `name`."""
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=self.path) as folder:
-            temporary = pathlib.Path(folder) / name
-            write(temporary)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / name)
+        """Lets `write` fill a temporary file, which then takes the place of `name`.
+
+        Raises:
+            RunDirectoryError: it cannot be written (a full disk, say); what was there before still is.
+        """
+        try:
+            with tempfile.TemporaryDirectory(prefix=_WRITING, dir=self.path) as folder:
+                temporary = pathlib.Path(folder) / name
+                write(temporary)
+                with open(temporary, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(temporary, self.path / name)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path / name} cannot be written: {error.strerror or error}"
+            ) from error
 
 
 def _differences(before: dict, now: dict) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bnhead import models
@@ -34,7 +35,7 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         callbacks: Keras callbacks of the caller's own; they see all figures, those of dead units included.
 
     Returns:
-        What `result.json` holds: `status` ("finished", or "diverged" when the loss stopped being finite),
+        What `result.json` holds: `status` ("finished", or "diverged" when a loss or weight is not finite),
         `test_accuracy` and `test_loss` after the last epoch, `dead/<layer>/...` (`Counts.figures`, with
         `inputs` and `bound`), the head's diagram, the number of parameters, the data's fingerprint. Figures
         that are not finite are NaN here and null in the file.
@@ -95,7 +96,8 @@ def finished_result(config: TrainConfig) -> dict | None:
     directory = RunDirectory(config.directory)
     if directory.read("config.json") != config.settings():
         return None
-    return directory.read("result.json")
+    result = directory.read("result.json")
+    return result and {key: math.nan if value is None else value for key, value in result.items()}
 
 
 def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
@@ -125,7 +127,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
 
 
 def pixel_scaling(config: TrainConfig) -> keras.layers.Layer | None:
-    """The layer that turns raw pixels, 0 to 255, into what the config's backbone reads; None for raw pixels."""
+    """The layer from pixels, 0 to 255, to what the config's backbone reads; None where it reads pixels."""
     name = TWINS.get(config.backbone) if config.weights == "imagenet" else None
     if config.backbone.startswith("keras:"):
         name = config.backbone.removeprefix("keras:")
@@ -143,7 +145,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
         model: the model whose variables will be trained.
         steps: optimizer steps per epoch.
     """
-    warmup = round(config.warmup_epochs * steps)
+    warmup = min(round(config.warmup_epochs * steps), config.epochs * steps // 2)
     peak = config.learning_rate
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else peak,
@@ -173,7 +175,9 @@ def describe_head(config: TrainConfig, model: keras.Model) -> str:
 
 
 def _result(config, dataset, model, dead_units, history, diagram) -> dict:
-    finite = all(math.isfinite(loss) for loss in history["loss"])
+    # the weights too: TensorFlow's fused kernels can turn NaN into 0, and then the loss stays finite
+    finite = np.isfinite(history["loss"] + history["val_loss"]).all()
+    finite = finite and all(np.isfinite(weight).all() for weight in model.get_weights())
     counted = {
         f"dead/{name}/{key}": value
         for name, counts in dead_units.census.layers.items()

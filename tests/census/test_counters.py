@@ -103,7 +103,7 @@ def test_nan_is_never_dead():
     assert set(counts.figures()) == set(FIGURES) and all(np.isnan(list(counts.figures().values())))
     counts = added(np.zeros((40, 1, 5)))
     counts.finite_weights = False
-    assert counts.unknown == "the layer's weights are not finite"
+    assert counts.unknown == "the model's weights are not finite"
     assert "weights" in Counts.empty(5).merge(counts).unknown
 
 

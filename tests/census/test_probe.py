@@ -124,7 +124,28 @@ def test_weights_that_are_not_finite_void_the_count():
     kernel, bias = (np.array(w) for w in model.get_layer(layer).get_weights())
     bias[3] = np.nan
     model.get_layer(layer).set_weights([kernel, bias])
-    assert count(model, x).layers[layer].unknown == "the layer's weights are not finite"
+    assert count(model, x).layers[layer].unknown == "the model's weights are not finite"
+
+
+@pytest.mark.parametrize("where", ["input", "weights"])
+def test_nan_that_an_earlier_layer_has_swallowed_voids_the_count(where):
+    inputs = keras.Input((6,))
+    first, second = layers.Dense(8, "relu", name="first"), layers.Dense(8, "relu", name="second")
+    model = keras.Model(inputs, layers.Dense(2)(second(first(inputs))))
+    x = np.ones((30, 6), "float32")
+    if where == "input":
+        x[:] = np.nan
+    else:
+        first.kernel.assign(np.full((6, 8), np.nan))
+    assert count(model, x, ["second"]).layers["second"].unknown
+
+
+def test_a_layer_named_twice_is_counted_once():
+    model, layer, x = planted_dense(0)
+    other = model.layers[-1].name
+    twice = count(model, x, [layer, layer, other])
+    assert list(twice.layers) == [layer, other]
+    assert twice.figures() == count(model, x, [layer, other]).figures()
 
 
 def test_several_inputs_and_several_layers():
@@ -178,10 +199,57 @@ def test_default_is_the_last_activation_before_the_output():
         default_layers(keras.Model(inputs, layers.Dense(3, "softmax")(inputs)))
 
 
+def nested(*stack):
+    """Layers in a model of their own, called inside another, as in transfer learning."""
+    inside = sequential(*stack)
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(2, 1, activation="relu", name="adapter")(inputs)
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(inside(x)))), inside.name
+
+
+def test_a_nested_model_is_counted_at_its_output_and_never_passed_over():
+    model, name = nested(layers.ReLU())
+    assert default_layers(model) == [name]
+    x = np.random.default_rng(0).normal(size=(50, 6, 6, 2)).astype("float32")
+    assert count(model, x).layers[name].figures() == pytest.approx(by_numpy(model, name, x), abs=1e-12)
+    model, name = nested(layers.MaxPooling2D())
+    with pytest.raises(
+        UsageError, match=f"may be inside the nested model '{name}'; name the layers to count"
+    ):
+        default_layers(model)
+
+
+def test_softmax_is_no_activation_to_count():
+    inputs = keras.Input((6,))
+    x = layers.Dense(3, "softmax")(layers.Dense(5, "relu", name="fc")(inputs))
+    model = keras.Model(inputs, layers.Activation("linear", dtype="float32")(x))
+    assert default_layers(model) == ["fc"]
+
+
+@pytest.mark.parametrize(
+    ("data", "batch_size", "message"),
+    [
+        (np.zeros((5, 6)), 0, "batch_size must be a whole number of at least 1, got 0"),
+        ((row for row in [1]), 8, "data must be arrays, .* got generator"),
+        ("images", 8, "data must be arrays, .* got str"),
+        (tf.data.Dataset.from_tensors(np.zeros((5, 6))).repeat(), 8, "this one repeats for ever"),
+    ],
+)
+def test_data_that_cannot_be_read_is_said_at_once(data, batch_size, message):
+    from bnhead import DeadUnits
+
+    with pytest.raises(UsageError, match=message):
+        DeadUnits(data, batch_size=batch_size)
+    with pytest.raises(UsageError, match=message):
+        Probe(planted_dense(0)[0]).count(data, batch_size=batch_size)
+
+
 def test_what_cannot_be_counted_is_said():
     model, _, _ = planted_dense(0)
     with pytest.raises(UsageError, match="has no layer 'hiden'; did you mean 'hidden'"):
         Probe(model, ["hiden"])
+    with pytest.raises(UsageError, match="layers must name at least one layer"):
+        Probe(model, [])
     with pytest.raises(UsageError, match="eps must be at least 0, got -1"):
         Probe(model, eps=-1)
     with pytest.raises(UsageError, match="eps must be at least 0, got nan"):

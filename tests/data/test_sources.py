@@ -90,6 +90,8 @@ def own_sets(tmp_path_factory):
     write_set(folder, "validated", fixed, label, grey, ("train", "validation"))
     write_set(folder, "only_train", fixed, label, grey, ("train",))
     write_set(folder, "numbers", fixed, tfds.features.Scalar(np.float32), [(x, 0.5) for x, _ in grey])
+    deep = tfds.features.Image(shape=(6, 6, 1), dtype=np.uint16)
+    write_set(folder, "deep", deep, label, [(x.astype(np.uint16), y) for x, y in grey])
     write_set(folder, "unlabelled", fixed, label, [(x, -1) for x, _ in grey])
     return str(folder)
 
@@ -108,6 +110,8 @@ def test_a_set_of_ones_own(own_sets):
         ("only_train", "has no test or validation split, only train"),
         ("numbers", "is no image classification set"),
         ("unlabelled", "labels -1 to -1, classes 0 to 1"),
+        ("deep", "images must be of dtype uint8, got uint16"),
+        ("digits:9.9.9", "there is version 1.0.0 alone"),
         ("cifar10", r"'cifar10' is not prepared in .*cifar10.*`tfds build cifar10 --data_dir="),
         ("cifar10:9.9.9", "'cifar10:9.9.9' cannot be opened: .*9.9.9"),
     ],

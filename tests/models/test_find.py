@@ -1,27 +1,50 @@
+"""Names: bnhead.models itself."""
+
+import subprocess
+import sys
+
 import pytest
 
 import bnhead.models
 from bnhead.errors import UsageError
 
 
-def test_find_knows_any_6n_plus_2():
+def test_find_knows_names_and_other_depths():
     assert bnhead.models.find("resnet8") is bnhead.models.resnet8
-    assert bnhead.models.find("resnet26")((8, 8, 1)).name == "resnet26"
+    for name in ("resnet26", "preresnet32", "plain14", "wrn10_2"):
+        assert bnhead.models.find(name)((8, 8, 1)).name == name
+    assert bnhead.models.find("resnet50")((32, 32, 3)).output.shape[-1] == 2048, "the ImageNet net"
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet21", "resnet2", "resnet08", "resnet", "vgg", "resnet50", "resnet152", "", "find"]
-)
+UNKNOWN = [
+    "resnet21",
+    "resnet2",
+    "resnet08",
+    "resnet",
+    "vgg",
+    "wrn12_2",
+    "wrn16",
+    "preresnet163",
+    "",
+    "find",
+    "keras:",
+]
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
 def test_unknown_names_are_one_line(name):
     with pytest.raises(UsageError) as caught:
         bnhead.models.find(name)
     assert str(caught.value).startswith(f"backbone {name!r} is not known")
-    assert "resnet20" in str(caught.value) and "\n" not in str(caught.value)
+    assert "resnet20" in str(caught.value) and "keras:<name>" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_nearest_name():
     with pytest.raises(UsageError, match="did you mean 'resnet20'"):
         bnhead.models.check("resent20")
+    with pytest.raises(UsageError, match=r"backbone 'no.keras': there is no such file"):
+        bnhead.models.check("no.keras")
 
 
 def test_every_public_name_is_there():
@@ -29,3 +52,8 @@ def test_every_public_name_is_there():
         assert callable(getattr(bnhead.models, name)), name
     with pytest.raises(AttributeError, match="no attribute 'resnet9'"):
         bnhead.models.resnet9  # noqa: B018
+
+
+def test_names_are_checked_without_keras():
+    code = "import sys, bnhead.models as m; m.check('keras:VGG16'); print('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

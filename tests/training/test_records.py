@@ -57,6 +57,13 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": {"c": None}, "d": 0.5}
 
 
+def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path):
+    (tmp_path / ".writing-abc").mkdir()
+    (tmp_path / ".writing-abc" / "config.json").write_text("{")
+    RunDirectory(tmp_path).begin({"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     run = RunDirectory(tmp_path)
     run.write("result.json", {"x": 1})
@@ -65,7 +72,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunDirectoryError, match=r"result.json cannot be written: No space left on device"):
         run.replace("result.json", fail)
     assert run.read("result.json") == {"x": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]

@@ -13,7 +13,7 @@ from bnhead.census import count
 from bnhead.data import load
 from bnhead.errors import DataError, RunDirectoryError, UsageError
 from bnhead.training import train
-from bnhead.training.run import build, describe_head, optimizer
+from bnhead.training.run import build, describe_head, optimizer, pixel_scaling
 
 
 def directory(config):
@@ -154,9 +154,15 @@ def test_what_cannot_be_run_leaves_no_directory(short_config, settings, error, m
 def test_a_loss_that_stops_being_finite_is_a_result(short_config):
     config = short_config(learning_rate=1e12, warmup_epochs=0)
     result = train(config)
-    assert result["status"] == "diverged"
+    assert result["status"] == "diverged" and result["epochs"] == 1, "it stops there"
+    assert train(config).keys() == result.keys() and math.isnan(train(config)["dead/head_fc/dataset"])
     assert math.isnan(result["dead/head_fc/dataset"]), "NaN is never dead"
     assert json.loads((directory(config) / "result.json").read_text())["dead/head_fc/dataset"] is None
+
+
+def test_weights_that_are_not_finite_are_a_result_though_the_loss_is_finite(short_config):
+    result = train(short_config(learning_rate=1e4, warmup_epochs=0))
+    assert math.isfinite(result["test_loss"]) and result["status"] == "diverged"
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +176,9 @@ def test_learning_rate_warms_up_linearly_and_falls_by_a_cosine(short_config, dig
     assert [float(rate(step)) for step in (0, 11, 22)] == pytest.approx([0, 0.2, 0.4])
     for step in (22, 50, 66, 110):
         assert float(rate(step)) == pytest.approx(0.2 * (1 + math.cos(math.pi * (step - 22) / 88)), abs=1e-6)
+    short = short_config(epochs=1, warmup_epochs=2, learning_rate=0.4)
+    rate = optimizer(short, build(short, digits), 11)._learning_rate
+    assert float(rate(5)) == pytest.approx(0.4), "at most half of the training warms up"
     cold = short_config(epochs=10, warmup_epochs=0, learning_rate=0.4)
     assert float(optimizer(cold, build(cold, digits), 11)._learning_rate(0)) == pytest.approx(0.4)
 
@@ -189,6 +198,47 @@ def test_only_kernels_decay_and_a_step_is_nesterovs(short_config, digits):
         kept = old * (1 - 0.5 * 0.01) if kind == "kernel" else old
         np.testing.assert_allclose(np.array(variable), kept - 0.5 * 1.9, rtol=1e-5, err_msg=variable.path)
     assert kinds == {"kernel", "bias", "gamma", "beta"}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "seen"),
+    [("auto", [-1, 0, 1]), ("signed", [-1, 0, 1]), ("unit", [0, 0.5, 1]), ("raw", [0, 127.5, 255])],
+)
+def test_pixels(short_config, pixels, seen):
+    layer = pixel_scaling(short_config(pixels=pixels))
+    x = np.array([[0.0, 127.5, 255.0]])
+    np.testing.assert_allclose(x if layer is None else layer(x), [seen], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"backbone": "keras:VGG16"}, {"backbone": "resnet50_v1", "weights": "imagenet"}]
+)
+def test_nets_of_keras_applications_get_their_own_preprocessing(short_config, settings):
+    black = np.zeros((1, 1, 1, 3), "float32")
+    expected = keras.applications.vgg16.preprocess_input(black.copy())  # ResNet50's is the same
+    np.testing.assert_allclose(pixel_scaling(short_config(**settings))(black), expected, rtol=1e-5)
+
+
+def test_mixed_precision_computes_in_bfloat16_and_saves_a_model_that_loads(short_config):
+    config = short_config(mixed_precision=True)
+    policy = keras.config.dtype_policy()
+    result = train(config)
+    assert keras.config.dtype_policy() == policy
+    model = keras.saving.load_model(directory(config) / "model.keras")
+    assert model.get_layer("stage1_block1_conv1").compute_dtype == "bfloat16"
+    assert model.get_layer("stage1_block1_conv1").kernel.dtype == model.output.dtype == "float32"
+    assert result["status"] == "finished"
+
+
+def test_another_runs_weights_are_where_training_starts(short_run, short_config, data_dir):
+    first, _ = short_run
+    model = build(short_config(weights=first.workdir, head="fc", seed=7), load("digits", data_dir))
+    given = keras.saving.load_model(directory(first) / "model.keras")
+    for name in ("stem_conv", "stage3_block1_bn2"):
+        for one, other in zip(
+            model.get_layer(name).get_weights(), given.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_raw_pixels_are_scaled_inside_the_model(short_config, digits):

@@ -1,0 +1,90 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bnhead import models
+from bnhead.layers import fold_batch_norm
+
+
+def shaken(model):
+    """The model with random norms, as after training."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.weights])
+    return model
+
+
+def norms(model):
+    return [layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [  # the norms that stand behind no convolution: before a convolution, on the pooled features
+        ("resnet20", {"head_bn"}),
+        ("plain20", {"head_bn"}),
+        ("vgg16_bn", {"head_bn"}),
+        ("resnet18", {"head_bn"}),
+        ("resnet50_v1", {"head_bn"}),
+        ("wrn10_1", {"stage1_block1_bn1", "stage2_block1_bn1", "stage3_block1_bn1", "final_bn", "head_bn"}),
+        ("keras:MobileNetV2", {"head_bn"}),
+    ],
+)
+def test_outputs_stay_and_norms_go(name, left):
+    model = shaken(models.build(name, (32, 32, 3), "bn_fc8", 5, seed=0))
+    folded = fold_batch_norm(model)
+    x = np.random.default_rng(1).normal(size=(4, 32, 32, 3)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(
+        folded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
+    kept = set(norms(folded))
+    if name == "keras:MobileNetV2":  # its depthwise convolutions keep theirs
+        assert kept == {n for n in norms(model) if "depthwise" in n or n == "head_bn"}
+    else:
+        assert kept == left
+
+
+def test_a_norm_on_the_logits_folds_into_the_output_layer():
+    model = shaken(models.resnet8((8, 8, 1), "fc8_out_bn", 5, seed=0))
+    folded = fold_batch_norm(model)
+    assert "head_out_bn" not in norms(folded) and "head_bn" not in norms(folded)
+    x = np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_what_is_read_twice_or_activated_before_its_norm_is_left_alone():
+    inputs = keras.Input((6, 6, 2))
+    shared = layers.Conv2D(3, 3, name="shared")(inputs)
+    active = layers.Conv2D(3, 3, activation="relu", name="active")(inputs)
+    outputs = layers.Add()([layers.BatchNormalization(name="a")(shared), shared])
+    outputs = layers.Add()([outputs, layers.BatchNormalization(name="b")(active)])
+    model = shaken(keras.Model(inputs, outputs))
+    folded = fold_batch_norm(model)
+    assert norms(folded) == ["a", "b"]
+    x = np.random.default_rng(1).normal(size=(4, 6, 6, 2)).astype("float32")
+    np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+def test_a_bias_and_a_norm_without_scale_fold():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(3, 3, bias_initializer="uniform")(inputs)
+    model = shaken(keras.Model(inputs, layers.BatchNormalization(scale=False)(x)))
+    folded = fold_batch_norm(model)
+    assert not norms(folded)
+    x = np.random.default_rng(1).normal(size=(4, 6, 6, 2)).astype("float32")
+    np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_the_model_is_left_as_it_is_and_the_copy_saves(tmp_path):
+    model = shaken(models.resnet8((8, 8, 1), "bn_fc8", 5, seed=0))
+    before = model.get_weights()
+    folded = fold_batch_norm(model)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    folded.save(tmp_path / "model.keras")
+    x = np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype("float32")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), folded.predict(x, verbose=0))

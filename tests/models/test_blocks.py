@@ -1,0 +1,89 @@
+"""What holds for every backbone there is."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnhead import models
+from bnhead.errors import UsageError
+from bnhead.models.blocks import endpoints
+
+LIGHT = ["resnet8", "resnet20", "preresnet20", "plain20", "wrn16_8", "vgg16_bn", "allcnn"]
+LIGHT += ["resnet18", "resnet18_v2", "resnet50", "resnet50_v1", "resnet50_v2"]
+
+
+EVERY_NAME = [pytest.param(n, marks=[] if n in LIGHT else pytest.mark.slow) for n in models.__all__]
+
+
+def build(name, head="bn_fc", **options):
+    return models.find(name)((32, 32, 3), head, 5, seed=0, fc_units=8, **options)
+
+
+@pytest.mark.parametrize("name", EVERY_NAME)
+def test_every_weight_receives_a_gradient(name):
+    model = build(name)
+    x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(x, training=True) ** 2)
+    for weight, gradient in zip(
+        model.trainable_weights, tape.gradient(loss, model.trainable_weights), strict=True
+    ):
+        assert gradient is not None and np.any(gradient.numpy()), weight.path
+
+
+@pytest.mark.parametrize("name", EVERY_NAME)
+def test_every_name_round_trips_with_arguments_that_are_not_the_defaults(name, tmp_path):
+    scale = keras.layers.Rescaling(0.5, offset=0.1, name="scale")
+    head = "catpool_dropout0.2_fc12_bn"
+    model = models.find(name)((36, 40, 2), head, 4, seed=3, preprocessing=scale, fc_activation="elu")
+    x = np.random.default_rng(0).normal(size=(2, 36, 40, 2)).astype("float32")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(model.predict(x, verbose=0), again.predict(x, verbose=0))
+    assert [layer.get_config() for layer in again.layers] == [layer.get_config() for layer in model.layers]
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_norm_reaches_every_place(name):
+    named = []
+
+    def norm(name):
+        named.append(name)
+        return keras.layers.GroupNormalization(4, name=name)
+
+    model = models.find(name)((32, 32, 3), norm=norm)
+    there = [layer.name for layer in model.layers if isinstance(layer, keras.layers.GroupNormalization)]
+    assert sorted(named) == sorted(there)
+    assert named and not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_endpoints_are_the_stages_in_order(name):
+    found = endpoints(build(name, head="out"))
+    stages = [stage for stage in found if stage.startswith("stage")]
+    assert stages == [f"stage{i}" for i in range(1, len(stages) + 1)] and len(stages) >= 3
+    sizes = [found[stage].shape[1] for stage in stages]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_endpoints_make_a_model():
+    model = models.find("resnet8")((32, 32, 3))
+    outputs = keras.Model(model.input, endpoints(model))(np.zeros((1, 32, 32, 3)))
+    assert {name: tuple(t.shape[1:]) for name, t in outputs.items()} == {
+        "stem": (32, 32, 16),
+        "stage1": (32, 32, 16),
+        "stage2": (16, 16, 32),
+        "stage3": (8, 8, 64),
+    }
+    np.testing.assert_array_equal(outputs["stage3"], model(np.zeros((1, 32, 32, 3))))
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_channels_first_is_refused(name):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(UsageError, match="channels_last"):
+            build(name)
+    finally:
+        keras.config.set_image_data_format("channels_last")

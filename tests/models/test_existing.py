@@ -1,0 +1,218 @@
+import sys
+import types
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from bnhead import models
+from bnhead.errors import DataError, UsageError
+from bnhead.models import existing
+from bnhead.models.existing import feature_map, pixel_preprocessing
+
+LITE0 = Path(__file__).parents[3] / "shared" / "data" / "efficientnet_lite0_imagenet.keras"
+
+
+def chain(*stack, shape=(16, 16, 3)):
+    inputs = x = keras.Input(shape)
+    tensors = [x := layer(x) for layer in stack]
+    return keras.Model(inputs, x), tensors
+
+
+def conv(channels=6, **options):
+    return layers.Conv2D(channels, 3, strides=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("stack", "position"),
+    [
+        ((conv(), layers.ReLU()), 1),
+        ((conv(), layers.ReLU(), layers.GlobalAveragePooling2D()), 1),
+        (
+            (
+                conv(),
+                layers.GlobalMaxPooling2D(),
+                layers.Dense(9, "relu"),
+                layers.Dropout(0.1),
+                layers.Dense(3),
+            ),
+            0,
+        ),
+        ((conv(), layers.Flatten(), layers.Dense(3), layers.Softmax()), 0),
+        ((conv(), layers.GlobalAveragePooling2D(keepdims=True), layers.Conv2D(3, 1), layers.Flatten()), 0),
+        ((conv(), layers.GlobalAveragePooling2D(keepdims=True)), 0),
+        ((conv(), lambda x: ops.mean(x, (1, 2)), layers.Dense(3)), 0),
+        ((conv(), conv(), layers.Flatten(), layers.Dense(3)), 1),  # a map of 1 x 1 that no pooling made
+        # tokens, and pixels without any convolution: the vector before the classifier
+        (
+            (
+                conv(),
+                layers.Reshape((16, 6)),
+                layers.GlobalAveragePooling1D(),
+                layers.Dense(7),
+                layers.Dense(3),
+            ),
+            3,
+        ),
+        ((layers.Flatten(), layers.Dense(7, "relu"), layers.Dense(3, "softmax")), 1),
+        ((layers.Flatten(), layers.Dense(7), layers.Dropout(0.5)), 0),
+    ],
+)
+def test_the_feature_map_is_found_by_the_graph(stack, position):
+    model, tensors = chain(*stack)
+    assert feature_map(model) is tensors[position]
+
+
+def test_a_net_with_two_outputs_is_refused():
+    inputs = keras.Input((4, 4, 3))
+    with pytest.raises(UsageError, match="must have one input and one output"):
+        feature_map(keras.Model(inputs, [inputs, inputs + 1]))
+
+
+NAMES = ["MobileNetV2", "EfficientNetB0", "VGG16", "DenseNet121", "MobileNetV3Small", "ConvNeXtTiny"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*NAMES, *(pytest.param(n, marks=pytest.mark.slow) for n in existing.applications() if n not in NAMES)],
+)
+def test_any_net_of_keras_applications(name):
+    size = 96 if name not in ("NASNetLarge",) else 331
+    options = {"norm": None, "seed": 0, "preprocessing": pixel_preprocessing(name)}
+    model = models.build(f"keras:{name}", (size, size, 3), "bn_fc16", 4, **options)
+    theirs = existing.applications()[name](include_top=False, weights=None, input_shape=(size, size, 3))
+    assert model.get_layer("head_gap").input.shape == theirs.output.shape
+    assert model.output.shape == (None, 4)
+    twin = keras.Model(model.inputs, model.get_layer("head_gap").input)
+    theirs.set_weights([w for w in twin.get_weights()][2:])  # the first two are the preprocessing's
+    pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3)).astype("float32")
+    preprocess = sys.modules[existing.applications()[name].__module__].preprocess_input
+    expected = theirs.predict(preprocess(pixels.copy()), verbose=0)
+    np.testing.assert_allclose(
+        twin.predict(pixels, verbose=0), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
+    )
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2", "DenseNet121", "EfficientNetB0"])
+def test_preprocessing_is_kerass_own(name):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype("float32")
+    preprocess = sys.modules[existing.applications()[name].__module__].preprocess_input
+    np.testing.assert_allclose(
+        pixel_preprocessing(name)(pixels), preprocess(pixels.copy()), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_seed_decides_the_initial_weights():
+    one, same, other = (
+        models.build("keras:MobileNetV2", (32, 32, 3), seed=s).get_weights()[0] for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.fixture
+def file(tmp_path):
+    keras.utils.set_random_seed(0)
+    stack = conv(name="c"), layers.BatchNormalization(name="b"), layers.ReLU(name="r")
+    model, _ = chain(*stack, layers.GlobalAveragePooling2D(), layers.Dense(3, name="old_classifier"))
+    model.save(tmp_path / "net.keras")
+    return str(tmp_path / "net.keras"), model
+
+
+def test_a_file_of_ones_own_keeps_its_weights_and_loses_its_classifier(file):
+    path, theirs = file
+    scale = layers.Rescaling(1 / 128, offset=-1.0)
+    model = models.build(path, (16, 16, 3), "bn_fc8", 2, preprocessing=scale, seed=0)
+    names = [layer.name for layer in model.layers]
+    assert names[2:] == ["c", "b", "r", "head_gap", "head_bn", "head_fc", "head_out"]
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    expected = keras.Model(theirs.input, theirs.get_layer("r").output)(x / 128 - 1)
+    features = keras.Model(model.input, model.get_layer("head_gap").input)
+    np.testing.assert_allclose(features(x), expected, rtol=1e-5, atol=1e-6)
+    assert models.build(path, (16, 16, 3)).output.shape == (None, 4, 4, 6)
+
+
+def test_a_files_units_are_counted_behind_the_preprocessing(file):
+    from bnhead.census import count
+
+    path, _ = file
+    model = models.build(path, (16, 16, 3), "out", 2, preprocessing=layers.Rescaling(0.1), seed=0)
+    x = np.random.default_rng(0).normal(size=(20, 16, 16, 3)).astype("float32")
+    out = keras.Model(model.inputs, model.get_layer("head_gap").input).predict(x, verbose=0)
+    assert count(model, x).figures()["dead/r/per_input"] == pytest.approx((out == 0).all((1, 2)).mean())
+
+
+@pytest.mark.skipif(not LITE0.is_file(), reason="the pre-trained EfficientNet-Lite0 is not there")
+def test_a_strangers_file():
+    model = models.build(str(LITE0), (224, 224, 3), "bn_fc", 10, seed=0)
+    assert model.get_layer("head_gap").input.shape == (None, 7, 7, 1280)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        (
+            "keras:MobilNetV2",
+            (96, 96, 3),
+            "backbone 'keras:MobilNetV2' is not known; did you mean 'MobileNetV2'",
+        ),
+        ("keras:VGG16", (16, 16, 3), r"backbone 'keras:VGG16' takes no \(16, 16, 3\): "),
+        ("{file}", (16, 16, 1), r"takes images of \(16, 16, 3\), got \(16, 16, 1\)"),
+        ("{file}", (32, 16, 3), r"takes images of \(16, 16, 3\), got \(32, 16, 3\)"),
+        ("{broken}", (16, 16, 3), "cannot be loaded: "),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(file, tmp_path, name, shape, message):
+    (tmp_path / "broken.keras").write_bytes(b"PK\3\4 no model")
+    name = name.format(file=file[0], broken=tmp_path / "broken.keras")
+    with pytest.raises(UsageError, match=message) as caught:
+        models.build(name, shape, "fc", 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_their_norms_are_theirs(file):
+    for name in (file[0], "keras:VGG16"):
+        with pytest.raises(UsageError, match="it brings its own norms"):
+            models.build(name, (32, 32, 3), norm=lambda name: None)
+
+
+def test_weights_that_cannot_be_downloaded_are_a_data_error(monkeypatch):
+    def fail(*arguments, **options):
+        raise Exception("URL fetch failure on somewhere: None -- refused")
+
+    monkeypatch.setattr(keras.src.applications.mobilenet_v2.file_utils, "get_file", fail)
+    with pytest.raises(
+        DataError, match=r"weights 'imagenet' of MobileNetV2 cannot be had: URL fetch failure"
+    ):
+        models.build("keras:MobileNetV2", (96, 96, 3), "fc", 10, weights="imagenet")
+
+
+def test_hub_presets_need_keras_hub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    with pytest.raises(UsageError, match=r"needs keras-hub: pip install bnhead\[hub\]"):
+        models.build("hub:resnet_18_imagenet", (32, 32, 3))
+
+
+def test_a_hub_backbone_is_opened_by_its_preset(monkeypatch):
+    """With a stand-in for the package, which downloads: the real one is tried by hand with a local preset."""
+    net, _ = chain(conv(name="c"), layers.ReLU())
+
+    def from_preset(preset):
+        if preset != "small":
+            raise ValueError(f"Unknown preset identifier {preset}\nand a long list")
+        return net
+
+    hub = types.SimpleNamespace(
+        models=types.SimpleNamespace(Backbone=types.SimpleNamespace(from_preset=from_preset))
+    )
+    monkeypatch.setitem(sys.modules, "keras_hub", hub)
+    assert models.build("hub:small", (16, 16, 3), "fc8", 2).get_layer("head_gap").input.shape == (
+        None,
+        4,
+        4,
+        6,
+    )
+    with pytest.raises(UsageError, match=r"'hub:smal' cannot be opened: Unknown preset identifier smal$"):
+        models.build("hub:smal", (16, 16, 3))

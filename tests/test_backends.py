@@ -1,0 +1,75 @@
+"""The same nets on Keras' other backends: same weights, same outputs, same counts as on TensorFlow."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+NETS = [
+    ("resnet8", "bn_fc8"),
+    ("preresnet14", "fc8_bn"),
+    ("wrn10_1", "catpool_dropout0.5_fc8"),
+    ("plain8", "bn_gap_out"),
+    ("vgg16_bn", "flatten_bn_dense8"),
+    ("allcnn", "gmp_fc8_out_bn"),
+    ("resnet18", "bn_out"),
+    ("resnet50_v1", "out"),
+    ("resnet50_v2", "fc8"),
+]
+
+
+def outputs(weights):
+    """Per net: logits in evaluation and training mode, the moving statistics after it, the census."""
+    from bnhead.census import count
+    from bnhead.models import find
+
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 32, 32, 3)).astype("float32")
+    found = {}
+    for name, head in NETS:
+        model = find(name)((32, 32, 3), head, 5, seed=0)
+        rng = np.random.default_rng(1)
+        if weights is None:
+            model.set_weights([w * rng.uniform(0.8, 1.2, w.shape) for w in model.get_weights()])
+        else:
+            model.set_weights([weights[f"{name}/{i}"] for i in range(len(model.weights))])
+        found |= {f"{name}/{i}": w for i, w in enumerate(model.get_weights())}
+        found[f"{name}/evaluation"] = keras.ops.convert_to_numpy(model(x, training=False))
+        figures = count(model, x).figures()
+        found[f"{name}/census"] = np.array(list(figures.values()))
+        # in training fifty norms over the six values of a 1 x 1 map amplify rounding beyond comparison
+        if "dropout" not in head and "resnet50" not in name:
+            found[f"{name}/training"] = keras.ops.convert_to_numpy(model(x, training=True))
+            means = [w for w, v in zip(model.get_weights(), model.weights, strict=True) if "moving" in v.path]
+            found |= {f"{name}/after/{i}": w for i, w in enumerate(means)}
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_tensorflow(tmp_path_factory):
+    path = tmp_path_factory.mktemp("backends") / "tensorflow.npz"
+    np.savez(path, **outputs(None))
+    return path
+
+
+@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)])
+def test_the_same_outputs_on_another_backend(backend, on_tensorflow, tmp_path):
+    if not importlib.util.find_spec(backend):
+        pytest.skip(f"{backend} is not installed")
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, __file__, on_tensorflow, tmp_path / "out.npz"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = np.load(on_tensorflow), np.load(tmp_path / "out.npz")
+    assert set(ours) == set(theirs)
+    for key in ours:
+        scale = max(1, np.abs(ours[key]).max())
+        np.testing.assert_allclose(theirs[key], ours[key], rtol=1e-4, atol=1e-4 * scale, err_msg=key)
+
+
+if __name__ == "__main__":
+    assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
+    np.savez(sys.argv[2], **outputs(np.load(sys.argv[1])))
