@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -59,7 +60,8 @@ def on_tensorflow(tmp_path_factory):
 def test_the_same_outputs_on_another_backend(backend, on_tensorflow, tmp_path):
     if not importlib.util.find_spec(backend):
         pytest.skip(f"{backend} is not installed")
-    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     command = [sys.executable, __file__, on_tensorflow, tmp_path / "out.npz"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import models
 assert models.MINE, models
 import bnhead, bnhead.models
 from bnhead.models import resnet8
-assert bnhead.models.__name__ == "bnhead.models" and resnet8.__module__ == "bnhead.models.cifar"
+assert bnhead.models.__name__ == "bnhead.models" and resnet8.func.__module__ == "bnhead.models.cifar"
 assert resnet8((8, 8, 1), "bn_fc", 10).count_params() > 70_000
 import bnhead.training.run
 print(bnhead.__file__)
