@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bnhead import heads
+from bnhead import heads, models
 from bnhead.census.counters import FIGURES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +28,7 @@ def test_the_python_code_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "62x62x32 -> catpool -> 64 -> bn -> dropout(0.25) -> fc(512, relu) -> out(10)  [P1]" in out
     assert "head_fc: 512 units, 128 inputs" in out
+    assert "76 layers, 56 after folding" in out
     assert (tmp_path / "logs").is_dir()
 
 
@@ -69,3 +70,11 @@ def test_placements_are_those_of_the_table():
     for place, rest in re.findall(r"^\| (P\d) \|(.*)\|$", README, re.M):
         for text in re.findall(r"`([a-z_]+)`", rest):
             assert heads.placement(text) == (place,)
+
+
+def test_every_backbone_of_the_table_is_known():
+    table = README.split("| `--backbone` |")[1].split("\n\n")[0]
+    named = [n for n in re.findall(r"`([a-z]+\d*\w*|keras:\w+)`", table) if n not in ("_v2", "flatten")]
+    assert {"resnet8", "wrn28_10", "keras:MobileNetV2", "allcnn", "resnet50_v1"} <= set(named)
+    for name in named:
+        models.check(name)

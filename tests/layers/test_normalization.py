@@ -149,3 +149,19 @@ def test_plain_has_keras_layers_and_the_same_outputs(policy):
     np.testing.assert_allclose(copied.predict(x, verbose=0), model.predict(x, verbose=0), atol=tolerance)
     for one, other in zip(copied.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_net_trains_as_with_kerass_layer():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 32, 8, 8, 1)).astype("float32"), rng.integers(0, 10, (5, 32))
+    losses = []
+    for norm in (
+        batch_norm,
+        lambda name: keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name),
+    ):
+        model = resnet8((8, 8, 1), "fc", 10, seed=0, norm=norm)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
+        losses.append([float(model.train_on_batch(*batch)) for batch in zip(x, y, strict=True)])
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    assert len(set(losses[0])) == 5
