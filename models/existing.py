@@ -59,11 +59,7 @@ def from_applications(
         UsageError: no such net, or an image that it does not take.
         DataError: the weights cannot be downloaded.
     """
-    if name not in applications():
-        there = ", ".join(applications())
-        raise UsageError(
-            f"backbone 'keras:{name}' is not known{nearest(name, applications())} (there are {there})"
-        )
+    _check_known(name)
     _no_norm(norm, f"keras:{name}")
     if seed is not None:
         keras.utils.set_random_seed(seed)
@@ -187,7 +183,11 @@ def pixel_preprocessing(name: str) -> keras.layers.Layer:
 
     Args:
         name: a net of keras.applications.
+
+    Raises:
+        UsageError: there is no such net.
     """
+    _check_known(name)
     preprocess = sys.modules[applications()[name].__module__].preprocess_input
     colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype("float32")
     values = np.asarray(preprocess(colours[:, None, None, :].copy()))[:, 0, 0]
@@ -204,6 +204,13 @@ def _attach(net, head, outputs, preprocessing, seed, head_options):
         inputs = keras.Input(net.inputs[0].shape[1:], name="image")
         (features,) = replay(keras.Model(net.inputs, features), [preprocessing(inputs)])
     return heads.attach(head, inputs, features, outputs, name=net.name, seed=seed, **head_options)
+
+
+def _check_known(name: str) -> None:
+    if name not in applications():
+        there = ", ".join(applications())
+        hint = nearest(name, applications())
+        raise UsageError(f"backbone 'keras:{name}' is not known{hint} (there are {there})")
 
 
 def _no_norm(norm, backbone: str) -> None:

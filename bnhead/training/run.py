@@ -14,7 +14,7 @@ import tensorflow as tf
 from bnhead import models
 from bnhead.census import DeadUnits
 from bnhead.data import DataSet, load
-from bnhead.errors import DataError
+from bnhead.errors import DataError, UsageError
 from bnhead.heads import describe, feature_shape
 from bnhead.layers import plain
 from bnhead.models.existing import pixel_preprocessing
@@ -111,7 +111,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
             config.head,
             len(dataset.classes),
             weights=config.weights,
-            preprocessing=pixel_scaling(config),
+            preprocessing=pixel_scaling(config, dataset.shape[-1]),
             seed=config.seed,
             fc_units=config.fc_units,
             fc_activation=config.fc_activation,
@@ -126,13 +126,21 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
     return model
 
 
-def pixel_scaling(config: TrainConfig) -> keras.layers.Layer | None:
-    """The layer from pixels, 0 to 255, to what the config's backbone reads; None where it reads pixels."""
+def pixel_scaling(config: TrainConfig, channels: int) -> keras.layers.Layer | None:
+    """The layer from pixels, 0 to 255, to what the config's backbone reads; None where it reads pixels.
+
+    Raises:
+        UsageError: keras.applications' preprocessing, which is for colour, and images that have none.
+    """
     name = TWINS.get(config.backbone) if config.weights == "imagenet" else None
     if config.backbone.startswith("keras:"):
         name = config.backbone.removeprefix("keras:")
     if config.pixels == "auto" and name:
-        return pixel_preprocessing(name)
+        layer = pixel_preprocessing(name)
+        if channels != 3:
+            reads = f"{name}'s own preprocessing reads 3 channels, the images have {channels}"
+            raise UsageError(f"pixels: {reads} (--pixels=signed takes any number)")
+        return layer
     scale, offset = {"raw": (1, 0.0), "unit": (1 / 255, 0.0)}.get(config.pixels, (1 / 127.5, -1.0))
     return None if scale == 1 else keras.layers.Rescaling(scale, offset=offset, name="scale_pixels")
 
