@@ -23,7 +23,7 @@ class DataError(RuntimeError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known word closest to `word` in any case; nothing when none is close."""
+    """`"; did you mean 'x'?"` for the known word nearest to `word`, in any case; empty if none is near."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
