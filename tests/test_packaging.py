@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,18 @@ def checkout(place):
     return place
 
 
-def where_bnhead_is(project, path):
-    """Runs CODE in somebody's project with `path` on the search path; the folder bnhead came from."""
-    environment = {**os.environ, "PYTHONPATH": str(path), "PYTHONSAFEPATH": ""}
-    command = [sys.executable, "-c", CODE]
+def where_bnhead_is(project, path, *, site=False):
+    """Runs CODE in somebody's project with `path` on the search path; the folder bnhead came from.
+
+    Without Python's own site directories (-S), where bnhead may be installed as well; their packages are put
+    on the path by name, which leaves their .pth files alone. With `site`, those in `path` are run.
+    """
+    search = os.pathsep.join(
+        map(str, [path, *dict.fromkeys(sysconfig.get_paths()[k] for k in ("purelib", "platlib"))])
+    )
+    add = f"import site; site.addsitedir({str(path)!r})\n" if site else ""
+    environment = {**os.environ, "PYTHONPATH": search, "PYTHONSAFEPATH": ""}
+    command = [sys.executable, "-S", "-c", add + CODE]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1]).parent.parent
@@ -78,9 +87,5 @@ def test_editable(somebodys_project, tmp_path, mode):
     place = checkout(tmp_path / "checkout")
     settings = ["--config-settings", f"editable_mode={mode}"] if mode != "lenient" else []
     pip("install", "-e", str(place), "--target", str(tmp_path / "site"), *settings)
-    # --target is no site directory, so its .pth files are run by hand
-    site = f"import site; site.addsitedir({str(tmp_path / 'site')!r})\n"
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(site)
-    found = where_bnhead_is(somebodys_project, tmp_path / "hook")
+    found = where_bnhead_is(somebodys_project, tmp_path / "site", site=True)
     assert found in (place, *place.glob("build/__editable__*"))

@@ -222,7 +222,7 @@ def test_nets_of_keras_applications_get_their_own_preprocessing(short_config, se
 def test_their_preprocessing_is_for_colour(short_config):
     with pytest.raises(UsageError, match="VGG16's own preprocessing reads 3 channels, the images have 1"):
         pixel_scaling(short_config(backbone="keras:VGG16"), 1)
-    with pytest.raises(UsageError, match="'keras:VGG15' is not known; did you mean 'VGG1[69]'"):
+    with pytest.raises(UsageError, match=r"'keras:VGG15' is not known; did you mean 'VGG1[69]'"):
         pixel_scaling(short_config(backbone="keras:VGG15"), 3)
     assert pixel_scaling(short_config(backbone="keras:VGG16", pixels="unit"), 1).scale == 1 / 255
 
