@@ -12,8 +12,15 @@ def _train(arguments: Sequence[str]) -> int:
     return command.main(arguments)
 
 
+def _heads(arguments: Sequence[str]) -> int:
+    from bnhead.heads import command
+
+    return command.main(arguments)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train one backbone with one head and count the head's dead units"),
+    "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
 }
 
 

@@ -22,8 +22,11 @@ class DataError(RuntimeError):
     exit_status = 4
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known word nearest to `word`, in any case; empty if none is near."""
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """`"; did you mean 'x'?"` for the known word nearest to `word`, in any case; empty if none is near.
+
+    `cutoff`, in [0, 1], is how near: the least `difflib` ratio.
+    """
     by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,82 @@ def replay(
         results = keras.tree.flatten(perform(call.operation, *arguments, **keywords))
         values.update(zip(map(id, call.outputs), results, strict=True))
     return [values[id(tensor)] for tensor in model.outputs]
+
+
+Remade = tuple[keras.layers.Layer, list[np.ndarray]]  # a layer and its weights
+
+
+def same(layer: keras.layers.Layer) -> Remade:
+    """A new layer with `layer`'s config, and `layer`'s weights."""
+    return type(layer).from_config(layer.get_config()), layer.get_weights()
+
+
+def copy(
+    model: keras.Model,
+    remake: Callable[[keras.layers.Layer], Remade | None] = same,
+    *,
+    perform: Callable[..., Any] = lambda layer, *arguments, **keywords: layer(*arguments, **keywords),
+    name: str | None = None,
+) -> keras.Model:
+    """A copy of a functional model with layers and weights of its own.
+
+    Args:
+        model: a functional model; it is left as it is.
+        remake: what takes a layer's place, with its weights; None leaves the layer out, and what it read (its
+            first argument) passes. An input that nothing reads any more is left out too.
+        perform: `(copied layer, *arguments, **keywords) -> result`, by default the call itself.
+        name: the copy's name; None for the model's.
+    """
+    made: dict[str, Remade | None] = {}
+
+    def call(operation, *arguments, **keywords):
+        if not isinstance(operation, keras.layers.Layer):
+            return operation(*arguments, **keywords)
+        if operation.name not in made:
+            made[operation.name] = remake(operation)
+        remade = made[operation.name]
+        return arguments[0] if remade is None else perform(remade[0], *arguments, **keywords)
+
+    inputs = new_inputs(model)
+    results = replay(model, inputs, call)
+    outputs = keras.tree.pack_sequence_as(model._outputs_struct, results)
+    copied = keras.Model(used_inputs(model, inputs, outputs), outputs, name=name or model.name)
+    for remade in made.values():
+        if remade is not None:
+            remade[0].set_weights(remade[1])
+    return copied
+
+
+def new_inputs(model: keras.Model) -> list[keras.KerasTensor]:
+    """Input tensors like `model`'s."""
+    return [
+        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name, optional=_is_optional(t))
+        for t in model.inputs
+    ]
+
+
+def used_inputs(model: keras.Model, inputs: Sequence[keras.KerasTensor], outputs: Any) -> Any:
+    """Those of `inputs`, which stand for `model`'s, that `outputs` depend on.
+
+    Structured as `model` takes them where none has gone, else one tensor or a list.
+    """
+    reached = _ancestors(keras.tree.flatten(outputs))
+    used = [tensor for tensor in inputs if id(tensor) in reached]
+    if len(used) == len(model.inputs):
+        return keras.tree.pack_sequence_as(model._inputs_struct, used)
+    return used if len(used) > 1 else used[0]
+
+
+def _ancestors(tensors: Sequence[keras.KerasTensor]) -> set[int]:
+    """The ids of `tensors` and of all tensors they were computed from."""
+    seen, waiting = set(), list(tensors)
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            waiting.extend(_call_of(tensor).inputs)
+    return seen
+
+
+def _is_optional(tensor: keras.KerasTensor) -> bool:
+    return getattr(tensor._keras_history.operation, "optional", False)

@@ -5,7 +5,6 @@ its classifier or without; a net that ends in a vector (a vision transformer, sa
 """
 
 import inspect
-import itertools
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,7 +13,8 @@ import numpy as np
 
 from bnhead import heads
 from bnhead.errors import DataError, UsageError, nearest
-from bnhead.graph import calls, replay
+from bnhead.graph import replay
+from bnhead.heads import feature_map
 from bnhead.models.blocks import Norm
 
 
@@ -133,46 +133,6 @@ def from_file(
         raise UsageError(f"backbone {path!r} cannot be loaded: {_first_line(error)}") from error
     _same_shape(net, input_shape, path)
     return _attach(net, head, outputs, preprocessing, seed, head_options)
-
-
-def feature_map(model: keras.Model) -> keras.KerasTensor:
-    """The tensor of a functional model that a head belongs on: its last feature map, else its last vector.
-
-    Read backwards from the output: where the first tensor that is no vector is a feature map, it is that, or
-    the map before a global pooling that kept its axes (1 x 1). Where it is not (a transformer's tokens, the
-    image itself), it is what the last Dense layer reads, or the output where that is no Dense layer's.
-
-    Raises:
-        UsageError: the net has several inputs or outputs.
-    """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UsageError(f"backbone {model.name!r} must have one input and one output")
-    path = _backwards(model)
-    maps = [tensor for tensor, _ in path if len(tensor.shape) != 2]
-    if maps and len(maps[0].shape) == 4 and maps[0] is not model.inputs[0]:
-        return _before_pooling(path[[tensor for tensor, _ in path].index(maps[0]) :])
-    vectors = [producer.input for _, producer in path if isinstance(producer, keras.layers.Dense)]
-    return vectors[0] if vectors and len(vectors[0].shape) == 2 else model.outputs[0]
-
-
-def _backwards(model: keras.Model) -> list[tuple[keras.KerasTensor, keras.Operation | None]]:
-    """The tensors from the output back to the input, with the operation that made each."""
-    made_by = {id(tensor): call for call in calls(model) for tensor in call.outputs}
-    path, tensor = [], model.outputs[0]
-    while id(tensor) in made_by:
-        path.append((tensor, made_by[id(tensor)].operation))
-        tensor = made_by[id(tensor)].inputs[0]
-    return [*path, (tensor, None)]
-
-
-def _before_pooling(path: Sequence[tuple[keras.KerasTensor, keras.Operation | None]]) -> keras.KerasTensor:
-    """The first tensor on the path, or the one before the global pooling that made it 1 x 1."""
-    for (tensor, producer), (before, _) in itertools.pairwise(path):
-        if tuple(tensor.shape[1:3]) != (1, 1):
-            break
-        if isinstance(producer, keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D):
-            return before
-    return path[0][0]
 
 
 def pixel_preprocessing(name: str) -> keras.layers.Layer:

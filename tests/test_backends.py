@@ -21,31 +21,53 @@ NETS = [
     ("resnet50_v1", "out"),
     ("resnet50_v2", "fc8"),
 ]
+HEADS = [  # on a bare feature map
+    *(f"{head}_fc8" for head in ("gbn2", "brn", "fbn", "center", "scale", "noise", "ln", "rms", "gn4", "l2")),
+    *(f"{head}_gap_fc8" for head in ("gbn2", "brn", "center", "noise")),
+    "gem_fc8_leakyrelu",
+]
+
+
+def build(name, head):
+    """A net with a head, or a head alone, and inputs for it."""
+    from bnhead import heads
+    from bnhead.models import find
+
+    rng = np.random.default_rng(0)
+    if name != "head":
+        images = rng.uniform(-1, 1, (6, 32, 32, 3)).astype("float32")
+        return find(name)((32, 32, 3), head, 5, seed=0), images
+    inputs = keras.Input((4, 4, 8))
+    features = rng.normal(size=(6, 4, 4, 8)).astype("float32")
+    return heads.attach(head, inputs, inputs, 5, name="head", seed=0, renorm_steps=2), features
 
 
 def outputs(weights):
     """Per net: logits in evaluation and training mode, the moving statistics after it, the census."""
     from bnhead.census import count
-    from bnhead.models import find
+    from bnhead.layers import recompute_batch_stats
 
-    x = np.random.default_rng(0).uniform(-1, 1, (6, 32, 32, 3)).astype("float32")
     found = {}
-    for name, head in NETS:
-        model = find(name)((32, 32, 3), head, 5, seed=0)
-        rng = np.random.default_rng(1)
+    for name, head in [*NETS, *(("head", head) for head in HEADS)]:
+        model, x = build(name, head)
+        key, rng = f"{name}-{head}", np.random.default_rng(1)
         if weights is None:
             model.set_weights([w * rng.uniform(0.8, 1.2, w.shape) for w in model.get_weights()])
         else:
-            model.set_weights([weights[f"{name}/{i}"] for i in range(len(model.weights))])
-        found |= {f"{name}/{i}": w for i, w in enumerate(model.get_weights())}
-        found[f"{name}/evaluation"] = keras.ops.convert_to_numpy(model(x, training=False))
+            model.set_weights([weights[f"{key}/{i}"] for i in range(len(model.weights))])
+        found |= {f"{key}/{i}": w for i, w in enumerate(model.get_weights())}
+        found[f"{key}/evaluation"] = keras.ops.convert_to_numpy(model(x, training=False))
         figures = count(model, x).figures()
-        found[f"{name}/census"] = np.array(list(figures.values()))
+        found[f"{key}/census"] = np.array(list(figures.values()))
         # in training fifty norms over the six values of a 1 x 1 map amplify rounding beyond comparison
         if "dropout" not in head and "resnet50" not in name:
-            found[f"{name}/training"] = keras.ops.convert_to_numpy(model(x, training=True))
+            for step in range(3 if name == "head" else 1):
+                found[f"{key}/training{step}"] = keras.ops.convert_to_numpy(model(x, training=True))
             means = [w for w, v in zip(model.get_weights(), model.weights, strict=True) if "moving" in v.path]
-            found |= {f"{name}/after/{i}": w for i, w in enumerate(means)}
+            found |= {f"{key}/after/{i}": w for i, w in enumerate(means)}
+        if name == "head":
+            recompute_batch_stats(model, x, batch_size=4)
+            found[f"{key}/recomputed"] = keras.ops.convert_to_numpy(model(x))
     return found
 
 

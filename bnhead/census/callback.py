@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from bnhead.census.counters import Census
-from bnhead.census.probe import Probe, check_data
+from bnhead.census.probe import Probe
+from bnhead.inputs import check_data
 
 
 class DeadUnits(keras.callbacks.Callback):

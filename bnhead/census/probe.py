@@ -1,6 +1,6 @@
 """Reading a Keras model's layers: which to count, and the compiled pass that counts them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ from keras import ops
 from bnhead.census.counters import Census, Counts
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import Call, calls
+from bnhead.inputs import batches, check_data
 
 _RECTIFIERS = (
     keras.layers.ReLU,
@@ -97,7 +98,7 @@ class Probe:
         """
         check_data(data, batch_size)
         census = Census({name: Counts.empty(units) for name, units in self._units.items()})
-        for inputs in _batches(data, batch_size):
+        for inputs in batches(data, batch_size):
             batch = self._model.predict_on_batch(inputs)
             for i, counts in enumerate(census.layers.values()):
                 counts.add(*(np.asarray(array) for array in batch[str(i)]))
@@ -159,36 +160,3 @@ def _batch_counts(call: Call, read: Sequence[keras.KerasTensor], eps: float) -> 
 def _finite(tensor: keras.KerasTensor) -> keras.KerasTensor:
     """`(batch,)` bool: whether all values of the input are finite."""
     return ops.all(ops.isfinite(tensor), axis=tuple(range(1, len(tensor.shape))))
-
-
-def check_data(data: Any, batch_size: int) -> None:
-    """Raises UsageError unless `_batches` can read `data`, once and to its end."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UsageError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
-    if _is_dataset(data):
-        if data.cardinality() == -1:  # tf.data.INFINITE_CARDINALITY
-            raise UsageError("data must be a tf.data.Dataset that ends; this one repeats for ever")
-        return
-    x = keras.utils.unpack_x_y_sample_weight(data)[0] if isinstance(data, tuple) else data
-    leaves = keras.tree.flatten(x)
-    if not leaves or not all(len(getattr(leaf, "shape", ())) >= 1 for leaf in leaves):
-        kind = type(data).__name__
-        raise UsageError(
-            f"data must be arrays, a tuple (x, y) of arrays or a batched tf.data.Dataset, got {kind}"
-        )
-
-
-def _is_dataset(data: Any) -> bool:
-    return hasattr(data, "element_spec") and isinstance(data, Iterable)
-
-
-def _batches(data: Any, batch_size: int) -> Iterator[Any]:
-    if _is_dataset(data):
-        for batch in data:
-            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
-        return
-    x = keras.utils.unpack_x_y_sample_weight(data)[0] if isinstance(data, tuple) else data
-    arrays = keras.tree.map_structure(np.asarray, x)
-    size = len(keras.tree.flatten(arrays)[0])
-    for start in range(0, size, batch_size):
-        yield keras.tree.map_structure(lambda array, i=start: array[i : i + batch_size], arrays)

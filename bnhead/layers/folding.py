@@ -1,94 +1,175 @@
-"""Folding batch norms into the convolutions and dense layers before them, for inference."""
+"""Folding batch norms into the linear layers beside them, for inference."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+from keras import ops
 
-from bnhead.graph import Call, calls, replay
+from bnhead import graph
+from bnhead.graph import Call, calls
+from bnhead.layers.plain import vanishes
 
-_FOLDABLE = (keras.layers.Conv2D, keras.layers.Dense)  # with the output's channels on the kernel's last axis
+Affine = tuple[np.ndarray, np.ndarray]  # scale and shift of each channel, float64
 
 
-def fold_batch_norm(model: keras.Model) -> keras.Model:
+def inference_affine(layer: keras.layers.Layer) -> Affine | None:
+    """Scale and shift of each channel that a layer is in inference; None for one that is no such map.
+
+    A batch norm is y = gamma (x - m) / sqrt(v + eps) + beta: the scale is s = gamma / sqrt(v + eps), the
+    shift beta - s m. Centring and scaling layers of bnhead's say theirs themselves.
+    """
+    if hasattr(layer, "inference_affine"):
+        return layer.inference_affine()
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return None
+    if layer.axis not in (-1, layer.input_spec.ndim - 1):
+        return None
+    mean, variance = (_values(v) for v in (layer.moving_mean, layer.moving_variance))
+    scale = (_values(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
+    return scale, (_values(layer.beta) if layer.center else 0.0) - scale * mean
+
+
+def _values(variable) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(variable), "float64")
+
+
+def fold_batch_norm(model: keras.Model, only: Iterable[str] | None = None) -> keras.Model:
     """A copy of a functional model for inference, without the batch norms that can be folded away.
 
-    A batch norm in evaluation mode is y = gamma (x - m) / sqrt(v + eps) + beta. Where x comes from a `Conv2D`
-    or `Dense` without activation that feeds nothing else, that layer takes it over: with
-    s = gamma / sqrt(v + eps), its kernel becomes s W and its bias s (b - m) + beta. Other batch norms (before
-    an activation's ReLU, behind a sum, as in pre-activation nets) stay. In evaluation mode the outputs are
-    the model's to rounding; in training mode the copy has no batch statistics there, so do not train it.
+    In inference a batch norm is s x + t for each channel. Where x comes from a `Conv2D` or `Dense` without
+    activation that feeds nothing else, that layer takes it over: kernel W diag(s), bias s b + t. Where all
+    that reads it is a `Dense`, that one does: kernel diag(s) W, bias b + t W. Dropout between them is no
+    hindrance, nor is average pooling or flattening before a `Dense`. Other norms stay: before an activation
+    or a padded convolution, behind a sum, as in pre-activation nets. The outputs are the model's to rounding;
+    in training mode the copy has no batch statistics there, so do not train it.
 
     Args:
         model: a functional model; it is left as it is.
+        only: names of the norms that may be folded; None for all.
 
     Returns:
-        A functional model of plain layers with the same inputs, outputs and layer names, less the norms'.
+        A functional model with the same inputs, outputs and layer names, less the norms'.
     """
-    folded = _pairs(model)
-    copies: dict[str, keras.layers.Layer] = {}
-
-    def perform(operation, *arguments, **keywords):
-        if operation.name in folded.values():
-            return arguments[0]
-        if not isinstance(operation, keras.layers.Layer):
-            return operation(*arguments, **keywords)
-        if operation.name not in copies:
-            copies[operation.name] = _copy(operation, bias=operation.name in folded)
-        return copies[operation.name](*arguments, **keywords)
-
-    inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
-    outputs = replay(model, inputs, perform)
-    copied = keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=f"{model.name}_folded")
-    for name, layer in copies.items():
-        original = model.get_layer(name)
-        norm = folded.get(name)
-        layer.set_weights(
-            _folded_weights(original, model.get_layer(norm)) if norm else original.get_weights()
-        )
-    return copied
+    folded, pairs = graph.copy(model, name=f"{model.name}_folded"), True
+    while pairs:  # of two norms in a row, the one beside the linear layer goes first
+        pairs = _pairs(folded, None if only is None else set(only))
+        folded = _without(folded, pairs) if pairs else folded
+    return folded
 
 
-def _pairs(model: keras.Model) -> dict[str, str]:
-    """Name of each layer that takes over a batch norm -> name of that batch norm."""
-    every = calls(model)
-    readers: dict[int, list[Call]] = {}
-    for call in every:
-        for tensor in call.inputs:
-            readers.setdefault(id(tensor), []).append(call)
-    times = [call.operation.name for call in every]
-    outputs = {id(tensor) for tensor in model.outputs}
-    pairs = {}
-    for call in every:
-        layer, (tensor, *_) = call.operation, call.outputs
-        following = [reader.operation for reader in readers.get(id(tensor), [])]
-        alone = len(following) == 1 and id(tensor) not in outputs
-        if (
-            alone
-            and _takes(layer, following[0])
-            and times.count(layer.name) == times.count(following[0].name) == 1
-        ):
-            pairs[layer.name] = following[0].name
-    return pairs
+@dataclass
+class _TakenOver:
+    """The norms that one linear layer takes over: the one before it and the one behind it."""
+
+    before: keras.layers.Layer | None = None
+    behind: keras.layers.Layer | None = None
+    names: set[str] = field(default_factory=set)
 
 
-def _takes(layer, norm) -> bool:
+def _without(model: keras.Model, taken: dict[str, _TakenOver]) -> keras.Model:
+    gone = {name for one in taken.values() for name in one.names}
+
+    def remake(layer):
+        if layer.name in gone:
+            return None
+        if layer.name not in taken:
+            return graph.same(layer)
+        config = {**layer.get_config(), "use_bias": True}
+        return type(layer).from_config(config), _folded_weights(layer, taken[layer.name])
+
+    return graph.copy(model, remake)
+
+
+def _folded_weights(layer: keras.layers.Layer, taken: _TakenOver) -> list[np.ndarray]:
+    kernel, *bias = (weight.astype("float64") for weight in layer.get_weights())
+    bias = bias[0] if bias else 0.0
+    if taken.before is not None:
+        repeats = kernel.shape[0] // len(inference_affine(taken.before)[0])  # more than 1 behind a Flatten
+        scale, shift = (np.tile(values, repeats) for values in inference_affine(taken.before))
+        kernel, bias = scale[:, None] * kernel, bias + shift @ kernel
+    if taken.behind is not None:
+        scale, shift = inference_affine(taken.behind)
+        kernel, bias = kernel * scale, scale * bias + shift
+    return [kernel, bias]
+
+
+def _pairs(model: keras.Model, only: set[str] | None) -> dict[str, _TakenOver]:
+    """Name of each linear layer that takes over norms -> those norms."""
+    neighbours = _Neighbours(model)
+    taken: dict[str, _TakenOver] = {}
+    for call in neighbours.calls:
+        norm = call.operation
+        if only is not None and norm.name not in only:
+            continue
+        if not isinstance(norm, keras.layers.Layer) or not neighbours.called_once(norm):
+            continue
+        if inference_affine(norm) is None:
+            continue
+        previous, following = neighbours.previous(call), neighbours.following(call)
+        if previous and _linear(previous, (keras.layers.Conv2D, keras.layers.Dense)):
+            taken.setdefault(previous.name, _TakenOver()).behind = norm
+            taken[previous.name].names.add(norm.name)
+        elif following and _linear(following, (keras.layers.Dense,), activated=True):
+            taken.setdefault(following.name, _TakenOver()).before = norm
+            taken[following.name].names.add(norm.name)
+    return taken
+
+
+def _linear(layer, kinds: tuple, *, activated: bool = False) -> bool:
+    """Whether a layer is one of `kinds`, without activation unless it may be `activated`."""
     return (
-        isinstance(layer, _FOLDABLE)
-        and layer.activation is keras.activations.linear
-        and isinstance(norm, keras.layers.BatchNormalization)
-        and norm.axis in (-1, len(norm.input.shape) - 1)
+        isinstance(layer, kinds)
+        and (activated or layer.activation is keras.activations.linear)
         and getattr(layer, "data_format", "channels_last") == "channels_last"
     )
 
 
-def _copy(layer: keras.layers.Layer, *, bias: bool) -> keras.layers.Layer:
-    config = layer.get_config()
-    return type(layer).from_config({**config, "use_bias": True} if bias else config)
+# What an affine change of each channel passes through: the average of s x + t is s times x's average, and t.
+_TRANSPARENT = (keras.layers.GlobalAveragePooling2D, keras.layers.Flatten)
 
 
-def _folded_weights(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> list[np.ndarray]:
-    kernel, *bias = (weight.astype("float64") for weight in layer.get_weights())
-    mean, variance = (np.asarray(v, "float64") for v in (norm.moving_mean, norm.moving_variance))
-    gamma = np.asarray(norm.gamma, "float64") if norm.scale else 1.0
-    beta = np.asarray(norm.beta, "float64") if norm.center else 0.0
-    scale = gamma / np.sqrt(variance + norm.epsilon)
-    return [kernel * scale, scale * ((bias[0] if bias else 0.0) - mean) + beta]
+class _Neighbours:
+    """Which operation stands beside another with nothing but dropout between, and nobody else reading."""
+
+    def __init__(self, model: keras.Model):
+        self.calls = calls(model)
+        self._made_by = {id(t): call for call in self.calls for t in call.outputs}
+        self._readers: dict[int, list[Call]] = {}
+        for call in self.calls:
+            for tensor in call.inputs:
+                self._readers.setdefault(id(tensor), []).append(call)
+        self._outputs = {id(tensor) for tensor in model.outputs}
+        names = [call.operation.name for call in self.calls]
+        self._once = {name for name in names if names.count(name) == 1}
+
+    def called_once(self, operation: keras.Operation) -> bool:
+        return operation.name in self._once
+
+    def previous(self, call: Call) -> keras.Operation | None:
+        """What made the call's input, if nobody else reads it on the way."""
+        before = self._made_by.get(id(call.inputs[0]))
+        if before is None or self._reader(before) is None or not self.called_once(before.operation):
+            return None
+        return self.previous(before) if _is_identity(before.operation) else before.operation
+
+    def following(self, call: Call) -> keras.Operation | None:
+        """What reads the call's output, if it alone does."""
+        reader = self._reader(call)
+        if reader is None or not self.called_once(reader.operation):
+            return None
+        commutes = _is_identity(reader.operation) or isinstance(reader.operation, _TRANSPARENT)
+        return self.following(reader) if commutes else reader.operation
+
+    def _reader(self, call: Call) -> Call | None:
+        """The one call that reads another's only output."""
+        if len(call.outputs) != 1 or id(call.outputs[0]) in self._outputs:
+            return None
+        readers = self._readers.get(id(call.outputs[0]), [])
+        return readers[0] if len(readers) == 1 else None
+
+
+def _is_identity(operation: keras.Operation) -> bool:
+    """Whether an operation is the identity in inference."""
+    return isinstance(operation, keras.layers.Dropout | keras.layers.Identity) or vanishes(operation)

@@ -1,10 +1,9 @@
-"""Batch norm on TensorFlow's fused kernel, and the constants that backbones and heads use."""
+"""Batch norm on TensorFlow's fused kernel."""
 
 import keras
 from keras import ops
 
-MOMENTUM = 0.9
-EPSILON = 1e-5
+from bnhead.layers.constants import EPSILON, MOMENTUM
 
 
 @keras.saving.register_keras_serializable("bnhead")
@@ -61,29 +60,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 average.assign(average * self.momentum + value * (1 - self.momentum))
         return ops.cast(outputs, self.compute_dtype)
 
+    def to_plain(self) -> tuple[keras.layers.Layer, list]:
+        """Keras' own batch norm with the same results in inference, and its weights."""
+        known = keras.layers.BatchNormalization(name=self.name).get_config()
+        config = {key: value for key, value in self.get_config().items() if key in known}
+        weights = [self.gamma] * self.scale + [self.beta] * self.center
+        weights += [self.moving_mean, self.moving_variance]
+        return keras.layers.BatchNormalization.from_config(config), list(map(ops.convert_to_numpy, weights))
+
 
 def batch_norm(
     name: str | None = None, *, epsilon: float = EPSILON, dtype: str | None = None
 ) -> BatchNormalization:
-    """The batch norm that backbones and heads use by default: momentum 0.9 and epsilon 1e-5.
-
-    These are the constants of the reference ResNets (He et al. 2015) in Keras' convention, in which momentum
-    is the share of the moving average that is *kept*. Keras' default of 0.99 still holds 37 % of its initial
-    value after 100 steps, and a short run then looks broken in evaluation mode though nothing is wrong.
-    """
+    """The batch norm that backbones use by default: momentum 0.9 and epsilon 1e-5, see `constants`."""
     return BatchNormalization(momentum=MOMENTUM, epsilon=epsilon, name=name, dtype=dtype)
-
-
-def plain(model: keras.Model) -> keras.Model:
-    """A copy of a functional `model` with Keras' own batch norms in place of ours: same weights and results.
-
-    What it saves loads where bnhead is not installed.
-    """
-
-    def copy(layer):
-        kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
-        return kind.from_config(layer.get_config())
-
-    copied = keras.models.clone_model(model, clone_function=copy)
-    copied.set_weights(model.get_weights())
-    return copied

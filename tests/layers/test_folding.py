@@ -5,6 +5,7 @@ from keras import layers
 
 from bnhead import models
 from bnhead.layers import fold_batch_norm
+from bnhead.layers.folding import inference_affine
 
 
 def shaken(model):
@@ -22,14 +23,14 @@ def norms(model):
 
 @pytest.mark.parametrize(
     ("name", "left"),
-    [  # the norms that stand behind no convolution: before a convolution, on the pooled features
-        ("resnet20", {"head_bn"}),
-        ("plain20", {"head_bn"}),
-        ("vgg16_bn", {"head_bn"}),
-        ("resnet18", {"head_bn"}),
-        ("resnet50_v1", {"head_bn"}),
-        ("wrn10_1", {"stage1_block1_bn1", "stage2_block1_bn1", "stage3_block1_bn1", "final_bn", "head_bn"}),
-        ("keras:MobileNetV2", {"head_bn"}),
+    [  # the norms before an activation that stand behind no convolution
+        ("resnet20", set()),
+        ("plain20", set()),
+        ("vgg16_bn", set()),
+        ("resnet18", set()),
+        ("resnet50_v1", set()),
+        ("wrn10_1", {"stage1_block1_bn1", "stage2_block1_bn1", "stage3_block1_bn1", "final_bn"}),
+        ("keras:MobileNetV2", set()),
     ],
 )
 def test_outputs_stay_and_norms_go(name, left):
@@ -42,7 +43,7 @@ def test_outputs_stay_and_norms_go(name, left):
     )
     kept = set(norms(folded))
     if name == "keras:MobileNetV2":  # its depthwise convolutions keep theirs
-        assert kept == {n for n in norms(model) if "depthwise" in n or n == "head_bn"}
+        assert kept == {n for n in norms(model) if "depthwise" in n}
     else:
         assert kept == left
 
@@ -88,3 +89,49 @@ def test_the_model_is_left_as_it_is_and_the_copy_saves(tmp_path):
     x = np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype("float32")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict(x, verbose=0), folded.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize(
+    "between", [None, layers.Dropout(0.5), layers.GlobalAveragePooling2D(), layers.Flatten()]
+)
+def test_a_norm_folds_forward_into_a_dense(between):
+    inputs = keras.Input((3, 2, 4))
+    x = layers.BatchNormalization(name="norm")(layers.ReLU()(inputs))
+    x = x if between is None else type(between).from_config(between.get_config())(x)
+    model = shaken(keras.Model(inputs, layers.Dense(5, "relu", use_bias=False, name="dense")(x)))
+    folded = fold_batch_norm(model)
+    assert not norms(folded)
+    x = np.random.default_rng(1).normal(size=(6, 3, 2, 4)).astype("float32")
+    np.testing.assert_allclose(folded(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_norms_in_a_row_and_on_both_sides_fold():
+    inputs = keras.Input((4,))
+    x = layers.BatchNormalization()(layers.BatchNormalization()(inputs))
+    model = shaken(keras.Model(inputs, layers.BatchNormalization()(layers.Dense(5)(x))))
+    folded = fold_batch_norm(model)
+    assert [type(layer) for layer in folded.layers[1:]] == [layers.Dense]
+    x = np.random.default_rng(1).normal(size=(6, 4)).astype("float32")
+    np.testing.assert_allclose(folded(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_stands_before_max_pooling_or_a_second_reader_stays():
+    inputs = keras.Input((3, 2, 4))
+    x = layers.BatchNormalization(name="before_max")(layers.ReLU()(inputs))
+    x = layers.BatchNormalization(name="read_twice")(layers.GlobalMaxPooling2D()(x))
+    model = shaken(keras.Model(inputs, layers.Add()([layers.Dense(5)(x), layers.Dense(5)(x)])))
+    assert norms(fold_batch_norm(model)) == ["before_max", "read_twice"]
+
+
+def test_only_those_that_are_named():
+    model = shaken(models.resnet8((8, 8, 1), "bn_fc8_bn", 5, seed=0))
+    assert norms(fold_batch_norm(model, ["head_bn"])) == [n for n in norms(model) if n != "head_bn"]
+
+
+def test_affine_of_other_layers_is_none():
+    layer = layers.LayerNormalization()
+    layer.build((None, 4))
+    assert inference_affine(layer) is None
+    norm = layers.BatchNormalization(axis=1)
+    norm.build((None, 4, 5))
+    assert inference_affine(norm) is None

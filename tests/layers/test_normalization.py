@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead.layers import BatchNormalization, batch_norm, plain
+from bnhead.layers import BatchNormalization, batch_norm
 from bnhead.models import resnet8
 
 OPTIONS = [{}, {"center": False}, {"scale": False}, {"center": False, "scale": False}, {"epsilon": 0.1}]
@@ -129,26 +129,6 @@ def test_the_default_norm():
     assert (
         batch_norm(epsilon=0.5).epsilon == 0.5 and batch_norm(dtype="float32").dtype_policy.name == "float32"
     )
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_plain_has_keras_layers_and_the_same_outputs(policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = resnet8((8, 8, 1), "bn_fc", 10, seed=0)
-    finally:
-        keras.config.set_dtype_policy(before)
-    x = images((20, 8, 8, 1))
-    model(x, training=True)
-    copied = plain(model)
-    assert all(type(layer).__module__.startswith("keras.") for layer in copied.layers)
-    policies = [[layer.dtype_policy.name for layer in m.layers[1:]] for m in (copied, model)]
-    assert policies[0] == policies[1]
-    tolerance = 1e-5 if policy == "float32" else 0.05
-    np.testing.assert_allclose(copied.predict(x, verbose=0), model.predict(x, verbose=0), atol=tolerance)
-    for one, other in zip(copied.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_a_net_trains_as_with_kerass_layer():

@@ -5,70 +5,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from keras import layers
 
 from bnhead import models
 from bnhead.errors import DataError, UsageError
 from bnhead.models import existing
-from bnhead.models.existing import feature_map, pixel_preprocessing
+from bnhead.models.existing import pixel_preprocessing
+from tests.heads.test_surgery import chain, conv
 
 LITE0 = Path(__file__).parents[3] / "shared" / "data" / "efficientnet_lite0_imagenet.keras"
-
-
-def chain(*stack, shape=(16, 16, 3)):
-    inputs = x = keras.Input(shape)
-    tensors = [x := layer(x) for layer in stack]
-    return keras.Model(inputs, x), tensors
-
-
-def conv(channels=6, **options):
-    return layers.Conv2D(channels, 3, strides=4, **options)
-
-
-@pytest.mark.parametrize(
-    ("stack", "position"),
-    [
-        ((conv(), layers.ReLU()), 1),
-        ((conv(), layers.ReLU(), layers.GlobalAveragePooling2D()), 1),
-        (
-            (
-                conv(),
-                layers.GlobalMaxPooling2D(),
-                layers.Dense(9, "relu"),
-                layers.Dropout(0.1),
-                layers.Dense(3),
-            ),
-            0,
-        ),
-        ((conv(), layers.Flatten(), layers.Dense(3), layers.Softmax()), 0),
-        ((conv(), layers.GlobalAveragePooling2D(keepdims=True), layers.Conv2D(3, 1), layers.Flatten()), 0),
-        ((conv(), layers.GlobalAveragePooling2D(keepdims=True)), 0),
-        ((conv(), lambda x: ops.mean(x, (1, 2)), layers.Dense(3)), 0),
-        ((conv(), conv(), layers.Flatten(), layers.Dense(3)), 1),  # a map of 1 x 1 that no pooling made
-        # tokens, and pixels without any convolution: the vector before the classifier
-        (
-            (
-                conv(),
-                layers.Reshape((16, 6)),
-                layers.GlobalAveragePooling1D(),
-                layers.Dense(7),
-                layers.Dense(3),
-            ),
-            3,
-        ),
-        ((layers.Flatten(), layers.Dense(7, "relu"), layers.Dense(3, "softmax")), 1),
-        ((layers.Flatten(), layers.Dense(7), layers.Dropout(0.5)), 0),
-    ],
-)
-def test_the_feature_map_is_found_by_the_graph(stack, position):
-    model, tensors = chain(*stack)
-    assert feature_map(model) is tensors[position]
-
-
-def test_a_net_with_two_outputs_is_refused():
-    inputs = keras.Input((4, 4, 3))
-    with pytest.raises(UsageError, match="must have one input and one output"):
-        feature_map(keras.Model(inputs, [inputs, inputs + 1]))
 
 
 NAMES = ["MobileNetV2", "EfficientNetB0", "VGG16", "DenseNet121", "MobileNetV3Small", "ConvNeXtTiny"]

@@ -1,0 +1,192 @@
+"""Putting a head on a feature map, and reading it back from a model."""
+
+import operator
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bnhead.errors import UsageError
+from bnhead.heads.grammar import KINDS, Context, HeadError, Token, needs_labels, parse, spell
+
+if TYPE_CHECKING:
+    import keras
+
+
+def apply(
+    text: str,
+    features: "keras.KerasTensor",
+    outputs: int,
+    *,
+    fc_units: int = 256,
+    fc_activation: str = "relu",
+    renorm_steps: int = 40_000,
+    class_counts: Sequence[int] | None = None,
+    labels: "keras.KerasTensor | None" = None,
+    seed: int | None = None,
+) -> "keras.KerasTensor":
+    """Puts a head on a feature map.
+
+    The layers are called `head_<token>`, a repeated token's `head_<token>_2` and so on. Every layer draws its
+    initial weights (and dropout its masks) from a stream of its own, so two heads with the same seed share
+    the weights of all layers that have the same name and shape.
+
+    Args:
+        text: the head, such as `"bn_fc"`, or a preset's name; see the package's docstring for the grammar.
+        features: Keras tensor `(batch, height, width, channels)`, or `(batch, channels)` from a net that
+            ends in a vector.
+        outputs: number of outputs: classes, labels of a multi-label task, or numbers to predict.
+        fc_units: units of an `fc` or `dense` that names none.
+        fc_activation: name of the activation of `fc`.
+        renorm_steps: training steps after which `brn` corrects within its final bounds.
+        class_counts: training examples of each class, for `cdropout`.
+        labels: Keras tensor of the labels, `(batch,)` class numbers or `(batch, classes)` zeros and ones, for
+            `cdropout`: an input of the model, see `inference`.
+        seed: seed of the head's random streams; None draws fresh ones.
+
+    Returns:
+        Keras tensor `(batch, outputs)`, the logits (or the predicted numbers), without activation, float32.
+
+    Raises:
+        HeadError: the text is no head, or does not fit the features or what else is given.
+        UsageError: `outputs` is no number of outputs, or Keras is set to channels_first.
+    """
+    import keras
+
+    rank = len(features.shape)
+    if rank not in (2, 4):
+        raise HeadError(f"head {text!r}: features must have rank 2 or 4, got shape {tuple(features.shape)}")
+    if keras.config.image_data_format() != "channels_last":
+        raise UsageError(f"head {text!r} needs Keras' image data format channels_last, got channels_first")
+    if isinstance(outputs, bool) or not hasattr(outputs, "__index__") or operator.index(outputs) < 1:
+        raise UsageError(f"outputs must be a whole number of at least 1 for head {text!r}, got {outputs!r}")
+    options = {
+        "fc_units": fc_units,
+        "fc_activation": fc_activation,
+        "renorm_steps": renorm_steps,
+        "class_counts": class_counts,
+    }
+    seen: dict[str, int] = {}
+    x = features
+    for t in parse(text, pooled=rank == 2):
+        if t.kind.reads_labels and labels is None:
+            raise HeadError(
+                f"head token '{t}': labels must be a Keras tensor, an input of the model, got None"
+            )
+        count = seen[t.kind.name] = seen.get(t.kind.name, 0) + 1
+        name = f"head_{t.kind.name}" + (f"_{count}" if count > 1 else "")
+        number = options[t.kind.number.option] if t.kind.number and t.number is None else t.number
+        without = {key: value for part in t.left_out for key, value in t.kind.parts[part].items()}
+        context = Context(name, int(outputs), "out" in seen, without, options, labels, seed, str(t))
+        x = t.kind.build(x, number, context)
+    return x
+
+
+def attach(
+    head: str | None,
+    inputs: "keras.KerasTensor",
+    features: "keras.KerasTensor",
+    outputs: int | None,
+    *,
+    name: str,
+    seed: int | None = None,
+    **options,
+) -> "keras.Model":
+    """The model from `inputs` to the head's logits, or to the bare features when `head` is None.
+
+    Every backbone builder ends with this call. `options` are `apply`'s other keyword arguments. With a head
+    that reads labels (`cdropout`) the model has a second input called `label`, `(batch,)` int32, unless
+    `labels` says otherwise: fit it on `((images, labels), labels)`, and predict with `inference(model)`.
+
+    Raises:
+        UsageError: a head without `outputs`, or `outputs` or an option without a head.
+    """
+    import keras
+
+    if head is None:
+        meant_for_a_head = {**options, **({} if outputs is None else {"outputs": outputs})}
+        if meant_for_a_head:
+            raise UsageError(f"{next(iter(meant_for_a_head))} needs a head, such as head='fc'; got head=None")
+        return keras.Model(inputs, features, name=name)
+    labels = options.pop("labels", None)
+    labels = label_input(head) if labels is None else labels
+    logits = apply(head, features, outputs, labels=labels, seed=seed, **options)
+    return keras.Model(inputs if labels is None else [inputs, labels], logits, name=name)
+
+
+def label_input(head: str) -> "keras.KerasTensor | None":
+    """An input for the labels, `(batch,)` int32, called `label`; None for a head that reads none."""
+    import keras
+
+    return keras.Input((), dtype="int32", name="label", optional=True) if needs_labels(head) else None
+
+
+def inference(model: "keras.Model") -> "keras.Model":
+    """`model` without its label input: images in, logits out, with the same layers and weights.
+
+    A model that reads no labels is returned as it is.
+    """
+    import keras
+
+    from bnhead import graph
+    from bnhead.layers import ClassConditionalDropout
+
+    if not any(isinstance(layer, ClassConditionalDropout) for layer in model.layers):
+        return model
+
+    def perform(operation, *arguments, **keywords):
+        dropped = isinstance(operation, ClassConditionalDropout)
+        return arguments[0] if dropped else operation(*arguments, **keywords)
+
+    inputs = graph.new_inputs(model)
+    outputs = keras.tree.pack_sequence_as(model._outputs_struct, graph.replay(model, inputs, perform))
+    return keras.Model(graph.used_inputs(model, inputs, outputs), outputs, name=model.name)
+
+
+def feature_shape(model: "keras.Model") -> tuple[int | None, ...]:
+    """Shape, without the batch axis, of the features that `model`'s head was put on.
+
+    Raises:
+        ValueError: the model has no layer called `head_...`.
+    """
+    return tuple(head_calls(model)[0].inputs[0].shape[1:])
+
+
+def head_calls(model: "keras.Model") -> list:
+    """The calls of the layers named `head_...`, in order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from bnhead.graph import calls
+
+    found = [call for call in calls(model) if call.operation.name.startswith("head_")]
+    if not found:
+        raise ValueError(
+            f"model {model.name!r} has no layer called head_...: it was not built by bnhead.heads"
+        )
+    return found
+
+
+def read(model: "keras.Model") -> str:
+    """The text of a model's head, read from its layers' names and settings, all numbers written out.
+
+    For `model = resnet20(shape, head="bn_fc", outputs=10)` it is `"bn_fc256"`. What no text says is not in it
+    (the activation of `fc`, the weights).
+
+    Raises:
+        ValueError: the model's head was not built by bnhead.heads.
+    """
+    tokens = []
+    for call in head_calls(model):
+        match = re.fullmatch(r"head_([a-z0-9]+)(_\d+)?", call.operation.name)
+        if not match or match[1] not in KINDS:
+            continue  # the two halves of a catpool
+        kind, layer = KINDS[match[1]], call.operation
+        number = getattr(layer, kind.number.attribute) if kind.number else None
+        left_out = {
+            part
+            for part, settings in kind.parts.items()
+            if all(getattr(layer, key) == value for key, value in settings.items())
+        }
+        tokens.append(Token(kind, number, frozenset(left_out)))
+    return spell(tokens)

@@ -1,0 +1,82 @@
+"""The command `bnhead heads`: the known heads, or those that are named, drawn in a line each."""
+
+import re
+import sys
+from collections.abc import Sequence
+
+from bnhead.errors import UsageError, nearest
+from bnhead.heads.grammar import canonical, describe, parameters
+from bnhead.heads.presets import PRESETS
+
+_USAGE = """usage: bnhead heads [HEAD ...] [--features=8x8x64] [--outputs=10] [--fc_units=256]
+
+Lists the heads that have a name: text, diagram with the placement of batch norms, parameters, source. With
+HEADs, texts or names, those alone.
+
+  --features=8x8x64   shape of the features: height x width x channels, or channels alone
+  --outputs=10        number of outputs
+  --fc_units=256      units of an fc or dense that names none
+"""
+_FLAGS = {"features": "8x8x64", "outputs": "10", "fc_units": "256"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status."""
+    if {"--help", "-help", "-h"} & set(arguments):
+        print(_USAGE, end="")
+        return 0
+    try:
+        flags, heads = _parse(arguments)
+        features = _sizes("features", flags["features"])
+        (outputs,), (units,) = (_sizes(name, flags[name], 1) for name in ("outputs", "fc_units"))
+        print("\n\n".join(entry(head, features, outputs, units) for head in heads or PRESETS))
+    except UsageError as error:
+        print(f"bnhead heads: {error}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def entry(head: str, features: Sequence[int], outputs: int, fc_units: int) -> str:
+    """What is to be said of one head, a few lines.
+
+    Args:
+        head: a preset's name or a text.
+        features: shape of the features.
+        outputs: number of outputs.
+        fc_units: units of an `fc` or `dense` that names none.
+    """
+    text = canonical(head)
+    lines = [head if head in PRESETS else text]
+    if head in PRESETS:
+        lines.append(f"  --head={text}")
+    lines.append(f"  {describe(text, features, outputs, fc_units=fc_units)}")
+    lines.append(f"  {parameters(text, features, outputs, fc_units=fc_units):,} parameters")
+    if head in PRESETS:
+        lines += [f"  {PRESETS[head].source}", f"  {PRESETS[head].note}"]
+    return "\n".join(lines)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    flags, heads, given = dict(_FLAGS), [], set()
+    for argument in arguments:
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-"):
+            heads.append(argument)
+        elif name not in flags:
+            there = ", ".join(f"--{flag}" for flag in flags)
+            raise UsageError(f"flag --{name} is not known{nearest(name, flags)} (there are {there})")
+        elif not equals:
+            raise UsageError(f"flag --{name} needs a value, as in --{name}={_FLAGS[name]}")
+        elif name in given:
+            raise UsageError(f"flag --{name} is given twice")
+        else:
+            flags[name] = value
+            given.add(name)
+    return flags, heads
+
+
+def _sizes(name: str, value: str, most: int = 3) -> tuple[int, ...]:
+    sizes = value.split("x")
+    if not all(re.fullmatch(r"[1-9]\d*", size) for size in sizes) or len(sizes) not in (1, most):
+        raise UsageError(f"{name} must be like {_FLAGS[name]}, got {value!r}")
+    return tuple(map(int, sizes))

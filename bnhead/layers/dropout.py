@@ -1,0 +1,70 @@
+"""Dropout whose rate depends on an example's class."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("bnhead")
+class ClassConditionalDropout(keras.layers.Layer):
+    """Dropout with a rate for each class: the rarer the class, the more is dropped.
+
+    "Class-specific dropout" has no definition in the literature. Here, with n_c training examples of class c,
+
+        rate_c = rate (1 - n_c / max over k of n_k)
+
+    so the most frequent class keeps everything, the rare ones approach `rate`, and nothing is ever dropped
+    where all classes are equally frequent. Rare classes are the ones that a net memorises.
+
+    In training an element of an example of class c is set to 0 with probability rate_c and otherwise divided
+    by 1 - rate_c. In inference, and where no labels are given, the layer is the identity.
+
+    Args:
+        rate: the bound that rates approach, in (0, 1).
+        class_counts: training examples of each class; at least one class must have some.
+        seed: seed of the layer's own generator; None draws one.
+
+    Call arguments:
+        inputs: `(batch, ...)`.
+        labels: `(batch,)` class numbers, or `(batch, classes)` with 1 for each class that an example has: of
+            several classes the largest rate holds. None where nothing is to be dropped.
+    """
+
+    def __init__(self, rate: float, class_counts: Sequence[int], seed: int | None = None, **options):
+        super().__init__(**options)
+        counts = [float(count) for count in class_counts]
+        if not 0 < rate < 1:
+            raise ValueError(f"rate must be in (0, 1), got {rate}")
+        if not counts or min(counts) < 0 or max(counts) == 0:
+            raise ValueError(f"class_counts must be numbers of examples, not all 0, got {class_counts}")
+        self.rate = rate
+        self.class_counts = [int(count) for count in counts]
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    @property
+    def rates(self) -> list[float]:
+        """The rate of each class."""
+        return [self.rate * (1 - count / max(self.class_counts)) for count in self.class_counts]
+
+    def call(self, inputs, labels=None, training=None):
+        if not training or labels is None:
+            return inputs
+        rates = ops.convert_to_tensor(self.rates, "float32")
+        if len(labels.shape) == 1:
+            rate = ops.take(rates, ops.cast(labels, "int32"))
+        else:
+            rate = ops.max(ops.cast(labels, "float32") * rates, axis=-1)
+        rate = ops.reshape(rate, (-1, *[1] * (len(inputs.shape) - 1)))
+        uniform = keras.random.uniform(ops.shape(inputs), seed=self.generator, dtype="float32")
+        scale = ops.where(uniform >= rate, 1 / (1 - rate), 0.0)
+        return inputs * ops.cast(scale, inputs.dtype)
+
+    def to_plain(self) -> None:
+        """Nothing: the layer is the identity in inference."""
+
+    def get_config(self):
+        own = {"rate": self.rate, "class_counts": self.class_counts, "seed": self.seed}
+        return {**super().get_config(), **own}

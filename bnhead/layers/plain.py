@@ -1,0 +1,30 @@
+"""A model's copy in Keras' own layers, which loads where bnhead is not installed."""
+
+import keras
+
+from bnhead import graph
+
+
+def plain(model: keras.Model) -> keras.Model:
+    """A copy of a functional `model` for inference in Keras' own layers: same outputs, own weights.
+
+    Our batch norms, also ghost, renorm and frozen ones, become Keras' batch norm; what is the identity in
+    inference (batch noise, class-conditional dropout, which takes the model's label input with it) goes.
+    Centring and scaling become frozen batch norms. `L2Normalization` and `GeMPooling2D` have no
+    counterpart in Keras and stay: the copy then needs bnhead, see `needs_bnhead`.
+    """
+
+    def remake(layer):
+        return layer.to_plain() if hasattr(layer, "to_plain") else graph.same(layer)
+
+    return graph.copy(model, remake)
+
+
+def needs_bnhead(model: keras.Model) -> bool:
+    """Whether a model's file loads only where bnhead is installed."""
+    return any(type(layer).__module__.startswith("bnhead.") for layer in model.layers)
+
+
+def vanishes(layer: keras.Operation) -> bool:
+    """Whether a layer of bnhead's is the identity in inference."""
+    return hasattr(layer, "to_plain") and layer.to_plain() is None

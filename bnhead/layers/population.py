@@ -1,0 +1,153 @@
+"""Population statistics: a batch norm's moving averages, measured on data instead of averaged on the way."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from bnhead import graph
+from bnhead.errors import UsageError, nearest
+from bnhead.inputs import batches, check_data
+from bnhead.layers.moments import moments
+from bnhead.layers.plain import vanishes
+from bnhead.layers.variants import FrozenBatchNormalization
+
+WHICH = ("all", "head", "frozen")
+
+
+def recompute_batch_stats(
+    model: keras.Model, data: Any, layers: str | Iterable[str] = "all", *, batch_size: int = 256
+) -> list[str]:
+    """Replaces batch norms' moving averages by the mean and variance of all of `data`.
+
+    Moving averages remember the last few steps, and in a short run the values they started with: with a
+    momentum of m, m^steps of them. Here every example counts once. In one pass each chosen norm normalises by
+    its batch's statistics, as in training, all else (dropout, other norms) runs in inference mode, and the
+    batches' moments are pooled: the mean over all values, and their biased variance around it. A norm that no
+    other chosen norm comes before gets exactly the statistics that inference will meet.
+
+    Args:
+        model: a functional model whose moving averages are changed; nothing else of it is.
+        data: inputs: an array, a tuple `(x, y)` whose x is used, or a batched `tf.data.Dataset` of x or of
+            such tuples. Large batches, as in training or larger, are better.
+        layers: "all" norms, those of the "head" (named `head_...`), the "frozen" ones
+            (`FrozenBatchNormalization`), or names.
+        batch_size: inputs at a time, where `data` is arrays.
+
+    Returns:
+        The names of the layers that were given new statistics, in the model's order.
+
+    Raises:
+        UsageError: a name that is no batch norm's, data without a single example, inputs or statistics that
+            are not finite. The model is left as it was.
+
+    Reference: Wu & Johnson 2021, arXiv 2105.07576, section 3 ("PreciseBN").
+    """
+    check_data(data, batch_size)
+    chosen = _chosen(model, layers)
+    if not chosen:
+        return []
+    totals = {name: _Moments() for name in chosen}
+    measure = _measuring(model, chosen)
+    for inputs in batches(data, batch_size):
+        _check_finite(inputs)
+        with np.errstate(all="ignore"):  # what is not finite is said below
+            for name, (mean, variance, count) in measure.predict_on_batch(inputs).items():
+                totals[name].add(np.asarray(mean), np.asarray(variance), float(np.asarray(count)))
+    for name, total in totals.items():
+        if not total.count:
+            raise UsageError("data holds no examples to recompute batch statistics on")
+        if not np.isfinite(total.mean).all() or not np.isfinite(total.squares).all():
+            raise UsageError(f"data: the statistics that reach layer {name!r} are not finite")
+    for name, total in totals.items():
+        model.get_layer(name).moving_mean.assign(total.mean)
+        model.get_layer(name).moving_variance.assign(total.squares / total.count)
+    return list(chosen)
+
+
+def _check_finite(inputs: Any) -> None:
+    """The inputs themselves: TensorFlow's fused kernels on the way can turn NaN into 0."""
+    for array in map(np.asarray, keras.tree.flatten(inputs)):
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise UsageError("data: inputs are not all finite, so batch statistics of them mean nothing")
+
+
+def _chosen(model: keras.Model, layers: str | Iterable[str]) -> list[str]:
+    there = [layer.name for layer in model.layers if hasattr(layer, "moving_variance")]
+    if layers == "all":
+        return there
+    if layers == "head":
+        return [name for name in there if name.startswith("head_")]
+    if layers == "frozen":
+        return [name for name in there if isinstance(model.get_layer(name), FrozenBatchNormalization)]
+    names = [layers] if isinstance(layers, str) else list(layers)
+    for name in names:
+        if name not in there:
+            hint = nearest(name, [*WHICH, *there])
+            raise UsageError(f"layers: model {model.name!r} has no batch norm {name!r}{hint}")
+    return names
+
+
+class _Moments:
+    """Pooled mean and sum of squares around it, in float64 (Chan et al. 1979, equation 2.1)."""
+
+    def __init__(self):
+        self.count = 0.0
+        self.mean = self.squares = 0.0
+
+    def add(self, mean: np.ndarray, variance: np.ndarray, count: float) -> None:
+        apart = mean.astype("float64") - self.mean
+        total = self.count + count
+        self.squares = self.squares + variance.astype("float64") * count
+        self.squares = self.squares + apart**2 * (self.count * count / total)
+        self.mean = self.mean + apart * (count / total)
+        self.count = total
+
+
+def _measuring(model: keras.Model, chosen: list[str]) -> keras.Model:
+    """A model that shares `model`'s layers and returns mean, variance and count at each chosen norm."""
+    measured = {}
+
+    def perform(operation, *arguments, **keywords):
+        if operation.name not in chosen:
+            return arguments[0] if vanishes(operation) else operation(*arguments, **keywords)
+        if operation.name in measured:
+            raise UsageError(
+                f"layers: {operation.name!r} has one set of averages and is called in several places"
+            )
+        outputs, *measured[operation.name] = _BatchMoments(operation)(arguments[0])
+        return outputs
+
+    inputs = graph.new_inputs(model)
+    graph.replay(model, inputs, perform)
+    measuring = keras.Model(graph.used_inputs(model, inputs, measured), measured)
+    measuring.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
+    return measuring
+
+
+class _BatchMoments(keras.layers.Layer):
+    """Normalises by the batch as `norm` does in training; returns mean, variance and number of values too."""
+
+    def __init__(self, norm: keras.layers.Layer):
+        super().__init__(dtype=norm.dtype_policy)
+        self._norm = norm
+        self._axis = getattr(norm, "axis", -1)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        x = ops.moveaxis(ops.cast(inputs, "float32"), self._axis, -1)
+        mean, variance = moments(x, mask)
+        count = ops.sum(ops.cast(ops.ones_like(x[..., 0]) if mask is None else mask, "float32"))
+        outputs = ops.moveaxis(normalise(self._norm, x, mean, variance), -1, self._axis)
+        return ops.cast(outputs, self.compute_dtype), mean, variance, count
+
+
+def normalise(norm: keras.layers.Layer, x, mean, variance):
+    """`x`, channels last, normalised by these moments in the way of a batch norm or a part of one."""
+    if hasattr(norm, "normalise"):
+        return norm.normalise(x, mean, variance)
+    z = (x - mean) * ops.rsqrt(variance + norm.epsilon)
+    z = z * ops.cast(norm.gamma, z.dtype) if norm.scale else z
+    return z + ops.cast(norm.beta, z.dtype) if norm.center else z

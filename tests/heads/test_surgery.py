@@ -1,0 +1,237 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from bnhead import heads
+from bnhead.errors import UsageError
+from bnhead.models import resnet8, resnet20
+from bnhead.models.existing import from_applications
+
+NORMS = ("bn", "gbn4", "brn", "fbn", "center", "scale")
+
+
+def shaken(model, seed=0):
+    """The model with random weights, norms among them, as after training."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            spread = rng.uniform(0.8, 1.2, weight.shape)
+            positive = weight.path.endswith(("gamma", "moving_variance"))
+            weight.assign(
+                spread if positive else np.asarray(weight) * spread + rng.normal(0, 0.01, spread.shape)
+            )
+    return model
+
+
+def images(count=16, channels=1, size=16):
+    return np.random.default_rng(1).normal(size=(count, size, size, channels)).astype("float32")
+
+
+def norms(model):
+    return [layer.name for layer in model.layers if hasattr(layer, "moving_variance")]
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return shaken(resnet20((16, 16, 1), "fc", 5, seed=0))
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    net = keras.applications.MobileNetV2(input_shape=(32, 32, 3), weights=None, classes=7)
+    return shaken(net)
+
+
+@pytest.mark.parametrize("head", [*heads.PRESETS, *(f"{norm}_fc8" for norm in NORMS), "fc8_bn", "bn_bn_out"])
+def test_fold_and_swap_on_resnet20(head, ours):
+    swapped = shaken(heads.swap(ours, head, seed=1), seed=2)
+    assert heads.canonical(heads.read(swapped)).replace("256", "") == heads.canonical(head).replace("256", "")
+    folded, difference = heads.fold(swapped, images())
+    assert difference <= 1e-5
+    assert not [name for name in norms(folded) if name.startswith("head_")]
+    assert len(norms(folded)) == 19, "the backbone's norms stay"
+
+
+@pytest.mark.parametrize("head", heads.PRESETS)
+def test_fold_and_swap_on_a_net_of_keras_applications(head, theirs):
+    swapped = shaken(heads.swap(theirs, head, seed=1), seed=2)
+    assert swapped.output.shape == (None, 7)
+    folded, difference = heads.fold(swapped, images(8, 3, 32))
+    assert difference <= 1e-5
+    assert not [name for name in norms(folded) if name.startswith("head_")]
+
+
+def test_the_reported_difference_is_the_largest_relative_one():
+    model = shaken(resnet8((16, 16, 1), "bn_out", 5, seed=0))
+    folded, difference = heads.fold(model, images())
+    one, other = (np.asarray(m(images()), "float64") for m in (model, folded))
+    assert difference == np.abs(one - other).max() / max(1, np.abs(one).max()) > 0
+    assert heads.fold(model).difference <= 1e-5, "without data: standard normal inputs"
+
+
+def test_fold_by_hand():
+    inputs = keras.Input((3,))
+    model = shaken(keras.Model(inputs, heads.apply("bn_dropout0.5_dense4_out_bn", inputs, 2, seed=0)))
+    first, dense, out, last = (model.get_layer(f"head_{n}") for n in ("bn", "dense", "out", "bn_2"))
+    folded = heads.fold(model).model
+    assert [layer.name for layer in folded.layers[1:]] == ["head_dropout", "head_dense", "head_out"]
+    s = first.gamma / np.sqrt(first.moving_variance + 1e-5)
+    t = first.beta - s * first.moving_mean
+    np.testing.assert_allclose(folded.get_layer("head_dense").kernel, np.diag(s) @ dense.kernel, rtol=1e-5)
+    np.testing.assert_allclose(
+        folded.get_layer("head_dense").bias, dense.bias + np.asarray(t) @ dense.kernel, rtol=1e-4, atol=1e-6
+    )
+    s = last.gamma / np.sqrt(last.moving_variance + 1e-5)
+    np.testing.assert_allclose(folded.get_layer("head_out").kernel, np.asarray(out.kernel) * s, rtol=1e-5)
+
+
+@pytest.mark.parametrize("before", [None, "head_out", "head_gap"])
+def test_an_inserted_norm_changes_nothing_at_step_0(before, ours):
+    inserted = heads.insert_bn(ours, images(50), before)
+    place = {None: "bn_fc256", "head_out": "fc256_bn", "head_gap": "bn_gap_fc256"}[before]
+    assert heads.read(inserted) == place
+    expected = np.asarray(ours(images()))
+    np.testing.assert_allclose(inserted(images()), expected, atol=1e-5 * np.abs(expected).max())
+    norm = inserted.get_layer("head_bn")
+    np.testing.assert_allclose(norm.gamma, np.sqrt(norm.moving_variance + norm.epsilon), rtol=1e-6)
+    np.testing.assert_array_equal(norm.beta, norm.moving_mean)
+    reads = keras.Model(ours.input, ours.get_layer(before or "head_fc").input)(images(50))
+    axes = tuple(range(len(reads.shape) - 1))
+    np.testing.assert_allclose(norm.moving_mean, np.mean(reads, axes), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance, np.var(reads, axes), rtol=1e-4, atol=1e-7)
+    in_training = np.asarray(inserted(images(50), training=True))
+    assert np.abs(in_training - np.asarray(ours(images(50)))).max() > 1e-4, "in training it is a batch norm"
+
+
+def test_insert_into_a_net_of_keras_applications_and_fold_it_out_again(theirs):
+    x = images(20, 3, 32)
+    inserted = heads.insert_bn(theirs, x)
+    assert [layer.name for layer in inserted.layers][-2:] == ["head_bn", "predictions"]
+    expected = np.asarray(theirs(x))
+    np.testing.assert_allclose(inserted(x), expected, atol=1e-5)
+    folded, difference = heads.fold(inserted, x)
+    assert difference <= 1e-5 and "head_bn" not in norms(folded)
+    np.testing.assert_allclose(
+        folded.get_layer("predictions").kernel, theirs.get_layer("predictions").kernel, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_insert_says_what_it_cannot_do(ours):
+    with pytest.raises(UsageError, match="'head_fx' is not in model 'resnet20'; did you mean 'head_fc'"):
+        heads.insert_bn(ours, images(), "head_fx")
+    bare = keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2D(3, 1), layers.GlobalAveragePooling2D()])
+    with pytest.raises(UsageError, match="no Dense behind its features"):
+        heads.insert_bn(bare, images(4, 2, 4))
+
+
+def test_swap_keeps_backbone_and_agreeing_weights(ours):
+    before = ours.get_weights()
+    swapped = heads.swap(ours, "bn_fc", seed=9)
+    for layer in swapped.layers:
+        if layer.name != "head_bn":
+            for one, other in zip(layer.weights, ours.get_layer(layer.name).weights, strict=True):
+                np.testing.assert_array_equal(one, other)
+    other = heads.swap(ours, "fc8", outputs=3, seed=9)
+    assert other.output.shape == (None, 3)
+    fresh = resnet20((16, 16, 1), "fc8", 3, seed=9)
+    for name in ("head_fc", "head_out"):
+        np.testing.assert_array_equal(other.get_layer(name).kernel, fresh.get_layer(name).kernel)
+    np.testing.assert_array_equal(other.get_layer("stem_conv").kernel, ours.get_layer("stem_conv").kernel)
+    swapped.get_layer("stem_conv").kernel.assign_add(np.ones_like(swapped.get_layer("stem_conv").kernel))
+    for one, same in zip(ours.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+def test_the_same_head_swapped_in_changes_nothing(ours):
+    np.testing.assert_array_equal(heads.swap(ours, "fc")(images()), ours(images()))
+
+
+def test_what_stands_behind_the_head_stays():
+    model = resnet8((8, 8, 1), "bn_fc8", 2, seed=0)
+    scaled = keras.Model(model.input, layers.Rescaling(3.0, offset=1.0, name="to_units")(model.output))
+    x = images(4, 1, 8)
+    np.testing.assert_array_equal(heads.swap(scaled, "bn_fc8")(x), scaled(x))
+    assert heads.swap(scaled, "fc8").layers[-1].name == "to_units"
+    assert heads.fold(scaled, x).difference <= 1e-5
+
+
+def test_heads_with_labels_can_be_swapped_in_and_out(ours):
+    labelled = heads.swap(ours, "cdropout0.5_fc", class_counts=[5, 4, 3, 2, 1])
+    assert [tensor.name for tensor in labelled.inputs][1] == "label"
+    np.testing.assert_array_equal(heads.inference(labelled)(images()), ours(images()))
+    np.testing.assert_array_equal(heads.swap(labelled, "fc")(images()), ours(images()))
+
+
+def test_a_net_with_our_head_on_a_keras_backbone():
+    model = shaken(from_applications("MobileNetV2", (32, 32, 3), "bn_fc8", 4, seed=0))
+    swapped = heads.swap(model, "fc8_bn", seed=0)
+    assert heads.read(swapped) == "fc8_bn"
+    np.testing.assert_array_equal(
+        keras.Model(swapped.input, swapped.get_layer("head_gap").output)(images(4, 3, 32)),
+        keras.Model(model.input, model.get_layer("head_gap").output)(images(4, 3, 32)),
+    )
+
+
+def chain(*stack, shape=(16, 16, 3)):
+    inputs = x = keras.Input(shape)
+    tensors = [x := layer(x) for layer in stack]
+    return keras.Model(inputs, x), tensors
+
+
+def conv(channels=6, **options):
+    return layers.Conv2D(channels, 3, strides=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("stack", "position"),
+    [
+        ((conv(), layers.ReLU()), 1),
+        ((conv(), layers.ReLU(), layers.GlobalAveragePooling2D()), 1),
+        (
+            (
+                conv(),
+                layers.GlobalMaxPooling2D(),
+                layers.Dense(9, "relu"),
+                layers.Dropout(0.1),
+                layers.Dense(3),
+            ),
+            0,
+        ),
+        ((conv(), layers.Flatten(), layers.Dense(3), layers.Softmax()), 0),
+        ((conv(), layers.GlobalAveragePooling2D(keepdims=True), layers.Conv2D(3, 1), layers.Flatten()), 0),
+        ((conv(), layers.GlobalAveragePooling2D(keepdims=True)), 0),
+        ((conv(), lambda x: ops.mean(x, (1, 2)), layers.Dense(3)), 0),
+        ((conv(), conv(), layers.Flatten(), layers.Dense(3)), 1),  # a map of 1 x 1 that no pooling made
+        # tokens, and pixels without any convolution: the vector before the classifier
+        (
+            (
+                conv(),
+                layers.Reshape((16, 6)),
+                layers.GlobalAveragePooling1D(),
+                layers.Dense(7),
+                layers.Dense(3),
+            ),
+            3,
+        ),
+        ((layers.Flatten(), layers.Dense(7, "relu"), layers.Dense(3, "softmax")), 1),
+        ((layers.Flatten(), layers.Dense(7), layers.Dropout(0.5)), 0),
+    ],
+)
+def test_the_feature_map_is_found_by_the_graph(stack, position):
+    model, tensors = chain(*stack)
+    assert heads.feature_map(model) is tensors[position]
+
+
+def test_a_net_with_two_outputs_is_refused():
+    inputs = keras.Input((4, 4, 3))
+    with pytest.raises(UsageError, match="must have one input and one output"):
+        heads.feature_map(keras.Model(inputs, [inputs, inputs + 1]))
+
+
+def test_a_classifier_that_was_called_elsewhere_first_is_read_here():
+    classifier = layers.Dense(3)
+    classifier(keras.Input((5,)))
+    inputs = keras.Input((7,))
+    vector = layers.Dense(5)(inputs)
+    assert heads.feature_map(keras.Model(inputs, classifier(vector))) is vector

@@ -1,0 +1,74 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from bnhead.layers.moments import ghost_moments, moments
+
+
+def batch(shape, seed=0):
+    return (np.random.default_rng(seed).normal(size=shape) * 3 + 1).astype("float32")
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (1, 4), (5, 3, 2, 4)])
+def test_moments_against_numpy(shape):
+    x = batch(shape)
+    axes = tuple(range(len(shape) - 1))
+    mean, variance = moments(x)
+    np.testing.assert_allclose(mean, x.mean(axes), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, x.var(axes), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (5, 3, 4)])
+def test_masked_elements_do_not_count_whatever_they_hold(shape):
+    x = batch(shape)
+    mask = np.random.default_rng(1).uniform(size=shape[:-1]) < 0.6
+    x[~mask] = np.nan
+    mean, variance = moments(x, mask)
+    np.testing.assert_allclose(mean, x[mask].mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, x[mask].var(0), rtol=1e-4, atol=1e-6)
+
+
+def test_an_empty_mask_gives_zeros():
+    for values in moments(batch((4, 3)), np.zeros(4, bool)):
+        np.testing.assert_array_equal(values, np.zeros(3))
+
+
+def test_a_mask_of_the_wrong_rank_is_an_error():
+    with pytest.raises(ValueError, match="mask must have one axis less"):
+        moments(batch((4, 3, 2)), np.ones(4, bool))
+
+
+@pytest.mark.parametrize("size", [2, 3, 16])
+@pytest.mark.parametrize("examples", [1, 2, 3, 5, 16, 31, 33])
+def test_ghosts_are_runs_of_the_batch_none_smaller_than_asked(size, examples):
+    """Each example gets its ghost's moments; which one can be read off a batch of distinct values."""
+    x = np.arange(examples, dtype="float32")[:, None]
+    mean, variance = (np.asarray(m)[:, 0] for m in ghost_moments(x, size))
+    ghosts = [np.flatnonzero(mean == value) for value in np.unique(mean)]
+    assert len(ghosts) == max(1, examples // size)
+    sizes = [len(ghost) for ghost in ghosts]
+    assert max(sizes) - min(sizes) <= 1 and (examples < size or min(sizes) >= size)
+    for ghost in ghosts:
+        assert (np.diff(ghost) == 1).all()
+        np.testing.assert_allclose(mean[ghost], ghost.mean())
+        np.testing.assert_allclose(variance[ghost], ghost.var())
+
+
+def test_ghosts_of_feature_maps_and_masks():
+    x = batch((6, 3, 2, 4))
+    mask = np.random.default_rng(1).uniform(size=(6, 3, 2)) < 0.7
+    x[~mask] = np.inf
+    mean, variance = ghost_moments(x, 3, mask)
+    assert mean.shape == variance.shape == (6, 1, 1, 4)
+    for half in (slice(0, 3), slice(3, 6)):
+        kept = x[half][mask[half]]
+        for i in range(half.start, half.stop):
+            np.testing.assert_allclose(mean[i, 0, 0], kept.mean(0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(variance[i, 0, 0], kept.var(0), rtol=1e-4)
+
+
+def test_sums_are_in_float32():
+    x = ops.cast(np.full((3000, 1), 1.0), "bfloat16")
+    mean, _ = moments(x)
+    assert keras.backend.standardize_dtype(mean.dtype) == "float32" and float(mean[0]) == 1

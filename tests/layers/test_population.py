@@ -1,0 +1,137 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from bnhead.errors import UsageError
+from bnhead.layers import recompute_batch_stats
+from bnhead.models import resnet8
+
+
+def images(count=70, seed=0):
+    return (np.random.default_rng(seed).normal(size=(count, 8, 8, 1)) * 3 + 1).astype("float32")
+
+
+def moving(model, name):
+    layer = model.get_layer(name)
+    return np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
+
+
+def reads(model, name, x):
+    return np.asarray(keras.Model(model.input, model.get_layer(name).input)(x), "float64")
+
+
+@pytest.mark.parametrize("token", ["bn", "gbn4", "brn", "fbn", "center", "scale", "noise"])
+@pytest.mark.parametrize("place", ["{}_fc8", "{}_gap_out", "fc8_{}"])
+def test_a_heads_statistics_are_the_populations(token, place):
+    model, x = resnet8((8, 8, 1), place.format(token), 5, seed=0), images()
+    name = f"head_{token.rstrip('0123456789')}"
+    others = {layer.name: layer.get_weights() for layer in model.layers if layer.name != name}
+    assert recompute_batch_stats(model, x, "head", batch_size=32) == [name]
+    features = reads(model, name, x)
+    axes = tuple(range(features.ndim - 1))
+    mean, variance = moving(model, name)
+    np.testing.assert_allclose(mean, features.mean(axes), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance, features.var(axes), rtol=1e-4, atol=1e-6)
+    for layer in model.layers:
+        if layer.name != name:
+            for one, other in zip(layer.get_weights(), others[layer.name], strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 70, 500])
+def test_every_example_counts_once_whatever_the_batches(batch_size):
+    model, x = resnet8((8, 8, 1), "bn_out", 5, seed=0), images()
+    recompute_batch_stats(model, x, "head", batch_size=batch_size)
+    features = reads(model, "head_bn", x)
+    np.testing.assert_allclose(moving(model, "head_bn")[1], features.var(0), rtol=1e-4)
+
+
+def test_all_norms_of_one_batch_then_predict_what_training_mode_does():
+    """With the data in one batch, recomputed statistics are that batch's, all the way up."""
+    model, x = resnet8((8, 8, 1), "bn_fc8_bn", 5, seed=0), images()
+    in_training = np.asarray(keras.models.clone_model(model)(x, training=True))
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    in_training = np.asarray(twin(x, training=True))
+    assert np.abs(np.asarray(model(x)) - in_training).max() > 0.1
+    names = recompute_batch_stats(model, x, batch_size=len(x))
+    assert names == [layer.name for layer in model.layers if "bn" in layer.name]
+    np.testing.assert_allclose(model(x), in_training, rtol=1e-3, atol=1e-4)
+
+
+def test_a_data_set_of_pairs_and_other_axes():
+    inputs = keras.Input((4, 5))
+    model = keras.Model(inputs, layers.BatchNormalization(axis=1, name="norm")(inputs))
+    x = np.random.default_rng(0).normal(size=(30, 4, 5)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((x, np.zeros(30))).batch(8)
+    recompute_batch_stats(model, data)
+    np.testing.assert_allclose(moving(model, "norm")[0], x.mean((0, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moving(model, "norm")[1], x.var((0, 2)), rtol=1e-4)
+
+
+def test_masked_values_do_not_count():
+    inputs = keras.Input((4, 5))
+    model = keras.Model(inputs, layers.BatchNormalization(name="norm")(layers.Masking(9.0)(inputs)))
+    x = np.random.default_rng(0).normal(size=(30, 4, 5)).astype("float32")
+    x[::3, 2:] = 9.0
+    recompute_batch_stats(model, x, batch_size=7)
+    kept = x[(x != 9.0).any(-1)]
+    np.testing.assert_allclose(moving(model, "norm")[0], kept.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moving(model, "norm")[1], kept.var(0), rtol=1e-4)
+
+
+def test_names_and_the_frozen_ones():
+    model, x = resnet8((8, 8, 1), "fbn_fc8_bn", 5, seed=0), images()
+    before = moving(model, "head_bn")
+    assert recompute_batch_stats(model, x, "frozen") == ["head_fbn"]
+    np.testing.assert_array_equal(moving(model, "head_bn"), before)
+    assert recompute_batch_stats(model, x, ["head_bn"]) == ["head_bn"]
+    assert recompute_batch_stats(resnet8((8, 8, 1), "fc", 5), x, "frozen") == []
+
+
+def test_labels_are_not_needed():
+    model = resnet8((8, 8, 1), "bn_cdropout0.5_fc8", 3, seed=0, class_counts=[3, 2, 1])
+    assert recompute_batch_stats(model, images(), "head") == ["head_bn"]
+    features = np.asarray(keras.Model(model.inputs[0], model.get_layer("head_bn").input)(images()))
+    np.testing.assert_allclose(moving(model, "head_bn")[0], features.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_numerically_sound_far_from_zero():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.BatchNormalization(name="norm")(inputs))
+    x = (np.random.default_rng(0).normal(size=(5000, 3)) + 1000).astype("float32")
+    recompute_batch_stats(model, x, batch_size=64)
+    np.testing.assert_allclose(moving(model, "norm")[1], x.astype("float64").var(0), rtol=1e-3)
+
+
+def test_errors_leave_the_model_as_it_was():
+    model, x = resnet8((8, 8, 1), "bn_fc8", 5, seed=0), images()
+    before = model.get_weights()
+    x[3, 2, 2] = np.nan
+    cases = [
+        ((x, "head"), "inputs are not all finite"),
+        ((images(), "haed"), "has no batch norm 'haed'; did you mean 'head'?"),
+        ((images(), ["head_fc"]), "has no batch norm 'head_fc'"),
+        ((images()[:0],), "data holds no examples"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+            recompute_batch_stats(model, *arguments)
+        for one, other in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_statistics_that_overflow_on_the_way():
+    model = resnet8((8, 8, 1), "bn_fc8", 5, seed=0)
+    model.get_layer("stem_bn").gamma.assign(np.full(16, 3e38))
+    with pytest.raises(UsageError, match="the statistics that reach layer 'head_bn' are not finite"):
+        recompute_batch_stats(model, images(), "head")
+
+
+def test_a_layer_called_twice_has_no_one_population():
+    inputs, norm = keras.Input((3,)), layers.BatchNormalization(name="norm")
+    model = keras.Model(inputs, norm(layers.Dense(3)(norm(inputs))))
+    with pytest.raises(UsageError, match="'norm' has one set of averages and is called in several places"):
+        recompute_batch_stats(model, np.zeros((4, 3), "float32"))
