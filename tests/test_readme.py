@@ -28,6 +28,7 @@ def test_the_python_code_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "62x62x32 -> catpool -> 64 -> bn -> dropout(0.25) -> fc(512, relu) -> out(10)  [P1]" in out
     assert "head_fc: 512 units, 128 inputs" in out
+    assert "bn_fc256" in out and float(re.search(r"of an output (\S+)", out)[1]) < 1e-5
     assert "76 layers, 55 after folding" in out
     assert (tmp_path / "logs").is_dir()
 

@@ -1,7 +1,7 @@
-"""Data sets: any TFDS classification set by name, as `tf.data` pipelines.
+"""Data sets: any TFDS set of images with classes or numbers by name, as `tf.data` pipelines.
 
-`catalog` knows the names, `digits` is the embedded set, `sources` opens a set and decides whether it is kept
-in memory or streamed, `pipelines` makes batches of it, `augment` shifts and mirrors whole batches.
+`catalog` knows the names, `digits` has the embedded sets, `sources` opens a set and decides whether it is
+kept in memory or streamed, `pipelines` makes batches of it, `augment` shifts and mirrors whole batches.
 """
 
 from bnhead.data.catalog import check_name

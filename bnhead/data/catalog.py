@@ -4,7 +4,7 @@ import pathlib
 
 from bnhead.errors import UsageError, nearest
 
-EMBEDDED = "digits"
+EMBEDDED = ("digits", "digits_rotation")
 
 
 def check_name(name: str, data_dir: str | None = None) -> None:
@@ -15,14 +15,14 @@ def check_name(name: str, data_dir: str | None = None) -> None:
         data_dir: TFDS' directory; None for TFDS' default.
     """
     bare = name.split(":")[0].split("/")[0]
-    if bare == EMBEDDED or (data_dir and bare and (pathlib.Path(data_dir) / bare).is_dir()):
+    if bare in EMBEDDED or (data_dir and bare and (pathlib.Path(data_dir) / bare).is_dir()):
         return
     import tensorflow_datasets as tfds  # half a second, spared to those who take the embedded set
 
     known = tfds.list_builders(with_community_datasets=False)
     if bare not in known:
         raise UsageError(
-            f"data set {name!r} is not known{nearest(bare, [EMBEDDED, *known])} "
-            f"(there are the embedded {EMBEDDED!r} and TFDS' {len(known)}, "
+            f"data set {name!r} is not known{nearest(bare, [*EMBEDDED, *known])} "
+            f"(there are the embedded {' and '.join(EMBEDDED)}, and TFDS' {len(known)}, "
             "such as cifar10, cifar100, fashion_mnist, mnist, svhn_cropped)"
         )

@@ -1,10 +1,13 @@
 """Batches: a split of a data set as `tf.data.Dataset` of `(images, labels)`.
 
-Images are `(batch, height, width, channels)` uint8, 0 to 255; labels `(batch,)` int64. The model scales the
+Images are `(batch, height, width, channels)` uint8, 0 to 255; labels `(batch,)` int64 class numbers, or
+`(batch, numbers)` float32. The model scales the
 pixels itself, so that a quarter of the bytes travels and a saved model takes plain images.
 """
 
 import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +30,7 @@ class InMemory:
 
     Attributes:
         images: `(size, height, width, channels)` uint8.
-        labels: `(size,)` int64.
+        labels: `(size,)` int64, or `(size, numbers)` float32.
     """
 
     images: np.ndarray
@@ -43,6 +46,10 @@ class InMemory:
         digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
+
+    def labels_in_batches(self) -> Iterator[np.ndarray]:
+        """All labels, in order, some at a time."""
+        yield self.labels
 
     def training_batches(self, batch_size: int, epochs: int, seed: int, kind: str) -> tf.data.Dataset:
         """All epochs one after the other, `size // batch_size` batches each, all of `batch_size` examples.
@@ -118,7 +125,15 @@ class Streamed:
         if image.shape != self.shape:
             resized = tf.image.resize(image, self.shape[:2], antialias=True)
             image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+        feature = self.builder.info.features[self.builder.info.supervised_keys[1]]
+        if not isinstance(feature, tfds.features.ClassLabel):
+            label = tf.reshape(tf.cast(label, tf.float32), [math.prod(feature.shape)])
         return tf.ensure_shape(image, self.shape), label
+
+    def labels_in_batches(self) -> Iterator[np.ndarray]:
+        """All labels, in order, some at a time; the images are decoded on the way."""
+        for _, labels in self.evaluation_batches(1024).as_numpy_iterator():
+            yield labels
 
     def training_batches(self, batch_size: int, epochs: int, seed: int, kind: str) -> tf.data.Dataset:
         """As `InMemory.training_batches`, shuffled through a buffer; reshuffled each epoch by `seed`."""

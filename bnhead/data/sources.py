@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import time
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from bnhead.data.catalog import EMBEDDED, check_name
-from bnhead.data.digits import Digits
+from bnhead.data.digits import Digits, DigitsRotation
 from bnhead.data.pipelines import InMemory, Streamed
 from bnhead.errors import DataError
 
@@ -18,12 +19,13 @@ MEMORY_LIMIT = 2**30  # bytes of decoded pixels, train and test together
 
 @dataclass(frozen=True)
 class DataSet:
-    """A classification data set, ready to be read.
+    """A data set, ready to be read.
 
     Attributes:
         name: TFDS' full name with version, such as `digits/1.0.0`.
         shape: `(height, width, channels)` of every image.
-        classes: the classes' names; label k is class k.
+        classes: the classes' names; label k is class k. Empty where the labels are numbers.
+        outputs: number of classes, or of numbers to predict.
         train: the split that is trained on.
         test: the split that is evaluated on.
     """
@@ -31,34 +33,60 @@ class DataSet:
     name: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
+    outputs: int
     train: InMemory | Streamed
     test: InMemory | Streamed
 
+    def class_counts(self) -> list[int]:
+        """Training examples of each class."""
+        counts = np.zeros(len(self.classes), np.int64)
+        for labels in self.train.labels_in_batches():
+            counts += np.bincount(labels, minlength=len(counts))
+        return counts.tolist()
+
+    def target_moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of the training targets, over all of them where there are several.
+
+        Raises:
+            DataError: they are all the same: there is nothing to predict.
+        """
+        targets = np.concatenate([np.asarray(t, np.float64) for t in self.train.labels_in_batches()])
+        if not targets.std() > 0:
+            raise DataError(f"{self.name}: all training targets are {targets.flat[0]:g}, nothing to predict")
+        return float(targets.mean()), float(targets.std())
+
 
 def load(
-    name: str, data_dir: str | None = None, *, image_size: int = 0, memory_limit: int = MEMORY_LIMIT
+    name: str,
+    data_dir: str | None = None,
+    *,
+    task: str = "classification",
+    image_size: int = 0,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> DataSet:
-    """Opens a TFDS classification data set.
+    """Opens a TFDS data set of images with classes or numbers.
 
-    The embedded `digits` is prepared on first use; everything else must have been prepared, since a download
+    The embedded ones are prepared on first use; everything else must have been prepared, since a download
     of unknown size is nothing that a training run should begin with.
 
     Args:
-        name: the embedded `digits` or a TFDS name, with or without config and version (`cifar10:3.0.2`).
+        name: the embedded `digits` or `digits_rotation`, or a TFDS name, with or without config and version
+            (`cifar10:3.0.2`).
         data_dir: TFDS' directory; None for TFDS' default.
+        task: "regression" for numbers as labels, anything else for classes.
         image_size: height and width that images are resized to; 0 keeps them, where they are all of one size.
         memory_limit: up to this many bytes of decoded pixels are kept in memory; more is streamed.
 
     Raises:
         UsageError: there is no data set of this name.
-        DataError: it is not prepared, is no image classification set, lacks a labelled test split, has images
-            of many sizes and no `image_size` was given, is not of dtype uint8, or has labels out of range
-            (which is seen where it is kept in memory).
+        DataError: it is not prepared, has no images or other labels than the task wants, lacks a labelled
+            test split, has images of many sizes and no `image_size` was given, is not of dtype uint8, or has
+            labels out of range (which is seen where it is kept in memory).
     """
     check_name(name, data_dir)
     builder = _builder(name, data_dir)
     info = builder.info
-    image, label = _features(info)
+    image, label = _features(info, task)
     shape = (image_size, image_size, image.shape[-1]) if image_size else image.shape
     if None in shape:
         raise DataError(
@@ -68,14 +96,17 @@ def load(
     size = sum(info.splits[split].num_examples for split in splits) * int(np.prod(shape))
     read = [Streamed(builder, split, tuple(shape)) for split in splits]
     if size <= memory_limit:
-        read = [_decode(split, label.num_classes) for split in read]
-    return DataSet(info.full_name, tuple(shape), tuple(label.names), *read)
+        read = [_decode(split, label) for split in read]
+    if task == "regression":
+        return DataSet(info.full_name, tuple(shape), (), math.prod(label.shape), *read)
+    return DataSet(info.full_name, tuple(shape), tuple(label.names), label.num_classes, *read)
 
 
 def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    if name.split(":")[0] == EMBEDDED:
-        builder = _prepared_digits(data_dir)
-        if name not in (EMBEDDED, f"{EMBEDDED}:{builder.version}"):
+    embedded = name.split(":")[0]
+    if embedded in EMBEDDED:
+        builder = _prepared(Digits if embedded == "digits" else DigitsRotation, data_dir)
+        if name not in (embedded, f"{embedded}:{builder.version}"):
             raise DataError(f"data set {name!r} cannot be opened: there is version {builder.version} alone")
         return builder
     try:
@@ -93,11 +124,11 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def _prepared_digits(data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """The embedded set; of several processes that prepare it at once, one does and the others wait for it."""
+def _prepared(builder_type: type, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """An embedded set; of several processes that prepare it at once, one does and the others wait for it."""
     tfds.disable_progress_bar()
     for _ in range(60):
-        builder = Digits(data_dir=data_dir)
+        builder = builder_type(data_dir=data_dir)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download; there is none
                 builder.download_and_prepare()
@@ -105,21 +136,43 @@ def _prepared_digits(data_dir: str | None) -> tfds.core.DatasetBuilder:
             time.sleep(0.5)
             continue
         except OSError as error:
-            raise DataError(f"digits cannot be prepared in {builder.data_path}: {error}") from error
+            raise DataError(f"{builder.name} cannot be prepared in {builder.data_path}: {error}") from error
         return builder
-    raise DataError(f"digits is being prepared by another process in {builder.data_path} for over 30 s")
+    raise DataError(
+        f"{builder.name} is being prepared by another process in {builder.data_path} for over 30 s"
+    )
 
 
-def _features(info: tfds.core.DatasetInfo) -> tuple[tfds.features.Image, tfds.features.ClassLabel]:
+def _features(
+    info: tfds.core.DatasetInfo, task: str
+) -> tuple[tfds.features.Image, tfds.features.ClassLabel | tfds.features.Tensor]:
     keys = info.supervised_keys or ()
     features = [info.features[key] for key in keys if isinstance(key, str)]
-    kinds = tfds.features.Image, tfds.features.ClassLabel
-    if len(features) != 2 or not all(map(isinstance, features, kinds)):
-        raise DataError(f"{info.full_name} is no image classification set: it is read as {keys or 'nothing'}")
+    if len(features) != 2 or not isinstance(features[0], tfds.features.Image):
+        raise DataError(f"{info.full_name} has no images with labels: it is read as {keys or 'nothing'}")
     image, label = features
+    has_classes = isinstance(label, tfds.features.ClassLabel)
+    if task == "regression" and (has_classes or not _are_numbers(label)):
+        raise DataError(f"{info.full_name} has {_kind(label)} as labels and no numbers (task regression)")
+    if task != "regression" and not has_classes:
+        hint = "; numbers are for task regression (--task=regression)" if _are_numbers(label) else ""
+        raise DataError(f"{info.full_name} is no classification set, its labels are {_kind(label)}{hint}")
     if image.np_dtype != np.uint8:
         raise DataError(f"{info.full_name}: images must be of dtype uint8, got {np.dtype(image.np_dtype)}")
     return image, label
+
+
+def _are_numbers(label: tfds.features.FeatureConnector) -> bool:
+    """Whether a feature is a scalar or a vector of numbers, of known length."""
+    if isinstance(label, tfds.features.ClassLabel) or not isinstance(label, tfds.features.Tensor):
+        return False
+    return np.issubdtype(label.np_dtype, np.number) and len(label.shape) < 2 and None not in label.shape
+
+
+def _kind(label: tfds.features.FeatureConnector) -> str:
+    if isinstance(label, tfds.features.ClassLabel):
+        return f"{label.num_classes} classes"
+    return f"a {type(label).__name__} of shape {label.shape} and dtype {np.dtype(label.np_dtype)}"
 
 
 def _test_split(info: tfds.core.DatasetInfo) -> str:
@@ -131,16 +184,22 @@ def _test_split(info: tfds.core.DatasetInfo) -> str:
     raise DataError(f"{info.full_name} has no test or validation split, only {', '.join(info.splits)}")
 
 
-def _decode(split: Streamed, classes: int) -> InMemory:
+def _decode(split: Streamed, label: tfds.features.FeatureConnector) -> InMemory:
     images = np.empty((split.size, *split.shape), np.uint8)
-    labels = np.empty(split.size, np.int64)
+    spec = split.evaluation_batches(1).element_spec[1]
+    labels = np.empty((split.size, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
     seen = 0
     for batch, batch_labels in split.evaluation_batches(1024).as_numpy_iterator():
         images[seen : seen + len(batch)], labels[seen : seen + len(batch)] = batch, batch_labels
         seen += len(batch)
-    if labels.min() < 0 or labels.max() >= classes:
-        found = f"{labels.min()} to {labels.max()}"
-        raise DataError(
-            f"{split.builder.info.full_name}, {split.split}: labels {found}, classes 0 to {classes - 1}"
-        )
+    _check_labels(labels, label, f"{split.builder.info.full_name}, {split.split}")
     return InMemory(images, labels)
+
+
+def _check_labels(labels: np.ndarray, label: tfds.features.FeatureConnector, where: str) -> None:
+    if isinstance(label, tfds.features.ClassLabel):
+        if labels.min() < 0 or labels.max() >= label.num_classes:
+            found = f"{labels.min()} to {labels.max()}"
+            raise DataError(f"{where}: labels {found}, classes 0 to {label.num_classes - 1}")
+    elif not np.isfinite(labels).all():
+        raise DataError(f"{where}: {int((~np.isfinite(labels)).any(-1).sum())} labels are not finite")

@@ -32,8 +32,9 @@ def recompute_batch_stats(
         model: a functional model whose moving averages are changed; nothing else of it is.
         data: inputs: an array, a tuple `(x, y)` whose x is used, or a batched `tf.data.Dataset` of x or of
             such tuples. Large batches, as in training or larger, are better.
-        layers: "all" norms, those of the "head" (named `head_...`), the "frozen" ones
-            (`FrozenBatchNormalization`), or names.
+        layers: "all" norms that average in training, those of the "head" among them (named `head_...`), the
+            "frozen" ones (`FrozenBatchNormalization`), or names. A norm that is frozen or not trainable has
+            been trained with the statistics it has, and "all" leaves them to it.
         batch_size: inputs at a time, where `data` is arrays.
 
     Returns:
@@ -75,13 +76,15 @@ def _check_finite(inputs: Any) -> None:
 
 
 def _chosen(model: keras.Model, layers: str | Iterable[str]) -> list[str]:
-    there = [layer.name for layer in model.layers if hasattr(layer, "moving_variance")]
-    if layers == "all":
-        return there
-    if layers == "head":
-        return [name for name in there if name.startswith("head_")]
+    norms = [layer for layer in model.layers if hasattr(layer, "moving_variance")]
+    there = [norm.name for norm in norms]
     if layers == "frozen":
-        return [name for name in there if isinstance(model.get_layer(name), FrozenBatchNormalization)]
+        return [norm.name for norm in norms if isinstance(norm, FrozenBatchNormalization)]
+    averaging = [n.name for n in norms if n.trainable and not isinstance(n, FrozenBatchNormalization)]
+    if layers == "all":
+        return averaging
+    if layers == "head":
+        return [name for name in averaging if name.startswith("head_")]
     names = [layers] if isinstance(layers, str) else list(layers)
     for name in names:
         if name not in there:

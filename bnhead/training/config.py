@@ -8,6 +8,8 @@ from bnhead import data, heads, models
 from bnhead.errors import UsageError, nearest
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
+LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
+RECOMPUTED = ("none", "head", "all")
 PIXELS = ("auto", "signed", "unit", "raw")
 # What Keras offers and what goes through zero or below it, so that silence has a meaning.
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
@@ -27,8 +29,13 @@ class TrainConfig:
 
     dataset: str = _flag(
         "digits",
-        "TFDS classification set, with or without version (cifar10:3.0.2). The default is embedded: "
-        "1,797 real digits of 8 x 8 pixels.",
+        "TFDS image set, with or without version (cifar10:3.0.2). The default is embedded: 1,797 "
+        "real digits of 8 x 8 pixels; so is digits_rotation, for regression.",
+    )
+    task: str = _flag(
+        "classification",
+        "What is learned: classification (softmax); multilabel (a sigmoid for each class, each a yes or no "
+        "of its own); regression (numbers, mean squared error).",
     )
     data_dir: str = _flag("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
     image_size: int = _flag(
@@ -69,7 +76,9 @@ class TrainConfig:
         128, "Images per step. A batch norm's noise depends on it; the default is the ResNet paper's."
     )
     learning_rate: float = _flag(
-        0.1, "Peak learning rate, after the warm-up; it falls to 0 by a cosine. The default is the paper's."
+        0.0,
+        "Peak learning rate, after the warm-up; it falls to 0 by a cosine. The default, 0, is the "
+        "paper's 0.1, and 0.01 for regression, whose loss is steeper.",
     )
     warmup_epochs: float = _flag(
         2.0,
@@ -83,6 +92,11 @@ class TrainConfig:
         "and biases have none. The default equals the paper's coupled 1e-4 at momentum 0.9.",
     )
     seed: int = _flag(0, "Seed of all random streams. Runs with one seed share weights and batches.")
+    recompute_batch_stats: str = _flag(
+        "none",
+        "Batch norms whose moving averages are replaced, after training, by the statistics of an epoch of "
+        "training batches: none, those of the head, all. For short runs and nets with a long memory.",
+    )
     dead_layers: str = _flag(
         "", "Names of the layers whose dead units are counted, joined by commas. Default: the head's fc."
     )
@@ -102,15 +116,19 @@ class TrainConfig:
         for spec in dataclasses.fields(self):
             object.__setattr__(self, spec.name, _as(spec.type, spec.name, getattr(self, spec.name)))
         self._check_ranges()
+        _check_choice("task", self.task, tuple(LEARNING_RATES))
+        _check_choice("recompute_batch_stats", self.recompute_batch_stats, RECOMPUTED)
         _check_choice("augment", self.augment, AUGMENTATIONS)
         _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
         object.__setattr__(self, "head", heads.canonical(self.head))
+        if self.task == "regression" and heads.needs_labels(self.head):
+            raise UsageError(f"head {self.head!r} reads classes, and task regression has none")
+        object.__setattr__(self, "learning_rate", self.learning_rate or LEARNING_RATES[self.task])
         models.check(self.backbone)
         data.check_name(self.dataset, self.data_dir)
 
     def _check_ranges(self):
-        positive = "a finite number above 0", lambda x: x > 0
         natural = "at least 1", lambda x: x >= 1
         not_negative = "a finite number of at least 0", lambda x: x >= 0
         rules = {
@@ -118,7 +136,7 @@ class TrainConfig:
             "fc_units": natural,
             "epochs": natural,
             "batch_size": ("at least 2, since a batch norm has nothing to learn from one", lambda x: x >= 2),
-            "learning_rate": positive,
+            "learning_rate": not_negative,
             "warmup_epochs": not_negative,
             "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
             "weight_decay": not_negative,

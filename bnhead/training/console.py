@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from bnhead.training.config import TrainConfig
 from bnhead.training.run import describe_head
+from bnhead.training.tasks import TASKS
 
 
 class EpochLines(keras.callbacks.Callback):
@@ -51,12 +52,12 @@ class EpochLines(keras.callbacks.Callback):
         self._bar.update(self._task, completed=epoch * self.params["steps"] + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        epochs = self.params["epochs"]
+        epochs, primary = self.params["epochs"], TASKS[self._config.task].primary
         dead = next((f"  silent {v:.1%}" for k, v in logs.items() if k.endswith("/per_input")), "")
         self._print(
             f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
-            f"  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}"
-            f"  test loss {logs['val_loss']:.4f}  test accuracy {logs['val_accuracy']:.4f}"
+            f"  loss {logs['loss']:.4f}  {primary} {logs[primary]:.4f}"
+            f"  test loss {logs['val_loss']:.4f}  test {primary} {logs[f'val_{primary}']:.4f}"
             f"{dead}  {time.perf_counter() - self._start:.1f} s"
         )
 
@@ -87,7 +88,7 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
         rows.append(("status", f"{result['status']} in epoch {result['epochs']} of {config.epochs}"))
     rows += [
         ("head", result["head"]),
-        ("test accuracy", f"{_number(result['test_accuracy'], '.2%')} of {result['data']['test']} images"),
+        _outcome(result),
     ]
     for layer in dict.fromkeys(key.split("/")[1] for key in result if key.startswith("dead/")):
         rows += _dead_rows(layer, result)
@@ -96,6 +97,14 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
     logs = os.path.join(config.workdir or "runs", "")
     rows += [("run", config.directory), ("look", f"tensorboard --logdir {logs}")]
     return "\n".join(f"{name:<19} {text}".rstrip() for name, text in rows)
+
+
+def _outcome(result: dict) -> tuple[str, str]:
+    images = f"{result['data']['test']} images"
+    if "test_accuracy" in result:
+        return "test accuracy", f"{_number(result['test_accuracy'], '.2%')} of {images}"
+    error = f"mean absolute error {_number(result['test_mae'], '.4g')}"
+    return "test R^2", f"{_number(result['test_r2'], '.4f')}, {error}, on {images}"
 
 
 def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:

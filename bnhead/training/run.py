@@ -12,19 +12,23 @@ import numpy as np
 import tensorflow as tf
 
 from bnhead import models
-from bnhead.census import DeadUnits
+from bnhead.census import DeadUnits, count
 from bnhead.data import DataSet, load
 from bnhead.errors import DataError, UsageError
-from bnhead.heads import describe, feature_shape
-from bnhead.layers import plain
+from bnhead.heads import describe, feature_shape, needs_labels
+from bnhead.layers import plain, recompute_batch_stats
 from bnhead.models.existing import pixel_preprocessing
 from bnhead.models.weights import TWINS
 from bnhead.training.config import TrainConfig
 from bnhead.training.logs import HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
+from bnhead.training.tasks import TASKS, batches, compiled
 from bnhead.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+RENORM_SHARE = (
+    40_000 / 130_000
+)  # of the training, until batch renorm's bounds are final: Ioffe 2017, section 4
 
 
 def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
@@ -36,9 +40,9 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
 
     Returns:
         What `result.json` holds: `status` ("finished", or "diverged" when a loss or weight is not finite),
-        `test_accuracy` and `test_loss` after the last epoch, `dead/<layer>/...` (`Counts.figures`, with
-        `inputs` and `bound`), the head's diagram, the number of parameters, the data's fingerprint. Figures
-        that are not finite are NaN here and null in the file.
+        `test_accuracy` (of a regression `test_r2` and `test_mae`) and `test_loss` after the last epoch,
+        `dead/<layer>/...` (`Counts.figures`, with `inputs` and `bound`), the head's diagram, the number of
+        parameters, the data's fingerprint. Figures that are not finite are NaN here and null in the file.
 
     Raises:
         UsageError: the config asks for a layer or a head that the net cannot have.
@@ -49,14 +53,15 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     finished = finished_result(config)
     if finished is not None:
         return finished
-    dataset = load(config.dataset, config.data_dir or None, image_size=config.image_size)
+    dataset = load(config.dataset, config.data_dir or None, task=config.task, image_size=config.image_size)
     steps = dataset.train.size // config.batch_size
     if not steps:
         size = dataset.train.size
         raise DataError(f"batch_size must be at most the {size} training images, got {config.batch_size}")
     model = build(config, dataset)
+    training, test, probe = _data(config, dataset)
     layers = config.dead_layers.split(",") if config.dead_layers else None
-    dead_units = DeadUnits(dataset.test.evaluation_batches(256, config.probe_examples), layers)
+    dead_units = DeadUnits(probe, layers)
     diagram = describe_head(config, model)
     dead_units.set_model(model)  # a layer that is not there is said before anything is written
 
@@ -64,11 +69,12 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     start = time.perf_counter()
     environment = _environment()
     directory.write("environment.json", environment)
+    recompute_batch_stats(model, _one_epoch(config, dataset), "frozen")
     history = model.fit(
-        dataset.train.training_batches(config.batch_size, config.epochs, config.seed, config.augment),
+        training,
         epochs=config.epochs,
         steps_per_epoch=steps,
-        validation_data=dataset.test.evaluation_batches(256),
+        validation_data=test,
         shuffle=False,
         verbose=0,
         callbacks=[
@@ -84,11 +90,36 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
             *callbacks,
         ],
     ).history
-    result = _result(config, dataset, model, dead_units, history, diagram)
+    figures, census = {name: values[-1] for name, values in history.items()}, dead_units.census
+    finite = _is_finite(model, history)
+    if config.recompute_batch_stats != "none" and finite:
+        recompute_batch_stats(model, _one_epoch(config, dataset), config.recompute_batch_stats)
+        evaluated = model.evaluate(test, verbose=0, return_dict=True)
+        figures |= {f"val_{name}": value for name, value in evaluated.items()}
+        census = count(model, probe, layers)
+    result = _result(config, dataset, model, figures, census)
+    result = {"status": "finished" if finite else "diverged", "epochs": len(history["loss"]), **result}
+    result["head"] = diagram
     directory.replace("model.keras", plain(model).save)
     directory.write("environment.json", {**environment, "seconds": round(time.perf_counter() - start, 2)})
     directory.write("result.json", result)
     return result
+
+
+def _data(config: TrainConfig, dataset: DataSet) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
+    """Batches for training, for testing and for counting dead units, as the model takes them."""
+    training = dataset.train.training_batches(config.batch_size, config.epochs, config.seed, config.augment)
+    test = dataset.test.evaluation_batches(256)
+    probe = dataset.test.evaluation_batches(256, config.probe_examples)
+    labels = needs_labels(config.head)
+    return tuple(
+        batches(data, config.task, dataset.outputs, with_labels=labels) for data in (training, test, probe)
+    )
+
+
+def _one_epoch(config: TrainConfig, dataset: DataSet) -> tf.data.Dataset:
+    """The images of the first epoch, augmented, for statistics."""
+    return dataset.train.training_batches(config.batch_size, 1, config.seed, config.augment)
 
 
 def finished_result(config: TrainConfig) -> dict | None:
@@ -102,6 +133,7 @@ def finished_result(config: TrainConfig) -> dict | None:
 
 def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
     """The config's compiled model for a data set: raw pixels in, logits out."""
+    steps = dataset.train.size // config.batch_size
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
     try:
@@ -109,21 +141,18 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
             config.backbone,
             dataset.shape,
             config.head,
-            len(dataset.classes),
+            dataset.outputs,
             weights=config.weights,
             preprocessing=pixel_scaling(config, dataset.shape[-1]),
             seed=config.seed,
             fc_units=config.fc_units,
             fc_activation=config.fc_activation,
+            renorm_steps=max(1, round(RENORM_SHARE * config.epochs * steps)),
+            class_counts=dataset.class_counts() if needs_labels(config.head) else None,
         )
     finally:
         keras.config.set_dtype_policy(policy)
-    model.compile(
-        optimizer=optimizer(config, model, dataset.train.size // config.batch_size),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
+    return compiled(model, config.task, dataset, optimizer(config, model, steps))
 
 
 def pixel_scaling(config: TrainConfig, channels: int) -> keras.layers.Layer | None:
@@ -182,22 +211,24 @@ def describe_head(config: TrainConfig, model: keras.Model) -> str:
     )
 
 
-def _result(config, dataset, model, dead_units, history, diagram) -> dict:
-    # the weights too: TensorFlow's fused kernels can turn NaN into 0, and then the loss stays finite
-    finite = np.isfinite(history["loss"] + history["val_loss"]).all()
-    finite = finite and all(np.isfinite(weight).all() for weight in model.get_weights())
+def _is_finite(model: keras.Model, history: dict[str, list[float]]) -> bool:
+    """Whether losses and weights are: TensorFlow's fused kernels can turn NaN into 0, hidden in a loss."""
+    losses = np.isfinite(history["loss"] + history["val_loss"]).all()
+    return bool(losses and all(np.isfinite(weight).all() for weight in model.get_weights()))
+
+
+def _result(config, dataset, model, figures, census) -> dict:
     counted = {
         f"dead/{name}/{key}": value
-        for name, counts in dead_units.census.layers.items()
+        for name, counts in census.layers.items()
         for key, value in {**counts.figures(), "inputs": counts.inputs, "bound": counts.bound}.items()
     }
+    tested = {f"test_{k.removeprefix('val_')}": v for k, v in figures.items() if k.startswith("val_")}
+    first = f"test_{TASKS[config.task].primary}"
     return {
-        "status": "finished" if finite else "diverged",
-        "epochs": len(history["loss"]),
-        "test_accuracy": history["val_accuracy"][-1],
-        "test_loss": history["val_loss"][-1],
+        first: tested.pop(first),
+        **tested,
         **counted,
-        "head": diagram,
         "parameters": model.count_params(),
         "data": {
             "name": dataset.name,

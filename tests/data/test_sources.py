@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from bnhead.data import load
+from bnhead.data.digits import turned
 from bnhead.data.pipelines import InMemory, Streamed
 from bnhead.errors import DataError, UsageError
 
@@ -108,7 +109,7 @@ def test_a_set_of_ones_own(own_sets):
     [
         ("sized", "images have many sizes.*set image_size"),
         ("only_train", "has no test or validation split, only train"),
-        ("numbers", "is no image classification set"),
+        ("numbers", "is no classification set"),
         ("unlabelled", "labels -1 to -1, classes 0 to 1"),
         ("deep", "images must be of dtype uint8, got uint16"),
         ("digits:9.9.9", "there is version 1.0.0 alone"),
@@ -149,3 +150,69 @@ def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, 
 
     monkeypatch.setattr(sources, "Digits", Losing)
     assert load("digits", str(tmp_path)).train.size == 1437
+
+
+def test_rotated_digits_are_the_digits_turned(data_dir):
+    rotated = load("digits_rotation", data_dir, task="regression")
+    assert (rotated.name, rotated.shape, rotated.classes, rotated.outputs) == (
+        "digits_rotation/1.0.0", (16, 16, 1), (), 1,
+    )  # fmt: skip
+    assert (rotated.train.size, rotated.test.size) == (1437, 360)
+    angles = rotated.train.labels
+    assert angles.shape == (1437, 1) and angles.dtype == "float32"
+    assert -45 <= angles.min() < -44 and 44 < angles.max() <= 45
+    assert rotated.train.fingerprint()[:16] == "8543d71c1ca18f44"
+    assert rotated.test.fingerprint()[:16] == "cdf194f8b60ef906"
+    mean, deviation = rotated.target_moments()
+    np.testing.assert_allclose([mean, deviation], [angles.mean(), angles.std()], rtol=1e-4)
+    drawn = np.random.default_rng(0).uniform(-45, 45, 1797).astype("float32")
+    images = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
+    wanted = {turned(image, angle).tobytes(): angle for image, angle in zip(images, drawn, strict=True)}
+    for image, angle in zip(rotated.test.images, rotated.test.labels, strict=True):
+        assert wanted[image.tobytes()] == angle[0]
+
+
+@pytest.mark.parametrize("degrees", [90, -90])
+def test_turning_is_counter_clockwise_about_the_middle(degrees):
+    image = np.random.default_rng(0).integers(0, 256, (8, 8)).astype("uint8")
+    upright = turned(image, 0)
+    np.testing.assert_allclose(turned(image, degrees), np.rot90(upright, degrees // 90), atol=1)
+    assert upright.shape == (16, 16) and upright.dtype == "uint8"
+
+
+def test_streamed_numbers_are_those_in_memory(data_dir):
+    kept = load("digits_rotation", data_dir, task="regression")
+    streamed = load("digits_rotation", data_dir, task="regression", memory_limit=0)
+    np.testing.assert_array_equal(np.concatenate(list(streamed.test.labels_in_batches())), kept.test.labels)
+    np.testing.assert_allclose(streamed.target_moments(), kept.target_moments())
+
+
+def test_class_counts(digits, data_dir):
+    assert digits.class_counts() == np.bincount(digits.train.labels).tolist()
+    assert load("digits", data_dir, memory_limit=0).class_counts() == digits.class_counts()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "message"),
+    [
+        ("digits", "regression", "has 10 classes as labels and no numbers"),
+        ("digits_rotation", "classification", "is no classification set.*numbers are for task regression"),
+    ],
+)
+def test_labels_must_be_the_tasks(name, task, message, data_dir):
+    with pytest.raises(DataError, match=message):
+        load(name, data_dir, task=task)
+
+
+def test_whole_numbers_and_vectors_are_numbers_too(tmp_path):
+    image = tfds.features.Image(shape=(4, 4, 1))
+    pixels = np.zeros((4, 4, 1), np.uint8)
+    whole = tfds.features.Scalar(np.int64)
+    write_set(tmp_path, "counts", image, whole, [(pixels, i) for i in range(6)])
+    counts = load("counts", str(tmp_path), task="regression")
+    assert counts.outputs == 1 and counts.train.labels.dtype == "float32"
+    assert sorted(counts.train.labels[:, 0]) == [0, 1, 2, 3, 4, 5]
+    pair = tfds.features.Tensor(shape=(2,), dtype=np.float32)
+    write_set(tmp_path, "pairs", image, pair, [(pixels, [i, np.nan if i == 3 else 1]) for i in range(6)])
+    with pytest.raises(DataError, match=r"pairs/1\.0\.0, train: 1 labels are not finite"):
+        load("pairs", str(tmp_path), task="regression")

@@ -28,7 +28,8 @@ def test_a_heads_statistics_are_the_populations(token, place):
     model, x = resnet8((8, 8, 1), place.format(token), 5, seed=0), images()
     name = f"head_{token.rstrip('0123456789')}"
     others = {layer.name: layer.get_weights() for layer in model.layers if layer.name != name}
-    assert recompute_batch_stats(model, x, "head", batch_size=32) == [name]
+    which = "frozen" if token == "fbn" else "head"
+    assert recompute_batch_stats(model, x, which, batch_size=32) == [name]
     features = reads(model, name, x)
     axes = tuple(range(features.ndim - 1))
     mean, variance = moving(model, name)
@@ -89,6 +90,13 @@ def test_names_and_the_frozen_ones():
     np.testing.assert_array_equal(moving(model, "head_bn"), before)
     assert recompute_batch_stats(model, x, ["head_bn"]) == ["head_bn"]
     assert recompute_batch_stats(resnet8((8, 8, 1), "fc", 5), x, "frozen") == []
+
+
+def test_what_was_trained_with_its_statistics_keeps_them():
+    model = resnet8((8, 8, 1), "fbn_fc8_bn", 5, seed=0)
+    model.get_layer("stem_bn").trainable = False
+    names = recompute_batch_stats(model, images())
+    assert "head_fbn" not in names and "stem_bn" not in names and "head_bn" in names
 
 
 def test_labels_are_not_needed():

@@ -28,14 +28,17 @@ def test_flags_become_the_config():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--haed=fc"], "flag --haed is not known; did you mean 'head'.*there are --dataset, --data_dir"),
+        (
+            ["--haed=fc"],
+            "flag --haed is not known; did you mean 'head'.*there are --dataset, --task, --data_dir",
+        ),
         (["--seed=1", "--seed=2"], "flag --seed is given 2 times"),
         (["--weight_histograms", "--noweight_histograms"], "flag --weight_histograms is given 2 times"),
         (["bn_fc"], "argument 'bn_fc' is not a flag"),
         (["--", "bn_fc"], "argument 'bn_fc' is not a flag"),
         (["--epochs=many"], "--epochs=many: "),
         (["--head"], "Missing value for flag --head"),
-        (["--learning_rate=nan"], "learning_rate must be a finite number above 0, got nan"),
+        (["--learning_rate=nan"], "learning_rate must be a finite number of at least 0, got nan"),
         (["--head=bn_fx"], "head 'bn_>>fx<<'"),
     ],
 )

@@ -17,9 +17,15 @@ from bnhead.training import TrainConfig
             {"batch_size": 1},
             "batch_size must be at least 2, since a batch norm has nothing to learn from one, got 1",
         ),
-        ({"learning_rate": 0}, "learning_rate must be a finite number above 0, got 0.0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0, got nan"),
-        ({"learning_rate": float("inf")}, "learning_rate must be a finite number above 0, got inf"),
+        ({"learning_rate": -0.1}, "learning_rate must be a finite number of at least 0, got -0.1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number of at least 0, got nan"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a finite number of at least 0, got inf"),
+        ({"task": "regresion"}, "task 'regresion' is not known; did you mean 'regression'?"),
+        ({"recompute_batch_stats": "heads"}, "recompute_batch_stats 'heads' is not known"),
+        (
+            {"task": "regression", "head": "cdropout0.5_fc"},
+            "head 'cdropout0.5_fc' reads classes, and task regression has none",
+        ),
         ({"learning_rate": "0.1"}, "learning_rate must be of type float, got '0.1'"),
         ({"warmup_epochs": -1}, "warmup_epochs must be a finite number of at least 0, got -1.0"),
         ({"pixels": "sined"}, "pixels 'sined' is not known; did you mean 'signed'"),
@@ -73,3 +79,13 @@ def test_every_activation_is_kerass():
     from bnhead.training.config import ACTIVATIONS
 
     assert all(callable(keras.activations.get(name)) for name in ACTIVATIONS)
+
+
+def test_the_learning_rates_default_is_the_tasks():
+    assert TrainConfig().learning_rate == TrainConfig(task="multilabel").learning_rate == 0.1
+    assert TrainConfig(task="regression").learning_rate == 0.01
+    assert TrainConfig(task="regression", learning_rate=0.2).learning_rate == 0.2
+
+
+def test_a_heads_name_is_the_head_of_its_text():
+    assert TrainConfig(head="bnneck").head == "bn-beta_out-bias"

@@ -1,0 +1,131 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnhead.data import DataSet
+from bnhead.data.pipelines import InMemory
+from bnhead.errors import DataError
+from bnhead.training import train
+from bnhead.training.tasks import TASKS, batches, compiled
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 2, 1)).astype("uint8")
+ANGLES = np.linspace(-30, 60, 12, dtype="float32")[:, None]
+CLASSES = np.arange(12) % 3
+
+
+def data_set(labels, classes, outputs):
+    split = InMemory(IMAGES, labels)
+    return DataSet("set/1.0.0", (2, 2, 1), classes, outputs, split, split)
+
+
+def linear(outputs):
+    inputs = keras.Input((2, 2, 1))
+    return keras.Model(inputs, keras.layers.Dense(outputs)(keras.layers.Flatten()(inputs)))
+
+
+def test_regression_predicts_in_units_and_loses_in_deviations():
+    mean, deviation = ANGLES.mean(), ANGLES.std()
+    inner = linear(1)
+    model = compiled(inner, "regression", data_set(ANGLES, (), 1), keras.optimizers.SGD(0.01))
+    predicted = np.asarray(model(IMAGES))
+    np.testing.assert_allclose(predicted, np.asarray(inner(IMAGES)) * deviation + mean, rtol=1e-5)
+    found = model.evaluate(IMAGES, ANGLES, verbose=0, return_dict=True)
+    error = predicted - ANGLES
+    np.testing.assert_allclose(found["loss"], (error**2).mean() / deviation**2, rtol=1e-5)
+    np.testing.assert_allclose(found["mae"], np.abs(error).mean(), rtol=1e-5)
+    expected = 1 - (error**2).sum() / ((ANGLES - mean) ** 2).sum()
+    np.testing.assert_allclose(found["r2"], expected, rtol=1e-4)
+
+
+def test_a_regressions_gradient_does_not_depend_on_the_units():
+    steps = []
+    for factor in (1, 1000):
+        inner = linear(1)
+        inner.set_weights([np.full(w.shape, 0.01, "float32") for w in inner.get_weights()])
+        targets = ANGLES * factor
+        model = compiled(inner, "regression", data_set(targets, (), 1), keras.optimizers.SGD(1e-4))
+        model.train_on_batch(IMAGES, targets)
+        steps.append(inner.get_weights()[0])
+    np.testing.assert_allclose(*steps, rtol=1e-4)
+
+
+def test_multilabel_is_a_sigmoid_for_each_class():
+    model = compiled(linear(3), "multilabel", data_set(CLASSES, ("a", "b", "c"), 3), keras.optimizers.SGD())
+    data = batches(InMemory(IMAGES, CLASSES).evaluation_batches(5), "multilabel", 3, with_labels=False)
+    found = model.evaluate(data, verbose=0, return_dict=True)
+    logits, hot = np.asarray(model(IMAGES), "float64"), np.eye(3)[CLASSES]
+    expected = np.mean(np.maximum(logits, 0) - logits * hot + np.log1p(np.exp(-np.abs(logits))))
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(found["accuracy"], (logits.argmax(1) == CLASSES).mean())
+    np.testing.assert_allclose(found["binary_accuracy"], ((logits > 0) == hot).mean(), rtol=1e-6)
+
+
+def test_batches_carry_the_labels_as_a_second_input_where_the_head_reads_them():
+    data = InMemory(IMAGES, CLASSES).evaluation_batches(5)
+    (images, labels), targets = next(iter(batches(data, "classification", 3, with_labels=True)))
+    np.testing.assert_array_equal(images, IMAGES[:5])
+    np.testing.assert_array_equal(labels, CLASSES[:5])
+    np.testing.assert_array_equal(targets, CLASSES[:5])
+    assert labels.dtype == tf.int32
+    images, targets = next(iter(batches(data, "classification", 3, with_labels=False)))
+    np.testing.assert_array_equal(images, IMAGES[:5])
+
+
+def test_equal_targets_have_nothing_to_learn():
+    with pytest.raises(DataError, match="all training targets are 4, nothing to predict"):
+        compiled(linear(1), "regression", data_set(np.full((12, 1), 4.0), (), 1), None)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_trains_and_reports_its_figures(task, short_config):
+    settings = {"dataset": "digits_rotation"} if task == "regression" else {}
+    config = short_config(task=task, head="bn_fc", epochs=1, batch_size=512, **settings)
+    result = train(config)
+    first = f"test_{TASKS[task].primary}"
+    assert result["status"] == "finished" and list(result)[2] == first
+    model = keras.saving.load_model(f"{config.workdir}/model.keras")
+    assert model.output.shape == (None, 1 if task == "regression" else 10)
+    if task == "regression":
+        assert model.layers[-1].name == "to_units" and result["test_mae"] > 1
+
+
+def test_digits_rotation_is_learned(short_config):
+    """As the README has it, shorter: a third of the epochs explain most of the variance."""
+    config = short_config(
+        dataset="digits_rotation", task="regression", epochs=5, batch_size=64, backbone="resnet8"
+    )
+    assert train(config)["test_r2"] > 0.6
+
+
+def test_a_head_that_reads_labels_trains_and_leaves_a_plain_model(short_config):
+    config = short_config(head="cdropout0.5_fc", epochs=1, batch_size=512)
+    result = train(config)
+    assert result["status"] == "finished"
+    model = keras.saving.load_model(f"{config.workdir}/model.keras")
+    assert len(model.inputs) == 1
+    assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+
+
+def test_frozen_statistics_are_measured_before_training(short_config):
+    config = short_config(head="fbn_fc", epochs=1, batch_size=512)
+    train(config)
+    model = keras.saving.load_model(f"{config.workdir}/model.keras")
+    norm = model.get_layer("head_fbn")
+    assert np.abs(norm.moving_mean).max() > 0.01
+    assert np.abs(norm.moving_variance - 1).max() > 0.01
+
+
+def test_recomputed_statistics_are_those_that_are_reported(short_config):
+    """After very few steps moving averages are far behind; the saved model has the new ones."""
+    figures = {}
+    for which in ("none", "all"):
+        config = short_config(head="bn_fc", epochs=2, batch_size=512, recompute_batch_stats=which)
+        figures[which] = train(config)
+    assert figures["all"]["test_accuracy"] > figures["none"]["test_accuracy"]
+    from bnhead.data import load
+
+    test = load("digits", config.data_dir).test
+    model = keras.saving.load_model(f"{config.workdir}/model.keras")
+    predicted = model.predict(test.images, verbose=0).argmax(1)
+    np.testing.assert_allclose((predicted == test.labels).mean(), figures["all"]["test_accuracy"], atol=1e-6)
