@@ -2,7 +2,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from bnhead.graph import calls, replay
+from bnhead.graph import calls, copy, replay, same
 
 
 def branched():
@@ -51,3 +51,49 @@ def test_replay_can_replace_an_operation():
     (outputs,) = replay(model, [inputs], perform)
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     np.testing.assert_array_equal(keras.Model(inputs, outputs)(x), model.get_layer("dense")(x))
+
+
+def test_a_copy_has_layers_and_weights_of_its_own_and_the_same_structure():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    shared = layers.Dense(4, name="shared")
+    outputs = {"sum": layers.Add()([shared(a), shared(b)]), "product": ops.multiply(shared(a), 2.0)}
+    model = keras.Model({"a": a, "b": b}, outputs, name="net")
+    copied = copy(model)
+    x = {n: np.random.default_rng(i).normal(size=(3, 4)).astype("float32") for i, n in enumerate("ab")}
+    one, other = model(x), copied(x)
+    assert set(one) == set(other) and copied.name == "net"
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key])
+    assert copied.get_layer("shared") is not model.get_layer("shared")
+    copied.get_layer("shared").kernel.assign(np.zeros((4, 4)))
+    np.testing.assert_array_equal(model(x)["sum"], one["sum"])
+
+
+def test_a_copy_without_a_layer_drops_inputs_that_nothing_reads():
+    image, label = keras.Input((4,), name="image"), keras.Input((), name="label", optional=True)
+
+    class Reads(layers.Layer):
+        def call(self, x, labels=None):
+            return x if labels is None else x * 0 + labels[:, None]
+
+    model = keras.Model([image, label], layers.Dense(2)(Reads(name="reads")(image, label)))
+    copied = copy(model, lambda layer: None if layer.name == "reads" else same(layer))
+    assert [tensor.name for tensor in copied.inputs] == ["image"]
+    x = np.ones((3, 4), "float32")
+    np.testing.assert_array_equal(copied(x), model.layers[-1](x))
+    kept = copy(model)
+    assert kept.inputs[1]._keras_history.operation.optional
+
+
+def test_a_copy_can_perform_calls_otherwise_and_remake_layers():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(4, name="dense")(inputs))
+
+    def remake(layer):
+        fresh, weights = same(layer)
+        return fresh, [2 * weight for weight in weights]
+
+    copied = copy(model, remake, perform=lambda layer, x: -layer(x), name="other")
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(copied(x), -2 * model(x), rtol=1e-5)
+    assert copied.name == "other"

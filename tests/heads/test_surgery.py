@@ -8,6 +8,13 @@ from bnhead.errors import UsageError
 from bnhead.models import resnet8, resnet20
 from bnhead.models.existing import from_applications
 
+
+def mostly_slow(*first):
+    """All presets, those that are not named marked slow: what is tried on the larger net."""
+    slow = pytest.mark.slow
+    return [name if name in first else pytest.param(name, marks=slow) for name in heads.PRESETS]
+
+
 NORMS = ("bn", "gbn4", "brn", "fbn", "center", "scale")
 
 
@@ -53,13 +60,27 @@ def test_fold_and_swap_on_resnet20(head, ours):
     assert len(norms(folded)) == 19, "the backbone's norms stay"
 
 
-@pytest.mark.parametrize("head", heads.PRESETS)
+@pytest.mark.parametrize("head", mostly_slow("fastai", "bnneck", "final_bn_logits"))
 def test_fold_and_swap_on_a_net_of_keras_applications(head, theirs):
     swapped = shaken(heads.swap(theirs, head, seed=1), seed=2)
     assert swapped.output.shape == (None, 7)
     folded, difference = heads.fold(swapped, images(8, 3, 32))
     assert difference <= 1e-5
     assert not [name for name in norms(folded) if name.startswith("head_")]
+
+
+@pytest.mark.parametrize("net", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head", heads.PRESETS)
+def test_every_preset_takes_another_norm_and_gives_it_back(head, net, request):
+    """Unfolding and folding: a norm put in before the first Dense changes nothing, and goes again."""
+    x = images() if net == "ours" else images(16, 3, 32)
+    model = shaken(heads.swap(request.getfixturevalue(net), head, seed=1), seed=2)
+    inserted = heads.insert_bn(model, x)
+    expected = np.asarray(model(x))
+    np.testing.assert_allclose(inserted(x), expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    assert len(norms(inserted)) == len(norms(model)) + 1
+    folded, difference = heads.fold(inserted, x)
+    assert difference <= 1e-5 and not [name for name in norms(folded) if name.startswith("head_")]
 
 
 def test_the_reported_difference_is_the_largest_relative_one():

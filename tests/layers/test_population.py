@@ -100,7 +100,7 @@ def test_what_was_trained_with_its_statistics_keeps_them():
 
 
 def test_labels_are_not_needed():
-    model = resnet8((8, 8, 1), "bn_cdropout0.5_fc8", 3, seed=0, class_counts=[3, 2, 1])
+    model = resnet8((8, 8, 1), "cdropout0.5_bn_fc8", 3, seed=0, class_counts=[3, 2, 1])
     assert recompute_batch_stats(model, images(), "head") == ["head_bn"]
     features = np.asarray(keras.Model(model.inputs[0], model.get_layer("head_bn").input)(images()))
     np.testing.assert_allclose(moving(model, "head_bn")[0], features.mean(0), rtol=1e-4, atol=1e-6)
