@@ -5,8 +5,9 @@ from typing import Any
 
 import keras
 
+from bnhead.census.batches import check_data
 from bnhead.census.counters import Census
-from bnhead.census.probe import Probe, check_data
+from bnhead.census.probe import Probe
 
 
 class DeadUnits(keras.callbacks.Callback):
