@@ -64,8 +64,8 @@ class Counts:
             silent. A histogram, so that percentiles over the inputs are exact without keeping the inputs.
         active: `(units,)` int64, the inputs on which the unit was active at some position.
         saturated: `(units,)` int64, the inputs on which it was active at every position.
-        runs: `(3,)` float64: over the inputs on which the Wald-Wolfowitz z is defined, their number, the sum
-            of z and the sum of z squared.
+        runs: (`(3,)` float64: over the inputs on which the Wald-Wolfowitz z is defined, their number, the sum
+            of z and the sum of z squared.)
         magnitude: (`(units,)` float64, sum over the inputs of the mean over the positions of |a|.)
         moments: (mean and deviations of the layer's values.)
         class_inputs: (`(classes,)` int64, inputs of each class.)
@@ -83,7 +83,7 @@ class Counts:
     inputs_by_silent: np.ndarray
     active: np.ndarray
     saturated: np.ndarray
-    runs: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    runs: np.ndarray | None = None
     magnitude: np.ndarray | None = None
     moments: Moments | None = None
     class_inputs: np.ndarray | None = None
@@ -392,6 +392,7 @@ _FIGURE = {
 }
 FIGURES = tuple(_FIGURE)
 OPTIONAL = {  # figure -> the attribute of `Counts` without which it is not there
+    "runs_z_per_input": "runs",
     "blocks_p": "groups",
     "dormant_0": "magnitude",
     "dormant_0025": "magnitude",

@@ -1,5 +1,6 @@
 """What to count in a Keras model: every activation, wherever it stands, or what is named."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,6 +177,21 @@ def _named(model: keras.Model, every: dict[str, Site], name: str) -> list[Site]:
     return [every[name]]
 
 
+def watched(model: keras.Model, counted: Sequence[Site]) -> list[Site]:
+    """The sites whose values must be finite, in the order in which they are there.
+
+    They are the counted ones and every rectifier, since a rectifier may turn NaN into silence.
+    """
+    names = {site.name for site in counted}
+    found = [site for site in sites(model) if site.kind == RECTIFIER or site.name in names]
+
+    def place(site: Site) -> tuple[int, int]:  # a nested model is named before its inside and there after it
+        inside = [i for i, other in enumerate(found) if other.name.startswith(f"{site.name}.")]
+        return (max(inside), 1) if inside else (found.index(site), 0)
+
+    return sorted(found, key=place)
+
+
 def kind_of(operation: keras.Operation) -> tuple[str, bool]:
     """What an operation is to the census, and whether its pre-activation is inside it (see `Site`)."""
     if isinstance(operation, keras.layers.BatchNormalization):
@@ -226,3 +242,14 @@ def _groups(call: Call, makers: dict[int, Call]) -> tuple[int, ...]:
     last = call.operation.axis in (-1, len(call.outputs[0].shape) - 1)
     sizes = tuple(tensor.shape[-1] for tensor in call.inputs)
     return sizes if last and len(sizes) > 1 and None not in sizes else ()
+
+
+@contextlib.contextmanager
+def without_activation(layer: keras.layers.Layer) -> Iterator[Callable]:
+    """Takes a fused site's activation away while the pre-activation is computed, and yields it."""
+    activation = layer.activation
+    layer.activation = keras.activations.linear
+    try:
+        yield activation
+    finally:
+        layer.activation = activation

@@ -1,7 +1,6 @@
 """The streaming pass: a model's activations are reduced inside the compiled graph, batch by batch."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ from keras import ops
 from bnhead.census import gradients, reductions
 from bnhead.census.batches import batches, check_data, class_numbers
 from bnhead.census.counters import Census, Counts, Moments
-from bnhead.census.find import NORM, RECTIFIER, Site, find, sites
+from bnhead.census.find import NORM, OTHER, RECTIFIER, Site, find, watched, without_activation
 from bnhead.errors import UsageError
 from bnhead.graph import flat_inputs, functional, run
 
@@ -166,12 +165,9 @@ class _Reduce(keras.layers.Layer):
         self.counted = {site.name: site for site in counted}
         self.eps, self.by = eps, by
         self.gradients, self.together, self.classes = gradients, together, classes
-        every = [site for site in sites(model) if site.kind == RECTIFIER or site.name in self.counted]
-        self.stops = {site.name: site for site in every}
-        self.inputs_read = [tensor.name for tensor in functional(model).inputs]
-        # a nested model is named before its inside, but its output is there after it
-        inner_first = sorted(self.stops, key=lambda name: _order(name, list(self.stops)))
-        self.watched = [*(f"input {name!r}" for name in self.inputs_read), *inner_first]
+        self.stops = {site.name: site for site in watched(model, counted)}
+        inputs = [f"input {tensor.name!r}" for tensor in functional(model).inputs]
+        self.watched = [*inputs, *self.stops]
         self.built = True
 
     def call(self, inputs, numbers=None, y=None):
@@ -215,9 +211,9 @@ class _Reduce(keras.layers.Layer):
             return compute()
         before, function = arguments[0] if arguments else None, operation
         if site.fused:
-            with _linear(operation) as function:
+            with without_activation(operation) as function:
                 before = compute()
-        tapped = site.fused or (site.kind != "other" and _is_tensor(before))
+        tapped = site.fused or (site.kind != OTHER and _is_tensor(before))
         if tapped:
             before = watch(name, before)
             if name in self.counted:
@@ -254,22 +250,6 @@ class _Reduce(keras.layers.Layer):
         if self.together:
             arrays["together"] = reductions.together(somewhere)
         found[site.name] = arrays
-
-
-@contextlib.contextmanager
-def _linear(layer: keras.layers.Layer) -> Iterator[Callable]:
-    """Takes a layer's activation away while its pre-activation is computed, and yields it."""
-    activation = layer.activation
-    layer.activation = keras.activations.linear
-    try:
-        yield activation
-    finally:
-        layer.activation = activation
-
-
-def _order(name: str, names: list[str]) -> tuple[int, int]:
-    inside = [i for i, other in enumerate(names) if other.startswith(f"{name}.")]
-    return (max(inside), 1) if inside else (names.index(name), 0)
 
 
 def _finite_or_absent(tensor: Any, inputs: Sequence[Any]) -> Any:
@@ -313,7 +293,10 @@ def _compiled(layer: _Reduce) -> Callable:
 
         @jax.jit
         def stateless(trainable, fixed, x, n, y):
-            return layer.stateless_call(trainable, fixed, x, n, y, training=False)[0]
+            variables = [*layer.trainable_variables, *layer.non_trainable_variables]
+            mapping = zip(variables, [*trainable, *fixed], strict=True)
+            with keras.StatelessScope(state_mapping=list(mapping)):
+                return layer(x, n, y, training=False)
 
         def pass_on(x, n, y):
             variables = [
