@@ -16,7 +16,11 @@ from bnhead.census.codeath import sorted_order
 
 DEAD, UNKNOWN = "#e4572e", "#9a9a9a"
 _ALMOST_DEAD = 1e-9  # shares below this, that is 0, get the colour of the dead
-_INK = {"light": ("#ffffff", "#1b1f24"), "dark": ("#14171a", "#e6e6e6")}  # theme -> paper and ink
+_INK = {  # theme -> paper and ink; "page" is read on any paper
+    "light": ("#ffffff", "#1b1f24"),
+    "dark": ("#14171a", "#e6e6e6"),
+    "page": ("none", "#7d8590"),
+}
 
 
 def raster(
@@ -29,7 +33,7 @@ def raster(
             the count was unknown.
         epochs: the counts' epochs.
         title: name of the layer.
-        theme: "light" or "dark".
+        theme: "light", "dark", or "page": transparent, with ink for light and dark paper.
 
     Returns:
         PNG.
@@ -60,7 +64,8 @@ def activity_histogram(activity: np.ndarray, title: str = "", theme: str = "ligh
     axes.bar(-0.05, dead, width=0.04, color=DEAD)
     axes.annotate(f"{dead} dead", (-0.05, dead), ha="center", va="bottom", fontsize=9, color=_INK[theme][1])
     axes.set_ylim(0, 1.15 * max(1, dead, heights.max()))
-    axes.set_xlim(-0.1, 1.02)
+    axes.set_xlim(-0.12, 1.02)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("active on this share of the inputs")
     axes.set_ylabel("units")
     axes.set_title(title or "activity of the units")
@@ -106,7 +111,7 @@ def codeath_map(phi: np.ndarray, title: str = "", theme: str = "light") -> bytes
     axes.set_xlabel(f"{len(changing)} of {len(phi)} units that change, by similarity")
     axes.set_xticks([])
     axes.set_yticks([])
-    _bar(figure, image, "phi: silent together (1), in turn (-1)", theme)
+    _bar(figure, image, "phi: silent together (1), in turn (-1)", theme, "neither")
     axes.set_title(title or "co-death")
     return _png(figure)
 
@@ -136,9 +141,9 @@ def _colours(name: str) -> Colormap:
     return matplotlib.colormaps[name].with_extremes(under=DEAD, bad=UNKNOWN)
 
 
-def _bar(figure, image, label: str, theme: str) -> None:
+def _bar(figure, image, label: str, theme: str, extend: str = "min") -> None:
     ink = _INK[theme][1]
-    bar = figure.colorbar(image, ax=image.axes)
+    bar = figure.colorbar(image, ax=image.axes, extend=extend)
     bar.set_label(label, color=ink, fontsize=8)
     bar.ax.tick_params(colors=ink, labelsize=8)
     bar.outline.set_edgecolor(ink)
