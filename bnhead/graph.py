@@ -132,7 +132,8 @@ def run(model: keras.Model, inputs: Sequence[Any], watch: Callable[..., Any], pr
         model: a functional or Sequential model.
         inputs: tensors as `flat_inputs` gives them.
         watch: `(name, operation, arguments, compute) -> results`, called in the place of each call, first for
-            a nested model and then for what is inside; `compute()` does what the model would have done. Names
+            a nested model and then for what is inside; `compute()` does what the model would have done,
+            `compute(x)` the same with x in the place of the first argument. Names
             are those of `named_calls`, and inside the nested model `encoder` they begin with `encoder.`.
         prefix: put before each name.
 
@@ -148,7 +149,8 @@ def run(model: keras.Model, inputs: Sequence[Any], watch: Callable[..., Any], pr
     for name, call in named_calls(graph, prefix):
         arguments, keywords = keras.tree.map_structure(now, (call.arguments, call.keywords))
 
-        def compute(name=name, call=call, arguments=arguments, keywords=keywords):
+        def compute(*first, name=name, call=call, arguments=arguments, keywords=keywords):
+            arguments = (*first, *arguments[len(first) :])
             if (inside := nested(call)) is not None:
                 results = run(inside, flat_inputs(inside, arguments[0]), watch, f"{name}.")
                 return results if len(results) > 1 else results[0]

@@ -9,6 +9,9 @@ reductions   from activations to small arrays, inside the graph
 gradients    derivatives by the pre-activations
 batches      reading the inputs
 probe        the pass over a set of inputs
+step         counting inside the training step
+revival      reviving dormant units
+pictures     rasters, histograms and maps as PNG; `board` puts them into TensorBoard
 callback     `DeadUnits`, for `model.fit`
 """
 

@@ -41,6 +41,7 @@ class DeadUnits(keras.callbacks.Callback):
         by, gradients, together, classes: as for `bnhead.census.Probe`.
         figures: which figures enter `logs`; None for all. TensorBoard's `log_dir` gets the same.
         log_dir: TensorBoard directory for figures and pictures, a run of its own; None writes none.
+        log_scalars: whether the figures are written there too; without, they are in `logs` alone.
         pictures_every: draw in the first and every so-many-th count (a picture takes 0.1 s or so), and at
             the end of the training.
         inputs_per_step: how many inputs of each training batch are counted, where `data` is None; None: all.
@@ -72,6 +73,7 @@ class DeadUnits(keras.callbacks.Callback):
         classes: int | None = None,
         figures: Sequence[str] | None = None,
         log_dir: str | None = None,
+        log_scalars: bool = True,
         pictures_every: int = 10,
         inputs_per_step: int | None = 32,
         revive: float | None = None,
@@ -96,7 +98,7 @@ class DeadUnits(keras.callbacks.Callback):
         counted = {"gradients": gradients, "together": together, "classes": classes}
         self._options = {"eps": eps, "by": by, **counted}
         self._step_options = {"eps": eps, "inputs_per_step": inputs_per_step}
-        self._log_dir, self._pictures_every = log_dir, pictures_every
+        self._log_dir, self._log_scalars, self._pictures_every = log_dir, log_scalars, pictures_every
         self._probe: Probe | None = None
         self._step: StepCounter | None = None
         self._board: Board | None = None
@@ -180,7 +182,8 @@ class DeadUnits(keras.callbacks.Callback):
         if self._log_dir is None:
             return
         self._board = self._board or Board(self._log_dir)
-        self._board.scalars(figures, epoch)
+        if self._log_scalars:
+            self._board.scalars(figures, epoch)
         if self._counts == 1 or self._counts % self._pictures_every == 0:
             self._draw(epoch)
 

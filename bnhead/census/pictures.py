@@ -75,7 +75,7 @@ def activity_histogram(activity: np.ndarray, title: str = "", theme: str = "ligh
 def class_map(
     activity: np.ndarray, names: Sequence[str] = (), title: str = "", theme: str = "light"
 ) -> bytes:
-    """A row per class, a column per unit, sorted by the class that each unit answers most.
+    """A row per class, a column per unit, sorted by the class that each unit answers most, the dead last.
 
     Args:
         activity: `(classes, units)`, share of the class's inputs on which the unit is active; NaN for a class
@@ -85,7 +85,7 @@ def class_map(
     """
     activity = np.asarray(activity, float)
     filled = np.nan_to_num(activity)
-    order = np.lexsort((-filled.max(0), filled.argmax(0)))
+    order = np.lexsort((-filled.max(0), filled.argmax(0), filled.max(0) == 0))
     figure, axes = _figure(theme, width=6.4, height=min(8.0, 1.6 + 0.2 * len(activity)))
     image = _shares(axes, activity[:, order], aspect="auto")
     axes.set_xlabel("unit, by the class it answers most")

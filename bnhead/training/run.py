@@ -56,7 +56,13 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         raise DataError(f"batch_size must be at most the {size} training images, got {config.batch_size}")
     model = build(config, dataset)
     layers = config.dead_layers.split(",") if config.dead_layers else None
-    dead_units = DeadUnits(dataset.test.evaluation_batches(256, config.probe_examples), layers)
+    dead_units = DeadUnits(
+        dataset.test.evaluation_batches(256, config.probe_examples),
+        layers,
+        # the figures are among the others, in `Scalars`
+        log_dir=str(directory.path / "tensorboard" / "units"),
+        log_scalars=False,
+    )
     diagram = describe_head(config, model)
     dead_units.set_model(model)  # a layer that is not there is said before anything is written
 

@@ -540,3 +540,21 @@ def test_labels_of_more_classes_than_outputs():
     y = np.arange(len(x)) % 7
     counts = count(model, (x, y), classes=7).layers[layer]
     assert counts.class_active.shape == (7, UNITS) and counts.class_active.sum() == counts.active.sum()
+
+
+def test_masks_and_further_arguments_reach_the_layers():
+    """Padding must not be averaged, and a recurrent layer must get its initial state."""
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(tokens)
+    x = layers.Dense(5, "relu", name="each")(x)
+    start = layers.Dense(3, name="start")(layers.GlobalAveragePooling1D(name="mean")(x))
+    end = layers.GRU(3, name="gru")(x, initial_state=start)
+    model = keras.Model(tokens, layers.Dense(2)(layers.Dense(8, "relu", name="fc")(end)))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 9, (60, 6)) * (np.arange(6) < rng.integers(1, 6, (60, 1)))
+    for options in ({}, {"gradients": True}):
+        census = count(model, (x, x[:, 0] % 2), ["mean", "gru", "fc"], **options)
+        for name, counts in census.layers.items():
+            out = keras.Model(tokens, model.get_layer(name).output).predict(x, verbose=0)
+            np.testing.assert_allclose(counts.magnitude, np.abs(out).sum(0), rtol=1e-4, atol=1e-4)
