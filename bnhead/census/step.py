@@ -52,7 +52,8 @@ class StepCounter:
         if inputs_per_step is not None and inputs_per_step < 1:
             raise UsageError(f"inputs_per_step must be at least 1 or None, got {inputs_per_step}")
         self.sites = find(model, layers)
-        self._model, self._eps, self._limit = model, eps, inputs_per_step
+        self._model, self._limit = model, inputs_per_step
+        self._counted = {site.name for site in self.sites}
         operations = [site.operation for site in sites(model)]
         for site in self.sites:
             if sum(operation is site.operation for operation in operations) > 1:
@@ -62,7 +63,7 @@ class StepCounter:
         self._taps = _Taps(self._watched, self._tap)
         sizes = [site.units for site in self.sites]
         kinds = {"tensorflow": _GraphTotals, "jax": _CallbackTotals}
-        self._totals = kinds.get(keras.backend.backend(), _HostTotals)(sizes, len(self._watched) + 1)
+        self._totals = kinds.get(keras.backend.backend(), _HostTotals)(sizes, eps, len(self._watched) + 1)
         self._step: Callable | None = None
 
     def attach(self) -> None:
@@ -75,8 +76,8 @@ class StepCounter:
             with self._taps.open() as seen:
                 result = step(*arguments, **keywords)
                 inputs = keras.utils.unpack_x_y_sample_weight(arguments[-1])[0]
-                finite = [self._finite_inputs(inputs), *(seen[site.name][-1] for site in self._watched)]
-                self._totals.add([seen[site.name][:2] for site in self.sites], ops.stack(finite, axis=1))
+                sums = [self._sum_of_inputs(inputs), *(seen[site.name][-1] for site in self._watched)]
+                self._totals.add([seen[site.name][:2] for site in self.sites], ops.stack(sums, axis=1))
             return result
 
         self._model.train_step = counting
@@ -109,24 +110,32 @@ class StepCounter:
             census.layers[site.name] = counts
         return census
 
-    def _finite_inputs(self, inputs: Any) -> Any:
+    def _sum_of_inputs(self, inputs: Any) -> Any:
+        """`(batch,)` float32, not finite where an input is not."""
         flat = [tensor[: self._limit] for tensor in keras.tree.flatten(inputs) if tensor is not None]
-        floats = [tensor for tensor in flat if keras.backend.is_float_dtype(tensor.dtype)]
-        finite = ops.ones(ops.shape(flat[0])[:1], dtype="bool")
-        for tensor in floats:
-            finite = ops.logical_and(finite, reductions.finite(tensor))
-        return finite
+        sums = [_sum(tensor) for tensor in flat if keras.backend.is_float_dtype(tensor.dtype)]
+        return sum(sums, ops.zeros(ops.shape(flat[0])[:1], "float32"))
 
-    def _tap(self, site: Site, before: Any, after: Any) -> tuple[Any, Any, Any]:
-        """`(batch, units)` bool active somewhere and everywhere, `(batch,)` bool finite."""
-        before, after = before[: self._limit], after[: self._limit]
-        finite = reductions.finite(before)
-        if site not in self.sites:
-            return (finite,)
-        if site.kind == RECTIFIER:
-            return *reductions.active_of_rectifier(before, self._eps), finite
-        finite = ops.logical_and(finite, reductions.finite(after))
-        return *reductions.active_of_size(ops.abs(after), self._eps), finite
+    def _tap(self, site: Site, before: Any, after: Any) -> tuple[Any, ...]:
+        """Largest and smallest over the positions, `(batch, units)`, and a sum `(batch,)` that shows NaN.
+
+        Of a rectifier they are those of the pre-activation, of others those of |a|. Sites that are watched
+        but not counted have the sum alone.
+        """
+        before = ops.stop_gradient(before)[: self._limit]  # JAX lets nothing else out of the derivative
+        if site.name not in self._counted:
+            return (_sum(before),)
+        total, values = _sum(before), before
+        if site.kind != RECTIFIER:
+            after = ops.stop_gradient(after)[: self._limit]
+            total, values = total + _sum(after), ops.abs(after)
+        axes = reductions.positions(values)
+        high, low = (ops.max(values, axes), ops.min(values, axes)) if axes else (values, values)
+        return ops.cast(high, "float32"), ops.cast(low, "float32"), total
+
+
+def _sum(tensor: Any) -> Any:
+    return ops.sum(ops.cast(tensor, "float32"), axis=tuple(range(1, len(tensor.shape))))
 
 
 class _Taps:
@@ -171,24 +180,28 @@ class _Taps:
         return tapped
 
 
-def _batch_totals(sizes: Sequence[int], seen: Sequence[tuple], finite: Any) -> tuple[Any, ...]:
+def _batch_totals(sizes: Sequence[int], eps: float, seen: Sequence[tuple], sums: Any) -> tuple[Any, ...]:
     """All layers' counts on one batch, side by side so that there are few operations.
 
     Args:
         sizes: units of each layer.
-        seen: per layer where units are active somewhere and everywhere, `(batch, units)` bool.
-        finite: `(batch, watched)` bool.
+        eps: threshold of silence.
+        seen: per layer largest and smallest values, `(batch, units)`.
+        sums: `(batch, watched)`.
 
     Returns:
         int32 or bool: histograms of silent units `(sum(sizes) + layers,)`, active and saturated
-        `(sum(sizes),)`, inputs with something not finite up to each watched place `(watched,)`, and `finite`.
+        `(sum(sizes),)`, inputs with something not finite up to each watched place `(watched,)`, and whether
+        each place is finite `(batch, watched)`.
     """
-    somewhere, everywhere = zip(*seen, strict=True)
-    silent = [ops.sum(ops.cast(ops.logical_not(s), "int32"), axis=1) for s in somewhere]
+    high, low = (ops.concatenate(values, axis=1) > eps for values in zip(*seen, strict=True))
+    layer_of_unit = np.repeat(np.eye(len(sizes), dtype="float32"), sizes, axis=0)
+    silent = ops.matmul(ops.cast(ops.logical_not(high), "float32"), layer_of_unit)
     starts = np.cumsum([0, *(size + 1 for size in sizes)])
-    places = ops.concatenate([s + int(start) for s, start in zip(silent, starts[:-1], strict=True)])
+    places = ops.reshape(ops.cast(silent, "int32") + starts[:-1].astype("int32"), (-1,))
     histogram = ops.segment_sum(ops.ones_like(places), places, num_segments=int(starts[-1]))
-    count = [ops.sum(ops.cast(ops.concatenate(w, axis=1), "int32"), axis=0) for w in (somewhere, everywhere)]
+    count = [ops.sum(ops.cast(where, "int32"), axis=0) for where in (high, low)]
+    finite = ops.isfinite(sums)
     upto = ops.cumsum(ops.cast(ops.logical_not(finite), "int32"), axis=1) > 0
     return histogram, *count, ops.sum(ops.cast(upto, "int32"), axis=0), finite
 
@@ -199,8 +212,8 @@ NEVER = np.iinfo(np.int64).max
 class _HostTotals:
     """Adds up on the host, batch by batch: for backends whose step is eager."""
 
-    def __init__(self, sizes: Sequence[int], watched: int):
-        self._sizes, self._watched = sizes, watched
+    def __init__(self, sizes: Sequence[int], eps: float, watched: int):
+        self._sizes, self._eps, self._watched = sizes, eps, watched
         self.reset()
 
     def make(self, model: keras.Model) -> None:
@@ -211,8 +224,8 @@ class _HostTotals:
         self._sums = [np.zeros(n, np.int64) for n in (units + len(self._sizes), units, units, self._watched)]
         self._first, self._inputs = np.full(self._watched, NEVER), 0
 
-    def add(self, seen: Sequence[tuple], finite: Any) -> None:
-        self._take(*_batch_totals(self._sizes, seen, finite))
+    def add(self, seen: Sequence[tuple], sums: Any) -> None:
+        self._take(*_batch_totals(self._sizes, self._eps, seen, sums))
 
     def _take(self, *arrays: Any) -> None:
         *sums, finite = (np.asarray(ops.convert_to_numpy(array)) for array in arrays)
@@ -230,10 +243,10 @@ class _HostTotals:
 class _CallbackTotals(_HostTotals):
     """JAX: the compiled step hands its small arrays to the host."""
 
-    def add(self, seen: Sequence[tuple], finite: Any) -> None:
+    def add(self, seen: Sequence[tuple], sums: Any) -> None:
         import jax
 
-        jax.debug.callback(self._take, *_batch_totals(self._sizes, seen, finite), ordered=False)
+        jax.debug.callback(self._take, *_batch_totals(self._sizes, self._eps, seen, sums), ordered=False)
 
     def reset(self) -> None:
         self._wait()
@@ -252,8 +265,8 @@ class _CallbackTotals(_HostTotals):
 class _GraphTotals:
     """TensorFlow: variables of the replicas, added up when they are read."""
 
-    def __init__(self, sizes: Sequence[int], watched: int):
-        self._sizes, self._watched = sizes, watched
+    def __init__(self, sizes: Sequence[int], eps: float, watched: int):
+        self._sizes, self._eps, self._watched = sizes, eps, watched
 
     def make(self, model: keras.Model) -> None:
         import tensorflow as tf
@@ -278,11 +291,11 @@ class _GraphTotals:
         for variable in (*self._sums, self._first, self._inputs):
             variable.assign(tf.zeros(variable.shape, variable.dtype))
 
-    def add(self, seen: Sequence[tuple], finite: Any) -> None:
+    def add(self, seen: Sequence[tuple], sums: Any) -> None:
         import tensorflow as tf
 
-        *sums, finite = _batch_totals(self._sizes, seen, finite)
-        for variable, batch in zip(self._sums, sums, strict=True):
+        *counts, finite = _batch_totals(self._sizes, self._eps, seen, sums)
+        for variable, batch in zip(self._sums, counts, strict=True):
             variable.assign_add(tf.cast(batch, tf.int64))
         bad = tf.cast(tf.logical_not(finite), tf.int64)
         fresh = tf.logical_and(tf.reduce_any(bad > 0, 0), self._first.value() == 0)
