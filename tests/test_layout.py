@@ -15,8 +15,9 @@ ROOMS = {  # room -> the rooms it may import from; everybody may import the modu
     "models": {"heads", "layers"},
     "data": set(),
     "training": {"census", "data", "heads", "layers", "models"},
+    "inspection": {"census", "data", "heads", "layers", "models", "training"},
 }
-ANYBODY = {"errors", "graph", "inputs", "seeds", "version"}
+ANYBODY = {"errors", "flags", "graph", "inputs", "seeds", "version"}
 
 
 def sources():

@@ -1,5 +1,6 @@
 """The README's code and commands, run as they are printed."""
 
+import inspect
 import json
 import os
 import re
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bnhead import heads, models
+from bnhead import DeadUnits, heads, models
+from bnhead.census.changes import CHANGES
 from bnhead.census.counters import FIGURES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,10 +29,17 @@ def test_the_python_code_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
         exec(block, names)
     out = capsys.readouterr().out
     assert "62x62x32 -> catpool -> 64 -> bn -> dropout(0.25) -> fc(512, relu) -> out(10)  [P1]" in out
-    assert "head_fc: 512 units, 128 inputs" in out
-    assert "bn_fc256" in out and float(re.search(r"of an output (\S+)", out)[1]) < 1e-5
+    assert "conv: 16 units, 256 inputs" in out and "fc: 64 units, 256 inputs" in out
+    assert out.endswith("\n512\n")
     assert "76 layers, 55 after folding" in out
-    assert (tmp_path / "logs").is_dir()
+    assert (tmp_path / "logs" / "units").is_dir()
+    assert "bn_fc256" in out and float(re.search(r"of an output (\S+)", out)[1]) < 1e-5
+
+
+def test_every_argument_of_dead_units_is_in_its_table():
+    table = README.split("| `DeadUnits(...)` |")[1].split("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.M))))
+    assert named <= set(inspect.signature(DeadUnits).parameters) and len(named) == 10
 
 
 def test_ci_runs_the_readmes_test_command():
@@ -61,7 +70,7 @@ def test_every_token_figure_and_file_is_in_its_table(short_run):
     assert set(re.findall(r"`([a-z]+\d?)`", first_column)) == set(heads.KINDS)
     assert set(re.findall(r"`dead/<layer>/(\w+)`", README)) | {
         f"per_input_p{p}" for p in ("05", "50", "95")
-    } == set(FIGURES)
+    } == {*FIGURES, *CHANGES}
     files = README.split("| file |")[1].split("\n\n")[0]
     assert {path.name for path in Path(short_run[0].workdir).iterdir()} == set(
         re.findall(r"^\| `([\w.]+)/?`", files, re.M)

@@ -5,68 +5,200 @@ from typing import Any
 
 import keras
 
-from bnhead.census.counters import Census
+from bnhead import seeds
+from bnhead.census.board import Board
+from bnhead.census.changes import CHANGES, History
+from bnhead.census.counters import FIGURES, Census
 from bnhead.census.probe import Probe
+from bnhead.census.revival import Revival, revive
+from bnhead.census.step import StepCounter
+from bnhead.errors import UsageError, nearest
 from bnhead.inputs import check_data
 
 
 class DeadUnits(keras.callbacks.Callback):
-    """Counts silent units at the end of every epoch, in evaluation mode, on inputs that stay the same.
+    """Counts units while a model trains, on inputs that stay the same or on the training batches.
 
-    The figures enter `logs` as `dead/<layer>/per_input` and so on (`Counts.figures`), shares in [0, 1]. Keras
-    puts its own `History` behind all callbacks, so it has them; so has any callback that stands *behind* this
-    one in the list, such as `keras.callbacks.TensorBoard`.
+    The figures enter `logs` as `dead/<layer>/per_input` and so on (`Counts.figures`), with the `births`,
+    `deaths`, `revivals` and `persistence` since the last count. Keras puts its own `History` behind all
+    callbacks, so it has them; so has any callback that stands *behind* this one in the list, such as
+    `keras.callbacks.TensorBoard`.
 
         model.fit(x, y, callbacks=[DeadUnits(x_val), keras.callbacks.TensorBoard("logs")])
 
+    With `data` it counts at the end of an epoch, in evaluation mode. Without, it counts the first
+    `inputs_per_step` inputs of each training batch inside the compiled step, in training mode, without an
+    extra forward pass; what needs labels, magnitudes or gradients is not counted then.
+
     Args:
-        data: the probe set: an array, a tuple `(x, y)` whose x is used, or a batched `tf.data.Dataset`.
-        layers: names of the layers to count; None for the head's FC layer, see
-            `bnhead.census.probe.default_layers`.
+        data: the probe set: an array, a tuple `(x, y)`, or a batched `tf.data.Dataset`; labels let it count
+            by class. None counts on the training batches.
+        layers: None for the last activation before the output, "all" for every activation, "norms" for every
+            batch norm, or a sequence of names; see `bnhead.census.find`.
+        every: count in the first epoch, in every `every`-th and in the last; the others' figures are NaN.
         batch_size: inputs at a time, where `data` is arrays.
         eps: a unit is silent where its absolute output is at most this; 0 is right for ReLU.
+        by, gradients, together, classes: as for `bnhead.census.Probe`.
+        figures: which figures enter `logs`; None for all. TensorBoard's `log_dir` gets the same.
+        log_dir: TensorBoard directory for figures and pictures, a run of its own; None writes none.
+        log_scalars: whether the figures are written there too; without, they are in `logs` alone.
+        pictures_every: draw in the first and every so-many-th count (a picture takes 0.1 s or so), and at
+            the end of the training.
+        inputs_per_step: how many inputs of each training batch are counted, where `data` is None; None: all.
+        revive: threshold tau up to which dormant units are revived after each count but the last epoch's
+            (`bnhead.census.revival`); 0.025 and 0.1 are the paper's. None revives nobody.
+        revive_seed: seed of the revived units' incoming weights.
 
     Attributes:
-        census: the latest `Census`; None before the first epoch has ended.
+        census: the latest `Census`; None before the first.
+        histories: name of the layer -> `History`, the activity of its units at each count.
+        revivals: `(epoch, Revival)` of everything that `revive` did.
 
     Raises:
-        UsageError: at once for data that cannot be read; when `fit` begins for a layer or a model that cannot
-            be counted, see `Probe`. (A Sequential model that is not built yet says so at the first count.)
+        UsageError: at once for data or arguments that make no sense; when `fit` begins for a layer or a model
+            that cannot be counted. (A Sequential model that is not built yet says so at the first count.)
     """
 
     def __init__(
         self,
-        data: Any,
-        layers: Sequence[str] | None = None,
+        data: Any = None,
+        layers: Sequence[str] | str | None = None,
         *,
+        every: int = 1,
         batch_size: int = 256,
         eps: float = 0.0,
+        by: str = "output",
+        gradients: bool = False,
+        together: bool = False,
+        classes: int | None = None,
+        figures: Sequence[str] | None = None,
+        log_dir: str | None = None,
+        log_scalars: bool = True,
+        pictures_every: int = 10,
+        inputs_per_step: int | None = 32,
+        revive: float | None = None,
+        revive_seed: int = 0,
     ):
         super().__init__()
-        check_data(data, batch_size)
-        self.data = data
-        self.layers = layers
-        self.batch_size = batch_size
-        self.eps = eps
-        self.census: Census | None = None
+        if data is not None:
+            check_data(data, batch_size)
+        for name, value in (("every", every), ("pictures_every", pictures_every)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for figure in figures or ():
+            known = (*FIGURES, *CHANGES)
+            if figure not in known:
+                raise UsageError(f"figures: {figure!r} is not known{nearest(figure, known)}")
+        if data is None and (gradients or together or revive is not None or by != "output"):
+            raise UsageError("gradients, together, by and revive need data to count on")
+        if revive is not None and not 0 <= revive < 1:
+            raise UsageError(f"revive must be a threshold in [0, 1), got {revive}")
+        self.data, self.layers, self.every, self.batch_size = data, layers, every, batch_size
+        self.figures, self.revive, self.revive_seed = figures, revive, revive_seed
+        counted = {"gradients": gradients, "together": together, "classes": classes}
+        self._options = {"eps": eps, "by": by, **counted}
+        self._step_options = {"eps": eps, "inputs_per_step": inputs_per_step}
+        self._log_dir, self._log_scalars, self._pictures_every = log_dir, log_scalars, pictures_every
         self._probe: Probe | None = None
+        self._step: StepCounter | None = None
+        self._board: Board | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.census: Census | None = None
+        self.histories: dict[str, History] = {}
+        self.revivals: list[tuple[int, Revival]] = []
+        self._counts, self._drawn = 0, True
 
     def set_model(self, model: keras.Model) -> None:
-        """Finds the layers to count; called by Keras when `fit` begins."""
+        """Finds the layers to count; called by Keras when `fit` begins, before it makes its functions."""
         if model is not self.model:
-            self._probe = None
+            self._probe, self._step = None, None
+            self._forget()
         super().set_model(model)
-        if model.built:
+        if self.data is None:
+            self._step = self._step or StepCounter(model, self.layers, **self._step_options)
+            self._step.detach()
+            self._step.attach()
+        elif model.built:
             self._prepare()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Forgets the last epoch's training batches."""
+        if self._step is not None:
+            self._step.reset()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Counts, and adds the figures to `logs`."""
-        self.census = self._prepare().count(self.data, batch_size=self.batch_size)
+        last = epoch + 1 == self.params.get("epochs")
+        if self._counts and (epoch + 1) % self.every and not last:
+            if logs is not None:
+                logs.update(dict.fromkeys(self._names, float("nan")))
+            return
+        if self._step is not None:
+            self.census = self._step.census()
+        else:
+            self.census = self._prepare().count(self.data, batch_size=self.batch_size)
+        figures = self.census.figures(self.figures) | self._changed(epoch + 1)
+        self._names, self._counts, self._drawn = list(figures), self._counts + 1, False
         if logs is not None:
-            logs.update(self.census.figures())
+            logs.update(figures)
+        self._write(figures, epoch + 1)
+        if self.revive is not None and not last:
+            self._revive(epoch + 1)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Draws what is not drawn yet, and leaves the model as it was."""
+        if self._step is not None:
+            self._step.detach()
+        if self._board is not None:
+            if not self._drawn:
+                self._draw(next(iter(self.histories.values())).epochs[-1])
+            self._board.close()
+            self._board = None
 
     def _prepare(self) -> Probe:
         """The probe, built once for a model: a new one for each count would be traced for each count."""
         if self._probe is None:
-            self._probe = Probe(self.model, self.layers, eps=self.eps)
+            self._probe = Probe(self.model, self.layers, **self._options)
         return self._probe
+
+    def _changed(self, epoch: int) -> dict[str, float]:
+        """Births, deaths, revivals and persistence of every layer since the last count."""
+        figures = {}
+        for name, counts in self.census.layers.items():
+            history = self.histories.setdefault(name, History())
+            found = None
+            if counts.unknown:
+                history.skip(epoch, counts.units)
+            else:
+                found = history.add(epoch, counts.active, counts.inputs)
+            values = found.figures() if found else dict.fromkeys(CHANGES, float("nan"))
+            wanted = [figure for figure in CHANGES if self.figures is None or figure in self.figures]
+            figures |= {f"dead/{name}/{figure}": values[figure] for figure in wanted}
+        return figures
+
+    def _write(self, figures: dict[str, float], epoch: int) -> None:
+        if self._log_dir is None:
+            return
+        self._board = self._board or Board(self._log_dir)
+        if self._log_scalars:
+            self._board.scalars(figures, epoch)
+        if self._counts == 1 or self._counts % self._pictures_every == 0:
+            self._draw(epoch)
+
+    def _draw(self, epoch: int) -> None:
+        self._board.pictures(self.census, self.histories, epoch)
+        self._drawn = True
+
+    def _revive(self, epoch: int) -> None:
+        done = []
+        for site in self._prepare().sites:
+            counts = self.census.layers[site.name]
+            if counts.unknown or not (dormant := counts.dormant(self.revive)).any():
+                continue
+            seed = seeds.stream(self.revive_seed, "revival", epoch)
+            done.append(revive(self.model, site, dormant, seed))
+        self.revivals += [(epoch, revival) for revival in done]
+        if self._board is not None and done:
+            self._board.text("dead/revived", "\n\n".join(map(str, done)), epoch)

@@ -1,72 +1,162 @@
-"""The counts of one layer's silent units, and the figures they give: NumPy only.
+"""The counts of one layer's units, and the figures they give: NumPy only.
 
 Let `a[n, p, u]` be a layer's output after the activation for input n, position p (one position for a fully
 connected layer, height x width of them for a feature map) and unit u. Unit u is *silent* on input n when
-max over p of |a[n, p, u]| <= eps, with eps = 0 for ReLU. Everything below follows from three counts that are
-kept while the inputs stream by, in memory that grows with the units and not with the inputs.
+max over p of |a[n, p, u]| <= eps, with eps = 0 for ReLU. Everything below follows from sums over the inputs,
+so counts of several batches, processes or replicas merge, in any order, and their memory grows with the units
+and not with the inputs.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
+from bnhead.census.codeath import effective_patterns, phi_matrix
+from bnhead.census.contiguity import block_test, dead_runs
+from bnhead.errors import UsageError
+
 RARE = 0.01  # "rarely active": on fewer than 1 % of the inputs, Dohare et al. 2024, "Loss of plasticity"
+DORMANT = (0.0, 0.025, 0.1)  # thresholds of Sokar et al. 2023, "The dormant neuron phenomenon"
+CONSTANT = 1e-12  # a unit of at most this variance says the same about every input
+
+
+@dataclass(eq=False)
+class Moments:
+    """Mean and squared deviations of each unit's values, in a form that merges without cancellation.
+
+    Attributes:
+        values: number of values (inputs x positions) that were seen.
+        mean: `(units,)` float64.
+        deviation: `(units,)` float64, the sum of squared differences from the mean.
+
+    Reference: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1.
+    """
+
+    values: int
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of both sets of values together."""
+        values = self.values + other.values
+        if not values:
+            return self
+        step = other.mean - self.mean
+        between = step * step * (self.values * other.values / values)
+        return Moments(
+            values, self.mean + step * (other.values / values), self.deviation + other.deviation + between
+        )
+
+    @property
+    def variance(self) -> np.ndarray:
+        """`(units,)` float64, the biased variance."""
+        return self.deviation / max(self.values, 1)
 
 
 @dataclass(eq=False)
 class Counts:
-    """Running counts of one layer.
+    """Counts of one layer on a set of inputs. Those in brackets are None where nobody asked for them.
 
     Attributes:
         inputs_by_silent: `(units + 1,)` int64; entry k is the number of inputs on which exactly k units were
             silent. A histogram, so that percentiles over the inputs are exact without keeping the inputs.
         active: `(units,)` int64, the inputs on which the unit was active at some position.
         saturated: `(units,)` int64, the inputs on which it was active at every position.
-        nonfinite: inputs for which the model or the layer received NaN or infinity, or the layer returned it.
-        first_nonfinite: index of the first such input in the order they were counted; None without one.
-        finite_weights: whether the model's weights were all finite.
+        runs: (`(3,)` float64: over the inputs on which the Wald-Wolfowitz z is defined, their number, the sum
+            of z and the sum of z squared.)
+        magnitude: (`(units,)` float64, sum over the inputs of the mean over the positions of |a|.)
+        moments: (mean and deviations of the layer's values.)
+        class_inputs: (`(classes,)` int64, inputs of each class.)
+        class_active: (`(classes, units)` int64, inputs of the class on which the unit was active somewhere.)
+        gradient: (`(units,)` float64, sum over inputs and positions of |dL / d pre-activation|.)
+        together: (`(units, units)` int64, inputs on which both units were active somewhere.)
+        groups: sizes of the groups of channels that were concatenated, empty for one group.
+        first: index of the first of these inputs in the whole set.
+        nonfinite: inputs for which a value up to this layer was NaN or infinite.
+        first_nonfinite: index of the first such input in the whole set; None without one.
+        nonfinite_at: name of the first layer at which that input's values were not finite.
+        bad_weights: name of a weight that is not finite; empty without one.
     """
 
     inputs_by_silent: np.ndarray
     active: np.ndarray
     saturated: np.ndarray
+    runs: np.ndarray | None = None
+    magnitude: np.ndarray | None = None
+    moments: Moments | None = None
+    class_inputs: np.ndarray | None = None
+    class_active: np.ndarray | None = None
+    gradient: np.ndarray | None = None
+    together: np.ndarray | None = None
+    groups: tuple[int, ...] = ()
+    first: int = 0
     nonfinite: int = 0
     first_nonfinite: int | None = None
-    finite_weights: bool = True
+    nonfinite_at: str = ""
+    bad_weights: str = ""
 
     @classmethod
     def empty(cls, units: int) -> "Counts":
         """Counts of no inputs at all."""
         return cls(np.zeros(units + 1, np.int64), np.zeros(units, np.int64), np.zeros(units, np.int64))
 
-    def add(self, silent: np.ndarray, active: np.ndarray, saturated: np.ndarray, finite: np.ndarray) -> None:
-        """Adds one batch.
+    @classmethod
+    def of_batch(
+        cls,
+        silent: np.ndarray,
+        active: np.ndarray,
+        saturated: np.ndarray,
+        switches: np.ndarray | None = None,
+        *,
+        first: int = 0,
+        **optional: Any,
+    ) -> "Counts":
+        """Counts of one batch.
 
         Args:
-            silent: `(batch,)`, number of silent units per input.
+            silent: `(batch,)` integers, the number of silent units per input.
             active: `(units,)`, number of inputs of the batch on which each unit was active somewhere.
             saturated: `(units,)`, number of inputs on which it was active everywhere.
-            finite: `(batch,)` bool, whether all of the layer's values were finite for the input.
+            switches: `(batch,)` integers, the number of neighbours u, u + 1 of which one alone is silent;
+                None counts no runs.
+            first: index of the batch's first input in the whole set.
+            optional: the other attributes.
         """
-        if self.first_nonfinite is None and not finite.all():
-            self.first_nonfinite = self.inputs + int(np.argmin(finite))
-        self.nonfinite += int(np.sum(~finite))
-        self.inputs_by_silent += np.bincount(silent, minlength=self.units + 1)
-        self.active += active
-        self.saturated += saturated
+        units = len(active)
+        counts = cls(
+            np.bincount(silent, minlength=units + 1).astype(np.int64),
+            np.asarray(active, np.int64),
+            np.asarray(saturated, np.int64),
+            first=first,
+            **optional,
+        )
+        if switches is not None:
+            counts.runs = _sums(wald_wolfowitz(np.asarray(silent), np.asarray(switches) + 1, units))
+        return counts
 
-    def merge(self, later: "Counts") -> "Counts":
-        """Counts of this object's inputs followed by `later`'s, as if they had been counted in one go."""
-        first = self.first_nonfinite
-        if first is None and later.first_nonfinite is not None:
-            first = self.inputs + later.first_nonfinite
+    def merge(self, other: "Counts") -> "Counts":
+        """Counts of the inputs of both, as if they had been counted in one go; the order does not matter.
+
+        Raises:
+            UsageError: the other layer has another number of units, or groups of channels.
+        """
+        if not other.inputs or not self.inputs:
+            kept = self if self.inputs else other
+            return _with(kept, bad_weights=self.bad_weights or other.bad_weights)
+        if self.units != other.units or self.groups != other.groups:
+            raise UsageError(f"counts of {self.units} and of {other.units} units do not merge")
+        earlier = min((self, other), key=lambda c: (c.first_nonfinite is None, c.first_nonfinite or 0))
         return Counts(
-            self.inputs_by_silent + later.inputs_by_silent,
-            self.active + later.active,
-            self.saturated + later.saturated,
-            self.nonfinite + later.nonfinite,
-            first,
-            self.finite_weights and later.finite_weights,
+            **{name: _sum(getattr(self, name), getattr(other, name)) for name in _ADDED},
+            moments=self.moments.merge(other.moments) if self.moments and other.moments else None,
+            groups=self.groups,
+            first=min(self.first, other.first),
+            nonfinite=self.nonfinite + other.nonfinite,
+            first_nonfinite=earlier.first_nonfinite,
+            nonfinite_at=earlier.nonfinite_at,
+            bad_weights=self.bad_weights or other.bad_weights,
         )
 
     @property
@@ -89,14 +179,18 @@ class Counts:
         """Why nothing can be said about this layer; empty when something can.
 
         NaN is never dead: TensorFlow's fused CPU kernels turn it into 0, which looks like silence, so a value
-        that is not finite in the model's input or weights or at the layer voids the count.
+        that is not finite in the weights, the inputs or a pre-activation up to this layer voids the count.
         """
         if not self.inputs:
             return "no inputs were counted"
-        if not self.finite_weights:
-            return "the model's weights are not finite"
+        if self.bad_weights:
+            return f"the model's weights are not finite, first {self.bad_weights}"
         if self.nonfinite:
-            return f"values are not finite on {self.nonfinite} inputs, first on input {self.first_nonfinite}"
+            where = f", at {self.nonfinite_at}" if self.nonfinite_at else ""
+            return (
+                f"values are not finite on {self.nonfinite} inputs, first on input "
+                f"{self.first_nonfinite}{where}"
+            )
         return ""
 
     @property
@@ -114,6 +208,64 @@ class Counts:
         """`(units,)` bool: active on less than 1 % of the inputs; dead units are among them."""
         return self.active < RARE * self.inputs
 
+    @property
+    def scores(self) -> np.ndarray | None:
+        """`(units,)` float64: mean |a| of the unit over that of the layer; None where it was not counted.
+
+        Reference: Sokar et al. 2023, eq. 1. In a layer that is silent altogether every score is 0.
+        """
+        if self.magnitude is None:
+            return None
+        mean = self.magnitude.mean()
+        return self.magnitude / mean if mean > 0 else np.zeros(self.units)
+
+    def dormant(self, tau: float) -> np.ndarray:
+        """`(units,)` bool: units whose score is at most `tau`.
+
+        Raises:
+            UsageError: the magnitudes were not counted.
+        """
+        if self.scores is None:
+            raise UsageError("dormant units need the magnitudes, which were not counted")
+        return self.scores <= tau
+
+    @property
+    def class_dead(self) -> np.ndarray | None:
+        """`(classes, units)` bool: silent on all inputs of the class but not on all; None without labels.
+
+        No unit is dead on a class of which there are no inputs.
+        """
+        if self.class_active is None:
+            return None
+        return (self.class_active == 0) & (self.class_inputs > 0)[:, None] & ~self.dead
+
+    @property
+    def class_activity(self) -> np.ndarray | None:
+        """`(classes, units)` float64: share of the class's inputs on which the unit is active.
+
+        NaN where the class has no inputs; None without labels.
+        """
+        if self.class_active is None:
+            return None
+        sizes = np.where(self.class_inputs > 0, self.class_inputs, np.nan)
+        return self.class_active / sizes[:, None]
+
+    @property
+    def gradient_dead(self) -> np.ndarray | None:
+        """`(units,)` bool: no input moves the unit's pre-activation; None where it was not counted."""
+        return None if self.gradient is None else self.gradient == 0
+
+    @property
+    def constant(self) -> np.ndarray | None:
+        """`(units,)` bool: variance of at most 1e-12, as a dead unit has behind a batch norm; None where it
+        was not counted."""
+        return None if self.moments is None else self.moments.variance <= CONSTANT
+
+    @property
+    def phi(self) -> np.ndarray | None:
+        """`(units, units)` float64: correlation of the units' silences; None where it was not counted."""
+        return None if self.together is None else phi_matrix(self.together, self.active, self.inputs)
+
     def silent_share(self, percent: float) -> float:
         """Percentile over the inputs of the share of silent units, interpolated linearly as by NumPy."""
         rank = percent / 100 * (self.inputs - 1)
@@ -122,33 +274,134 @@ class Counts:
         return float(below + (above - below) * (rank - np.floor(rank))) / self.units
 
     def figures(self) -> dict[str, float]:
-        """The layer's figures, shares in [0, 1]; all NaN when the count is `unknown`.
+        """The layer's figures by name (`FIGURES`); all NaN when the count is `unknown`.
 
-        `per_input`: mean over the inputs of the share of silent units, `per_input_p05`, `_p50` and `_p95`
-        its percentiles; `dataset`: share of units dead on all inputs; `rarely_active`; `always_on`.
+        Shares in [0, 1], but for `runs` and `runs_expected` (numbers of runs), `runs_z_per_input` (mean z
+        over the inputs, 0 where it is defined on none) and `patterns` (their effective number).
+        `OPTIONAL` figures are there where what they need was counted.
         """
+        names = [name for name in FIGURES if name not in OPTIONAL or self._counted(name)]
         if self.unknown:
-            return dict.fromkeys(FIGURES, float("nan"))
-        mean = np.arange(self.units + 1) @ self.inputs_by_silent / (self.inputs * self.units)
-        values = (
-            mean,
-            *(self.silent_share(p) for p in (5, 50, 95)),
-            self.dead.mean(),
-            self.rarely_active.mean(),
-            self.always_on.mean(),
-        )
-        return dict(zip(FIGURES, map(float, values), strict=True))
+            return dict.fromkeys(names, float("nan"))
+        return {name: float(_FIGURE[name](self)) for name in names}
+
+    def _counted(self, figure: str) -> bool:
+        needed = getattr(self, OPTIONAL[figure])
+        return needed is not None and not (isinstance(needed, tuple) and not needed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for JSON; what was not counted is left out."""
+        return {
+            spec.name: _plain(value)
+            for spec in fields(self)
+            if (value := getattr(self, spec.name)) is not None
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Counts":
+        """What `to_dict` gave."""
+        known = {spec.name for spec in fields(cls)}
+        if strange := sorted(set(plain) - known):
+            raise UsageError(f"counts have no {strange[0]!r}")
+        return cls(**{name: _revived(name, value) for name, value in plain.items()})
 
 
-FIGURES = (
-    "per_input",
-    "per_input_p05",
-    "per_input_p50",
-    "per_input_p95",
-    "dataset",
-    "rarely_active",
-    "always_on",
+def wald_wolfowitz(silent: np.ndarray, runs: np.ndarray, units: int) -> np.ndarray:
+    """z of the number of runs on each input, NaN where all units or none are silent.
+
+    With k of D units silent, an exchangeable order has mean 1 + 2 k (D - k) / D runs; z is negative where
+    silent units lie closer together than that.
+
+    Args:
+        silent: `(batch,)`, number of silent units.
+        runs: `(batch,)`, number of runs of both kinds.
+        units: D.
+
+    Reference: Wald & Wolfowitz 1940, "On a test whether two samples are from the same population".
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = 1 + 2.0 * silent * (units - silent) / units
+        variance = (mean - 1) * (mean - 2) / (units - 1)
+        return np.where(variance > 0, (runs - mean) / np.sqrt(variance), np.nan)
+
+
+def _sums(z: np.ndarray) -> np.ndarray:
+    z = z[np.isfinite(z)]
+    return np.array([len(z), z.sum(), (z * z).sum()], np.float64)
+
+
+_ADDED = (
+    "inputs_by_silent",
+    "active",
+    "saturated",
+    "runs",
+    "magnitude",
+    "class_inputs",
+    "class_active",
+    "gradient",
+    "together",
 )
+_FLOATS = ("runs", "magnitude", "gradient")
+
+
+def _sum(one, other):
+    return None if one is None or other is None else one + other
+
+
+def _with(counts: Counts, **changed: Any) -> Counts:
+    values = {spec.name: getattr(counts, spec.name) for spec in fields(counts)}
+    return Counts(**{**values, **changed})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Moments):
+        return {"values": value.values, "mean": value.mean.tolist(), "deviation": value.deviation.tolist()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _revived(name: str, value: Any) -> Any:
+    if name == "moments":
+        return Moments(value["values"], np.array(value["mean"]), np.array(value["deviation"]))
+    if name == "groups":
+        return tuple(value)
+    return np.array(value, np.float64 if name in _FLOATS else np.int64) if name in _ADDED else value
+
+
+_FIGURE = {
+    "per_input": lambda c: np.arange(c.units + 1) @ c.inputs_by_silent / (c.inputs * c.units),
+    "per_input_p05": lambda c: c.silent_share(5),
+    "per_input_p50": lambda c: c.silent_share(50),
+    "per_input_p95": lambda c: c.silent_share(95),
+    "dataset": lambda c: c.dead.mean(),
+    "rarely_active": lambda c: c.rarely_active.mean(),
+    "always_on": lambda c: c.always_on.mean(),
+    "runs": lambda c: dead_runs(c.dead).runs,
+    "runs_expected": lambda c: dead_runs(c.dead).expected,
+    "runs_p": lambda c: dead_runs(c.dead).p,
+    "runs_z_per_input": lambda c: c.runs[1] / max(c.runs[0], 1),
+    "blocks_p": lambda c: block_test(c.dead, c.groups).p,
+    "dormant_0": lambda c: c.dormant(0).mean(),
+    "dormant_0025": lambda c: c.dormant(0.025).mean(),
+    "dormant_01": lambda c: c.dormant(0.1).mean(),
+    "constant": lambda c: c.constant.mean(),
+    "class_dead": lambda c: c.class_dead.any(0).mean(),
+    "gradient_dead": lambda c: c.gradient_dead.mean(),
+    "patterns": lambda c: effective_patterns(c.phi),
+}
+FIGURES = tuple(_FIGURE)
+OPTIONAL = {  # figure -> the attribute of `Counts` without which it is not there
+    "runs_z_per_input": "runs",
+    "blocks_p": "groups",
+    "dormant_0": "magnitude",
+    "dormant_0025": "magnitude",
+    "dormant_01": "magnitude",
+    "constant": "moments",
+    "class_dead": "class_active",
+    "gradient_dead": "gradient",
+    "patterns": "together",
+}
 
 
 @dataclass
@@ -161,13 +414,39 @@ class Census:
 
     layers: dict[str, Counts] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, float]:
-        """Every layer's figures under `dead/<layer>/<figure>`, the names in `logs` and in TensorBoard."""
+    def figures(self, names: Sequence[str] | None = None) -> dict[str, float]:
+        """Every layer's figures under `dead/<layer>/<figure>`, the names in `logs` and in TensorBoard.
+
+        Args:
+            names: the figures to give, of `FIGURES`; None for all.
+        """
         return {
             f"dead/{name}/{figure}": value
             for name, counts in self.layers.items()
             for figure, value in counts.figures().items()
+            if names is None or figure in names
         }
+
+    def merge(self, other: "Census") -> "Census":
+        """The census of both sets of inputs together; layers that only one of them has are kept."""
+        names = list(dict.fromkeys([*self.layers, *other.layers]))
+        return Census(
+            {
+                name: self.layers[name].merge(other.layers[name])
+                if name in self.layers and name in other.layers
+                else self.layers.get(name, other.layers.get(name))
+                for name in names
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {name: counts.to_dict() for name, counts in self.layers.items()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Census":
+        """What `to_dict` gave."""
+        return cls({name: Counts.from_dict(counts) for name, counts in plain.items()})
 
     def __str__(self) -> str:
         return "\n".join(_lines(name, counts) for name, counts in self.layers.items())
@@ -177,15 +456,29 @@ def _lines(name: str, counts: Counts) -> str:
     if counts.unknown:
         return f"{name}: unknown, {counts.unknown}"
     share = counts.figures()
-    return "\n".join(
-        [
-            f"{name}: {counts.units} units, {counts.inputs} inputs",
-            f"  silent per input    {share['per_input']:.1%} of the units on average, "
-            f"{share['per_input_p05']:.1%} to {share['per_input_p95']:.1%} on 90 % of the inputs",
-            f"  dead on all inputs  {counts.dead.sum()} units, {share['dataset']:.1%} "
-            f"(such a unit fires on less than {counts.bound:.2%} of inputs, 95 % confidence)",
-            f"  rarely active       {counts.rarely_active.sum()} units, {share['rarely_active']:.1%} "
-            f"(on less than {RARE:.0%} of the inputs, the dead ones included)",
-            f"  always on           {counts.always_on.sum()} units, {share['always_on']:.1%}",
-        ]
-    )
+    lines = [
+        f"{name}: {counts.units} units, {counts.inputs} inputs",
+        f"  silent per input    {share['per_input']:.1%} of the units on average, "
+        f"{share['per_input_p05']:.1%} to {share['per_input_p95']:.1%} on 90 % of the inputs",
+        f"  dead on all inputs  {counts.dead.sum()} units, {share['dataset']:.1%} "
+        f"(such a unit fires on less than {counts.bound:.2%} of inputs, 95 % confidence)",
+        f"  rarely active       {counts.rarely_active.sum()} units, {share['rarely_active']:.1%} "
+        f"(on less than {RARE:.0%} of the inputs, the dead ones included)",
+        f"  always on           {counts.always_on.sum()} units, {share['always_on']:.1%}",
+    ]
+    if counts.magnitude is not None:
+        lines.append(f"  dormant             {share['dormant_0025']:.1%} at tau 0.025")
+    if counts.class_active is not None:
+        lines.append(f"  class-dead          {share['class_dead']:.1%} (dead on all of a class, not on all)")
+    if counts.gradient is not None:
+        lines.append(f"  gradient-dead       {share['gradient_dead']:.1%}")
+    if counts.moments is not None:
+        lines.append(f"  constant            {share['constant']:.1%} (variance of at most {CONSTANT:g})")
+    if 0 < counts.dead.sum() < counts.units:
+        lines.append(
+            f"  contiguity          {share['runs']:.0f} runs of dead units, {share['runs_expected']:.1f} "
+            f"expected by chance, p = {share['runs_p']:.2g}"
+        )
+    if counts.together is not None:
+        lines.append(f"  co-death            {share['patterns']:.1f} effective patterns among the units")
+    return "\n".join(lines)

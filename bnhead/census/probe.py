@@ -1,162 +1,334 @@
-"""Reading a Keras model's layers: which to count, and the compiled pass that counts them."""
+"""The streaming pass: a model's activations are reduced inside the compiled graph, batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import get_keras_mask, set_keras_mask
 
-from bnhead.census.counters import Census, Counts
-from bnhead.errors import UsageError, nearest
-from bnhead.graph import Call, calls
-from bnhead.inputs import batches, check_data
+from bnhead.census import gradients, reductions
+from bnhead.census.counters import Census, Counts, Moments
+from bnhead.census.find import NORM, OTHER, RECTIFIER, Site, find, watched, without_activation
+from bnhead.errors import UsageError
+from bnhead.graph import flat_inputs, functional, run
+from bnhead.inputs import batches, check_data, class_numbers
 
-_RECTIFIERS = (
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ELU,
-)
-
-
-def default_layers(model: keras.Model) -> list[str]:
-    """The layer that is counted when none is named: the last activation before the output.
-
-    In a head with an FC layer that is the FC layer; in a net that goes from the pooling straight to the
-    output it is the backbone's last activation, the units that the pooling reads. A nested model that ends
-    in an activation is counted at its output.
-
-    Raises:
-        UsageError: there is no activation before the output, or the last one is inside a nested model.
-    """
-    last = {id(tensor) for tensor in model.outputs}
-    for call in reversed(calls(model)):
-        if _activates(call.operation) and not last & set(map(id, call.outputs)):
-            return [call.operation.name]
-        if isinstance(call.operation, keras.Model):
-            inside = f"the last activation may be inside the nested model {call.operation.name!r}"
-            raise UsageError(f"model {model.name!r}: {inside}; name the layers to count")
-    raise UsageError(f"model {model.name!r} has no activation before its output; name the layers to count")
-
-
-def _activates(operation: keras.Operation) -> bool:
-    """Whether an operation returns activations; a nested model does when its last operation does."""
-    if isinstance(operation, keras.Model):
-        nested = getattr(operation, "outputs", None)
-        return bool(nested) and len(nested) == 1 and _activates(nested[0]._keras_history.operation)
-    activation = getattr(operation, "activation", None)
-    linear = None, keras.activations.linear, keras.activations.softmax
-    return isinstance(operation, _RECTIFIERS) or activation not in linear
+BY = ("output", "slope")
 
 
 class Probe:
-    """Counts silent units of a model's layers, in one compiled pass over a set of inputs.
+    """Counts the units of a model's layers, in one compiled pass over a set of inputs.
 
-    The model's own layers are reused, in evaluation mode, so a probe built once sees the weights as they are
-    whenever it counts. What leaves the graph is, per batch and layer, one number per input and two per unit.
+    The model's own layers run, in evaluation mode, so a probe built once sees the weights as they are
+    whenever it counts. What leaves the graph is, per batch and layer, a few numbers per input and per unit.
+    Under `tf.distribute` it runs on one replica, whose weights are those of all.
 
     Args:
         model: a built functional or Sequential model.
-        layers: names of the layers to count, or the layers; None for `default_layers`. A layer that is called
-            in several places is counted where it is called first.
+        layers: None for the last activation before the output, "all" for every activation, "norms" for every
+            batch norm, or a sequence of names and layers; see `bnhead.census.find`. A layer that is called
+            several times is counted once for each call: `relu`, `relu#2`, ...
         eps: a unit is silent where its absolute output is at most this.
+        by: "output" compares |a| with `eps`; "slope" compares the activation's slope |da/dz|, which makes a
+            LeakyReLU of slope 0.2 silent on its negative side for eps = 0.2.
+        gradients: whether to count gradient-dead units, by the loss the model was compiled with; this takes a
+            backward pass, labels, and batches whose inputs do not see each other, as in evaluation mode.
+        together: whether to count co-death: memory of the order of units squared.
+        classes: number of classes of the labels; None for the size of the model's output. Labels that are no
+            classes are not counted by class.
 
     Raises:
         UsageError: a subclassed model, a layer the model does not have, or one without a single output.
     """
 
-    def __init__(self, model: keras.Model, layers: Sequence[Any] | None = None, *, eps: float = 0.0):
-        if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
-            raise UsageError(f"model {model.name!r} must be a built functional or Sequential model")
+    def __init__(
+        self,
+        model: keras.Model,
+        layers: Sequence[Any] | str | None = None,
+        *,
+        eps: float = 0.0,
+        by: str = "output",
+        gradients: bool = False,
+        together: bool = False,
+        classes: int | None = None,
+    ):
         if not eps >= 0:
             raise UsageError(f"eps must be at least 0, got {eps}")
-        if keras.config.image_data_format() != "channels_last":
-            raise UsageError("units are counted with Keras' image data format channels_last alone")
-        names = default_layers(model) if layers is None else [getattr(x, "name", x) for x in layers]
-        names = list(dict.fromkeys(names))
-        if not names:
-            raise UsageError("layers must name at least one layer, or be None for the last activation")
-        found = [_call(model, name) for name in names]
-        self.layers = [call.operation for call in found]
-        self._units = {call.operation.name: call.outputs[0].shape[-1] for call in found}
-        read = [tensor for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)]
-        tensors = {str(i): _batch_counts(call, read, eps) for i, call in enumerate(found)}
-        self._weighted = model
-        self._model = keras.Model(model.inputs, tensors, name=f"{model.name}_probe")
-        # XLA would compile anew for the last, smaller batch of every pass.
-        jit = False if keras.backend.backend() == "tensorflow" else "auto"
-        self._model.compile(jit_compile=jit)
+        if by not in BY:
+            raise UsageError(f"by must be 'output' or 'slope', got {by!r}")
+        self.sites = find(model, layers)
+        if gradients and not getattr(model, "compiled", False):
+            raise UsageError("gradient-dead units need the loss of a compiled model")
+        self._model = model
+        self._classes = _classes(model) if classes is None else classes
+        self._reduce = _Reduce(model, self.sites, eps, by, gradients, together, self._classes)
+        self._run = _compiled(self._reduce)
+
+    @property
+    def layers(self) -> list[keras.Operation]:
+        """The layers and operations that are counted."""
+        return [site.operation for site in self.sites]
 
     def count(self, data: Any, *, batch_size: int = 256) -> Census:
         """Counts on all of `data`, the last partial batch included.
 
         Args:
-            data: inputs as an array, a tuple `(x, y)` whose x is used, or a batched `tf.data.Dataset` of x or
-                of such tuples.
+            data: inputs as an array, a list or dict of arrays for a model of several inputs, a tuple
+                `(x, y)`, or a batched `tf.data.Dataset` of x or of such tuples. Labels are whole
+                numbers or one-hot.
             batch_size: inputs at a time, where `data` is arrays.
+
+        Raises:
+            UsageError: data that cannot be read, or labels out of range.
         """
         check_data(data, batch_size)
-        census = Census({name: Counts.empty(units) for name, units in self._units.items()})
-        for inputs in batches(data, batch_size):
-            batch = self._model.predict_on_batch(inputs)
-            for i, counts in enumerate(census.layers.values()):
-                counts.add(*(np.asarray(array) for array in batch[str(i)]))
-        finite = all(np.isfinite(weight).all() for weight in self._weighted.get_weights())
+        census = Census({site.name: Counts.empty(site.units) for site in self.sites})
+        first = 0
+        for x, y in batches(data, batch_size):
+            flat = flat_inputs(self._model, x)
+            numbers = class_numbers(y, self._classes)
+            if self._reduce.gradients and y is None:
+                raise UsageError("gradient-dead units need labels: data must be (x, y)")
+            found = _to_numpy(self._run(flat, numbers, y if self._reduce.gradients else None))
+            batch = self._counts(found, numbers, first)
+            first += next(iter(batch.layers.values())).inputs
+            census = census.merge(batch)
+        bad = _bad_weight(self._model)
         for counts in census.layers.values():
-            counts.finite_weights = finite
+            counts.bad_weights = bad
         return census
+
+    def _counts(self, found: dict[str, Any], numbers: np.ndarray | None, first: int) -> Census:
+        """One batch's census from what came out of the graph."""
+        census = Census()
+        for site in self.sites:
+            arrays = found[site.name]
+            optional = {
+                name: arrays.get(name) for name in ("magnitude", "gradient", "together", "class_active")
+            }
+            optional = {name: _whole(name, array) for name, array in optional.items() if array is not None}
+            counts = Counts.of_batch(
+                *(arrays[name] for name in ("silent", "active", "saturated", "switches")),
+                first=first,
+                groups=site.groups,
+                **optional,
+            )
+            if "class_active" in optional:
+                counts.class_inputs = np.bincount(numbers, minlength=self._classes).astype(np.int64)
+            if "deviation" in arrays:
+                values = counts.inputs * _size(arrays["positions"])
+                mean = arrays["first"].astype(np.float64) + arrays["mean"]
+                counts.moments = Moments(values, mean, arrays["deviation"].astype(np.float64))
+            self._void(counts, site, found["finite"])
+            census.layers[site.name] = counts
+        return census
+
+    def _void(self, counts: Counts, site: Site, found: np.ndarray) -> None:
+        """Notes on which inputs a value up to the site was not finite, and where."""
+        upto = self._reduce.watched.index(site.name) + 1
+        bad = ~found[:, :upto]
+        rows = bad.any(1)
+        if rows.any():
+            row = int(np.argmax(rows))
+            counts.nonfinite = int(rows.sum())
+            counts.first_nonfinite = counts.first + row
+            counts.nonfinite_at = self._reduce.watched[int(np.argmax(bad[row]))]
 
 
 def count(
     model: keras.Model,
     data: Any,
-    layers: Sequence[Any] | None = None,
+    layers: Sequence[Any] | str | None = None,
     *,
     batch_size: int = 256,
-    eps: float = 0.0,
+    **options: Any,
 ) -> Census:
-    """Counts the silent units of `model`'s layers on `data`, in evaluation mode.
+    """Counts the units of `model`'s layers on `data`, in evaluation mode.
 
-    Arguments and errors are those of `Probe` and `Probe.count`.
+    `options`, the other arguments and the errors are those of `Probe` and `Probe.count`.
     """
-    return Probe(model, layers, eps=eps).count(data, batch_size=batch_size)
+    return Probe(model, layers, **options).count(data, batch_size=batch_size)
 
 
-def _call(model: keras.Model, name: str) -> Call:
-    """The first call of the layer `name`."""
-    found = {call.operation.name: call for call in reversed(calls(model))}
-    if name not in found:
-        raise UsageError(f"layers: model {model.name!r} has no layer {name!r}{nearest(str(name), found)}")
-    outputs = found[name].outputs
-    if len(outputs) != 1 or len(outputs[0].shape) < 2 or outputs[0].shape[-1] is None:
-        raise UsageError(f"layers: {name!r} must have one output of shape (batch, ..., units)")
-    return found[name]
+class _Reduce(keras.layers.Layer):
+    """Runs the model on a batch and reduces what it counts.
 
-
-def _batch_counts(call: Call, read: Sequence[keras.KerasTensor], eps: float) -> list[keras.KerasTensor]:
-    """One batch's arguments of `Counts.add`, as tensors behind a layer's call.
-
-    Finite are the inputs for which `read` (the model's inputs) and what the layer reads and returns are: the
-    net's fused kernels between them turn NaN into 0, so the layer alone cannot tell.
+    Attributes:
+        watched: names of the inputs and sites whose values must be finite, in the order in which they run:
+            the model's inputs, every rectifier (which may turn NaN into silence) and every counted site.
     """
-    outputs = call.outputs[0]
-    positions = tuple(range(1, len(outputs.shape) - 1))
-    # "not <=" rather than ">", so that NaN counts as active, whatever became of it on the way
-    active = ops.logical_not(ops.abs(outputs) <= eps)
-    somewhere, everywhere = active, active
-    if positions:
-        somewhere, everywhere = ops.any(active, positions), ops.all(active, positions)
-    silent = ops.sum(ops.cast(ops.logical_not(somewhere), "int32"), axis=1)
-    near = [tensor for tensor in call.inputs if keras.backend.is_float_dtype(tensor.dtype)]
-    return [
-        silent,
-        ops.sum(ops.cast(somewhere, "int32"), axis=0),
-        ops.sum(ops.cast(everywhere, "int32"), axis=0),
-        ops.all(ops.stack([_finite(tensor) for tensor in [outputs, *near, *read]], axis=1), axis=1),
-    ]
+
+    def __init__(self, model, counted, eps, by, gradients, together, classes):
+        super().__init__(autocast=False, name="census")
+        self.inner = model
+        self.counted = {site.name: site for site in counted}
+        self.eps, self.by = eps, by
+        self.gradients, self.together, self.classes = gradients, together, classes
+        self.stops = {site.name: site for site in watched(model, counted)}
+        inputs = [f"input {tensor.name!r}" for tensor in functional(model).inputs]
+        self.watched = [*inputs, *self.stops]
+        self.built = True
+
+    def call(self, inputs, numbers=None, y=None):
+        one_hot = None if numbers is None else ops.one_hot(numbers, self.classes, dtype="float32")
+        found: dict[str, Any] = {}
+        finite = [_finite_or_absent(tensor, inputs) for tensor in inputs]
+        by_name: dict[str, Any] = {}
+
+        def forward(watch, reduce=False):
+            before: dict[str, Any] = {}
+            outputs = run(
+                self.inner, inputs, lambda *call: self._stop(*call, watch, before, found_or(reduce))
+            )
+            return before, outputs
+
+        def found_or(reduce):
+            return (found, by_name, one_hot) if reduce else None
+
+        forward(lambda name, tensor: tensor, reduce=True)
+        if self.gradients:
+            for name, gradient in gradients.sensitivities(self._loss(forward, y)).items():
+                if name in self.counted:
+                    axes = tuple(range(len(gradient.shape) - 1))
+                    found[name]["gradient"] = ops.sum(ops.abs(ops.cast(gradient, "float32")), axes)
+        stops = [by_name[name] for name in self.watched[len(inputs) :]]
+        return {**found, "finite": ops.stack([*finite, *stops], axis=1)}
+
+    def _loss(self, forward, y):
+        def loss(watch):
+            before, outputs = forward(watch)
+            structure = functional(self.inner)._outputs_struct
+            outputs = keras.tree.pack_sequence_as(structure, outputs)
+            return before, self.inner._compile_loss(y, outputs)
+
+        return loss
+
+    def _stop(self, name, operation, arguments, compute, watch, taps, into):
+        """Runs one call, and at a site reads its pre-activation and its output."""
+        site = self.stops.get(name)
+        if site is None:
+            return compute()
+        before, function = arguments[0] if arguments else None, compute
+        if site.fused:
+            with without_activation(operation) as function:
+                before = compute()
+        tapped = site.fused or (site.kind != OTHER and _is_tensor(before))
+        if tapped:
+            mask = get_keras_mask(before)
+            before = watch(name, before)
+            if name in self.counted:
+                taps[name] = before
+            set_keras_mask(before, mask)  # neither a copy nor an activation by itself passes it on
+            after = function(before)
+            if site.fused:
+                set_keras_mask(after, mask)
+        else:
+            after = compute()
+            if name in self.counted:
+                taps[name] = after = watch(name, after)
+        if into:
+            self._reduce(site, before if tapped else after, after, function, *into)
+        return after
+
+    def _reduce(self, site, before, after, function, found, by_name, one_hot):
+        finite = reductions.finite(before)
+        if site.name not in self.counted:
+            by_name[site.name] = finite
+            return
+        if site.kind == RECTIFIER and self.by == "output":
+            somewhere, everywhere = reductions.active_of_rectifier(before, self.eps)
+        else:
+            finite = ops.logical_and(finite, reductions.finite(after))
+            by_slope = self.by == "slope" and before is not after
+            size = reductions.slope(function, before) if by_slope else ops.abs(after)
+            somewhere, everywhere = reductions.active_of_size(size, self.eps)
+        by_name[site.name] = finite
+        arrays = reductions.silence(somewhere, everywhere)
+        arrays["magnitude"] = reductions.magnitude(after)
+        if site.kind == NORM or not site.positions:
+            arrays |= reductions.moments(after)
+            arrays["positions"] = ops.shape(after)[1:-1]
+        if one_hot is not None:
+            arrays["class_active"] = reductions.by_class(somewhere, one_hot)
+        if self.together:
+            arrays["together"] = reductions.together(somewhere)
+        found[site.name] = arrays
 
 
-def _finite(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    """`(batch,)` bool: whether all values of the input are finite."""
-    return ops.all(ops.isfinite(tensor), axis=tuple(range(1, len(tensor.shape))))
+def _finite_or_absent(tensor: Any, inputs: Sequence[Any]) -> Any:
+    there = next(x for x in inputs if x is not None)
+    if tensor is None or not keras.backend.is_float_dtype(tensor.dtype):
+        return ops.ones(ops.shape(there)[:1], dtype="bool")
+    return reductions.finite(tensor)
+
+
+def _is_tensor(value: Any) -> bool:
+    return keras.ops.is_tensor(value)
+
+
+def _classes(model: keras.Model) -> int:
+    """Number of classes a model tells apart by its output: 2 for a single logit, 0 for several outputs."""
+    outputs = functional(model).outputs if functional(model) else []
+    if len(outputs) != 1 or len(outputs[0].shape) != 2 or not outputs[0].shape[-1]:
+        return 0
+    return max(2, outputs[0].shape[-1])
+
+
+def _bad_weight(model: keras.Model) -> str:
+    for variable in model.weights:
+        if keras.backend.is_float_dtype(variable.dtype):
+            values = np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+            if not np.isfinite(values).all():
+                return variable.path
+    return ""
+
+
+def _compiled(layer: _Reduce) -> Callable:
+    """`layer(inputs, numbers, y)` in evaluation mode, compiled where the backend does that."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # relaxed shapes: the last, smaller batch of a pass is not traced anew every time
+        return tf.function(lambda x, n, y: layer(x, n, y, training=False), reduce_retracing=True)
+    if backend == "jax":
+        import jax
+
+        @jax.jit
+        def stateless(trainable, fixed, x, n, y):
+            variables = [*layer.trainable_variables, *layer.non_trainable_variables]
+            mapping = zip(variables, [*trainable, *fixed], strict=True)
+            with keras.StatelessScope(state_mapping=list(mapping)):
+                return layer(x, n, y, training=False)
+
+        def pass_on(x, n, y):
+            variables = [
+                [v.value for v in vs] for vs in (layer.trainable_variables, layer.non_trainable_variables)
+            ]
+            return stateless(*variables, x, n, y)
+
+        return pass_on
+    import torch
+
+    def without_gradients(x, n, y):
+        with torch.no_grad():
+            return layer(x, n, y, training=False)
+
+    return without_gradients
+
+
+def _to_numpy(found: Any) -> Any:
+    return keras.tree.map_structure(lambda tensor: np.asarray(keras.ops.convert_to_numpy(tensor)), found)
+
+
+def _whole(name: str, array: np.ndarray) -> np.ndarray:
+    """Counts come out of matrix products as floats, exact up to 2**24 inputs a batch."""
+    return (
+        np.rint(array).astype(np.int64) if name in ("together", "class_active") else array.astype(np.float64)
+    )
+
+
+def _size(shape: np.ndarray) -> int:
+    return int(np.prod(shape))

@@ -1,9 +1,9 @@
 """The command `bnhead heads`: the known heads, or those that are named, drawn in a line each."""
 
 import re
-import sys
 from collections.abc import Sequence
 
+from bnhead import flags
 from bnhead.errors import UsageError, nearest
 from bnhead.heads.grammar import canonical, describe, parameters
 from bnhead.heads.presets import PRESETS
@@ -22,17 +22,17 @@ _FLAGS = {"features": "8x8x64", "outputs": "10", "fc_units": "256"}
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    if {"--help", "-help", "-h"} & set(arguments):
+    if flags.asks_for_help(arguments):
         print(_USAGE, end="")
         return 0
-    try:
-        flags, heads = _parse(arguments)
-        features = _sizes("features", flags["features"])
-        (outputs,), (units,) = (_sizes(name, flags[name], 1) for name in ("outputs", "fc_units"))
-        print("\n\n".join(entry(head, features, outputs, units) for head in heads or PRESETS))
-    except UsageError as error:
-        print(f"bnhead heads: {error}", file=sys.stderr)
-        return error.exit_status
+    return flags.reported("bnhead heads", lambda: _list(arguments))
+
+
+def _list(arguments: Sequence[str]) -> int:
+    settings, heads = _parse(arguments)
+    features = _sizes("features", settings["features"])
+    (outputs,), (units,) = (_sizes(name, settings[name], 1) for name in ("outputs", "fc_units"))
+    print("\n\n".join(entry(head, features, outputs, units) for head in heads or PRESETS))
     return 0
 
 
@@ -57,22 +57,22 @@ def entry(head: str, features: Sequence[int], outputs: int, fc_units: int) -> st
 
 
 def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    flags, heads, given = dict(_FLAGS), [], set()
+    settings, heads, given = dict(_FLAGS), [], set()
     for argument in arguments:
         name, equals, value = argument.lstrip("-").partition("=")
         if not argument.startswith("-"):
             heads.append(argument)
-        elif name not in flags:
-            there = ", ".join(f"--{flag}" for flag in flags)
-            raise UsageError(f"flag --{name} is not known{nearest(name, flags)} (there are {there})")
+        elif name not in settings:
+            there = ", ".join(f"--{flag}" for flag in settings)
+            raise UsageError(f"flag --{name} is not known{nearest(name, settings)} (there are {there})")
         elif not equals:
             raise UsageError(f"flag --{name} needs a value, as in --{name}={_FLAGS[name]}")
         elif name in given:
             raise UsageError(f"flag --{name} is given twice")
         else:
-            flags[name] = value
+            settings[name] = value
             given.add(name)
-    return flags, heads
+    return settings, heads
 
 
 def _sizes(name: str, value: str, most: int = 3) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ def recompute_batch_stats(
         return []
     totals = {name: _Moments() for name in chosen}
     measure = _measuring(model, chosen)
-    for inputs in batches(data, batch_size):
+    for inputs, _ in batches(data, batch_size):
         _check_finite(inputs)
         with np.errstate(all="ignore"):  # what is not finite is said below
             for name, (mean, variance, count) in measure.predict_on_batch(inputs).items():

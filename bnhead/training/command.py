@@ -1,31 +1,13 @@
-"""The command `bnhead train`, which `train.py` is as well: flags -> TrainConfig -> a run.
+"""The command `bnhead train`, which `train.py` is as well: flags -> TrainConfig -> a run."""
 
-One flag for each field of `TrainConfig`, made from the field. Flags are checked, and help is given, before
-TensorFlow is imported.
-"""
+from collections.abc import Sequence
 
-import contextlib
-import dataclasses
-import os
-import sys
-import tempfile
-import textwrap
-from collections.abc import Iterator, Sequence
-
-from absl import flags
-
-from bnhead.errors import DataError, RunDirectoryError, UsageError, nearest
+from bnhead import flags
 from bnhead.training.config import TrainConfig
 
 EXIT_DIVERGED = 5
 _HEADLINE = "Trains one backbone with one head, counts the head's dead units, and leaves a run directory."
 _STATUS = "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 5 diverged, 130 interrupted."
-_DEFINE = {
-    str: flags.DEFINE_string,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-}
 
 
 def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
@@ -35,25 +17,10 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
         arguments: the command line after the program's name.
         program: the name that messages begin with.
     """
-    if {"--help", "-help", "-h"} & set(arguments):
+    if flags.asks_for_help(arguments):
         print(usage(program))
         return 0
-    try:
-        config = parse(arguments)
-        with _quiet():
-            import bnhead.training.run
-
-            bnhead.training.run.devices()
-        return _train(config)
-    except (UsageError, RunDirectoryError, DataError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return error.exit_status
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+    return flags.reported(program, lambda: _train(parse(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
@@ -62,71 +29,19 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     Raises:
         UsageError: a flag that is unknown, given twice or malformed, a stray argument, or a bad value.
     """
-    defined = _flags()
-    given = [a.split("=")[0].lstrip("-") for a in arguments if a.startswith("--") and a != "--"]
-    names = [name.removeprefix("no") if name not in defined else name for name in given]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"flag --{name} is given {names.count(name)} times")
-    try:
-        rest = defined(["bnhead", *arguments])[1:]
-    except flags.UnrecognizedFlagError as error:
-        there = f"there are {', '.join(f'--{name}' for name in _fields())}"
-        raise UsageError(
-            f"flag --{error.flagname} is not known{nearest(error.flagname, _fields())} ({there})"
-        ) from None
-    except flags.Error as error:
-        raise UsageError(str(error).replace("\n", " ").removeprefix("flag ")) from None
-    if rest:
-        raise UsageError(f"argument {rest[0]!r} is not a flag; every setting is written --name=value")
-    return TrainConfig(**{name: defined[name].value for name in _fields()})
+    return flags.parse(TrainConfig, arguments)
 
 
 def usage(program: str) -> str:
     """The text of `--help`."""
-    lines = [f"usage: {program} [--flag=value ...]", "", _HEADLINE, ""]
-    for name, spec in _fields().items():
-        shown = f"--[no]{name}" if spec.type is bool else f"--{name}={spec.default}"
-        text = textwrap.fill(spec.metadata["help"], 100, initial_indent=" " * 4, subsequent_indent=" " * 4)
-        lines += [f"  {shown}", text]
-    return "\n".join([*lines, "", _STATUS])
-
-
-def _fields() -> dict[str, dataclasses.Field]:
-    return {spec.name: spec for spec in dataclasses.fields(TrainConfig)}
-
-
-def _flags() -> flags.FlagValues:
-    """A set of flags of our own: TFDS and absl's logging keep theirs in the global one."""
-    defined = flags.FlagValues()
-    for name, spec in _fields().items():
-        _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
-    return defined
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back what native code writes to stderr while TensorFlow starts, unless that fails.
-
-    TensorFlow 2.21 reports oneDNN and missing CUDA drivers there whatever TF_CPP_MIN_LOG_LEVEL says.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(real, held.read())
-            raise
-        finally:
-            os.dup2(real, 2)
-            os.close(real)
+    return flags.usage(TrainConfig, program, _HEADLINE, _STATUS)
 
 
 def _train(config: TrainConfig) -> int:
+    with flags.quiet():
+        import bnhead.training.run
+
+        bnhead.training.run.devices()
     import absl.logging
 
     from bnhead.training.console import EpochLines, summary

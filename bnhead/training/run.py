@@ -61,7 +61,13 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     model = build(config, dataset)
     training, test, probe = _data(config, dataset)
     layers = config.dead_layers.split(",") if config.dead_layers else None
-    dead_units = DeadUnits(probe, layers)
+    dead_units = DeadUnits(
+        probe,
+        layers,
+        # the figures are among the others, in `Scalars`
+        log_dir=str(directory.path / "tensorboard" / "units"),
+        log_scalars=False,
+    )
     diagram = describe_head(config, model)
     dead_units.set_model(model)  # a layer that is not there is said before anything is written
 

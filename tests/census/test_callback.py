@@ -6,6 +6,7 @@ from keras import layers
 
 from bnhead import DeadUnits
 from bnhead.census import count
+from bnhead.census.changes import CHANGES
 from bnhead.census.counters import FIGURES
 from bnhead.errors import UsageError
 
@@ -36,10 +37,13 @@ def test_history_has_a_figure_for_each_epoch(kind):
     ]
     model, dead_units = somebodys_model(), DeadUnits(data)
     history = fit(model, dead_units)
-    assert [key for key in history if key.startswith("dead/")] == [f"dead/hidden/{name}" for name in FIGURES]
+    assert [key.split("/")[2] for key in history if key.startswith("dead/")][-4:] == list(CHANGES)
+    asked = {"blocks_p", "gradient_dead", "patterns"} | ({"class_dead"} if kind == "array" else set())
+    expected = [f"dead/hidden/{name}" for name in FIGURES if name not in asked]
+    assert [key for key in history if key.startswith("dead/")][:-4] == expected
     assert all(len(values) == 3 for values in history.values())
-    after = count(model, x).figures()
-    assert {key: history[key][-1] for key in after} == after == dead_units.census.figures()
+    after = count(model, x if kind == "array" else (x, y)).figures()
+    assert {key: history[key][-1] for key in after} == dead_units.census.figures() == pytest.approx(after)
     assert 0 < after["dead/hidden/per_input"] < 1
 
 
@@ -101,3 +105,93 @@ def test_a_layer_that_is_not_there_is_said_before_training():
     with pytest.raises(UsageError, match="has no layer 'hiddn'; did you mean 'hidden'"):
         fit(model, DeadUnits(somebodys_data(), ["hiddn"]))
     np.testing.assert_array_equal(model.get_weights()[0], start[0])
+
+
+def test_every_other_epoch_the_first_and_the_last(tmp_path):
+    dead_units = DeadUnits(somebodys_data()[0], every=3)
+    history = fit(somebodys_model(), dead_units, epochs=8)
+    known = np.isfinite(history["dead/hidden/per_input"])
+    assert known.tolist() == [True, False, True, False, False, True, False, True]
+    assert dead_units.histories["hidden"].epochs == [1, 3, 6, 8]
+    assert len({len(values) for values in history.values()}) == 1
+
+
+def test_births_deaths_and_revivals_are_those_between_counts():
+    model = somebodys_model()
+
+    class Plant(keras.callbacks.Callback):
+        """Sets which units of the hidden layer are dead, epoch by epoch."""
+
+        dead = (slice(0, 6), slice(2, 8), slice(4, 6))
+
+        def on_epoch_end(self, epoch, logs=None):
+            bias = np.full(16, 50.0)
+            bias[self.dead[epoch]] = -50
+            self.model.get_layer("hidden").bias.assign(bias)
+
+    history = fit(model, Plant(), DeadUnits(somebodys_data()[0]))
+    rows = {name: history[f"dead/hidden/{name}"] for name in ("dataset", *CHANGES)}
+    assert rows["dataset"] == [6 / 16, 6 / 16, 2 / 16]
+    assert np.isnan([rows[name][0] for name in CHANGES]).all()
+    assert [rows["births"][1], rows["deaths"][1:]] == [2 / 16, [2 / 16, 0]]
+    # at the last count units 2 and 3, never active so far, come alive, and 6 and 7, active at the first
+    assert [rows["births"][2], rows["revivals"]] == [2 / 16, [pytest.approx(np.nan, nan_ok=True), 0, 2 / 16]]
+    assert rows["persistence"][1:] == [4 / 6, 2 / 6]
+
+
+def test_figures_that_enter_logs_can_be_chosen():
+    history = fit(somebodys_model(), DeadUnits(somebodys_data()[0], figures=("dataset", "births")))
+    assert [k for k in history if k.startswith("dead/")] == ["dead/hidden/dataset", "dead/hidden/births"]
+
+
+def test_figures_and_pictures_in_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    dead_units = DeadUnits(
+        somebodys_data(), log_dir=str(tmp_path), together=True, pictures_every=2, revive=0.1
+    )
+    history = fit(somebodys_model(), dead_units, epochs=5)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    steps = {tag: [e.step for e in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+    assert steps["dead/hidden/per_input"] == [1, 2, 3, 4, 5]
+    assert steps["dead/hidden/activity"] == steps["dead/hidden/classes"] == [1, 2, 4, 5]
+    assert steps["dead/hidden/codeath"] == [1, 2, 4, 5] and steps["dead/hidden/raster"] == [2, 4, 5]
+    written = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("dead/hidden/per_input")]
+    assert written == pytest.approx(history["dead/hidden/per_input"])
+    assert ("dead/revived" in steps) == bool(dead_units.revivals)
+
+
+def test_an_unknown_count_is_nan_in_logs_and_history():
+    probe = somebodys_data()[0].copy()
+    probe[3, 0] = np.nan
+    dead_units = DeadUnits(probe)
+    history = fit(somebodys_model(), dead_units, epochs=2)
+    assert np.isnan(history["dead/hidden/dataset"]).all() and np.isfinite(history["loss"]).all()
+    assert np.isnan(dead_units.histories["hidden"].activity).all()
+
+
+def test_dormant_units_are_revived_after_every_epoch_but_the_last():
+    model = somebodys_model()
+    model.get_layer("hidden").bias.assign(np.where(np.arange(16) < 5, -100.0, 0.0))
+    dead_units = DeadUnits(somebodys_data()[0], revive=0.0)
+    history = fit(model, dead_units, epochs=3)
+    (epoch, revival), *_ = dead_units.revivals
+    assert epoch == 1 and set(revival.units) >= set(range(5)) and revival.layer == "hidden"
+    assert all(epoch < 3 for epoch, _ in dead_units.revivals)
+    assert history["dead/hidden/dataset"][0] >= 5 / 16 > history["dead/hidden/dataset"][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every must be a whole number of at least 1, got 0"),
+        ({"pictures_every": 1.5}, "pictures_every must be a whole number of at least 1, got 1.5"),
+        ({"figures": ["dataest"]}, "figures: 'dataest' is not known; did you mean 'dataset'"),
+        ({"revive": 1.0}, r"revive must be a threshold in \[0, 1\), got 1.0"),
+        ({"data": None, "revive": 0.1}, "gradients, together, by and revive need data to count on"),
+        ({"data": None, "together": True}, "gradients, together, by and revive need data to count on"),
+    ],
+)
+def test_arguments_that_make_no_sense(options, message):
+    with pytest.raises(UsageError, match=message):
+        DeadUnits(**{"data": somebodys_data()[0], **options})

@@ -1,20 +1,57 @@
+import functools
+import json
+
 import numpy as np
 import pytest
 
-from bnhead.census.counters import FIGURES, Census, Counts
+from bnhead.census.counters import FIGURES, OPTIONAL, Census, Counts, Moments
+from bnhead.errors import UsageError
+
+CLASSES = 3
+
+
+def of_inputs(activations, finite, labels, first):
+    """Counts of one batch of `(inputs, positions, units)` activations, with all that can be counted."""
+    loud = activations != 0
+    somewhere, everywhere, silent = loud.any(1), loud.all(1), ~loud.any(1)
+    one_hot = np.eye(CLASSES, dtype=int)[labels]
+    values = activations.reshape(-1, activations.shape[-1])
+    bad = np.flatnonzero(~finite)
+    return Counts.of_batch(
+        silent.sum(1),
+        somewhere.sum(0),
+        everywhere.sum(0),
+        (silent[:, 1:] != silent[:, :-1]).sum(1),
+        first=first,
+        magnitude=np.abs(activations).mean(1).sum(0),
+        moments=Moments(len(values), values.mean(0), ((values - values.mean(0)) ** 2).sum(0)),
+        class_inputs=one_hot.sum(0),
+        class_active=one_hot.T @ somewhere,
+        gradient=np.abs(activations).sum((0, 1)),
+        together=somewhere.astype(int).T @ somewhere,
+        groups=(2, activations.shape[-1] - 2) if activations.shape[-1] > 2 else (),
+        nonfinite=len(bad),
+        first_nonfinite=first + int(bad[0]) if len(bad) else None,
+        nonfinite_at=f"layer{first + int(bad[0])}" if len(bad) else "",
+    )
+
+
+def parts(activations, finite=None, sizes=None):
+    """The counts of batches of the given sizes."""
+    finite = np.ones(len(activations), bool) if finite is None else finite
+    labels = np.arange(len(activations)) % CLASSES
+    ends = np.cumsum(sizes or [len(activations)])
+    return [
+        of_inputs(*(array[start:end] for array in (activations, finite, labels)), int(start))
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]
 
 
 def added(activations, finite=None, sizes=None):
-    """Counts of `(inputs, positions, units)` activations, added in batches of the given sizes."""
-    counts = Counts.empty(activations.shape[-1])
-    finite = np.ones(len(activations), bool) if finite is None else finite
-    start = 0
-    for size in sizes or [len(activations)]:
-        active = activations[start : start + size] != 0
-        somewhere, everywhere = active.any(1), active.all(1)
-        counts.add((~somewhere).sum(1), somewhere.sum(0), everywhere.sum(0), finite[start : start + size])
-        start += size
-    return counts
+    """Those counts merged, from the first to the last."""
+    return functools.reduce(
+        Counts.merge, parts(activations, finite, sizes), Counts.empty(activations.shape[-1])
+    )
 
 
 def random_activations(seed, inputs=40, positions=3, units=7):
@@ -31,6 +68,25 @@ def test_figures_by_hand():
     counts = added(activations)
     assert counts.inputs == 4 and counts.units == 4
     assert counts.figures() == {
+        # unit 0 alone is dead: one run, of 1 * (4 - 1 + 1) / 4 expected
+        "runs": 1,
+        "runs_expected": 1,
+        "runs_p": 1,
+        # silences 1000 1001 1011 1011: 2, 3, 3 and 3 runs; with 1 of 4 silent 2.5 are expected, variance 1/4;
+        # with 2 of 4 silent 3, variance 2/3
+        "runs_z_per_input": pytest.approx(((2 - 2.5) * 2 + 0 + (3 - 2.5) * 2 * 2) / 4),
+        # one of two units in the first group is dead, none of two in the second: every table is as extreme
+        "blocks_p": pytest.approx(1),
+        # mean activations 0, 5, 1/2, 1/2: mean 3/2
+        "dormant_0": 1 / 4,
+        "dormant_0025": 1 / 4,
+        "dormant_01": 1 / 4,
+        "constant": 2 / 4,
+        # classes 0 1 2 0: unit 2 is silent on class 2, unit 3 on classes 1 and 2
+        "class_dead": 2 / 4,
+        "gradient_dead": 1 / 4,
+        # units 2 and 3 change: 1100 and 1000, phi = (2 - 1 - ... ) worked out as 1 / sqrt(3)
+        "patterns": pytest.approx(4 / (2 + 2 / 3)),
         "per_input": (1 + 2 + 3 + 3) / 16,
         "per_input_p05": pytest.approx(np.percentile([1, 2, 3, 3], 5) / 4),
         "per_input_p50": 2.5 / 4,
@@ -71,21 +127,124 @@ def test_percentiles_are_numpys(seed, percent):
 @pytest.mark.parametrize("sizes", [[40], [16, 16, 8], [1] * 40, [39, 1]])
 def test_batches_do_not_matter(sizes):
     activations = random_activations(0)
-    assert added(activations, sizes=sizes).figures() == added(activations).figures()
+    assert added(activations, sizes=sizes).figures() == pytest.approx(added(activations).figures(), abs=1e-12)
 
 
-def test_merged_counts_are_those_of_one_go():
+def equal(one, other):
+    """Whether two counts are the same, floats to rounding."""
+    assert one.figures() == pytest.approx(other.figures(), abs=1e-12, nan_ok=True)
+    one, other = one.to_dict(), other.to_dict()
+    moments = one.pop("moments"), other.pop("moments")
+    for key in ("values", "mean", "deviation"):
+        np.testing.assert_allclose(moments[0][key], moments[1][key], rtol=1e-12, atol=1e-12)
+    for key in ("magnitude", "gradient", "runs"):
+        np.testing.assert_allclose(one.pop(key), other.pop(key), rtol=1e-12, atol=1e-12)
+    assert one == other
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_merged_in_any_order_and_grouping_they_are_those_of_one_go(seed):
     activations = random_activations(1)
     finite = np.ones(40, bool)
     finite[[25, 30]] = False
     one = added(activations, finite)
-    merged = added(activations[:20], finite[:20]).merge(added(activations[20:], finite[20:]))
-    np.testing.assert_array_equal(merged.inputs_by_silent, one.inputs_by_silent)
-    np.testing.assert_array_equal(merged.active, one.active)
-    np.testing.assert_array_equal(merged.saturated, one.saturated)
-    assert (merged.nonfinite, merged.first_nonfinite) == (one.nonfinite, one.first_nonfinite) == (2, 25)
-    both = merged.merge(merged)
-    assert (both.first_nonfinite, both.inputs, both.nonfinite) == (25, 80, 4)
+    assert (one.nonfinite, one.first_nonfinite, one.nonfinite_at) == (2, 25, "layer25")
+    rng = np.random.default_rng(seed)
+    left = parts(activations, finite, [11, 9, 6, 10, 4])  # inputs 25 and 30 lie in different parts
+    while len(left) > 1:
+        i, j = rng.choice(len(left), 2, replace=False)
+        merged = left[i].merge(left[j])
+        left = [counts for k, counts in enumerate(left) if k not in (i, j)] + [merged]
+    merged = left[0]
+    # the place of the first bad input is where it was seen in its own batch
+    assert merged.nonfinite_at == "layer25"
+    equal(merged, one)
+
+
+def test_counts_of_nothing_change_nothing():
+    counts = added(random_activations(0))
+    equal(counts.merge(Counts.empty(7)), counts)
+    equal(Counts.empty(7).merge(counts), counts)
+
+
+def test_counts_of_other_layers_do_not_merge():
+    with pytest.raises(UsageError, match="counts of 7 and of 5 units do not merge"):
+        added(random_activations(0)).merge(added(random_activations(0, units=5)))
+
+
+def test_what_one_part_did_not_count_is_not_there():
+    whole, bare = parts(random_activations(0), sizes=[20, 20])
+    bare.magnitude = bare.moments = None
+    merged = whole.merge(bare)
+    assert merged.magnitude is None and merged.moments is None and merged.gradient is not None
+    assert set(FIGURES) - set(merged.figures()) == {"dormant_0", "dormant_0025", "dormant_01", "constant"}
+    with pytest.raises(UsageError, match="dormant units need the magnitudes, which were not counted"):
+        merged.dormant(0.1)
+
+
+def test_plain_counts_have_no_optional_figures():
+    counts = Counts.of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]))
+    assert set(counts.figures()) == set(FIGURES) - set(OPTIONAL)
+
+
+def test_json_and_back():
+    finite = np.ones(40, bool)
+    finite[3] = False
+    for counts in (added(random_activations(0), finite), Counts.empty(3)):
+        again = Counts.from_dict(json.loads(json.dumps(counts.to_dict())))
+        assert again.to_dict() == counts.to_dict()
+        assert again.unknown == counts.unknown
+    census = Census({"a": added(random_activations(0)), "b": Counts.empty(2)})
+    again = Census.from_dict(json.loads(json.dumps(census.to_dict())))
+    assert again.layers["a"].figures() == census.layers["a"].figures()
+    assert again.layers["a"].active.dtype == np.int64 and again.layers["a"].magnitude.dtype == np.float64
+    equal(
+        again.layers["a"].merge(added(random_activations(2))),
+        added(random_activations(0)).merge(added(random_activations(2))),
+    )
+    with pytest.raises(UsageError, match="counts have no 'activ'"):
+        Counts.from_dict({"activ": [1]})
+
+
+def test_moments_of_large_means_do_not_cancel():
+    rng = np.random.default_rng(0)
+    values = np.stack([np.full(1000, 1e8), 1e8 + rng.normal(size=1000), rng.normal(size=1000)], 1)
+    moments = [Moments(len(v), v.mean(0), ((v - v.mean(0)) ** 2).sum(0)) for v in np.split(values, [3, 500])]
+    merged = moments[2].merge(moments[0]).merge(moments[1])
+    np.testing.assert_allclose(merged.variance, values.var(0), rtol=1e-7)
+    assert merged.variance[0] == 0 and merged.values == 1000
+
+
+def test_dormant_by_the_share_of_the_layers_mean():
+    counts = Counts.of_batch(np.array([0]), np.ones(4), np.ones(4), magnitude=np.array([0, 0.1, 1, 2.9]))
+    assert counts.scores.tolist() == [0, 0.1, 1, 2.9]
+    assert counts.dormant(0).tolist() == [True, False, False, False]
+    assert counts.dormant(0.1).tolist() == [True, True, False, False]
+    counts.magnitude = np.zeros(4)
+    assert counts.dormant(0).all()
+
+
+def test_a_class_without_inputs_has_no_dead_units():
+    counts = Counts.of_batch(
+        np.array([1, 1]),
+        np.array([2, 0]),
+        np.zeros(2),
+        class_inputs=np.array([2, 0]),
+        class_active=np.array([[2, 0], [0, 0]]),
+    )
+    assert not counts.class_dead.any()
+    assert np.isnan(counts.class_activity[1]).all() and counts.class_activity[0].tolist() == [1, 0]
+
+
+def test_a_census_merges_layer_by_layer():
+    halves = [
+        Census({"a": part, n: part})
+        for n, part in zip("bc", parts(random_activations(0), sizes=[20, 20]), strict=True)
+    ]
+    merged = halves[0].merge(halves[1])
+    assert list(merged.layers) == ["a", "b", "c"]
+    assert [c.inputs for c in merged.layers.values()] == [40, 20, 20]
+    assert set(merged.figures(["dataset"])) == {f"dead/{name}/dataset" for name in "abc"}
 
 
 def test_rule_of_three():
@@ -99,11 +258,11 @@ def test_nan_is_never_dead():
     finite = np.ones(40, bool)
     finite[[7, 9]] = False
     counts = added(np.zeros((40, 1, 5)), finite, sizes=[5, 35])
-    assert counts.unknown == "values are not finite on 2 inputs, first on input 7"
+    assert counts.unknown == "values are not finite on 2 inputs, first on input 7, at layer7"
     assert set(counts.figures()) == set(FIGURES) and all(np.isnan(list(counts.figures().values())))
     counts = added(np.zeros((40, 1, 5)))
-    counts.finite_weights = False
-    assert counts.unknown == "the model's weights are not finite"
+    counts.bad_weights = "fc/kernel"
+    assert counts.unknown == "the model's weights are not finite, first fc/kernel"
     assert "weights" in Counts.empty(5).merge(counts).unknown
 
 
@@ -119,4 +278,6 @@ def test_census_names_and_prints():
     text = str(census)
     assert "head_fc: 7 units, 300 inputs" in text
     assert "dead on all inputs  1 units, 14.3% (such a unit fires on less than 1.00% of inputs" in text
+    assert "dormant             14.3% at tau 0.025" in text
+    assert "contiguity          1 runs of dead units, 1.0 expected by chance, p = 1" in text
     assert "other: unknown, no inputs were counted" in text

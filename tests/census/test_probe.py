@@ -1,3 +1,7 @@
+import itertools
+import math
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -5,8 +9,9 @@ import tensorflow as tf
 from keras import layers
 
 from bnhead.census import Probe, count
-from bnhead.census.probe import default_layers
+from bnhead.census.find import default_layers
 from bnhead.errors import UsageError
+from bnhead.models import resnet8
 
 UNITS = 24
 DEAD, ALWAYS_ON, RARE = slice(0, 5), slice(5, 8), 8
@@ -16,7 +21,7 @@ def planted_dense(seed, inputs=500):
     """A random net with a ReLU layer in which units are dead, always on, and active on 2 of the inputs."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(inputs, 6)).astype("float32")
-    features = keras.Input((6,))
+    features = keras.Input((6,), name="features")
     hidden = layers.Dense(
         UNITS, "relu", kernel_initializer=keras.initializers.GlorotUniform(seed), name="hidden"
     )
@@ -45,21 +50,51 @@ def planted_conv(seed, inputs=300):
     return model, "map", x
 
 
-def by_numpy(model, layer, x, eps=0.0):
-    """The definitions, on all activations at once."""
-    out = keras.Model(model.inputs, model.get_layer(layer).output).predict(x, batch_size=len(x), verbose=0)
-    loud = np.abs(out.reshape(len(x), -1, out.shape[-1])) > eps
+def by_numpy(model, layer, x, eps=0.0, y=None, loss=None):
+    """The definitions, on all activations at once, in the plainest way."""
+    output = model.get_layer(layer).output
+    out = keras.Model(model.inputs, output).predict(x, batch_size=len(x), verbose=0)
+    a = out.reshape(len(x), -1, out.shape[-1]).astype("float64")  # (inputs, positions, units)
+    loud = np.abs(a) > eps
     silent = ~loud.any(1)
-    shares = silent.mean(1)
-    return {
+    shares, dead = silent.mean(1), silent.all(0)
+    score = np.abs(a).mean((0, 1)) / np.abs(a).mean()
+    figures = {
         "per_input": shares.mean(),
         "per_input_p05": np.percentile(shares, 5),
         "per_input_p50": np.percentile(shares, 50),
         "per_input_p95": np.percentile(shares, 95),
-        "dataset": silent.all(0).mean(),
+        "dataset": dead.mean(),
         "rarely_active": ((~silent).mean(0) < 0.01).mean(),
         "always_on": loud.all((0, 1)).mean(),
+        "runs": sum(1 for _ in re.finditer("1+", "".join(map(str, dead.astype(int))))),
+        "runs_expected": dead.sum() * (len(dead) - dead.sum() + 1) / len(dead),
+        "runs_z_per_input": np.mean([z for z in map(wald_wolfowitz, silent) if z is not None] or [0]),
+        "dormant_0": (score <= 0).mean(),
+        "dormant_0025": (score <= 0.025).mean(),
+        "dormant_01": (score <= 0.1).mean(),
     }
+    if len(out.shape) == 2:
+        figures["constant"] = (a.var((0, 1)) <= 1e-12).mean()
+    if y is not None:
+        on_class = np.array([silent[y == c].all(0) & ~dead for c in np.unique(y)])
+        figures["class_dead"] = on_class.any(0).mean()
+    return figures
+
+
+def wald_wolfowitz(silent):
+    """z of one input's silent units, by the textbook."""
+    first, second = silent.sum(), (~silent).sum()
+    n = first + second
+    runs = sum(1 for _ in itertools.groupby(silent))
+    mean = 2 * first * second / n + 1
+    variance = 2 * first * second * (2 * first * second - n) / (n * n * (n - 1))
+    return (runs - mean) / math.sqrt(variance) if first and second and variance > 0 else None
+
+
+def figures_of(counts):
+    """All figures that have a plain counterpart here; the p-value has its own tests."""
+    return {name: value for name, value in counts.figures().items() if name != "runs_p"}
 
 
 @pytest.mark.parametrize("net", [planted_dense, planted_conv])
@@ -67,10 +102,104 @@ def by_numpy(model, layer, x, eps=0.0):
 @pytest.mark.parametrize("eps", [0.0, 0.3])
 def test_figures_equal_those_of_numpy_on_model_predict(net, seed, eps):
     model, layer, x = net(seed)
-    counts = count(model, x, [layer], batch_size=64, eps=eps).layers[layer]
-    expected = by_numpy(model, layer, x, eps)
-    assert counts.figures() == pytest.approx(expected, abs=1e-12)
+    y = np.random.default_rng(seed).integers(0, 3, len(x))
+    y[:2] = 2
+    counts = count(model, (x, y), [layer], batch_size=64, eps=eps).layers[layer]
+    assert figures_of(counts) == pytest.approx(by_numpy(model, layer, x, eps, y), abs=1e-9)
     assert counts.inputs == len(x)
+    sizes = np.bincount(y)
+    np.testing.assert_array_equal(counts.class_inputs, sizes)
+    loud = activations_of(model, layer, x, eps)
+    np.testing.assert_array_equal(counts.class_active, [loud[y == c].sum(0) for c in range(3)])
+    np.testing.assert_allclose(counts.class_activity, [loud[y == c].mean(0) for c in range(3)])
+
+
+def activations_of(model, layer, x, eps=0.0):
+    """`(inputs, units)` bool: active somewhere."""
+    out = keras.Model(model.inputs, model.get_layer(layer).output).predict(x, batch_size=len(x), verbose=0)
+    return (np.abs(out.reshape(len(x), -1, out.shape[-1])) > eps).any(1)
+
+
+@pytest.mark.parametrize("net", [planted_dense, planted_conv])
+def test_units_that_are_active_together(net):
+    model, layer, x = net(2)
+    counts = count(model, x, [layer], batch_size=70, together=True).layers[layer]
+    loud = activations_of(model, layer, x)
+    expected = np.array([[(a & b).sum() for a in loud.T] for b in loud.T])
+    np.testing.assert_array_equal(counts.together, expected)
+    changing = (loud.mean(0) > 0) & (loud.mean(0) < 1)
+    np.testing.assert_allclose(
+        counts.phi[np.ix_(changing, changing)], np.corrcoef(~loud[:, changing].T), atol=1e-12
+    )
+    assert counts.figures()["patterns"] == pytest.approx(
+        changing.sum() ** 2 / (np.corrcoef(loud[:, changing].T) ** 2).sum()
+    )
+
+
+def test_units_that_no_input_moves_are_gradient_dead():
+    """Unit 0 is dead, unit 1 fires and nothing reads it, unit 2 fires and is read."""
+    inputs = keras.Input((1,))
+    hidden = layers.Dense(3, "relu", name="hidden")
+    out = layers.Dense(2, name="out")
+    model = keras.Model(inputs, out(hidden(inputs)))
+    hidden.set_weights([np.array([[1.0, 1, 1]]), np.array([-9.0, 1, 1])])
+    out.set_weights([np.array([[1.0, 2], [0, 0], [1, -1]]), np.zeros(2)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = np.linspace(0, 1, 5, dtype="float32")[:, None], np.array([0, 1, 0, 1, 1])
+    counts = count(model, (x, y), batch_size=2, gradients=True).layers["hidden"]
+    assert counts.gradient_dead.tolist() == [True, True, False]
+    assert counts.figures()["gradient_dead"] == pytest.approx(2 / 3)
+    # dL/dz of unit 2 is p1 - [y = 1] times -1 plus p0 - [y = 0]; Keras takes the mean over each batch
+    logits = model.predict(x, verbose=0)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    wrong = p - np.eye(2)[y]
+    per_input = np.abs(wrong[:, 0] - wrong[:, 1]) / np.array([2, 2, 2, 2, 1])
+    assert counts.gradient[2] == pytest.approx(per_input.sum(), rel=1e-5)
+    assert set(counts.figures()) - set(count(model, (x, y)).layers["hidden"].figures()) == {"gradient_dead"}
+
+
+def test_gradients_of_feature_maps_inside_a_nested_model():
+    inside = keras.Sequential(
+        [keras.Input((4, 4, 2)), layers.Conv2D(6, 3, name="conv"), layers.ReLU(name="act")], name="encoder"
+    )
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(inside(inputs))))
+    kernel, _ = inside.get_layer("conv").get_weights()
+    inside.get_layer("conv").set_weights([kernel, np.array([-99.0, 0, 0, 0, 0, 0])])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.random.default_rng(0).normal(size=(20, 4, 4, 2)).astype("float32")
+    y = np.random.default_rng(0).integers(0, 3, 20)
+    counts = count(model, (x, y), ["encoder.act"], gradients=True).layers["encoder.act"]
+    assert counts.gradient_dead.tolist() == [True] + [False] * 5
+
+
+def test_a_unit_behind_a_batch_norm_turns_constant():
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(5, "relu", name="hidden")
+    norm = layers.BatchNormalization(name="norm")
+    model = keras.Model(inputs, layers.Dense(2)(norm(hidden(inputs))))
+    kernel, _ = hidden.get_weights()
+    hidden.set_weights([kernel, np.array([-99, 0, 0, -99, 0], "float32")])
+    norm.beta.assign([1000, 0, 0, 3, 0])  # large means must not drown the variance, nor make one
+    norm.moving_mean.assign(np.random.default_rng(1).normal(size=5))
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
+    census = count(model, x, ["hidden", "norm"], batch_size=7)
+    assert census.layers["norm"].constant.tolist() == [True, False, False, True, False]
+    assert census.figures()["dead/norm/constant"] == pytest.approx(0.4)
+    assert not census.layers["norm"].dead.any()
+    out = keras.Model(model.inputs, norm.output).predict(x, verbose=0).astype("float64")
+    np.testing.assert_allclose(census.layers["norm"].moments.variance, out.var(0), rtol=1e-4, atol=1e-12)
+    np.testing.assert_allclose(census.layers["norm"].moments.mean, out.mean(0), rtol=1e-5)
+
+
+def test_a_batch_norm_on_a_feature_map_turns_constant():
+    model, _, x = planted_conv(0)
+    norm = next(layer for layer in model.layers if isinstance(layer, layers.BatchNormalization))
+    norm.gamma.assign(np.where(np.arange(UNITS) < 4, 0, 1))
+    counts = count(model, x, "norms", batch_size=33).layers[norm.name]
+    assert counts.constant.tolist() == [u < 4 for u in range(UNITS)]
+    out = keras.Model(model.inputs, norm.output).predict(x, verbose=0).astype("float64")
+    np.testing.assert_allclose(counts.moments.variance, out.var((0, 1, 2)), rtol=1e-4, atol=1e-12)
 
 
 def test_planted_units_are_found():
@@ -86,16 +215,19 @@ def test_the_last_partial_batch_counts(size):
     model, layer, x = planted_dense(0)
     counts = count(model, x, batch_size=size).layers[layer]
     assert counts.inputs == 500
-    assert counts.figures() == pytest.approx(by_numpy(model, layer, x), abs=1e-12)
+    assert figures_of(counts) == pytest.approx(by_numpy(model, layer, x), abs=1e-9)
 
 
 def test_arrays_tuples_and_datasets_give_the_same_counts():
     model, layer, x = planted_dense(1)
-    y = np.zeros(len(x))
+    y = np.zeros(len(x), int)
     slices = tf.data.Dataset.from_tensor_slices
     kinds = [x, (x, y), (x, y, y), slices(x).batch(33), slices((x, y)).batch(500)]
     figures = [count(model, data).layers[layer].figures() for data in kinds]
-    assert all(f == figures[0] for f in figures)
+    assert "class_dead" not in figures[0] and figures[1].pop("class_dead") == 0
+    for f in figures:
+        f.pop("class_dead", None)
+        assert f == pytest.approx(figures[0], abs=1e-12)
 
 
 def test_evaluation_mode_and_present_weights():
@@ -115,7 +247,7 @@ def test_inputs_that_are_not_finite_void_the_count_though_the_kernel_returns_zer
     model, layer, x = planted_dense(0)
     x[[123, 300], 2] = np.nan
     counts = count(model, x, batch_size=50).layers[layer]
-    assert counts.unknown == "values are not finite on 2 inputs, first on input 123"
+    assert counts.unknown == "values are not finite on 2 inputs, first on input 123, at input 'features'"
     assert np.isnan(counts.figures()["dataset"])
 
 
@@ -124,7 +256,7 @@ def test_weights_that_are_not_finite_void_the_count():
     kernel, bias = (np.array(w) for w in model.get_layer(layer).get_weights())
     bias[3] = np.nan
     model.get_layer(layer).set_weights([kernel, bias])
-    assert count(model, x).layers[layer].unknown == "the model's weights are not finite"
+    assert count(model, x).layers[layer].unknown == "the model's weights are not finite, first hidden/bias"
 
 
 @pytest.mark.parametrize("where", ["input", "weights"])
@@ -207,16 +339,19 @@ def nested(*stack):
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(inside(x)))), inside.name
 
 
-def test_a_nested_model_is_counted_at_its_output_and_never_passed_over():
-    model, name = nested(layers.ReLU())
-    assert default_layers(model) == [name]
+def test_a_nested_model_is_counted_inside_or_at_its_output():
+    model, name = nested(layers.ReLU(name="last"))
+    assert default_layers(model) == [f"{name}.last"]
     x = np.random.default_rng(0).normal(size=(50, 6, 6, 2)).astype("float32")
-    assert count(model, x).layers[name].figures() == pytest.approx(by_numpy(model, name, x), abs=1e-12)
+    census = count(model, x, [name, f"{name}.last", f"{name}.map"])
+    expected = by_numpy(model, name, x)
+    assert figures_of(census.layers[name]) == pytest.approx(expected, abs=1e-9)
+    assert figures_of(census.layers[f"{name}.last"]) == pytest.approx(expected, abs=1e-9)
+    before = keras.Model(model.inputs, model.get_layer("adapter").output).predict(x, verbose=0)
+    expected = by_numpy(model.get_layer(name), "map", before)
+    assert figures_of(census.layers[f"{name}.map"]) == pytest.approx(expected, abs=1e-9)
     model, name = nested(layers.MaxPooling2D())
-    with pytest.raises(
-        UsageError, match=f"may be inside the nested model '{name}'; name the layers to count"
-    ):
-        default_layers(model)
+    assert default_layers(model) == [f"{name}.map"]
 
 
 def test_softmax_is_no_activation_to_count():
@@ -265,3 +400,161 @@ def test_a_layer_that_is_called_twice_is_counted_where_it_is_called_first():
     kernel, bias = shared.get_weights()
     expected = (x @ kernel + bias <= 0).mean()
     assert count(model, x, ["shared"]).figures()["dead/shared/per_input"] == pytest.approx(expected)
+
+
+HEADS_THAT_MASK = ["fc", "bn_fc", "fc_fc", "fc_bn", "bn_gap_fc", "catpool_fc", "flatten_bn_dropout0.5_fc"]
+
+
+@pytest.mark.parametrize("head", HEADS_THAT_MASK)
+def test_one_image_of_nan_makes_every_head_unknown_and_never_dead(head):
+    model = resnet8((8, 8, 3), head, 4, fc_units=6, seed=0)
+    x = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
+    healthy = count(model, x, "all")
+    x[17, 3, 3, 1] = np.nan
+    census = count(model, x, "all", batch_size=16)
+    assert len(census.layers) == len(healthy.layers) > 7
+    for name, counts in census.layers.items():
+        assert counts.unknown == "values are not finite on 1 inputs, first on input 17, at input 'image'"
+        assert np.isnan(list(counts.figures().values())).all()
+        assert set(counts.figures()) == set(healthy.layers[name].figures())
+    assert not any(counts.unknown for counts in count(model, np.delete(x, 17, 0), "all").layers.values())
+
+
+def test_an_overflow_inside_names_the_layer_and_voids_what_follows_alone():
+    """A finite input and finite weights whose product is not: relu(-inf) is 0 and looks like silence."""
+    inputs = keras.Input((2,))
+    x = layers.Dense(3, "relu", name="one")(inputs)
+    x = layers.Dense(3, "relu", name="two")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(3, "relu", name="three")(x)))
+    model.get_layer("one").set_weights([np.full((2, 3), 1e30), np.zeros(3)])
+    model.get_layer("two").set_weights([np.full((3, 3), -1e9), np.zeros(3)])
+    x = np.ones((5, 2), "float32")
+    x[3] = 1e5  # 2e35, times -3e9
+    assert (keras.Model(inputs, model.get_layer("two").output).predict(x, verbose=0) == 0).all()
+    census = count(model, x, ["one", "two", "three"])
+    assert [counts.nonfinite for counts in census.layers.values()] == [0, 5, 5]  # even 2e30 * 3e9 overflows
+    assert census.layers["three"].unknown == "values are not finite on 5 inputs, first on input 0, at two"
+    assert count(model, x, ["three"]).layers["three"].nonfinite_at == "two"
+
+
+def test_float16_that_overflows_is_unknown():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3, "relu", dtype="mixed_float16", name="fc")
+    model = keras.Model(inputs, layers.Dense(2)(hidden(inputs)))
+    model.get_layer("fc").kernel.assign(np.full((4, 3), -300.0))
+    x = np.ones((6, 4), "float32")
+    x[2] = 300.0
+    counts = count(model, x).layers["fc"]
+    assert (counts.nonfinite, counts.first_nonfinite, counts.nonfinite_at) == (1, 2, "fc")
+    x[2] = 1.0
+    assert count(model, x).figures()["dead/fc/dataset"] == 1
+
+
+def test_nan_inside_a_nested_model_is_named_with_its_path():
+    model, name = nested(layers.ReLU(name="last"))
+    model.get_layer(name).get_layer("map").kernel.assign(np.full((3, 3, 2, 4), 1e38))
+    model.get_layer("adapter").kernel.assign(np.full((1, 1, 2, 2), 1.0))
+    x = np.full((3, 6, 6, 2), 10.0, "float32")
+    assert count(model, x, ["adapter"]).layers["adapter"].unknown == ""
+    assert count(model, x, [name]).layers[name].nonfinite_at == f"{name}.map"
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_counts_what_the_model_computes(policy):
+    inputs = keras.Input((5, 4, 2))
+    x = layers.Conv2D(8, 3, activation="relu", dtype=policy, name="conv")(inputs)
+    x = layers.BatchNormalization(dtype=policy)(x)
+    x = layers.GlobalAveragePooling2D(dtype=policy)(layers.ReLU(dtype=policy, name="map")(x))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(9, "relu", dtype=policy, name="fc")(x)))
+    x = np.random.default_rng(0).normal(size=(70, 5, 4, 2)).astype("float32")
+    census = count(model, x, "all", batch_size=70)
+    for name in ("conv", "map", "fc"):
+        np.testing.assert_array_equal(census.layers[name].active, activations_of(model, name, x).sum(0))
+
+
+def test_inputs_as_dict_as_list_and_left_out():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b", optional=True)
+
+    class AddIfThere(layers.Layer):
+        def call(self, x, other=None):
+            return x if other is None else x + other
+
+        def compute_output_shape(self, x_shape, other_shape=None):
+            return x_shape
+
+    hidden = layers.Dense(6, "relu", name="hidden")(AddIfThere()(a, b))
+    model = keras.Model({"a": a, "b": b}, layers.Dense(1)(hidden))
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(size=(30, 3)).astype("float32") for _ in "ab")
+    kernel, bias = model.get_layer("hidden").get_weights()
+    for x, total in (({"a": one, "b": other}, one + other), ({"a": one, "b": None}, one)):
+        found = count(model, x, batch_size=8).layers["hidden"]
+        np.testing.assert_array_equal(found.active, (total @ kernel + bias > 0).sum(0))
+    dataset = tf.data.Dataset.from_tensor_slices({"a": one, "b": other}).batch(7)
+    assert count(model, dataset).layers["hidden"].inputs == 30
+
+
+def test_leaky_relus_by_slope_are_silent_on_their_negative_side():
+    inputs = keras.Input((6,))
+    x = layers.Dense(9, name="linear")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.LeakyReLU(negative_slope=0.2, name="leaky")(x)))
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
+    assert count(model, x).figures()["dead/leaky/per_input"] == 0
+    kernel, bias = model.get_layer("linear").get_weights()
+    expected = (x @ kernel + bias < 0).sum(0)
+    found = count(model, x, by="slope", eps=0.2).layers["leaky"]
+    np.testing.assert_array_equal(found.active, 50 - expected)
+    assert count(model, x, by="slope", eps=0.1).figures()["dead/leaky/per_input"] == 0
+
+
+def test_counting_changes_neither_the_model_nor_what_is_saved(tmp_path):
+    model, _, x = planted_conv(0)
+    before, nodes = model.get_weights(), [len(layer._inbound_nodes) for layer in model.layers]
+    config = model.get_config()
+    count(model, x, "all")
+    assert model.get_config() == config
+    assert [len(layer._inbound_nodes) for layer in model.layers] == nodes
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    dense, layer, x = planted_dense(0)
+    activation = dense.get_layer(layer).activation
+    count(dense, x)
+    assert dense.get_layer(layer).activation is activation
+
+
+def test_options_that_make_no_sense():
+    model, _, x = planted_dense(0)
+    with pytest.raises(UsageError, match="by must be 'output' or 'slope', got 'gradient'"):
+        Probe(model, by="gradient")
+    with pytest.raises(UsageError, match="gradient-dead units need the loss of a compiled model"):
+        Probe(model, gradients=True)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(UsageError, match=r"gradient-dead units need labels: data must be \(x, y\)"):
+        count(model, x, gradients=True)
+    with pytest.raises(UsageError, match="labels must be 0 to 2, got 0 to 3"):
+        count(model, (x, np.arange(len(x)) % 4))
+
+
+def test_labels_of_more_classes_than_outputs():
+    model, layer, x = planted_dense(0)
+    y = np.arange(len(x)) % 7
+    counts = count(model, (x, y), classes=7).layers[layer]
+    assert counts.class_active.shape == (7, UNITS) and counts.class_active.sum() == counts.active.sum()
+
+
+def test_masks_and_further_arguments_reach_the_layers():
+    """Padding must not be averaged, and a recurrent layer must get its initial state."""
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(tokens)
+    x = layers.Dense(5, "relu", name="each")(x)
+    start = layers.Dense(3, name="start")(layers.GlobalAveragePooling1D(name="mean")(x))
+    end = layers.GRU(3, name="gru")(x, initial_state=start)
+    model = keras.Model(tokens, layers.Dense(2)(layers.Dense(8, "relu", name="fc")(end)))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 9, (60, 6)) * (np.arange(6) < rng.integers(1, 6, (60, 1)))
+    for options in ({}, {"gradients": True}):
+        census = count(model, (x, x[:, 0] % 2), ["mean", "gru", "fc"], **options)
+        for name, counts in census.layers.items():
+            out = keras.Model(tokens, model.get_layer(name).output).predict(x, verbose=0)
+            np.testing.assert_allclose(counts.magnitude, np.abs(out).sum(0), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,241 @@
+"""Reviving dormant units: ReDo, Sokar et al. 2023, "The dormant neuron phenomenon in deep RL", algorithm 1.
+
+A revived unit's incoming weights are drawn anew, its outgoing weights become zero (so that the net's outputs
+change by no more than what the dormant unit had said), and the optimizer forgets what it knew of exactly
+these entries. Units whose incoming or outgoing weights cannot be told apart (those behind a residual sum)
+are left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from bnhead import seeds
+from bnhead.census.find import LINEAR_LAYERS, Site, kind_of
+from bnhead.graph import Call, calls, functional
+
+_DENSE = (keras.layers.Dense,)
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_POOLINGS = (
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+)
+
+# lists of an optimizer that hold the variables themselves, or averages of them
+_NO_SLOTS = ("_trainable_variables", "_variables", "_model_variables_moving_average")
+
+
+@dataclass
+class Revival:
+    """What was done to one layer.
+
+    Attributes:
+        layer: the layer whose dormant units were to be revived.
+        units: which units were.
+        incoming: paths of the variables in which their entries were drawn or set anew.
+        outgoing: paths of the variables in which their entries were set to zero.
+        slots: number of optimizer variables of which entries were reset.
+        skipped: why nothing was done; empty when something was.
+    """
+
+    layer: str
+    units: list[int]
+    incoming: list[str] = field(default_factory=list)
+    outgoing: list[str] = field(default_factory=list)
+    slots: int = 0
+    skipped: str = ""
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"{self.layer}: {len(self.units)} dormant units left as they are, {self.skipped}"
+        return (
+            f"{self.layer}: {len(self.units)} dormant units revived; {', '.join(self.incoming)} drawn anew, "
+            f"{', '.join(self.outgoing)} set to 0, {self.slots} optimizer variables reset there"
+        )
+
+
+def revive(model: keras.Model, site: Site, dormant: np.ndarray, seed: int) -> Revival:
+    """Revives units of one layer.
+
+    Args:
+        model: the model that is trained, with or without an optimizer.
+        site: the counted layer, an activation.
+        dormant: `(units,)` bool, the units to revive.
+        seed: seed of the new incoming weights; nothing else draws from it.
+    """
+    units = np.flatnonzero(dormant)
+    found = Revival(site.name, units.tolist())
+    if not len(units):
+        found.skipped = "there are none"
+        return found
+    graph = _graph_of(functional(model), site.call)
+    if graph is None:
+        found.skipped = "the layer is in a nested model that is called in several places"
+        return found
+    try:
+        incoming, outgoing = _incoming(graph, site.call), _outgoing(graph, site)
+    except _Mixed as mixed:
+        found.skipped = str(mixed)
+        return found
+    for number, (variable, initializer) in enumerate(incoming):
+        fresh = _drawn(initializer, variable, seeds.stream(seed, site.name, number))
+        entries = (..., units)
+        found.slots += _set(model, variable, entries, fresh[entries])
+        found.incoming.append(variable.path)
+    for variable, rows in outgoing:
+        entries = (..., np.flatnonzero(np.isin(rows, units)), slice(None))
+        found.slots += _set(model, variable, entries, 0.0)
+        found.outgoing.append(variable.path)
+    return found
+
+
+class _Mixed(Exception):
+    """A unit's weights cannot be told from other units'."""
+
+
+def _graph_of(graph: Any, call: Call) -> Any:
+    """The functional graph, of this or a nested model, in which a call lies."""
+    own = calls(graph)
+    if any(other.outputs[0] is call.outputs[0] for other in own):
+        return graph
+    for other in own:
+        inside = functional(other.operation)
+        found = _graph_of(inside, call) if inside is not None else None
+        if found is not None:
+            return found if len([c for c in own if c.operation is other.operation]) == 1 else None
+    return None
+
+
+def _incoming(graph: Any, call: Call) -> list[tuple[Any, Any]]:
+    """The variables whose last axis is the site's units, with their initializers: kernel, bias, norm."""
+    makers = {id(tensor): other for other in calls(graph) for tensor in other.outputs}
+    variables: list[tuple[Any, Any]] = []
+    while True:
+        layer = call.operation
+        if isinstance(layer, keras.layers.BatchNormalization):
+            variables += _norm_variables(layer)
+        elif isinstance(layer, _DENSE + _CONVOLUTIONS) and getattr(layer, "groups", 1) == 1:
+            kernel = [(layer.kernel, layer.kernel_initializer)]
+            return kernel + ([(layer.bias, layer.bias_initializer)] if layer.use_bias else []) + variables
+        elif isinstance(layer, LINEAR_LAYERS) or len(call.inputs) != 1 or not _keeps_units(layer):
+            raise _Mixed(f"what comes in through {layer.name!r} is not theirs alone")
+        if id(call.inputs[0]) not in makers:
+            raise _Mixed("their incoming weights lie outside of the nested model")
+        call = makers[id(call.inputs[0])]
+
+
+def _norm_variables(layer: Any) -> list[tuple[Any, Any]]:
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    pairs = [(getattr(layer, name, None), getattr(layer, f"{name}_initializer")) for name in names]
+    return [(variable, initializer) for variable, initializer in pairs if variable is not None]
+
+
+def _keeps_units(layer: keras.Operation) -> bool:
+    return kind_of(layer)[0] in ("rectifier", "activation", "norm") or isinstance(layer, _POOLINGS)
+
+
+def _outgoing(graph: Any, site: Site) -> list[tuple[Any, np.ndarray]]:
+    """Kernels that read the site's units, each with the unit that each of its input rows reads, else -1."""
+    readers: dict[int, list[Call]] = {}
+    for call in calls(graph):
+        for tensor in call.inputs:
+            readers.setdefault(id(tensor), []).append(call)
+    outputs = {id(tensor) for tensor in graph.outputs}
+    found: list[tuple[Any, np.ndarray]] = []
+    waiting = [(site.call.outputs[0], np.arange(site.units))]
+    while waiting:
+        tensor, rows = waiting.pop()
+        if id(tensor) in outputs:
+            raise _Mixed("they are an output of their model")
+        for call in readers.get(id(tensor), []):
+            layer = call.operation
+            if isinstance(layer, _DENSE + _CONVOLUTIONS) and getattr(layer, "groups", 1) == 1:
+                _join(found, layer.kernel, rows)
+            else:
+                waiting.append((call.outputs[0], _passed_on(call, tensor, rows)))
+    return found
+
+
+def _join(found: list[tuple[Any, np.ndarray]], kernel: Any, rows: np.ndarray) -> None:
+    """Adds a kernel; one that is reached on two ways, as behind a concatenation, is there once."""
+    for i, (other, known) in enumerate(found):
+        if other is kernel:
+            found[i] = (kernel, np.where(known >= 0, known, rows))
+            return
+    found.append((kernel, rows))
+
+
+def _passed_on(call: Call, tensor: Any, rows: np.ndarray) -> np.ndarray:
+    """Which unit each channel of a call's output is, -1 for channels of others."""
+    layer = call.operation
+    if isinstance(layer, keras.layers.Flatten) and None not in tensor.shape[1:]:
+        return np.tile(rows, int(np.prod(tensor.shape[1:-1])))
+    if isinstance(layer, keras.layers.Concatenate) and layer.axis in (-1, len(tensor.shape) - 1):
+        parts = [rows if t is tensor else np.full(t.shape[-1], -1) for t in call.inputs]
+        return np.concatenate(parts)
+    if len(call.inputs) == 1 and (_keeps_units(layer) or isinstance(layer, keras.layers.BatchNormalization)):
+        return rows
+    raise _Mixed(f"what goes out through {layer.name!r} is not theirs alone")
+
+
+def _drawn(initializer: Any, variable: Any, seed: int) -> np.ndarray:
+    """A fresh draw of a whole variable, from a stream of its own."""
+    config = initializer.get_config()
+    if "seed" in config:
+        initializer = type(initializer).from_config({**config, "seed": seed})
+    return np.asarray(keras.ops.convert_to_numpy(initializer(tuple(variable.shape), dtype=variable.dtype)))
+
+
+def _set(model: keras.Model, variable: Any, entries: tuple, values: Any) -> int:
+    """Sets entries of a variable, and those of its optimizer slots back; returns the number of slots."""
+    _assign(variable, entries, values)
+    slots = optimizer_slots(getattr(model, "optimizer", None), variable)
+    for slot, initial in slots:
+        _assign(slot, entries, initial)
+    return len(slots)
+
+
+def _assign(variable: Any, entries: tuple, values: Any) -> None:
+    array = np.array(keras.ops.convert_to_numpy(variable))
+    array[entries] = values
+    variable.assign(array)
+
+
+def optimizer_slots(optimizer: Any, variable: Any) -> Sequence[tuple[Any, float]]:
+    """The optimizer's variables that belong to a trainable variable, each with its initial value.
+
+    A Keras optimizer keeps each kind of slot (`_momentums`, `_velocities`, ...) in a list parallel to the
+    variables it trains.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind a loss scale
+    trained = getattr(optimizer, "_trainable_variables", None) or []
+    index = next((i for i, other in enumerate(trained) if other is variable), None)
+    if index is None:
+        return []
+    initial = {"_accumulators": getattr(optimizer, "initial_accumulator_value", 0.0)}
+    lists = {
+        name: slots
+        for name, slots in vars(optimizer).items()
+        if isinstance(slots, list) and len(slots) == len(trained) and name not in _NO_SLOTS
+    }
+    return [
+        (slots[index], initial.get(name, 0.0))
+        for name, slots in lists.items()
+        if hasattr(slots[index], "assign") and tuple(slots[index].shape) == tuple(variable.shape)
+    ]

@@ -1,0 +1,128 @@
+"""Flags made from a dataclass: one for each field, with the same name; its `help` metadata is the help text.
+
+Flags are checked, and help is given, before TensorFlow is imported.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from absl import flags
+
+from bnhead.errors import DataError, RunDirectoryError, UsageError, nearest
+
+Settings = TypeVar("Settings")
+_DEFINE = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+}
+
+
+def parse(kind: type[Settings], arguments: Sequence[str], *, positional: str = "") -> Settings:
+    """The settings that a command line asks for.
+
+    Args:
+        kind: the dataclass.
+        arguments: the command line after the program's name.
+        positional: the field that is written without its name; empty when there is none.
+
+    Raises:
+        UsageError: a flag that is unknown, given twice or malformed, a stray or missing argument, or a bad
+            value.
+    """
+    fields = _fields(kind, positional)
+    defined = flags.FlagValues()  # of our own: TFDS and absl's logging keep theirs in the global one
+    for name, spec in fields.items():
+        _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
+    given = [a.split("=")[0].lstrip("-") for a in arguments if a.startswith("--") and a != "--"]
+    names = [name.removeprefix("no") if name not in defined else name for name in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"flag --{name} is given {names.count(name)} times")
+    try:
+        rest = defined(["bnhead", *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        there = f"there are {', '.join(f'--{name}' for name in fields)}"
+        raise UsageError(
+            f"flag --{error.flagname} is not known{nearest(error.flagname, fields)} ({there})"
+        ) from None
+    except flags.Error as error:
+        raise UsageError(str(error).replace("\n", " ").removeprefix("flag ")) from None
+    values = {name: defined[name].value for name in fields}
+    if positional:
+        if not rest:
+            raise UsageError(f"{positional} is missing; write it behind the command")
+        values[positional] = rest.pop(0)
+    if rest:
+        raise UsageError(f"argument {rest[0]!r} is not a flag; every setting is written --name=value")
+    return kind(**values)
+
+
+def usage(kind: type, program: str, headline: str, status: str, *, positional: str = "") -> str:
+    """The text of `--help`."""
+    lines = [f"usage: {program}{' ' + positional.upper() if positional else ''} [--flag=value ...]"]
+    lines += ["", headline, ""]
+    if positional:
+        (spec,) = (spec for spec in dataclasses.fields(kind) if spec.name == positional)
+        lines += [f"  {positional.upper()}", _wrapped(spec.metadata["help"])]
+    for name, spec in _fields(kind, positional).items():
+        shown = f"--[no]{name}" if spec.type is bool else f"--{name}={spec.default}"
+        lines += [f"  {shown}", _wrapped(spec.metadata["help"])]
+    return "\n".join([*lines, "", status])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 4)
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for help."""
+    return bool({"--help", "-help", "-h"} & set(arguments))
+
+
+def reported(program: str, work: Callable[[], int]) -> int:
+    """Does the work and returns its exit status; our errors become one line on stderr and theirs."""
+    try:
+        return work()
+    except (UsageError, RunDirectoryError, DataError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_status
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back what native code writes to stderr while TensorFlow starts, unless that fails.
+
+    TensorFlow 2.21 reports oneDNN and missing CUDA drivers there whatever TF_CPP_MIN_LOG_LEVEL says.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(real, held.read())
+            raise
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+
+
+def _fields(kind: type, positional: str) -> dict[str, dataclasses.Field]:
+    return {spec.name: spec for spec in dataclasses.fields(kind) if spec.name != positional}

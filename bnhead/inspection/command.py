@@ -1,0 +1,112 @@
+"""The command `bnhead inspect`: a model or run, and test images -> table, JSON, CSV and an HTML page."""
+
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from bnhead import flags
+from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.inspection.request import Request
+
+PROGRAM = "bnhead inspect"
+_HEADLINE = "Counts the units of a model on test images: table, census.json, census.csv and index.html."
+_STATUS = "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 130 interrupted."
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status."""
+    if flags.asks_for_help(arguments):
+        print(flags.usage(Request, PROGRAM, _HEADLINE, _STATUS, positional="model"))
+        return 0
+    return flags.reported(PROGRAM, lambda: _inspect(flags.parse(Request, arguments, positional="model")))
+
+
+def _inspect(request: Request) -> int:
+    with flags.quiet():
+        import keras
+
+        from bnhead.inspection.source import open_source
+
+        keras.ops.zeros(1)  # starts the backend, which has things to say
+    import absl.logging
+    from rich.console import Console
+
+    from bnhead.inspection.tables import terminal
+
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
+    source = open_source(request)
+    census = _count(request, source)
+    inputs = next(iter(census.layers.values())).inputs
+    about = {
+        "model": f"{request.model}, {source.model.count_params():,} parameters",
+        "counted on": f"the first {inputs:,} test images of {source.dataset.name}, in evaluation mode",
+        "bound": f"a unit that is dead here fires on less than {min(1, 3 / inputs):.2%} of inputs, at 95 %",
+    }
+    _write(request, census, about, source.dataset.classes)
+    width = None if sys.stdout.isatty() else 190
+    Console(width=width, highlight=False).print(terminal(census))
+    for name, counts in census.layers.items():
+        if counts.unknown:
+            print(f"{name}: unknown, {counts.unknown}")
+    print("".join(f"\n{name:<11} {text}" for name, text in about.items()))
+    print(f"{'look':<11} {pathlib.Path(request.directory) / 'index.html'}")
+    return 0
+
+
+def _count(request: Request, source: Any) -> Any:
+    import keras
+
+    from bnhead.census import count
+
+    model = source.model
+    if request.gradients:
+        softmax = getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+        model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax))
+    names = [name for name in request.layers.split(",") if name]
+    if not names:
+        raise UsageError("layers must name at least one layer, all, norms or last")
+    if "last" in names:
+        from bnhead.census.find import default_layers
+
+        names = [other for name in names for other in (default_layers(model) if name == "last" else [name])]
+    return count(
+        model,
+        source.batches(request.batch_size, request.examples),
+        names,
+        eps=request.eps,
+        together=request.codeath,
+        gradients=request.gradients,
+        classes=len(source.dataset.classes),
+    )
+
+
+def _write(request: Request, census: Any, about: dict[str, str], classes: Sequence[str]) -> None:
+    """Writes the three files; each is there whole or not at all."""
+    from bnhead.inspection import page, tables
+    from bnhead.training.records import RunDirectory
+
+    directory = RunDirectory(request.directory)
+    try:
+        directory.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"out {directory.path} cannot be written: {error.strerror}") from error
+    content = {"about": about, "classes": list(classes), "layers": tables.as_data(census)}
+    texts = {
+        "census.json": json.dumps(_finite(content), allow_nan=False) + "\n",
+        "census.csv": tables.as_csv(census),
+        "index.html": page.page(census, title=request.model, about=about, classes=classes),
+    }
+    for name, text in texts.items():
+        directory.replace(name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+
+
+def _finite(value: Any) -> Any:
+    """The same data with None in the place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,40 @@
+"""The HTML page: one file that shows everything and loads nothing."""
+
+import base64
+from collections.abc import Sequence
+
+import jinja2
+
+from bnhead.census.board import draw
+from bnhead.census.counters import Census
+from bnhead.inspection.tables import rows
+
+_CAPTIONS = {
+    "raster": "Units over epochs",
+    "activity": "Activity of the units",
+    "classes": "Activity by class",
+    "codeath": "Which units are silent together",
+}
+
+
+def page(census: Census, *, title: str, about: dict[str, str], classes: Sequence[str] = ()) -> str:
+    """HTML, light or dark as the reader's system is, with every picture inside.
+
+    Args:
+        census: what was counted.
+        title: name of the model; like every name it is escaped.
+        about: rows of the table on top.
+        classes: names of the classes.
+    """
+    headings, table = rows(census)
+    pictures = {
+        name: {
+            _CAPTIONS[kind]: base64.b64encode(png).decode()
+            for kind, png in draw(name, counts, classes=tuple(classes), theme="page").items()
+        }
+        for name, counts in census.layers.items()
+    }
+    loader = jinja2.PackageLoader("bnhead.inspection", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.get_template("page.html")
+    return template.render(title=title, about=about, headings=headings, rows=table, pictures=pictures)

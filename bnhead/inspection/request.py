@@ -1,0 +1,86 @@
+"""What an inspection is: one frozen dataclass. Checked without TensorFlow."""
+
+import math
+import pathlib
+from dataclasses import dataclass, field
+
+from bnhead import data, heads, models
+from bnhead.errors import UsageError, nearest
+
+PIXELS = ("auto", "raw", "unit", "signed")
+
+
+def _flag(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Request:
+    """The settings of one inspection. Each field is a flag of the same name, but for `model`.
+
+    Raises:
+        UsageError: a value that breaks its rule or a name that does not exist, with the nearest that does.
+    """
+
+    model: str = _flag(
+        "",
+        "A run directory; a .keras file (loading a file can run code of its author's: open only those you "
+        "trust); or a backbone's name, such as resnet20 or keras:ResNet50, with its initial weights.",
+    )
+    dataset: str = _flag("", "TFDS classification set, or the embedded digits. Default: the run's own.")
+    data_dir: str = _flag("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
+    image_size: int = _flag(
+        0, "Height and width in pixels that images are resized to. 0: as the model wants them, else as is."
+    )
+    pixels: str = _flag(
+        "auto",
+        "What the model reads: raw (0 to 255), unit (0 to 1), signed (-1 to 1), or auto: raw for a run, "
+        "which scales pixels itself, and for a file; signed for a backbone by name.",
+    )
+    layers: str = _flag(
+        "all",
+        "Layers to count, joined by commas: names, all (every activation), norms (every batch norm), last "
+        "(the last activation before the output).",
+    )
+    examples: int = _flag(
+        2048, "Test images to count on, at most. A unit dead on N may fire on 3/N of inputs."
+    )
+    batch_size: int = _flag(256, "Images at a time; no figure depends on it.")
+    eps: float = _flag(0.0, "A unit is silent where its output is at most this; the default is ReLU's.")
+    codeath: bool = _flag(False, "Count which units are silent together; memory grows with units squared.")
+    gradients: bool = _flag(False, "Count gradient-dead units, by the cross-entropy; takes a backward pass.")
+    head: str = _flag(
+        "out", "Head of a backbone that is given by name; the default is its output layer alone."
+    )
+    weights: str = _flag("", "Pre-trained weights of a backbone that is given by name: imagenet or a file.")
+    seed: int = _flag(0, "Seed of the initial weights of a backbone that is given by name.")
+    out: str = _flag("", "Directory of what is written. Default: census/<name of the model>.")
+
+    def __post_init__(self):
+        if not self.model:
+            raise UsageError("model is missing")
+        if self.pixels not in PIXELS:
+            there = f"there are {', '.join(PIXELS)}"
+            raise UsageError(f"pixels {self.pixels!r} is not known{nearest(self.pixels, PIXELS)} ({there})")
+        for name, least in (("examples", 1), ("batch_size", 1), ("image_size", 0), ("seed", 0), ("eps", 0)):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < least:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
+        object.__setattr__(self, "head", heads.canonical(self.head))
+        if not self.is_run:
+            models.check(self.model)
+            if not self.dataset:
+                raise UsageError("dataset is missing; a run has its own, everything else needs --dataset")
+        if self.dataset:
+            data.check_name(self.dataset, self.data_dir)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the model is a directory, and so a run's."""
+        return pathlib.Path(self.model).is_dir()
+
+    @property
+    def directory(self) -> str:
+        """`out`, or the place that an inspection without one gets."""
+        name = pathlib.Path(self.model).resolve().name if self.is_run else pathlib.Path(self.model).stem
+        return self.out or f"census/{name.replace(':', '-')}"

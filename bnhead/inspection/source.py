@@ -1,0 +1,96 @@
+"""Opening what is inspected: the model, and the test images it is counted on."""
+
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from bnhead import layers, models
+from bnhead.data import DataSet, load
+from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.inspection.request import Request
+from bnhead.training.records import RunDirectory
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and its data.
+
+    Attributes:
+        model: a Keras model.
+        dataset: the opened data set.
+        pixels: what the model reads: "raw", "unit" or "signed".
+    """
+
+    model: keras.Model
+    dataset: DataSet
+    pixels: str
+
+    def batches(self, batch_size: int, examples: int) -> Any:
+        """`tf.data.Dataset` of `(images, labels)`, the first test images, scaled as the model reads them."""
+        scale, offset = {"unit": (1 / 255, 0.0), "signed": (1 / 127.5, -1.0)}.get(self.pixels, (1.0, 0.0))
+        found = self.dataset.test.evaluation_batches(batch_size, examples)
+        if scale == 1:
+            return found
+        return found.map(lambda x, y: (keras.ops.cast(x, "float32") * scale + offset, y))
+
+
+def open_source(request: Request) -> Source:
+    """Opens the model and the data set that a request names.
+
+    Raises:
+        RunDirectoryError: the directory holds no finished run.
+        UsageError: a file that cannot be loaded, or a model that does not take the images.
+        DataError: the data set is not there.
+    """
+    if request.is_run:
+        return _run(request)
+    from_file = request.model.endswith(".keras")
+    model = _load(pathlib.Path(request.model)) if from_file else None
+    size = request.image_size or (_side(model) if from_file else 0)
+    dataset = load(request.dataset, request.data_dir or None, image_size=size)
+    if model is None:
+        options = {"weights": request.weights, "seed": request.seed}
+        model = models.build(request.model, dataset.shape, request.head, len(dataset.classes), **options)
+    usual = "raw" if from_file else "signed"
+    source = Source(model, dataset, usual if request.pixels == "auto" else request.pixels)
+    _check(source, request.model)
+    return source
+
+
+def _run(request: Request) -> Source:
+    path = pathlib.Path(request.model)
+    settings = RunDirectory(path).read("config.json")
+    if settings is None or not (path / "model.keras").is_file():
+        raise RunDirectoryError(f"{path} holds no finished run; give a run directory or a .keras file")
+    name = request.dataset or settings["dataset"]
+    size = request.image_size or settings.get("image_size", 0)
+    dataset = load(name, request.data_dir or None, image_size=size)
+    source = Source(_load(path / "model.keras"), dataset, "raw")
+    _check(source, request.model)
+    return source
+
+
+def _load(path: pathlib.Path) -> keras.Model:
+    known = {"bnhead>BatchNormalization": layers.BatchNormalization}
+    try:
+        return keras.saving.load_model(path, custom_objects=known, compile=False)
+    except (ValueError, OSError, TypeError) as error:
+        raise UsageError(f"model {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+def _side(model: keras.Model) -> int:
+    """Height of the images a model wants, where it wants squares of one size; else 0."""
+    shape = model.inputs[0].shape if len(getattr(model, "inputs", None) or ()) == 1 else ()
+    return shape[1] if len(shape) == 4 and shape[1] is not None and shape[1] == shape[2] else 0
+
+
+def _check(source: Source, name: str) -> None:
+    inputs = getattr(source.model, "inputs", None) or ()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise UsageError(f"model {name} must take one image, (batch, height, width, channels)")
+    wanted, there = inputs[0].shape[1:], source.dataset.shape
+    if any(size not in (None, other) for size, other in zip(wanted, there, strict=True)):
+        hint = f"{source.dataset.name} has images of {' x '.join(map(str, there))}"
+        raise UsageError(f"model {name} takes images of {' x '.join(map(str, wanted))}, and {hint}")

@@ -1,0 +1,157 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bnhead.census.find import sites
+from bnhead.census.revival import optimizer_slots, revive
+from bnhead.models import resnet8
+
+
+def net(optimizer="adam"):
+    """conv -> norm -> relu -> pool -> concat(with itself pooled by maximum) -> fc -> out."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(5, 3, name="conv")(inputs)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    pooled = layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)
+    x = layers.Dense(7, "relu", name="fc")(layers.Concatenate()(pooled))
+    model = keras.Model(inputs, layers.Dense(2, name="out")(layers.Dropout(0.5)(x)))
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 6, 6, 3)).astype("float32"), rng.integers(0, 2, 64)
+    model.fit(x, y, epochs=2, verbose=0)
+    return model, x
+
+
+def site_of(model, name):
+    return next(site for site in sites(model) if site.name == name)
+
+
+def state(model):
+    variables = {v.path: v for v in (*model.variables, *model.optimizer.variables)}
+    return {path: np.array(v) for path, v in variables.items()}
+
+
+def changed(before, after):
+    """path -> which entries are not what they were."""
+    different = {path: before[path] != after[path] for path in before}
+    return {path: where for path, where in different.items() if where.any()}
+
+
+def test_exactly_the_entries_of_the_units_change():
+    model, _ = net()
+    before = state(model)
+    dormant = np.array([0, 1, 0, 0, 1, 0, 0], bool)
+    done = revive(model, site_of(model, "fc"), dormant, seed=3)
+    after = state(model)
+    difference = changed(before, after)
+    weights = {path for path in difference if not path.startswith("adam")}
+    assert weights == {"fc/kernel", "fc/bias", "out/kernel"}
+    for path, where in difference.items():
+        units = (
+            where.any(0) if "fc" in path and where.ndim == 2 else where if where.ndim == 1 else where.any(1)
+        )
+        assert units.tolist() == dormant.tolist(), path
+    assert (after["out/kernel"][dormant] == 0).all() and (after["fc/bias"][dormant] == 0).all()
+    slots = [path for path in difference if path.startswith("adam")]
+    assert len(slots) == done.slots == 6  # two for each of three variables
+    for path in slots:
+        assert (after[path][difference[path]] == 0).all()
+    assert done.units == [1, 4] and done.outgoing == ["out/kernel"] and not done.skipped
+    assert "fc: 2 dormant units revived; fc/kernel, fc/bias drawn anew, out/kernel set to 0" in str(done)
+
+
+def test_the_new_weights_are_drawn_by_the_layers_initializer_and_the_seed():
+    dormant = np.arange(7) < 4
+    kernels = []
+    for seed in (3, 3, 4):
+        model, _ = net("sgd")
+        revive(model, site_of(model, "fc"), dormant, seed)
+        kernels.append(np.array(model.get_layer("fc").kernel)[:, :4])
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert (kernels[0] != kernels[2]).all()
+    limit = np.sqrt(6 / (10 + 7))  # Glorot's
+    assert np.abs(kernels[0]).max() <= limit and np.abs(kernels[0]).max() > limit / 2
+
+
+def test_a_convolution_through_norm_pooling_and_concatenation():
+    model, x = net()
+    norm = model.get_layer("norm")
+    norm.beta.assign([0, -50, 0, 0, -50])
+    dormant = np.array([0, 1, 0, 0, 1], bool)
+    logits = model.predict(x, verbose=0)
+    before = state(model)
+    done = revive(model, site_of(model, "relu"), dormant, seed=0)
+    after = state(model)
+    assert done.incoming[0] == "conv/kernel" and done.outgoing == ["fc/kernel"]
+    assert (np.array(norm.gamma)[dormant] == 1).all() and (np.array(norm.beta)[dormant] == 0).all()
+    assert (np.array(norm.moving_mean)[dormant] == 0).all()
+    different = changed(before, after)
+    assert different["conv/kernel"].any((0, 1, 2)).tolist() == dormant.tolist()
+    assert different["fc/kernel"].any(1).tolist() == [*dormant, *dormant]
+    # the dead said nothing, so their silence changes nothing; alive they would, were the way out not closed
+    np.testing.assert_allclose(model.predict(x, verbose=0), logits, atol=1e-6)
+    relu = keras.Model(model.inputs, model.get_layer("relu").output).predict(x, verbose=0)
+    assert (relu[..., dormant] > 0).any()
+
+
+def test_units_behind_a_residual_sum_are_left():
+    model = resnet8((8, 8, 3), "fc", 4, fc_units=6, seed=0)
+    before = model.get_weights()
+    site = site_of(model, "stage3_block1_relu2")
+    done = revive(model, site, np.ones(site.units, bool), seed=0)
+    assert "what comes in through 'stage3_block1_add' is not theirs alone" in done.skipped
+    assert "64 dormant units left as they are" in str(done)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    site = site_of(model, "stage3_block1_relu1")
+    assert not revive(model, site, np.ones(site.units, bool), seed=0).skipped
+
+
+def test_flatten_and_nested_models():
+    inside = keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            layers.Conv2D(3, 1, activation="relu", name="map"),
+            layers.Flatten(),
+            layers.Dense(5, name="d"),
+        ],
+        name="inside",
+    )
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, layers.Dense(2)(inside(inputs)))
+    done = revive(model, site_of(model, "inside.map"), np.array([False, True, False]), seed=0)
+    assert not done.skipped
+    kernel = np.array(inside.get_layer("d").kernel).reshape(16, 3, 5)
+    assert (kernel[:, 1] == 0).all() and (kernel[:, [0, 2]] != 0).all()
+    inputs = keras.Input((4, 4, 2))
+    end = keras.Sequential(
+        [keras.Input((4, 4, 2)), layers.Conv2D(3, 1, activation="relu", name="map")], name="end"
+    )
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(end(inputs))))
+    done = revive(model, site_of(model, f"{end.name}.map"), np.array([False, True, False]), seed=0)
+    assert done.skipped == "they are an output of their model"
+
+
+def test_nobody_to_revive():
+    model, _ = net("sgd")
+    assert revive(model, site_of(model, "fc"), np.zeros(7, bool), 0).skipped == "there are none"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "number", "initial"),
+    [("sgd", 0, 0), ("adam", 2, 0), ("adamw", 2, 0), ("rmsprop", 1, 0), ("adagrad", 1, 0.1), ("lion", 1, 0)],
+)
+def test_slots_of_optimizers(optimizer, number, initial):
+    model, _ = net(optimizer)
+    slots = optimizer_slots(model.optimizer, model.get_layer("fc").kernel)
+    assert len(slots) == number
+    for slot, value in slots:
+        assert slot.shape == (10, 7) and value == initial
+    assert not optimizer_slots(model.optimizer, model.get_layer("norm").moving_mean)
+    assert not optimizer_slots(None, model.get_layer("fc").kernel)
+
+
+def test_averages_of_weights_are_no_slots():
+    model, _ = net(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True))
+    assert len(optimizer_slots(model.optimizer, model.get_layer("fc").kernel)) == 1

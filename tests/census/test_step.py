@@ -1,0 +1,178 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bnhead import DeadUnits
+from bnhead.census import count
+from bnhead.census.step import StepCounter
+from bnhead.errors import UsageError
+
+
+def data(inputs=96):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(inputs, 6, 6, 2)).astype("float32"), rng.integers(0, 3, inputs)
+
+
+def net(learning_rate=0.0, **options):
+    """A net with a map, a nested model, an operation and a vector to count; at rate 0 its weights stay."""
+    inside = keras.Sequential(
+        [keras.Input((6, 6, 4)), layers.Conv2D(5, 3, activation="relu", name="map")], name="inside"
+    )
+    inputs = keras.Input((6, 6, 2))
+    x = inside(layers.LeakyReLU(name="leaky")(layers.Conv2D(4, 1, name="first")(inputs)))
+    x = keras.ops.relu(layers.GlobalAveragePooling2D()(x) - 0.1)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(16, "relu", name="fc")(x)))
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(learning_rate), loss, **options)
+    return model
+
+
+def fit(model, *callbacks, **options):
+    options = {"batch_size": 32, "verbose": 0, "shuffle": False, **options}
+    return model.fit(*data(), callbacks=list(callbacks), **options).history
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}, {"jit_compile": True}]
+)
+def test_with_weights_that_stay_it_counts_what_a_probe_counts(options):
+    model = net(**options)
+    dead_units = DeadUnits(layers="all", inputs_per_step=None)
+    history = fit(model, dead_units, epochs=2)
+    probed = count(model, data()[0], "all", batch_size=32)
+    assert list(dead_units.census.layers) == list(probed.layers) and len(probed.layers) == 4
+    for name, counts in dead_units.census.layers.items():
+        np.testing.assert_array_equal(counts.inputs_by_silent, probed.layers[name].inputs_by_silent)
+        np.testing.assert_array_equal(counts.active, probed.layers[name].active)
+        np.testing.assert_array_equal(counts.saturated, probed.layers[name].saturated)
+        assert counts.inputs == 96  # of one epoch, not of both
+    assert history["dead/fc/per_input"] == pytest.approx([probed.layers["fc"].figures()["per_input"]] * 2)
+    assert 0 < history["dead/inside.map/per_input"][0] < 1
+
+
+def test_the_first_inputs_of_each_batch():
+    model, dead_units = net(), DeadUnits(layers=["fc"], inputs_per_step=10)
+    fit(model, dead_units, batch_size=40)  # 40, 40, 16
+    x = data()[0]
+    probed = count(model, np.concatenate([x[:10], x[40:50], x[80:90]]), ["fc"]).layers["fc"]
+    assert dead_units.census.layers["fc"].inputs == 30
+    np.testing.assert_array_equal(dead_units.census.layers["fc"].active, probed.active)
+
+
+def test_training_and_what_is_saved_are_the_same_with_and_without_it(tmp_path):
+    results = []
+    for callbacks in ([], [DeadUnits(layers="all")]):
+        model = net(0.1)
+        keras.utils.set_random_seed(0)
+        history = fit(model, *callbacks, epochs=3, shuffle=True)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        results.append((history["loss"], model.get_weights(), loaded.get_config()["layers"].__len__()))
+        assert "train_step" not in vars(model) and not any("call" in vars(layer) for layer in model.layers)
+        assert len(model.variables) == len(loaded.variables)
+    assert results[0][0] == results[1][0] and results[0][2] == results[1][2]
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_afterwards_the_step_counts_no_more():
+    model, dead_units = net(), DeadUnits(layers=["fc"])
+    fit(model, dead_units)
+    before = dead_units.census.layers["fc"].inputs
+    fit(model)
+    assert dead_units._step.census().layers["fc"].inputs == before
+
+
+def test_a_second_fit_counts_again():
+    model, dead_units = net(), DeadUnits(layers=["fc"], inputs_per_step=None)
+    first, second = fit(model, dead_units), fit(model, dead_units)
+    assert first["dead/fc/per_input"] == second["dead/fc/per_input"]
+    assert dead_units.census.layers["fc"].inputs == 96
+
+
+def test_nan_in_a_training_batch_is_unknown():
+    model, dead_units = net(), DeadUnits(layers=["fc"], inputs_per_step=None)
+    x, y = data()
+    x[50] = np.nan
+    model.fit(x, y, batch_size=32, verbose=0, shuffle=False, callbacks=[dead_units])
+    counts = dead_units.census.layers["fc"]
+    assert "first on input 50, at the inputs" in counts.unknown
+
+
+def test_a_layer_called_twice_and_numbers_that_make_no_sense():
+    relu, inputs = layers.ReLU(name="relu"), keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(relu(layers.Dense(4)(relu(inputs)))))
+    with pytest.raises(UsageError, match="'relu' is called more than once, which cannot be counted inside"):
+        StepCounter(model, ["relu"])
+    with pytest.raises(UsageError, match="inputs_per_step must be at least 1 or None, got 0"):
+        StepCounter(net(), inputs_per_step=0)
+    with pytest.raises(UsageError, match="eps must be at least 0, got -1"):
+        StepCounter(net(), eps=-1)
+
+
+def elsewhere(backend, **environment):
+    """Runs this file in a process of its own, where `__main__` below checks what it says."""
+    root = str(Path(__file__).parents[2])
+    variables = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, __file__], env=variables | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("as expected"), done.stderr[-3000:]
+
+
+def test_on_two_replicas():
+    elsewhere("tensorflow", REPLICAS="2")
+
+
+@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)])
+def test_on_another_backend(backend):
+    pytest.importorskip(backend)
+    elsewhere(backend)
+
+
+def mirrored(replicas):
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope()
+
+
+def check_both_ways_of_counting():
+    """The probe and the step against NumPy on `predict`, for the vector; gradients and slopes run at all."""
+    import contextlib
+
+    replicas = int(os.environ.get("REPLICAS", "1"))
+    with mirrored(replicas) if replicas > 1 else contextlib.nullcontext():
+        model = net()
+    x, y = data()
+    inside, probed = DeadUnits(layers="all", inputs_per_step=None), DeadUnits((x, y), "all", gradients=True)
+    fit(model, inside, probed)
+    loud = keras.Model(model.inputs, model.get_layer("fc").output).predict(x, verbose=0) > 0
+    for dead_units in (inside, probed):
+        np.testing.assert_array_equal(dead_units.census.layers["fc"].active, loud.sum(0))
+    for name, counts in inside.census.layers.items():
+        np.testing.assert_array_equal(counts.inputs_by_silent, probed.census.layers[name].inputs_by_silent)
+    silent = ~loud.any(0)
+    assert probed.census.layers["fc"].gradient_dead[silent].all()
+    assert not probed.census.layers["fc"].gradient_dead[~silent].any()
+    assert count(model, x, ["leaky"], by="slope", eps=0.3).figures()["dead/leaky/per_input"] >= 0
+    x[70] = np.nan
+    model.fit(x, y, batch_size=32, verbose=0, shuffle=False, callbacks=[inside])
+    counts = inside.census.layers["fc"]
+    assert "values are not finite" in counts.unknown, counts.unknown
+    if replicas == 1:
+        assert counts.first_nonfinite == 70
+
+
+if __name__ == "__main__":
+    check_both_ways_of_counting()
+    print("as expected on", keras.backend.backend())

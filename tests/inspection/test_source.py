@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.inspection.request import Request
+from bnhead.inspection.source import open_source
+
+
+def file(path, shape, pixels=None):
+    inputs = keras.Input(shape)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 1, activation="relu", name="map")(inputs))
+    keras.Model(inputs, layers.Dense(10)(x)).save(path / "net.keras")
+    return str(path / "net.keras")
+
+
+def test_a_run_brings_its_data_and_reads_raw_pixels(short_run):
+    config, _ = short_run
+    source = open_source(Request(model=config.workdir, data_dir=config.data_dir))
+    assert source.dataset.name.startswith("digits/") and source.pixels == "raw"
+    ((images, labels),) = source.batches(64, 40)
+    assert images.shape == (40, 8, 8, 1) and labels.shape == (40,)
+    np.testing.assert_array_equal(images, source.dataset.test.images[:40])
+
+
+def test_a_file_resizes_images_to_what_it_wants(tmp_path, data_dir):
+    path = file(tmp_path, (12, 12, 1))
+    source = open_source(Request(model=path, dataset="digits", data_dir=data_dir, pixels="unit"))
+    ((images, _),) = source.batches(500, 500)
+    assert images.shape == (360, 12, 12, 1)
+    assert 0 <= np.min(images) < 0.01 and 0.9 < np.max(images) <= 1
+
+
+def test_a_backbone_by_name_reads_signed_pixels(data_dir):
+    source = open_source(Request(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3))
+    ((images, _),) = source.batches(360, 360)
+    assert np.min(images) == pytest.approx(-1) and np.max(images) == pytest.approx(1)
+    again = open_source(Request(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3))
+    np.testing.assert_array_equal(source.model.get_weights()[0], again.model.get_weights()[0])
+    assert source.model.output.shape == (None, 10)
+
+
+def test_what_cannot_be_opened(tmp_path, data_dir):
+    options = {"dataset": "digits", "data_dir": data_dir}
+    with pytest.raises(RunDirectoryError, match="holds no finished run; give a run directory"):
+        open_source(Request(model=str(tmp_path), **options))
+    with pytest.raises(
+        UsageError, match=r"takes images of 12 x 12 x 3, and digits\S+ has images of 12 x 12 x 1"
+    ):
+        open_source(Request(model=file(tmp_path, (12, 12, 3)), **options))
+    (tmp_path / "broken.keras").write_text("no model")
+    with pytest.raises(UsageError, match=r"broken\.keras cannot be loaded: "):
+        open_source(Request(model=str(tmp_path / "broken.keras"), **options))
+    vector = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    vector.save(tmp_path / "vector.keras")
+    with pytest.raises(UsageError, match="must take one image"):
+        open_source(Request(model=str(tmp_path / "vector.keras"), **options))

@@ -1,0 +1,73 @@
+import dataclasses
+import os
+
+import pytest
+
+from bnhead import flags
+from bnhead.errors import DataError, UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    where: str = dataclasses.field(default="", metadata={"help": "The place."})
+    size: int = dataclasses.field(default=3, metadata={"help": "How large."})
+    loud: bool = dataclasses.field(default=False, metadata={"help": "Whether loud."})
+    rate: float = dataclasses.field(default=0.5, metadata={"help": "How often."})
+
+
+def parse(*arguments):
+    return flags.parse(Settings, arguments, positional="where")
+
+
+def test_fields_are_flags_and_one_is_written_without_a_name():
+    assert parse("here", "--size=4", "--loud", "--rate=0.25") == Settings("here", 4, True, 0.25)
+    assert parse("--noloud", "there") == Settings("there")
+    assert flags.parse(Settings, ["--where=a"]) == Settings("a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "where is missing; write it behind the command"),
+        (["a", "b"], "argument 'b' is not a flag; every setting is written --name=value"),
+        (
+            ["a", "--siz=3"],
+            r"flag --siz is not known; did you mean 'size'\? \(there are --size, --loud",
+        ),
+        (["a", "--size=x"], "--size=x: "),
+        (["a", "--size=1", "--size=2"], "flag --size is given 2 times"),
+        (["a", "--loud", "--noloud"], "flag --loud is given 2 times"),
+        (["a", "--where=b"], "flag --where is not known"),
+    ],
+)
+def test_what_cannot_be_meant(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        parse(*arguments)
+
+
+def test_usage():
+    text = flags.usage(Settings, "tool", "Does it.", "Exit status: 0.", positional="where")
+    assert text.startswith("usage: tool WHERE [--flag=value ...]\n\nDoes it.\n\n  WHERE\n    The place.\n")
+    assert "  --[no]loud\n    Whether loud.\n  --rate=0.5\n" in text and text.endswith("\nExit status: 0.")
+
+
+def test_errors_become_a_line_and_a_status(capsys):
+    def fail(error):
+        raise error
+
+    assert flags.reported("tool", lambda: 7) == 7
+    assert flags.reported("tool", lambda: fail(UsageError("no"))) == 2
+    assert flags.reported("tool", lambda: fail(DataError("none"))) == 4
+    assert flags.reported("tool", lambda: fail(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "tool: no\ntool: none\ntool: interrupted\n"
+    with pytest.raises(ZeroDivisionError):
+        flags.reported("tool", lambda: 1 // 0)
+
+
+def test_what_is_held_back_is_shown_when_the_import_fails(capfd):
+    with pytest.raises(ImportError), flags.quiet():
+        os.write(2, b"the reason\n")
+        raise ImportError
+    with flags.quiet():
+        os.write(2, b"chatter\n")
+    assert capfd.readouterr().err == "the reason\n"
