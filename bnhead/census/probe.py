@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend import get_keras_mask, set_keras_mask
 
 from bnhead.census import gradients, reductions
 from bnhead.census.counters import Census, Counts, Moments
@@ -216,14 +215,10 @@ class _Reduce(keras.layers.Layer):
                 before = compute()
         tapped = site.fused or (site.kind != OTHER and _is_tensor(before))
         if tapped:
-            mask = get_keras_mask(before)
             before = watch(name, before)
             if name in self.counted:
                 taps[name] = before
-            set_keras_mask(before, mask)  # neither a copy nor an activation by itself passes it on
             after = function(before)
-            if site.fused:
-                set_keras_mask(after, mask)
         else:
             after = compute()
             if name in self.counted:
