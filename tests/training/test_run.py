@@ -170,6 +170,12 @@ def digits(data_dir):
     return load("digits", data_dir)
 
 
+def test_batch_renorms_schedule_is_the_papers_in_proportion(short_config, digits):
+    """40,000 of 130,000 steps."""
+    config = short_config(head="brn_fc", epochs=26, batch_size=143)
+    assert build(config, digits).get_layer("head_brn").steps == 80  # of 26 epochs x 10 steps
+
+
 def test_learning_rate_warms_up_linearly_and_falls_by_a_cosine(short_config, digits):
     config = short_config(epochs=10, warmup_epochs=2, learning_rate=0.4)
     rate = optimizer(config, build(config, digits), 11)._learning_rate
