@@ -57,14 +57,11 @@ def _inspect(request: Request) -> int:
 
 
 def _count(request: Request, source: Any) -> Any:
-    import keras
-
     from bnhead.census import count
 
     model = source.model
     if request.gradients:
-        softmax = getattr(model.layers[-1], "activation", None) is keras.activations.softmax
-        model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax))
+        model.compile(loss=_loss(model, source.task))
     names = [name for name in request.layers.split(",") if name]
     if not names:
         raise UsageError("layers must name at least one layer, all, norms or last")
@@ -81,6 +78,18 @@ def _count(request: Request, source: Any) -> Any:
         gradients=request.gradients,
         classes=len(source.dataset.classes),
     )
+
+
+def _loss(model: Any, task: str) -> Any:
+    """The task's loss, on logits or on what the model has made of them."""
+    from keras import activations, losses
+
+    last = getattr(model.layers[-1], "activation", None)
+    if task == "regression":
+        return losses.MeanSquaredError()
+    if task == "multilabel":
+        return losses.BinaryCrossentropy(from_logits=last is not activations.sigmoid)
+    return losses.SparseCategoricalCrossentropy(from_logits=last is not activations.softmax)
 
 
 def _write(request: Request, census: Any, about: dict[str, str], classes: Sequence[str]) -> None:

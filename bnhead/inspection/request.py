@@ -8,6 +8,7 @@ from bnhead import data, heads, models
 from bnhead.errors import UsageError, nearest
 
 PIXELS = ("auto", "raw", "unit", "signed")
+TASKS = ("classification", "multilabel", "regression")
 
 
 def _flag(default, text: str):
@@ -27,7 +28,11 @@ class Request:
         "A run directory; a .keras file (loading a file can run code of its author's: open only those you "
         "trust); or a backbone's name, such as resnet20 or keras:ResNet50, with its initial weights.",
     )
-    dataset: str = _flag("", "TFDS classification set, or the embedded digits. Default: the run's own.")
+    dataset: str = _flag("", "TFDS image set, or an embedded one. Default: the run's own.")
+    task: str = _flag(
+        "",
+        f"What the labels are for: {', '.join(TASKS)}. Default: the run's own, else classification.",
+    )
     data_dir: str = _flag("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
     image_size: int = _flag(
         0, "Height and width in pixels that images are resized to. 0: as the model wants them, else as is."
@@ -48,7 +53,7 @@ class Request:
     batch_size: int = _flag(256, "Images at a time; no figure depends on it.")
     eps: float = _flag(0.0, "A unit is silent where its output is at most this; the default is ReLU's.")
     codeath: bool = _flag(False, "Count which units are silent together; memory grows with units squared.")
-    gradients: bool = _flag(False, "Count gradient-dead units, by the cross-entropy; takes a backward pass.")
+    gradients: bool = _flag(False, "Count gradient-dead units, by the task's loss; takes a backward pass.")
     head: str = _flag(
         "out", "Head of a backbone that is given by name; the default is its output layer alone."
     )
@@ -59,9 +64,11 @@ class Request:
     def __post_init__(self):
         if not self.model:
             raise UsageError("model is missing")
-        if self.pixels not in PIXELS:
-            there = f"there are {', '.join(PIXELS)}"
-            raise UsageError(f"pixels {self.pixels!r} is not known{nearest(self.pixels, PIXELS)} ({there})")
+        for name, choices in (("pixels", PIXELS), ("task", ("", *TASKS))):
+            value = getattr(self, name)
+            if value not in choices:
+                there = f"there are {', '.join(filter(None, choices))}"
+                raise UsageError(f"{name} {value!r} is not known{nearest(value, choices)} ({there})")
         for name, least in (("examples", 1), ("batch_size", 1), ("image_size", 0), ("seed", 0), ("eps", 0)):
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:

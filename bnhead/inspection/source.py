@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from bnhead import layers, models
+import bnhead.layers  # noqa: F401 - files may hold them
+from bnhead import models
 from bnhead.data import DataSet, load
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
@@ -21,19 +22,30 @@ class Source:
         model: a Keras model.
         dataset: the opened data set.
         pixels: what the model reads: "raw", "unit" or "signed".
+        task: what the labels are: "classification", "multilabel" or "regression".
     """
 
     model: keras.Model
     dataset: DataSet
     pixels: str
+    task: str
 
     def batches(self, batch_size: int, examples: int) -> Any:
-        """`tf.data.Dataset` of `(images, labels)`, the first test images, scaled as the model reads them."""
+        """`tf.data.Dataset` of `(images, labels)`, the first test images, scaled as the model reads them.
+
+        Labels are class numbers, one-hot where each class is a yes or no of its own, or numbers.
+        """
         scale, offset = {"unit": (1 / 255, 0.0), "signed": (1 / 127.5, -1.0)}.get(self.pixels, (1.0, 0.0))
         found = self.dataset.test.evaluation_batches(batch_size, examples)
-        if scale == 1:
-            return found
-        return found.map(lambda x, y: (keras.ops.cast(x, "float32") * scale + offset, y))
+
+        def prepare(images, labels):
+            if scale != 1:
+                images = keras.ops.cast(images, "float32") * scale + offset
+            if self.task == "multilabel":
+                labels = keras.ops.one_hot(labels, self.dataset.outputs)
+            return images, labels
+
+        return found.map(prepare)
 
 
 def open_source(request: Request) -> Source:
@@ -49,12 +61,13 @@ def open_source(request: Request) -> Source:
     from_file = request.model.endswith(".keras")
     model = _load(pathlib.Path(request.model)) if from_file else None
     size = request.image_size or (_side(model) if from_file else 0)
-    dataset = load(request.dataset, request.data_dir or None, image_size=size)
+    task = request.task or "classification"
+    dataset = load(request.dataset, request.data_dir or None, task=task, image_size=size)
     if model is None:
         options = {"weights": request.weights, "seed": request.seed}
-        model = models.build(request.model, dataset.shape, request.head, len(dataset.classes), **options)
+        model = models.build(request.model, dataset.shape, request.head, dataset.outputs, **options)
     usual = "raw" if from_file else "signed"
-    source = Source(model, dataset, usual if request.pixels == "auto" else request.pixels)
+    source = Source(model, dataset, usual if request.pixels == "auto" else request.pixels, task)
     _check(source, request.model)
     return source
 
@@ -66,16 +79,16 @@ def _run(request: Request) -> Source:
         raise RunDirectoryError(f"{path} holds no finished run; give a run directory or a .keras file")
     name = request.dataset or settings["dataset"]
     size = request.image_size or settings.get("image_size", 0)
-    dataset = load(name, request.data_dir or None, image_size=size)
-    source = Source(_load(path / "model.keras"), dataset, "raw")
+    task = request.task or settings.get("task", "classification")
+    dataset = load(name, request.data_dir or None, task=task, image_size=size)
+    source = Source(_load(path / "model.keras"), dataset, "raw", task)
     _check(source, request.model)
     return source
 
 
 def _load(path: pathlib.Path) -> keras.Model:
-    known = {"bnhead>BatchNormalization": layers.BatchNormalization}
     try:
-        return keras.saving.load_model(path, custom_objects=known, compile=False)
+        return keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, TypeError) as error:
         raise UsageError(f"model {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 

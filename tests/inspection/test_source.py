@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.errors import DataError, RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
 from bnhead.inspection.source import open_source
 
@@ -22,6 +22,16 @@ def test_a_run_brings_its_data_and_reads_raw_pixels(short_run):
     ((images, labels),) = source.batches(64, 40)
     assert images.shape == (40, 8, 8, 1) and labels.shape == (40,)
     np.testing.assert_array_equal(images, source.dataset.test.images[:40])
+
+
+def test_numbers_as_labels(data_dir):
+    options = {"dataset": "digits_rotation", "data_dir": data_dir, "head": "fc8"}
+    source = open_source(Request(model="resnet8", task="regression", **options))
+    assert source.model.output.shape == (None, 1)
+    ((_, labels),) = source.batches(64, 40)
+    assert labels.shape == (40, 1)
+    with pytest.raises(DataError, match="numbers are for task regression"):
+        open_source(Request(model="resnet8", **options))
 
 
 def test_a_file_resizes_images_to_what_it_wants(tmp_path, data_dir):
