@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras.src.models.functional import Functional
 
+from bnhead.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Call:
@@ -95,7 +97,46 @@ Remade = tuple[keras.layers.Layer, list[np.ndarray]]  # a layer and its weights
 
 def same(layer: keras.layers.Layer) -> Remade:
     """A new layer with `layer`'s config, and `layer`'s weights."""
+    if type(layer) is keras.layers.Lambda:  # its function is at hand, and would be refused from a config
+        shared = {"arguments": layer.arguments, "name": layer.name, "dtype": layer.dtype_policy}
+        return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, **shared), []
     return type(layer).from_config(layer.get_config()), layer.get_weights()
+
+
+def inlined(model: keras.Model) -> keras.Model:
+    """A functional model with the same layers, those of nested functional models among its own.
+
+    A Sequential model becomes a functional one. A model without nested ones is returned as it is.
+
+    Raises:
+        UsageError: a subclassed model, one that is not built, or one in which two layers share a name.
+    """
+    graph = functional(model)
+    if graph is None or not graph.inputs:
+        raise UsageError(f"model {model.name!r} must be a built functional or Sequential model")
+    if graph is model and not any(nested(call) for call in calls(model)):
+        return model
+    inputs = new_inputs(graph)
+    outputs = keras.tree.pack_sequence_as(graph._outputs_struct, _inline(graph, inputs))
+    structure = keras.tree.pack_sequence_as(graph._inputs_struct, inputs)
+    try:
+        return keras.Model(structure, outputs, name=model.name)
+    except ValueError as error:
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(f"model {model.name!r} cannot be taken apart: {first}") from error
+
+
+def _inline(graph: Any, inputs: Sequence[keras.KerasTensor]) -> list[keras.KerasTensor]:
+    inside_of = {id(call.operation): inside for call in calls(graph) if (inside := nested(call)) is not None}
+
+    def perform(operation, *arguments, **keywords):
+        inside = inside_of.get(id(operation))
+        if inside is None:
+            return operation(*arguments, **keywords)
+        results = _inline(inside, flat_inputs(inside, arguments[0]))
+        return keras.tree.pack_sequence_as(inside._outputs_struct, results)
+
+    return replay(graph, inputs, perform)
 
 
 def copy(

@@ -13,7 +13,7 @@ import numpy as np
 
 from bnhead import heads
 from bnhead.errors import DataError, UsageError, nearest
-from bnhead.graph import replay
+from bnhead.graph import inlined, replay
 from bnhead.heads import feature_map
 from bnhead.models.blocks import Norm
 
@@ -131,6 +131,7 @@ def from_file(
         net = keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, TypeError) as error:
         raise UsageError(f"backbone {path!r} cannot be loaded: {_first_line(error)}") from error
+    net = inlined(net)
     _same_shape(net, input_shape, path)
     return _attach(net, head, outputs, preprocessing, seed, head_options)
 

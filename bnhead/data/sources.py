@@ -39,21 +39,22 @@ class DataSet:
 
     def class_counts(self) -> list[int]:
         """Training examples of each class."""
-        counts = np.zeros(len(self.classes), np.int64)
-        for labels in self.train.labels_in_batches():
-            counts += np.bincount(labels, minlength=len(counts))
-        return counts.tolist()
+        labels = np.concatenate(list(self.train.labels_in_batches()))
+        _check_range(labels, len(self.classes), f"{self.name}, train")
+        return np.bincount(labels, minlength=len(self.classes)).tolist()
 
-    def target_moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training targets, over all of them where there are several.
+    def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each training target, `(outputs,)` float64.
 
         Raises:
-            DataError: they are all the same: there is nothing to predict.
+            DataError: a target is not finite, or the same for all images: there is nothing to predict.
         """
         targets = np.concatenate([np.asarray(t, np.float64) for t in self.train.labels_in_batches()])
-        if not targets.std() > 0:
-            raise DataError(f"{self.name}: all training targets are {targets.flat[0]:g}, nothing to predict")
-        return float(targets.mean()), float(targets.std())
+        _check_finite(targets, f"{self.name}, train")
+        for target, deviation in zip(targets[0], targets.std(0), strict=True):
+            if not deviation > 0:
+                raise DataError(f"{self.name}: all training targets are {target:g}, nothing to predict")
+        return targets.mean(0), targets.std(0)
 
 
 def load(
@@ -198,8 +199,16 @@ def _decode(split: Streamed, label: tfds.features.FeatureConnector) -> InMemory:
 
 def _check_labels(labels: np.ndarray, label: tfds.features.FeatureConnector, where: str) -> None:
     if isinstance(label, tfds.features.ClassLabel):
-        if labels.min() < 0 or labels.max() >= label.num_classes:
-            found = f"{labels.min()} to {labels.max()}"
-            raise DataError(f"{where}: labels {found}, classes 0 to {label.num_classes - 1}")
-    elif not np.isfinite(labels).all():
+        _check_range(labels, label.num_classes, where)
+    else:
+        _check_finite(labels, where)
+
+
+def _check_range(labels: np.ndarray, classes: int, where: str) -> None:
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"{where}: labels {labels.min()} to {labels.max()}, classes 0 to {classes - 1}")
+
+
+def _check_finite(labels: np.ndarray, where: str) -> None:
+    if not np.isfinite(labels).all():
         raise DataError(f"{where}: {int((~np.isfinite(labels)).any(-1).sum())} labels are not finite")

@@ -113,11 +113,11 @@ def attach(
     return keras.Model(inputs if labels is None else [inputs, labels], logits, name=name)
 
 
-def label_input(head: str) -> "keras.KerasTensor | None":
-    """An input for the labels, `(batch,)` int32, called `label`; None for a head that reads none."""
+def label_input(head: str, name: str = "label") -> "keras.KerasTensor | None":
+    """An input for the labels, `(batch,)` int32; None for a head that reads none."""
     import keras
 
-    return keras.Input((), dtype="int32", name="label", optional=True) if needs_labels(head) else None
+    return keras.Input((), dtype="int32", name=name, optional=True) if needs_labels(head) else None
 
 
 def inference(model: "keras.Model") -> "keras.Model":
@@ -152,19 +152,29 @@ def feature_shape(model: "keras.Model") -> tuple[int | None, ...]:
 
 
 def head_calls(model: "keras.Model") -> list:
-    """The calls of the layers named `head_...`, in order.
+    """The calls of the layers that `apply` made, by their names, in order.
 
     Raises:
         ValueError: there is none.
     """
     from bnhead.graph import calls
 
-    found = [call for call in calls(model) if call.operation.name.startswith("head_")]
+    found = [call for call in calls(model) if is_of_a_head(call.operation.name)]
     if not found:
         raise ValueError(
             f"model {model.name!r} has no layer called head_...: it was not built by bnhead.heads"
         )
     return found
+
+
+def is_of_a_head(name: str) -> bool:
+    """Whether a layer's name is one that `apply` gives: `head_<token>`, `head_<token>_2`."""
+    match = _NAME.fullmatch(name)
+    return bool(match and match[1] in KINDS) or name in _HALVES
+
+
+_NAME = re.compile(r"head_([a-z0-9]+?)(_\d+)?")
+_HALVES = ("head_catpool_max", "head_catpool_average")
 
 
 def read(model: "keras.Model") -> str:
@@ -178,10 +188,11 @@ def read(model: "keras.Model") -> str:
     """
     tokens = []
     for call in head_calls(model):
-        match = re.fullmatch(r"head_([a-z0-9]+)(_\d+)?", call.operation.name)
-        if not match or match[1] not in KINDS:
-            continue  # the two halves of a catpool
-        kind, layer = KINDS[match[1]], call.operation
+        if call.operation.name in _HALVES:
+            continue
+        kind, layer = KINDS[_NAME.fullmatch(call.operation.name)[1]], call.operation
+        if kind.normalises_batch and type(layer).__module__.startswith("keras."):
+            kind = KINDS["bn"]  # what `bnhead.layers.plain` makes of all of them
         number = getattr(layer, kind.number.attribute) if kind.number else None
         left_out = {
             part
@@ -189,4 +200,6 @@ def read(model: "keras.Model") -> str:
             if all(getattr(layer, key) == value for key, value in settings.items())
         }
         tokens.append(Token(kind, number, frozenset(left_out)))
+    if not any(t.kind.name == "out" for t in tokens):
+        raise ValueError(f"model {model.name!r} has no layer called head_out: its head is not bnhead.heads'")
     return spell(tokens)

@@ -49,8 +49,13 @@ def entry(head: str, features: Sequence[int], outputs: int, fc_units: int) -> st
     lines = [head if head in PRESETS else text]
     if head in PRESETS:
         lines.append(f"  --head={text}")
-    lines.append(f"  {describe(text, features, outputs, fc_units=fc_units)}")
-    lines.append(f"  {parameters(text, features, outputs, fc_units=fc_units):,} parameters")
+    try:
+        lines.append(f"  {describe(text, features, outputs, fc_units=fc_units)}")
+        lines.append(f"  {parameters(text, features, outputs, fc_units=fc_units):,} parameters")
+    except UsageError:
+        if head not in PRESETS:
+            raise
+        lines.append(f"  cannot stand on features of {'x'.join(map(str, features))}")
     if head in PRESETS:
         lines += [f"  {PRESETS[head].source}", f"  {PRESETS[head].note}"]
     return "\n".join(lines)

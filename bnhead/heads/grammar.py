@@ -182,6 +182,8 @@ def _read(words: Sequence[str], i: int) -> Token:
     base, *left_out = words[i].split("-")
     match = re.fullmatch(r"([a-z][a-z0-9]*?)(\d*\.?\d+)?", base)
     name, number = (base, None) if base in KINDS or not match else match.groups()
+    if words[i] in PRESETS:
+        raise _error(words, i, "is a known head's name and stands alone; write its text, see `bnhead heads`")
     if name not in KINDS:
         hint = nearest("_".join(words), PRESETS, cutoff=0.75) or nearest(name.rstrip("0123456789."), KINDS)
         raise _error(words, i, f"is no token{hint}")
@@ -231,6 +233,7 @@ def _check_order(words: Sequence[str], tokens: Sequence[Token], pooled: bool) ->
 
 def _error(words: Sequence[str], i: int, rule: str) -> HeadError:
     marked = "_".join([*words[:i], f">>{words[i]}<<", *words[i + 1 :]])
+    marked = "".join(c if c.isprintable() else repr(c)[1:-1] for c in marked)
     return HeadError(f"head '{marked}': {words[i]!r} {rule} (tokens: {' '.join(sorted(KINDS))})")
 
 
@@ -329,6 +332,9 @@ def parameters(text: str, features: Sequence[int], outputs: int, *, fc_units: in
         features: shape of the features, `(height, width, channels)` or `(channels,)`.
         outputs: number of outputs.
         fc_units: units of an `fc` or `dense` that names none.
+
+    Raises:
+        HeadError: the text is no head, or cannot stand on such features.
     """
     width, total = features[-1], 0
     for t in parse(text, pooled=len(features) == 1):

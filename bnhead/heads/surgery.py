@@ -1,7 +1,8 @@
 """Changing the head of a model that exists: folding its norms, putting one in, swapping all of it."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import calls
-from bnhead.heads.building import apply, inference, label_input
+from bnhead.heads.building import apply, inference, is_of_a_head, label_input
 from bnhead.layers import batch_norm, fold_batch_norm, recompute_batch_stats
 
 
@@ -39,13 +40,31 @@ def fold(model: keras.Model, data: Any = None) -> Folded:
         model: a functional model with a head of `bnhead.heads` or any classifier; it is left as it is.
         data: an array of inputs to compare outputs on; None for 64 of standard normal numbers.
     """
-    model = inference(model)
+    given = graph.inlined(model)
+    model = inference(given)
     names = [call.operation.name for call in head_of(model)]
     folded = fold_batch_norm(model, names)
-    inputs = _random_inputs(model) if data is None else data
-    before, after = (np.asarray(keras.ops.convert_to_numpy(m(inputs)), "float64") for m in (model, folded))
-    difference = np.abs(before - after).max() / max(1.0, np.abs(before).max())
-    return Folded(folded, float(difference))
+    inputs = _random_inputs(model) if data is None else _inputs_of(given, model, data)
+    before, after = (_outputs(m, inputs) for m in (model, folded))
+    largest = max(np.abs(a - b).max() for a, b in zip(before, after, strict=True))
+    return Folded(folded, float(largest / max(1.0, *(np.abs(array).max() for array in before))))
+
+
+def _outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
+    return [
+        np.asarray(keras.ops.convert_to_numpy(array), "float64")
+        for array in keras.tree.flatten(model(inputs))
+    ]
+
+
+def _inputs_of(given: keras.Model, kept: keras.Model, data: Any) -> Any:
+    """What `kept`, which has some of `given`'s inputs, takes of data for `given`."""
+    if len(kept.inputs) == len(given.inputs) or len(keras.tree.flatten(data)) != len(given.inputs):
+        return data
+    names = [tensor.name for tensor in given.inputs]
+    flat = graph.flat_inputs(given, data)
+    chosen = [flat[names.index(tensor.name)] for tensor in kept.inputs]
+    return chosen if len(chosen) > 1 else chosen[0]
 
 
 def insert_bn(
@@ -66,18 +85,14 @@ def insert_bn(
     Raises:
         UsageError: there is no such layer, or no Dense, or it is called more than once.
     """
+    model = graph.inlined(model)
     target = before or _first_dense(model)
-    operations = [call.operation.name for call in calls(model)]
-    if operations.count(target) != 1:
-        problem = "is called more than once in" if target in operations else "is not in"
-        raise UsageError(
-            f"before: layer {target!r} {problem} model {model.name!r}{nearest(target, operations)}"
-        )
-    name = _free_name("head_bn", operations)
+    _check_target(model, target)
+    name = _free_name("head_bn", _names(model))
 
     def perform(layer, *arguments, **keywords):
         if layer.name == target:
-            arguments = batch_norm(name)(arguments[0]), *arguments[1:]
+            arguments = batch_norm(name, dtype=layer.dtype_policy)(arguments[0]), *arguments[1:]
         return layer(*arguments, **keywords)
 
     copied = graph.copy(model, perform=perform)
@@ -88,6 +103,19 @@ def insert_bn(
     return copied
 
 
+def _check_target(model: keras.Model, target: str) -> None:
+    found = [call for call in calls(model) if call.operation.name == target]
+    if not found:
+        names = [call.operation.name for call in calls(model)]
+        raise UsageError(f"before: layer {target!r} is not in model {model.name!r}{nearest(target, names)}")
+    if len(found) > 1:
+        raise UsageError(f"before: layer {target!r} is called more than once in model {model.name!r}")
+    first = found[0].arguments[0] if found[0].arguments else None
+    one = len(found[0].inputs) == 1 and first is found[0].inputs[0]
+    if not isinstance(found[0].operation, keras.layers.Layer) or not one:
+        raise UsageError(f"before: {target!r} must be a layer that reads one tensor, as its first argument")
+
+
 def swap(
     model: keras.Model, head: str, outputs: int | None = None, *, seed: int | None = None, **options
 ) -> keras.Model:
@@ -95,8 +123,9 @@ def swap(
 
     The backbone keeps its weights. So do the head's layers that have the name and the shapes of layers of the
     old one: from `fc` to `bn_fc`, `head_fc` and `head_out` keep theirs. What stood behind a head of
-    `bnhead.heads` (a scaling of the outputs, say) stands behind the new one; a stranger's classifier goes
-    with all that follows it, so the new model returns logits.
+    `bnhead.heads` (a scaling of the outputs, say) stands behind one with as many outputs; a stranger's
+    classifier goes with all that follows it, so the new model returns logits. The new head computes in the
+    backbone's precision.
 
     Args:
         model: a functional model: a run's, one of keras.applications, one of yours. It is left as it is.
@@ -105,12 +134,13 @@ def swap(
         seed: seed of the new head's random streams.
         options: `bnhead.heads.apply`'s other keyword arguments.
     """
-    model = inference(model)
+    model = inference(graph.inlined(model))
     features = features_of(model)
     backbone = graph.copy(keras.Model(graph.used_inputs(model, model.inputs, features), features))
     outputs = model.outputs[0].shape[-1] if outputs is None else outputs
-    labels = label_input(head)
-    logits = apply(head, backbone.outputs[0], outputs, labels=labels, seed=seed, **options)
+    labels = label_input(head, _free_name("label", _names(backbone)))
+    with _policy_of(features):
+        logits = apply(head, backbone.outputs[0], outputs, labels=labels, seed=seed, **options)
     inputs = backbone.inputs if labels is None else [*backbone.inputs, labels]
     results = _tail(model, logits)
     swapped = keras.Model(inputs if len(inputs) > 1 else inputs[0], results, name=model.name)
@@ -118,11 +148,26 @@ def swap(
     return swapped
 
 
+@contextlib.contextmanager
+def _policy_of(tensor: keras.KerasTensor) -> Iterator[None]:
+    """New layers have the dtype policy of the layer that made a tensor."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(getattr(tensor._keras_history.operation, "dtype_policy", None) or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _names(model: keras.Model) -> list[str]:
+    return [*(call.operation.name for call in calls(model)), *(tensor.name for tensor in model.inputs)]
+
+
 def _keep_weights(old: keras.Model, new: keras.Model) -> None:
     there = {layer.name: layer for layer in old.layers}
     for layer in new.layers:
         before = there.get(layer.name)
-        if layer.name.startswith("head_") and before is not None and _shapes(before) == _shapes(layer):
+        if is_of_a_head(layer.name) and before is not None and _shapes(before) == _shapes(layer):
             layer.set_weights(before.get_weights())
 
 
@@ -132,7 +177,7 @@ def _shapes(layer: keras.layers.Layer) -> list:
 
 def _tail(model: keras.Model, logits: keras.KerasTensor) -> keras.KerasTensor:
     """`logits` through copies of what stands behind the last `head_...` layer of `model`."""
-    own = [call for call in head_of(model) if call.operation.name.startswith("head_")]
+    own = [call for call in head_of(model) if is_of_a_head(call.operation.name)]
     if not own or own[-1].outputs[0] is model.outputs[0] or own[-1].outputs[0].shape != logits.shape:
         return logits
     tail = graph.copy(keras.Model(own[-1].outputs[0], model.outputs[0]))
@@ -141,9 +186,9 @@ def _tail(model: keras.Model, logits: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def features_of(model: keras.Model) -> keras.KerasTensor:
-    """The tensor that a model's head reads: what its first `head_...` layer does, else `feature_map`."""
+    """The tensor that a model's head reads: what the first layer of one of ours does, else `feature_map`."""
     for call in calls(model):
-        if call.operation.name.startswith("head_"):
+        if is_of_a_head(call.operation.name):
             return call.inputs[0]
     return feature_map(model)
 

@@ -181,13 +181,19 @@ def _rms(x, _, context):
     return _with_epsilon(layers.RMSNormalization, context)(x)
 
 
-@token("gn", number=GROUPS, parts=_AFFINE, weights=_affine_weights(0))
+def _group_weights(width, groups, left_out):
+    if width % groups:
+        raise HeadError(
+            f"head token 'gn{groups}': groups must divide the {width} features it reads, got {groups}"
+        )
+    return width * (2 - len(left_out))
+
+
+@token("gn", number=GROUPS, parts=_AFFINE, weights=_group_weights)
 def _gn(x, groups, context):
     from keras import layers
 
-    if x.shape[-1] % groups:
-        rule = f"groups must divide the {x.shape[-1]} features it reads"
-        raise HeadError(f"head token {context.word!r}: {rule}, got {groups}")
+    _group_weights(x.shape[-1], groups, ())
     return _with_epsilon(layers.GroupNormalization, context, groups=groups)(x)
 
 

@@ -27,19 +27,19 @@ class ClassConditionalDropout(keras.layers.Layer):
 
     Call arguments:
         inputs: `(batch, ...)`.
-        labels: `(batch,)` class numbers, or `(batch, classes)` with 1 for each class that an example has: of
-            several classes the largest rate holds. None where nothing is to be dropped.
+        labels: `(batch,)` or `(batch, 1)` class numbers, or `(batch, classes)` with 1 for each class that an
+            example has: of several classes the largest rate holds. None where nothing is to be dropped.
     """
 
     def __init__(self, rate: float, class_counts: Sequence[int], seed: int | None = None, **options):
         super().__init__(**options)
-        counts = [float(count) for count in class_counts]
+        counts = [int(count) for count in class_counts]
         if not 0 < rate < 1:
             raise ValueError(f"rate must be in (0, 1), got {rate}")
         if not counts or min(counts) < 0 or max(counts) == 0:
             raise ValueError(f"class_counts must be numbers of examples, not all 0, got {class_counts}")
         self.rate = rate
-        self.class_counts = [int(count) for count in counts]
+        self.class_counts = counts
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
@@ -53,8 +53,14 @@ class ClassConditionalDropout(keras.layers.Layer):
         if not training or labels is None:
             return inputs
         rates = ops.convert_to_tensor(self.rates, "float32")
+        if len(labels.shape) == 2 and labels.shape[1] == 1 < len(self.class_counts):
+            labels = ops.squeeze(labels, axis=1)
         if len(labels.shape) == 1:
             rate = ops.take(rates, ops.cast(labels, "int32"))
+        elif tuple(labels.shape[1:]) != (len(self.class_counts),):
+            raise ValueError(
+                f"labels must be of shape (batch,) or (batch, {len(self.class_counts)}), got {labels.shape}"
+            )
         else:
             rate = ops.max(ops.cast(labels, "float32") * rates, axis=-1)
         rate = ops.reshape(rate, (-1, *[1] * (len(inputs.shape) - 1)))

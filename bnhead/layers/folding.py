@@ -9,6 +9,7 @@ from keras import ops
 
 from bnhead import graph
 from bnhead.graph import Call, calls
+from bnhead.layers.normalization import BatchNormalization
 from bnhead.layers.plain import vanishes
 
 Affine = tuple[np.ndarray, np.ndarray]  # scale and shift of each channel, float64
@@ -22,13 +23,20 @@ def inference_affine(layer: keras.layers.Layer) -> Affine | None:
     """
     if hasattr(layer, "inference_affine"):
         return layer.inference_affine()
-    if not isinstance(layer, keras.layers.BatchNormalization):
+    if not isinstance(layer, BatchNormalization) and not _computes_as(
+        layer, (keras.layers.BatchNormalization,)
+    ):
         return None
     if layer.axis not in (-1, layer.input_spec.ndim - 1):
         return None
     mean, variance = (_values(v) for v in (layer.moving_mean, layer.moving_variance))
     scale = (_values(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
     return scale, (_values(layer.beta) if layer.center else 0.0) - scale * mean
+
+
+def _computes_as(layer: keras.layers.Layer, kinds: tuple) -> bool:
+    """Whether a layer's `call` is that of one of `kinds`, and not a subclass's of its own."""
+    return any(isinstance(layer, kind) and type(layer).call is kind.call for kind in kinds)
 
 
 def _values(variable) -> np.ndarray:
@@ -52,7 +60,7 @@ def fold_batch_norm(model: keras.Model, only: Iterable[str] | None = None) -> ke
     Returns:
         A functional model with the same inputs, outputs and layer names, less the norms'.
     """
-    folded, pairs = graph.copy(model, name=f"{model.name}_folded"), True
+    folded, pairs = graph.copy(graph.inlined(model), name=f"{model.name}_folded"), True
     while pairs:  # of two norms in a row, the one beside the linear layer goes first
         pairs = _pairs(folded, None if only is None else set(only))
         folded = _without(folded, pairs) if pairs else folded
@@ -105,6 +113,8 @@ def _pairs(model: keras.Model, only: set[str] | None) -> dict[str, _TakenOver]:
             continue
         if not isinstance(norm, keras.layers.Layer) or not neighbours.called_once(norm):
             continue
+        if call.keywords.get("training"):  # normalises by the batch, always
+            continue
         if inference_affine(norm) is None:
             continue
         previous, following = neighbours.previous(call), neighbours.following(call)
@@ -120,7 +130,7 @@ def _pairs(model: keras.Model, only: set[str] | None) -> dict[str, _TakenOver]:
 def _linear(layer, kinds: tuple, *, activated: bool = False) -> bool:
     """Whether a layer is one of `kinds`, without activation unless it may be `activated`."""
     return (
-        isinstance(layer, kinds)
+        _computes_as(layer, kinds)
         and (activated or layer.activation is keras.activations.linear)
         and getattr(layer, "data_format", "channels_last") == "channels_last"
     )

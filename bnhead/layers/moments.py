@@ -49,8 +49,8 @@ def ghost_moments(x, size: int, mask=None):
         Two float32 tensors `(batch, 1, ..., channels)`, to be taken from and divided into `x`.
     """
     x = ops.cast(x, "float32")
-    batch = ops.shape(x)[0]
-    number = ops.maximum(batch // size, 1)
+    batch = ops.shape(x)[0]  # a number where it is known, as it must be for XLA
+    number = max(batch // size, 1) if isinstance(batch, int) else ops.maximum(batch // size, 1)
     ghost = (ops.arange(batch, dtype="int32") * number) // batch
     if mask is not None:
         mask = ops.expand_dims(ops.cast(mask, "bool"), -1)

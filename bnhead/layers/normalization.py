@@ -64,9 +64,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Keras' own batch norm with the same results in inference, and its weights."""
         known = keras.layers.BatchNormalization(name=self.name).get_config()
         config = {key: value for key, value in self.get_config().items() if key in known}
+        plain = keras.layers.BatchNormalization.from_config(config)
+        if self.renorm:
+            return plain, self.get_weights()
         weights = [self.gamma] * self.scale + [self.beta] * self.center
         weights += [self.moving_mean, self.moving_variance]
-        return keras.layers.BatchNormalization.from_config(config), list(map(ops.convert_to_numpy, weights))
+        return plain, list(map(ops.convert_to_numpy, weights))
 
 
 def batch_norm(

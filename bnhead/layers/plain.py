@@ -8,6 +8,8 @@ from bnhead import graph
 def plain(model: keras.Model) -> keras.Model:
     """A copy of a functional `model` for inference in Keras' own layers: same outputs, own weights.
 
+    Layers of nested functional models become the copy's own.
+
     Our batch norms, also ghost, renorm and frozen ones, become Keras' batch norm; what is the identity in
     inference (batch noise, class-conditional dropout, which takes the model's label input with it) goes.
     Centring and scaling become frozen batch norms. `L2Normalization` and `GeMPooling2D` have no
@@ -17,12 +19,12 @@ def plain(model: keras.Model) -> keras.Model:
     def remake(layer):
         return layer.to_plain() if hasattr(layer, "to_plain") else graph.same(layer)
 
-    return graph.copy(model, remake)
+    return graph.copy(graph.inlined(model), remake)
 
 
 def needs_bnhead(model: keras.Model) -> bool:
     """Whether a model's file loads only where bnhead is installed."""
-    return any(type(layer).__module__.startswith("bnhead.") for layer in model.layers)
+    return any(type(layer).__module__.startswith("bnhead.") for layer in model._flatten_layers())
 
 
 def vanishes(layer: keras.Operation) -> bool:

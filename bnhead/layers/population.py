@@ -1,6 +1,6 @@
 """Population statistics: a batch norm's moving averages, measured on data instead of averaged on the way."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -26,7 +26,8 @@ def recompute_batch_stats(
     momentum of m, m^steps of them. Here every example counts once. In one pass each chosen norm normalises by
     its batch's statistics, as in training, all else (dropout, other norms) runs in inference mode, and the
     batches' moments are pooled: the mean over all values, and their biased variance around it. A norm that no
-    other chosen norm comes before gets exactly the statistics that inference will meet.
+    other chosen norm comes before gets exactly the statistics that inference will meet. For the "frozen" ones
+    every norm that averages in training normalises by the batch, as it will while they are trained with.
 
     Args:
         model: a functional model whose moving averages are changed; nothing else of it is.
@@ -47,15 +48,18 @@ def recompute_batch_stats(
     Reference: Wu & Johnson 2021, arXiv 2105.07576, section 3 ("PreciseBN").
     """
     check_data(data, batch_size)
+    model = graph.inlined(model)
     chosen = _chosen(model, layers)
     if not chosen:
         return []
     totals = {name: _Moments() for name in chosen}
-    measure = _measuring(model, chosen)
+    normalising = [*chosen, *_chosen(model, "all")] if layers == "frozen" else chosen
+    measure, read = _measuring(model, chosen, normalising)
     for inputs, _ in batches(data, batch_size):
-        _check_finite(inputs)
+        if not _check_finite(inputs):
+            continue
         with np.errstate(all="ignore"):  # what is not finite is said below
-            for name, (mean, variance, count) in measure.predict_on_batch(inputs).items():
+            for name, (mean, variance, count) in measure.predict_on_batch(read(inputs)).items():
                 totals[name].add(np.asarray(mean), np.asarray(variance), float(np.asarray(count)))
     for name, total in totals.items():
         if not total.count:
@@ -68,11 +72,13 @@ def recompute_batch_stats(
     return list(chosen)
 
 
-def _check_finite(inputs: Any) -> None:
-    """The inputs themselves: TensorFlow's fused kernels on the way can turn NaN into 0."""
-    for array in map(np.asarray, keras.tree.flatten(inputs)):
+def _check_finite(inputs: Any) -> int:
+    """The inputs themselves: TensorFlow's fused kernels on the way can turn NaN into 0. Returns how many."""
+    arrays = list(map(np.asarray, keras.tree.flatten(inputs)))
+    for array in arrays:
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise UsageError("data: inputs are not all finite, so batch statistics of them mean nothing")
+    return len(arrays[0])
 
 
 def _chosen(model: keras.Model, layers: str | Iterable[str]) -> list[str]:
@@ -109,25 +115,44 @@ class _Moments:
         self.count = total
 
 
-def _measuring(model: keras.Model, chosen: list[str]) -> keras.Model:
-    """A model that shares `model`'s layers and returns mean, variance and count at each chosen norm."""
-    measured = {}
+def _measuring(
+    model: keras.Model, chosen: list[str], normalising: list[str]
+) -> tuple[keras.Model, Callable[[Any], list]]:
+    """A model that shares `model`'s layers and returns mean, variance and count at each chosen norm.
+
+    The `normalising` ones, the chosen among them, normalise by the batch. Beside it the function that takes
+    what the model reads out of what `model` would be given, or of the same without labels.
+    """
+    measured: dict[str, list] = {}
 
     def perform(operation, *arguments, **keywords):
-        if operation.name not in chosen:
+        if operation.name not in normalising:
             return arguments[0] if vanishes(operation) else operation(*arguments, **keywords)
+        outputs, *moments = _BatchMoments(operation)(arguments[0])
+        if operation.name not in chosen:
+            return outputs
         if operation.name in measured:
             raise UsageError(
                 f"layers: {operation.name!r} has one set of averages and is called in several places"
             )
-        outputs, *measured[operation.name] = _BatchMoments(operation)(arguments[0])
+        measured[operation.name] = moments
         return outputs
 
     inputs = graph.new_inputs(model)
     graph.replay(model, inputs, perform)
-    measuring = keras.Model(graph.used_inputs(model, inputs, measured), measured)
+    used = keras.tree.flatten(graph.used_inputs(model, inputs, measured))
+    places = [i for i, tensor in enumerate(inputs) if any(tensor is other for other in used)]
+
+    def read(data):
+        flat = keras.tree.flatten(data)
+        if len(flat) == len(inputs):
+            flat = graph.flat_inputs(model, data)
+            return [flat[i] for i in places]
+        return flat
+
+    measuring = keras.Model([inputs[i] for i in places], measured)
     measuring.compile(jit_compile=False if keras.backend.backend() == "tensorflow" else "auto")
-    return measuring
+    return measuring, read
 
 
 class _BatchMoments(keras.layers.Layer):

@@ -8,9 +8,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bnhead.data import DataSet
+
+Moments = tuple[np.ndarray, np.ndarray]  # mean and deviation of each target
+
+
+class ScaledError(keras.losses.MeanSquaredError):
+    """Mean squared error, each target in units of its deviation.
+
+    Args:
+        deviation: `(targets,)`.
+    """
+
+    def __init__(self, deviation: np.ndarray):
+        super().__init__()
+        self._deviation = deviation.astype("float32")
+
+    def call(self, y_true, y_pred):
+        return super().call(y_true / self._deviation, y_pred / self._deviation)
+
+
+class ScaledR2(keras.metrics.R2Score):
+    """R^2 of targets less their mean, in units of their deviation: the mean over the targets.
+
+    The score does not depend on that; Keras' float32 sums of squares do, where a mean is large against its
+    deviation.
+
+    Args:
+        mean: `(targets,)`.
+        deviation: `(targets,)`.
+    """
+
+    def __init__(self, mean: np.ndarray, deviation: np.ndarray):
+        super().__init__(name="r2")
+        self._mean, self._deviation = mean.astype("float32"), deviation.astype("float32")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        scaled = [(keras.ops.cast(y, "float32") - self._mean) / self._deviation for y in (y_true, y_pred)]
+        return super().update_state(*scaled, sample_weight)
 
 
 @dataclass(frozen=True)
@@ -18,28 +56,28 @@ class Task:
     """A task.
 
     Attributes:
-        loss: its loss on logits or numbers.
         primary: name of the metric that is reported first; the higher the better.
+        loss: makes its loss on logits, or on numbers whose moments it is given.
         metrics: makes its metrics.
         targets: `(labels, number of outputs) -> targets` of a batch.
     """
 
     primary: str
-    loss: Callable[[], keras.losses.Loss]
-    metrics: Callable[[], list[keras.metrics.Metric]]
+    loss: Callable[[Moments | None], keras.losses.Loss]
+    metrics: Callable[[Moments | None], list[keras.metrics.Metric]]
     targets: Callable[[tf.Tensor, int], tf.Tensor] = lambda labels, outputs: labels
 
 
 TASKS = {
     "classification": Task(
         "accuracy",
-        lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        lambda: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        lambda _: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        lambda _: [keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     ),
     "multilabel": Task(
         "accuracy",
-        lambda: keras.losses.BinaryCrossentropy(from_logits=True),
-        lambda: [
+        lambda _: keras.losses.BinaryCrossentropy(from_logits=True),
+        lambda _: [
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.BinaryAccuracy(name="binary_accuracy", threshold=0.0),
         ],
@@ -47,8 +85,8 @@ TASKS = {
     ),
     "regression": Task(
         "r2",
-        keras.losses.MeanSquaredError,
-        lambda: [keras.metrics.R2Score(name="r2"), keras.metrics.MeanAbsoluteError(name="mae")],
+        lambda moments: ScaledError(moments[1]),
+        lambda moments: [ScaledR2(*moments), keras.metrics.MeanAbsoluteError(name="mae")],
     ),
 }
 
@@ -58,17 +96,15 @@ def compiled(
 ) -> keras.Model:
     """The compiled model of a task; for numbers with a last layer `to_units`.
 
-    The mean squared error is taken in units of the training targets' variance, so that its size, and with it
+    The mean squared error is taken in units of the training targets' variances, so that its size, and with it
     the learning rate, does not depend on the targets' units.
     """
-    weight = None
+    moments = None
     if task == "regression":
-        mean, deviation = dataset.target_moments()
-        scale = keras.layers.Rescaling(deviation, offset=mean, dtype="float32", name="to_units")
+        moments = mean, deviation = dataset.target_moments()
+        scale = keras.layers.Rescaling(deviation.tolist(), mean.tolist(), dtype="float32", name="to_units")
         model = keras.Model(model.input, scale(model.output), name=model.name)
-        weight = 1 / deviation**2
-    kind = TASKS[task]
-    model.compile(optimizer, kind.loss(), metrics=kind.metrics(), loss_weights=weight)
+    model.compile(optimizer, TASKS[task].loss(moments), metrics=TASKS[task].metrics(moments))
     return model
 
 

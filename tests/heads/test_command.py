@@ -41,6 +41,7 @@ def test_flags_and_texts(capsys):
         (["--outputs=0"], "outputs must be like 10, got '0'"),
         (["--features=8x8"], "features must be like 8x8x64, got '8x8'"),
         (["gmp_out", "--features=64"], "has nothing to pool"),
+        (["gn8_fc", "--features=8x8x63"], "groups must divide the 63 features it reads, got 8"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(arguments, message, capsys):
@@ -54,3 +55,17 @@ def test_it_needs_neither_keras_nor_tensorflow():
     code = "import sys; from bnhead.__main__ import main; main(['heads']); sys.exit('keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_on_a_vector_the_presets_that_pool_say_so(capsys):
+    assert command.main(["--features=64"]) == 0
+    entries = capsys.readouterr().out.strip().split("\n\n")
+    assert len(entries) == len(heads.PRESETS)
+    refused = [e.splitlines()[0] for e in entries if "cannot stand on features of 64" in e]
+    assert refused == ["fastai", "arcface", "model_garden"]
+
+
+def test_who_has_seen_enough_sees_no_error():
+    command = f"{sys.executable} -m bnhead heads | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == "plain\n" and not done.stderr

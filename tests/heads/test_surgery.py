@@ -1,10 +1,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from bnhead import heads
 from bnhead.errors import UsageError
+from bnhead.graph import calls
+from bnhead.layers import fold_batch_norm, plain, recompute_batch_stats
 from bnhead.models import resnet8, resnet20
 from bnhead.models.existing import from_applications
 
@@ -256,3 +259,114 @@ def test_a_classifier_that_was_called_elsewhere_first_is_read_here():
     inputs = keras.Input((7,))
     vector = layers.Dense(5)(inputs)
     assert heads.feature_map(keras.Model(inputs, classifier(vector))) is vector
+
+
+def nested():
+    """A classifier whose backbone is a nested model with its own pooling and norm."""
+    inner = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 3, strides=2, name="inner_conv"),
+            layers.BatchNormalization(name="inner_bn"),
+            layers.ReLU(name="inner_relu"),
+            layers.GlobalAveragePooling2D(name="inner_gap"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((8, 8, 3))
+    return shaken(
+        keras.Model(inputs, layers.Dense(4, name="classifier")(inner(layers.Rescaling(0.5)(inputs))))
+    )
+
+
+@pytest.mark.parametrize("build", [nested, lambda: keras.Sequential(nested().layers)])
+def test_nested_and_sequential_models_keep_their_backbone(build):
+    model, x = build(), images(8, 3, 8)
+    swapped = heads.swap(model, "bn_out", seed=0)
+    assert "inner_conv" in [layer.name for layer in swapped.layers]
+    np.testing.assert_array_equal(
+        swapped.get_layer("inner_conv").kernel, model.get_layer("inner").get_layer("inner_conv").kernel
+    )
+    assert heads.fold(swapped, x).difference <= 1e-5
+    inserted = heads.insert_bn(model, x)
+    np.testing.assert_allclose(inserted(x), model(x), atol=1e-5)
+
+
+def test_a_backbones_own_layers_called_head_are_the_backbones():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(5, 3, name="head_conv")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(3, name="head_proj")(x))
+    swapped = heads.swap(model, "bn_out")
+    assert "head_conv" in [layer.name for layer in swapped.layers]
+    with pytest.raises(ValueError, match="no layer called head_"):
+        heads.read(model)
+    strange = keras.Model(inputs, layers.Dense(3, name="head_dense")(x))
+    with pytest.raises(ValueError, match="no layer called head_out"):
+        heads.read(strange)
+
+
+@pytest.mark.parametrize("head", ["gbn4_fc8", "brn_fc8", "fbn_out", "bn-beta_out-bias"])
+def test_what_a_run_saves_reads_as_a_batch_norm(head):
+    model = resnet8((8, 8, 1), head, 3, seed=0)
+    assert heads.read(plain(model)) == heads.read(model).replace("gbn4", "bn").replace("brn", "bn").replace(
+        "fbn", "bn"
+    )
+
+
+def test_the_label_input_is_taken_from_the_data_the_model_is_fitted_on():
+    model = resnet8((8, 8, 1), "cdropout0.5_fc8", 3, seed=0, class_counts=[3, 2, 1])
+    x, y = images(12, 1, 8), np.arange(12, dtype="int32") % 3
+    data = tf.data.Dataset.from_tensor_slices(((x, y), y)).batch(5)
+    names = recompute_batch_stats(model, data)
+    assert names[0] == "stem_bn"
+    inserted = heads.insert_bn(model, data)
+    np.testing.assert_allclose(inserted([x, y]), model([x, y]), atol=1e-5)
+    assert heads.fold(inserted, [x, y]).difference <= 1e-5
+    assert heads.fold(inserted, x).difference <= 1e-5
+
+
+def test_new_layers_compute_in_the_models_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = resnet8((8, 8, 1), "fc8", 3, seed=0)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    x = images(12, 1, 8)
+    assert heads.insert_bn(half, x).get_layer("head_bn").compute_dtype == "bfloat16"
+    assert heads.swap(half, "bn_fc8").get_layer("head_fc").compute_dtype == "bfloat16"
+    assert heads.swap(half, "bn_fc8").output.dtype == "float32"
+    assert keras.config.dtype_policy().name == policy.name
+
+
+def test_several_outputs_and_lambdas():
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization(name="norm")(layers.Lambda(lambda x: x * 2)(inputs))
+    model = shaken(keras.Model(inputs, {"a": layers.Dense(3)(x), "b": layers.Dense(2)(x)}))
+    data = np.random.default_rng(0).normal(size=(9, 6)).astype("float32")
+    copied = fold_batch_norm(model)
+    np.testing.assert_allclose(copied(data)["b"], model(data)["b"], atol=1e-5)
+
+
+def test_where_a_norm_cannot_go():
+    inputs = keras.Input((4, 4, 3), name="head_bn")
+    x = layers.GlobalAveragePooling2D()(inputs)
+    total = layers.Add(name="sum")([x, ops.multiply(x, 2.0)])
+    model = keras.Model(inputs, layers.Dense(2, name="out")(total))
+    data = images(6, 3, 4)
+    assert "head_bn_2" in [layer.name for layer in heads.insert_bn(model, data, "out").layers]
+    for target in ("sum", "multiply"):
+        name = next(c.operation.name for c in calls(model) if c.operation.name.startswith(target))
+        with pytest.raises(UsageError, match="must be a layer that reads one tensor"):
+            heads.insert_bn(model, data, name)
+
+
+def test_subclassed_models_are_refused():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    for change in (heads.fold, lambda m: heads.swap(m, "fc"), lambda m: heads.insert_bn(m, images())):
+        with pytest.raises(UsageError, match="must be a built functional or Sequential model"):
+            change(Own(name="own"))

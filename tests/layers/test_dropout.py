@@ -79,3 +79,13 @@ def test_bfloat16_and_serialisation():
 def test_bad_settings_are_said(options, message):
     with pytest.raises(ValueError, match=message):
         layer(**options)
+
+
+def test_class_numbers_in_a_column_are_class_numbers():
+    x, labels = np.ones((3, 40_000), "float32"), np.array([[0], [1], [2]])
+    y = np.asarray(layer()(x, labels, training=True))
+    np.testing.assert_allclose((y == 0).mean(1), RATES[:3], atol=0.01)
+    with pytest.raises(ValueError, match=r"labels must be of shape \(batch,\) or \(batch, 4\), got \(3, 2\)"):
+        layer()(x, np.ones((3, 2)), training=True)
+    with pytest.raises(ValueError, match="not all 0"):
+        layer(class_counts=[0.7, 0.2])

@@ -5,6 +5,7 @@ from keras import layers
 
 from bnhead import models
 from bnhead.layers import fold_batch_norm
+from bnhead.layers.folding import _pairs as fold_pairs
 from bnhead.layers.folding import inference_affine
 
 
@@ -135,3 +136,16 @@ def test_affine_of_other_layers_is_none():
     norm = layers.BatchNormalization(axis=1)
     norm.build((None, 4, 5))
     assert inference_affine(norm) is None
+
+
+def test_subclasses_and_norms_that_always_train_are_left_alone():
+    class Cosine(layers.Dense):
+        def call(self, inputs):
+            return super().call(inputs) * 0.5
+
+    inputs = keras.Input((4,))
+    x = layers.BatchNormalization(name="before_cosine")(inputs)
+    x = layers.BatchNormalization(name="trains")(Cosine(4)(x), training=True)
+    model = shaken(keras.Model(inputs, layers.Dense(2)(x)))
+    pairs = fold_pairs(model, None)
+    assert not pairs

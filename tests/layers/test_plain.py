@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from bnhead import heads
-from bnhead.layers import needs_bnhead, plain
+from bnhead.layers import BatchNormalization, needs_bnhead, plain
 from bnhead.models import resnet8
 
 
@@ -46,3 +46,14 @@ def test_a_frozen_norm_in_place_of_a_part_cannot_train_into_a_batch_norm():
     copied = plain(resnet8((8, 8, 1), "center_scale_out", 3, seed=0))
     for name in ("head_center", "head_scale"):
         assert not copied.get_layer(name).trainable and not copied.get_layer(name).trainable_weights
+
+
+def test_nested_models_and_renorm():
+    inner = keras.Sequential([keras.Input((3,)), BatchNormalization(renorm=True, name="renorm")])
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inner(inputs)))
+    assert needs_bnhead(model)
+    copied = plain(model)
+    assert not needs_bnhead(copied) and copied.get_layer("renorm").renorm
+    x = images((5, 3))
+    np.testing.assert_allclose(copied(x), model(x), rtol=1e-5)

@@ -24,14 +24,13 @@ def reads(model, name, x):
     return np.asarray(keras.Model(model.input, model.get_layer(name).input)(x), "float64")
 
 
-@pytest.mark.parametrize("token", ["bn", "gbn4", "brn", "fbn", "center", "scale", "noise"])
+@pytest.mark.parametrize("token", ["bn", "gbn4", "brn", "center", "scale", "noise"])
 @pytest.mark.parametrize("place", ["{}_fc8", "{}_gap_out", "fc8_{}"])
 def test_a_heads_statistics_are_the_populations(token, place):
     model, x = resnet8((8, 8, 1), place.format(token), 5, seed=0), images()
     name = f"head_{token.rstrip('0123456789')}"
     others = {layer.name: layer.get_weights() for layer in model.layers if layer.name != name}
-    which = "frozen" if token == "fbn" else "head"
-    assert recompute_batch_stats(model, x, which, batch_size=32) == [name]
+    assert recompute_batch_stats(model, x, "head", batch_size=32) == [name]
     features = reads(model, name, x)
     axes = tuple(range(features.ndim - 1))
     mean, variance = moving(model, name)
@@ -147,3 +146,40 @@ def test_a_layer_called_twice_has_no_one_population():
     model = keras.Model(inputs, norm(layers.Dense(3)(norm(inputs))))
     with pytest.raises(UsageError, match="'norm' has one set of averages and is called in several places"):
         recompute_batch_stats(model, np.zeros((4, 3), "float32"))
+
+
+def test_frozen_ones_get_what_training_will_give_them():
+    """The backbone's norms normalise by the batch then, whatever their averages say at first."""
+    model, x = resnet8((8, 8, 1), "fbn_fc8", 5, seed=0), images()
+    averages = model.get_layer("stem_bn").get_weights()
+    recompute_batch_stats(model, x, "frozen", batch_size=len(x))
+    z = np.asarray(keras.Model(model.input, model.get_layer("head_fbn").output)(x, training=True))
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-3)
+    spread = z.std(0)
+    np.testing.assert_allclose(spread[spread > 0.01], 1, atol=0.02)
+    reads = keras.Model(model.input, model.get_layer("head_fbn").input)
+    twin = resnet8((8, 8, 1), "fbn_fc8", 5, seed=0)
+    for one, other in zip(averages, twin.get_layer("stem_bn").get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(np.asarray(reads(x)).mean(0) - moving(model, "head_fbn")[0]).max() > 0.05
+
+
+def test_norms_of_nested_models_are_reached():
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.BatchNormalization(name="inside")])
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    assert recompute_batch_stats(model, x) == ["inside"]
+    features = np.asarray(inner.layers[0](x))
+    np.testing.assert_allclose(inner.get_layer("inside").moving_mean, features.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_empty_batches_are_passed_over():
+    model, x = resnet8((8, 8, 1), "bn_out", 5, seed=0), images(10)
+    sizes = tf.data.Dataset.from_generator(
+        lambda: iter([x[:0], x]), output_signature=tf.TensorSpec((None, 8, 8, 1), tf.float32)
+    )
+    recompute_batch_stats(model, sizes, "head")
+    np.testing.assert_allclose(
+        moving(model, "head_bn")[0], reads(model, "head_bn", x).mean(0), rtol=1e-3, atol=1e-5
+    )

@@ -7,7 +7,7 @@ from bnhead.data import DataSet
 from bnhead.data.pipelines import InMemory
 from bnhead.errors import DataError
 from bnhead.training import train
-from bnhead.training.tasks import TASKS, batches, compiled
+from bnhead.training.tasks import TASKS, ScaledR2, batches, compiled
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 2, 1)).astype("uint8")
 ANGLES = np.linspace(-30, 60, 12, dtype="float32")[:, None]
@@ -48,6 +48,33 @@ def test_a_regressions_gradient_does_not_depend_on_the_units():
         model.train_on_batch(IMAGES, targets)
         steps.append(inner.get_weights()[0])
     np.testing.assert_allclose(*steps, rtol=1e-4)
+
+
+def test_several_targets_have_units_of_their_own():
+    targets = np.concatenate([ANGLES * 20 + 1e5, ANGLES / 50], 1).astype("float32")
+    inner = linear(2)
+    model = compiled(inner, "regression", data_set(targets, (), 2), keras.optimizers.SGD(0.01))
+    predicted = np.asarray(model(IMAGES), "float64")
+    expected = np.asarray(inner(IMAGES)) * targets.std(0) + targets.mean(0)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4)
+    found = model.evaluate(IMAGES, targets, verbose=0, return_dict=True)
+    error = (predicted - targets) / targets.std(0)
+    np.testing.assert_allclose(found["loss"], (error**2).mean(), rtol=1e-3)
+    np.testing.assert_allclose(found["r2"], (1 - (error**2).mean(0)).mean(), rtol=1e-3)
+
+
+def test_r2_survives_a_mean_far_from_zero():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(2000, 0.6, (500, 1)).astype("float32")
+    predicted = (targets + rng.normal(0, 0.12, targets.shape)).astype("float32")
+    metric = ScaledR2(targets.mean(0), targets.std(0))
+    for part in range(0, 500, 100):
+        metric.update_state(targets[part : part + 100], predicted[part : part + 100])
+    error, spread = (
+        (predicted - targets).astype("float64"),
+        targets.astype("float64") - targets.mean(dtype="float64"),
+    )
+    np.testing.assert_allclose(float(metric.result()), 1 - (error**2).sum() / (spread**2).sum(), atol=1e-3)
 
 
 def test_multilabel_is_a_sigmoid_for_each_class():
