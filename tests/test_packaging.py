@@ -80,6 +80,7 @@ def test_wheel(somebodys_project, tmp_path):
     installed = {path.name for path in (tmp_path / "site").iterdir()}
     assert "models" not in installed and "tests" not in installed, "nothing but bnhead may be claimed"
     assert (tmp_path / "site" / "bin" / "bnhead").is_file()
+    assert (tmp_path / "site" / "bnhead" / "inspection" / "page.html").is_file()
 
 
 @pytest.mark.parametrize("mode", ["lenient", "strict", "compat"])
