@@ -28,6 +28,9 @@ HEADS = [  # on a bare feature map
 ]
 
 
+FITTED = ("head-gbn2_fc8", "head-brn_fc8", "head-noise_gap_fc8")  # whose steps are compiled and trained
+
+
 def build(name, head):
     """A net with a head, or a head alone, and inputs for it."""
     from bnhead import heads
@@ -65,11 +68,12 @@ def outputs(weights):
                 found[f"{key}/training{step}"] = keras.ops.convert_to_numpy(model(x, training=True))
             means = [w for w, v in zip(model.get_weights(), model.weights, strict=True) if "moving" in v.path]
             found |= {f"{key}/after/{i}": w for i, w in enumerate(means)}
-        if name == "head":
+        if key in FITTED:
             model.compile(keras.optimizers.SGD(0.01), "mse")
             target = np.linspace(-1, 1, 30, dtype="float32").reshape(6, 5)
             fitted = model.fit(x, target, batch_size=3, shuffle=False, verbose=0)
             found[f"{key}/fitted"] = np.array(fitted.history["loss"])
+        if name == "head":
             recompute_batch_stats(model, x, batch_size=4)
             found[f"{key}/recomputed"] = keras.ops.convert_to_numpy(model(x))
     return found
