@@ -18,9 +18,16 @@ def _heads(arguments: Sequence[str]) -> int:
     return command.main(arguments)
 
 
+def _data(arguments: Sequence[str]) -> int:
+    from bnhead.data import command
+
+    return command.main(arguments)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train one backbone with one head and count the head's dead units"),
     "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
+    "data": (_data, "tell what a data set is, check it as training does, draw sample pictures"),
 }
 
 

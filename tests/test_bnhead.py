@@ -37,6 +37,6 @@ def test_commands():
     assert unknown.returncode == 2
     assert (
         unknown.stderr
-        == "bnhead: command 'trian' is not known; did you mean 'train'? (there are train, heads)\n"
+        == "bnhead: command 'trian' is not known; did you mean 'train'? (there are train, heads, data)\n"
     )
     assert run("train", "--help").stdout.startswith("usage: bnhead train [--flag=value ...]")

@@ -16,7 +16,7 @@ ROOMS = {  # room -> the rooms it may import from; everybody may import the modu
     "data": set(),
     "training": {"census", "data", "heads", "layers", "models"},
 }
-ANYBODY = {"errors", "graph", "inputs", "seeds", "version"}
+ANYBODY = {"errors", "graph", "inputs", "quiet", "seeds", "version"}
 
 
 def sources():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bnhead import seeds
+from bnhead.data.corruptions import parse_corruption
 from bnhead.errors import UsageError, nearest
 
 
@@ -32,6 +33,16 @@ IMBALANCES: dict[str, Callable[[float, int, float], list[float]]] = {
     "one_majority": _majorities(lambda classes: 1),  # Kocaman et al. 2021, arXiv 2109.09016
     "two_majorities": _majorities(lambda classes: 2),
 }
+
+
+def check_shifts(validation: float, imbalance: str, label_noise: float, test_corruption: str) -> None:
+    """Raises UsageError unless these are what `sources.load` takes."""
+    if not 0 <= validation < 1:
+        raise UsageError(f"validation must be a share in [0, 1), got {validation}")
+    if not 0 <= label_noise <= 1:
+        raise UsageError(f"label_noise must be a share in [0, 1], got {label_noise}")
+    parse_imbalance(imbalance)
+    parse_corruption(test_corruption)
 
 
 def parse_imbalance(text: str) -> tuple[str, float] | None:

@@ -4,17 +4,16 @@ One flag for each field of `TrainConfig`, made from the field. Flags are checked
 TensorFlow is imported.
 """
 
-import contextlib
 import dataclasses
 import os
 import sys
-import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
 from bnhead.errors import DataError, RunDirectoryError, UsageError, nearest
+from bnhead.quiet import quiet
 from bnhead.training.config import TrainConfig
 
 EXIT_DIVERGED = 5
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
         return 0
     try:
         config = parse(arguments)
-        with _quiet():
+        with quiet():
             import bnhead.training.run
 
             bnhead.training.run.devices()
@@ -102,28 +101,6 @@ def _flags() -> flags.FlagValues:
     for name, spec in _fields().items():
         _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
     return defined
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back what native code writes to stderr while TensorFlow starts, unless that fails.
-
-    TensorFlow 2.21 reports oneDNN and missing CUDA drivers there whatever TF_CPP_MIN_LOG_LEVEL says.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(real, held.read())
-            raise
-        finally:
-            os.dup2(real, 2)
-            os.close(real)
 
 
 def _train(config: TrainConfig) -> int:

@@ -121,14 +121,3 @@ def test_an_interrupt_exits_130(short_config, capsys, monkeypatch):
     monkeypatch.setattr(command, "_train", interrupted)
     assert command.main(arguments(short_config())) == 130
     assert capsys.readouterr().err == "bnhead train: interrupted\n"
-
-
-def test_what_is_held_back_is_shown_when_the_import_fails(capfd):
-    import os
-
-    with pytest.raises(ImportError), command._quiet():
-        os.write(2, b"the reason\n")
-        raise ImportError
-    with command._quiet():
-        os.write(2, b"chatter\n")
-    assert capfd.readouterr().err == "the reason\n"
