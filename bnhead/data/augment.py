@@ -9,6 +9,7 @@ A crop with a mirror is one gather of pixels by computed places, not a pad, a cr
 import tensorflow as tf
 
 GREY = 128  # what pixels scaled to -1 to 1 see as 0
+PARTS = 2**16  # of mixup's share
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's RandomResizedCrop
 
 
@@ -172,7 +173,8 @@ def mixup(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mixes each example of a batch with another: `share * one + (1 - share) * other`.
 
-    One share per batch, from Beta(alpha, alpha): Zhang et al. 2018, arXiv 1710.09412, and their code.
+    One share per batch, from Beta(alpha, alpha): Zhang et al. 2018, arXiv 1710.09412, and their code. It is
+    rounded to 1/65536 and pixels are mixed in whole numbers, so that the bytes are the same in every graph.
 
     Args:
         images: `(batch, height, width, channels)` uint8; the mix is rounded.
@@ -181,11 +183,12 @@ def mixup(
         alpha: above 0; the smaller, the less is mixed.
     """
     order_seed, share_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, 3), 2))
-    share = beta_draw(share_seed, alpha)
+    parts = tf.cast(tf.round(beta_draw(share_seed, alpha) * PARTS), tf.int32)
     other = tf.argsort(tf.random.stateless_uniform((tf.shape(images)[0],), order_seed))
-    pixels = tf.cast(images, tf.float32)
-    mixed = share * pixels + (1 - share) * tf.gather(pixels, other)
-    return tf.cast(tf.round(mixed), images.dtype), share * targets + (1 - share) * tf.gather(targets, other)
+    pixels = tf.cast(images, tf.int32)
+    mixed = (parts * pixels + (PARTS - parts) * tf.gather(pixels, other) + PARTS // 2) // PARTS
+    share = tf.cast(parts, tf.float32) / PARTS
+    return tf.cast(mixed, images.dtype), share * targets + (1 - share) * tf.gather(targets, other)
 
 
 def beta_draw(seed: tf.Tensor, alpha: float) -> tf.Tensor:
