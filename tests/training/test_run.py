@@ -259,7 +259,7 @@ def test_the_checks_are_recorded_with_the_datas_fingerprint(short_run, data_dir)
     assert checks["duplicates"] == {"train_test": 0, "within_train": 0, "within_test": 0}
 
 
-@pytest.mark.parametrize("task", ["classification", "multilabel"])
+@pytest.mark.parametrize("task", ["classification", pytest.param("multilabel", marks=pytest.mark.slow)])
 def test_shifted_and_mixed_training(short_config, data_dir, task):
     settings = {"validation": 0.1, "imbalance": "step:2", "label_noise": 0.1, "mixup": 0.4, "cutout": 2}
     config = short_config(task=task, batch_size=128, test_corruption="contrast:1", **settings)
@@ -281,17 +281,21 @@ def test_shifted_and_mixed_training(short_config, data_dir, task):
 
 
 def test_mixup_reaches_the_loss(short_config):
-    first = {}
-    for mixup in (0.0, 8.0):
-        config = short_config(mixup=mixup, epochs=3, batch_size=64)
-        train(config)
-        rows = csv.DictReader((directory(config) / "history.csv").read_text().splitlines())
-        first[mixup] = [float(row["loss"]) for row in rows][-1]
-    # mixed about half and half, no net can be surer than the mixture is: log 2 for two classes
-    assert first[0.0] < 0.5 < 0.6 < first[8.0]
+    """Mixed about half and half, no net can be surer than the mixture is, whose entropy is log 2."""
+    config = short_config(mixup=50.0, epochs=3, batch_size=64)
+    result = train(config)
+    rows = list(csv.DictReader((directory(config) / "history.csv").read_text().splitlines()))
+    assert float(rows[-1]["loss"]) > 0.6 and result["test_accuracy"] > 0.8
 
 
-@pytest.mark.parametrize("settings", [{}, {"mixup": 0.4, "augment": "crop_flip"}, {"head": "cdropout0.5_fc"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mixup": 0.4, "augment": "crop_flip"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"head": "cdropout0.5_fc"}, marks=pytest.mark.slow),
+    ],
+)
 def test_images_kept_on_a_device_train_the_same_net(short_config, monkeypatch, settings):
     config = short_config(batch_size=128, **settings)
     fed = train(config)
@@ -312,7 +316,6 @@ def test_pictures_of_many_sizes_with_imagenets_augmentation(short_config, tmp_pa
     result = train(short_config(**settings))
     assert result["status"] == "finished" and result["data"]["test"] == 10
     assert result["data"]["checks"]["pixels"]["images"] == 24
-    assert train(short_config(**settings)) == result
 
 
 def test_raw_pixels_are_scaled_inside_the_model(short_config, digits):
