@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bnhead import seeds
-from bnhead.data import cache, pictures
+from bnhead.data import pictures
 from bnhead.data.augment import augment, mixup
 from bnhead.data.corruptions import corrupted
 from bnhead.data.reading import Files, Prepared
@@ -222,33 +222,17 @@ class Streamed:
         return dataclasses.replace(self, corruption=text)
 
     def labels_in_batches(self) -> Iterator[np.ndarray]:
-        """All labels, in order, at once; no picture is decoded, and they are read once (`cache`)."""
+        """All labels, in order, at once; no picture is decoded for it."""
         yield self._labels
 
     @functools.cached_property
     def _labels(self) -> np.ndarray:
         if self.new_labels is not None:
             return self.new_labels
-        labels = self._read_labels()
-        return labels if self.kept is None else labels[self.kept]
-
-    def _read_labels(self) -> np.ndarray:
-        if isinstance(self.reader, Files):
-            return self.reader.labels()
-        identity = self.reader.identity()
-        where = identity and cache.folder(self.reader.place, ["labels", identity])
-        known = where and cache.read(where)
-        if known:
-            return known["labels"]
-        parsed = self.reader.records(tf.constant([0, 0])).map(
-            lambda index, record: (index, self._label(self.reader.parse(record)[1])),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        indices, labels = zip(*parsed.batch(1024).as_numpy_iterator(), strict=True)
-        ordered = np.concatenate(labels)[np.argsort(np.concatenate(indices))]
-        if where:
-            cache.write(where, {"labels": ordered})
-        return ordered
+        labels = self.reader.labels if self.kept is None else self.reader.labels[self.kept]
+        if isinstance(self.feature, tfds.features.ClassLabel):
+            return labels
+        return labels.astype(np.float32).reshape(len(labels), -1)
 
     def _label(self, label: tf.Tensor) -> tf.Tensor:
         if isinstance(self.feature, tfds.features.ClassLabel):

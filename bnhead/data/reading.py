@@ -5,6 +5,7 @@ A reader has a `name`, a `size` and
     records(key)    a tf.data.Dataset of (index, record): in order for None, else in an order by the (2,) key
     parse(record)   the encoded picture, a string, and the label
     decode(encoded) the picture, (height, width, channels) uint8
+    labels          all labels, in order; read once, without a picture being decoded
     identity()      what tells this content from any other, without reading it; None where nothing does
     place           the folder beside which decoded copies may lie, or None
     describe(index) how to call one example in a message
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+from bnhead.data import cache
 
 OPEN_FILES = 16
 EXTENSIONS = (".jpg", ".jpeg", ".png")  # those of TFDS' ImageFolder
@@ -71,6 +74,22 @@ class Prepared:
         )
         image, label = self._keys
         return examples.map(lambda example: (example[image], example[label])).enumerate()
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        identity = self.identity()
+        where = identity and cache.folder(self.place, ["labels", identity])
+        known = where and cache.read(where)
+        if known:
+            return known["labels"]
+        parsed = self.records(tf.constant([0, 0])).map(
+            lambda index, record: (index, self.parse(record)[1]), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        indices, labels = zip(*parsed.batch(1024).as_numpy_iterator(), strict=True)
+        ordered = np.concatenate(labels)[np.argsort(np.concatenate(indices))]
+        if where:
+            cache.write(where, {"labels": ordered})
+        return ordered
 
     def parse(self, record: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return record
@@ -178,8 +197,8 @@ class Files(Prepared):
     def parse(self, record: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.io.read_file(record[0]), record[1]
 
+    @property
     def labels(self) -> np.ndarray:
-        """`(size,)` int64, from the folders' names alone."""
         return self._listed[1]
 
 

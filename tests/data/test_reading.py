@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from bnhead.data import load
+from bnhead.data import cache, load
 from bnhead.data.reading import Files, Prepared, Shards
 from tests.data.sets import smooth, write_folder, write_set
 
@@ -55,6 +55,15 @@ def test_streamed_labels_are_those_of_their_images(sharded):
         np.testing.assert_array_equal(next(streamed.labels_in_batches()), kept.labels)
         streamed = load("many", sharded, memory_limit=0).train
     np.testing.assert_array_equal(kept.labels, kept.images[:, 0, 0, 0] % 2)
+
+
+def test_labels_are_read_once_even_where_no_copy_can_be_kept(sharded, monkeypatch):
+    monkeypatch.setattr(cache, "write", lambda *_: "Read-only file system")
+    monkeypatch.setattr(cache, "read", lambda _: None)
+    streamed = load("many", sharded, memory_limit=0, imbalance="step:2", label_noise=0.1).train
+    monkeypatch.setattr(Shards, "records", None)
+    assert len(streamed.reader.labels) == 50
+    assert next(streamed.take(np.arange(3)).labels_in_batches()).shape == (3,)
 
 
 def test_a_file_that_changed_is_another_identity(sharded):
