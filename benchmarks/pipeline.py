@@ -5,12 +5,13 @@ with two workers, where PyTorch is there; beside them the images per second that
 contender has a process of its own and the processes take turns, one round after the other; ratios are taken
 round by round.
 
-    python benchmarks/pipeline.py [--rounds=7] [--batches=390] [--data_dir=...]
+    python benchmarks/pipeline.py [--rounds=7] [--seconds=2] [--data_dir=...]
 """
 
 import argparse
 import multiprocessing
 import os
+import signal
 import statistics
 import time
 
@@ -94,7 +95,7 @@ CONTENDERS = {
 
 
 def serve(name: str, data_dir: str | None, pipe) -> None:
-    """Delivers as many batches as it is asked for and sends the seconds; None where it cannot."""
+    """Delivers batches for as many seconds as it is asked to and sends images per second."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
         batches = CONTENDERS[name](data_dir)
@@ -103,11 +104,39 @@ def serve(name: str, data_dir: str | None, pipe) -> None:
         pipe.send(None)
         return
     pipe.send(0.0)
-    while count := pipe.recv():
-        start = time.perf_counter()
-        for _ in range(count):
+    while seconds := pipe.recv():
+        start, count = time.perf_counter(), 0
+        while (passed := time.perf_counter() - start) < seconds:
             next(batches)
-        pipe.send(time.perf_counter() - start)
+            count += 1
+        pipe.send(count * BATCH / passed)
+
+
+class Turns:
+    """A contender's process, which stands still but in its turn, so that no buffer fills meanwhile."""
+
+    def __init__(self, name: str, data_dir: str | None):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, there = context.Pipe()
+        # no daemon: the DataLoader has children of its own
+        self._process = context.Process(target=serve, args=(name, data_dir, there))
+        self._process.start()
+        self.is_there = self._pipe.recv() is not None
+        if self.is_there:
+            os.kill(self._process.pid, signal.SIGSTOP)
+
+    def take(self, seconds: float) -> float:
+        """Images per second over some seconds."""
+        os.kill(self._process.pid, signal.SIGCONT)
+        self._pipe.send(seconds)
+        rate = self._pipe.recv()
+        os.kill(self._process.pid, signal.SIGSTOP)
+        return rate
+
+    def end(self) -> None:
+        os.kill(self._process.pid, signal.SIGCONT)
+        self._pipe.send(0)
+        self._process.join()
 
 
 def spread(values: list[float], form: str) -> str:
@@ -119,30 +148,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=390)
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn")
     parser.add_argument("--data_dir", default=None)
     options = parser.parse_args()
-    context, pipes, processes = multiprocessing.get_context("spawn"), {}, []
-    for name in NAMES:
-        here, there = context.Pipe()
-        # not daemons: the DataLoader has children of its own
-        process = context.Process(target=serve, args=(name, options.data_dir, there))
-        process.start()
-        processes.append(process)
-        if here.recv() is not None:
-            pipes[name] = here
-    rates = {name: [] for name in pipes}
-    for turn in range(options.rounds + 1):  # the first fills caches and is not counted
-        for name, pipe in pipes.items():
-            count = max(1, options.batches // 40) if name == TRAINING else options.batches
-            pipe.send(count)
-            seconds = pipe.recv()
-            if turn:
-                rates[name].append(count * BATCH / seconds)
-    for pipe in pipes.values():
-        pipe.send(0)
-    for process in processes:
-        process.join()
+    contenders = {name: Turns(name, options.data_dir) for name in NAMES}
+    contenders = {name: turns for name, turns in contenders.items() if turns.is_there}
+    for turns in contenders.values():  # not counted: fills what is cached, an epoch and more
+        turns.take(5 * options.seconds)
+    rates = {name: [] for name in contenders}
+    for _ in range(options.rounds):
+        for name, turns in contenders.items():
+            rates[name].append(turns.take(options.seconds))
+    for turns in contenders.values():
+        turns.end()
     print(f"{options.rounds} rounds on {os.cpu_count()} cores, images per second: median (range)")
     for name, own in rates.items():
         print(f"  {name:<22}{spread(own, '10,.0f')}")

@@ -137,7 +137,7 @@ def random_resized_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     start, extent = tf.cast(windows[:, :2], tf.float32), tf.cast(windows[:, 2:], tf.float32)
     step = extent / size
     # a border repeated once, since the first and last places lie up to half a pixel outside
-    bordered = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    bordered = tf.pad(tf.cast(images, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     first = start + step / 2 + 0.5
     last = start + extent - step / 2 + 0.5
     boxes = tf.concat([first, last], axis=1) / tf.tile(size + 1, [2])

@@ -12,7 +12,7 @@ learns from batches of one size, and nothing from a batch of one. In evaluation 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,11 @@ class Recipe:
     cutout: int = 0
     mixup: float = 0.0
     classes: int = 0
+
+    @property
+    def compiles(self) -> bool:
+        """Whether XLA can compile it: it resizes no windows and draws from no gamma distribution."""
+        return self.kind != "imagenet" and not self.mixup
 
     def apply(
         self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, windowed: bool = False
@@ -126,19 +131,39 @@ class InMemory:
             .apply(tf.data.experimental.assert_cardinality(epochs * steps))
         )
 
-    def gather(self, seed: int, how: Recipe, device: str | None = None):
-        """A function from an element of `order` to its augmented batch; the arrays lie on `device`.
-
-        It is what `training_batches` maps, and can be called inside a training step: on a GPU the pixels then
-        never travel.
-        """
+    def gather(self, seed: int, how: Recipe) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        """A function from an element of `order` to its augmented batch, for `tf.data`."""
         augment_seed = seeds.stream(seed, "augmentation")
-        with tf.device(device):
+        with tf.device("CPU:0"):
             images, labels = tf.constant(self.images), tf.constant(self.labels)
 
         def batch(step, indices):
             taken = tf.gather(images, indices), tf.gather(labels, indices)
             return how.apply(*taken, tf.stack([augment_seed, step]))
+
+        return batch
+
+    def gather_on(
+        self, device: str, seed: int, how: Recipe
+    ) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        """As `gather`, for a training step on `device`, where the arrays lie: the pixels never travel.
+
+        TensorFlow gathers no bytes on a GPU, so they are kept four in an int32, and a batch's pixels are
+        int32 while they are augmented. The batches are those of `gather`, byte for byte. `how` must be one that
+        XLA can compile, since Keras does that on a GPU.
+        """
+        augment_seed = seeds.stream(seed, "augmentation")
+        shape, pixels = self.images.shape[1:], int(np.prod(self.images.shape[1:]))
+        flat = np.pad(self.images.reshape(self.size, pixels), ((0, 0), (0, -pixels % 4)))
+        with tf.device(device):
+            words, labels = tf.constant(flat.view(np.int32)), tf.constant(self.labels)
+
+        def batch(step, indices):
+            taken = tf.bitcast(tf.gather(words, indices), tf.uint8)
+            images = tf.reshape(taken, (-1, flat.shape[1]))[:, :pixels]
+            images = tf.cast(tf.reshape(images, (-1, *shape)), tf.int32)
+            images, targets = how.apply(images, tf.gather(labels, indices), tf.stack([augment_seed, step]))
+            return tf.cast(images, tf.uint8), targets
 
         return batch
 
@@ -154,7 +179,8 @@ class InMemory:
 
     def evaluation_batches(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         """The first `limit` examples (None: all) once, in order, the last partial batch included."""
-        images, labels = tf.constant(self.images[:limit]), tf.constant(self.labels[:limit])
+        with tf.device("CPU:0"):
+            images, labels = tf.constant(self.images[:limit]), tf.constant(self.labels[:limit])
         count = len(labels)
         return (
             tf.data.Dataset.range(0, count, batch_size)

@@ -62,7 +62,7 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     model = build(config, dataset)
     training, test, probe = _data(config, dataset)
     device = gpu()
-    if device and isinstance(dataset.train, InMemory):
+    if device and isinstance(dataset.train, InMemory) and recipe(config, dataset).compiles:
         training = feed_indices(model, config, dataset, device)
     layers = config.dead_layers.split(",") if config.dead_layers else None
     dead_units = DeadUnits(probe, layers)
@@ -166,7 +166,7 @@ def feed_indices(model: keras.Model, config: TrainConfig, dataset: DataSet, devi
     Returns:
         What `fit` is to be fed with.
     """
-    gather = dataset.train.gather(config.seed, recipe(config, dataset), device)
+    gather = dataset.train.gather_on(device, config.seed, recipe(config, dataset))
     prepare = example_maker(
         config.task, dataset.outputs, with_labels=needs_labels(config.head), soft=config.mixup > 0
     )

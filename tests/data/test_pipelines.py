@@ -151,12 +151,17 @@ def test_mixup_mixes_numbers():
     np.testing.assert_allclose(mixed.mean(), plain.mean(), atol=1e-6)
 
 
-def test_a_batch_gathered_on_a_device_is_that_of_the_pipeline():
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_batch_gathered_on_a_device_is_that_of_the_pipeline(compiled, size):
     split, how = numbered(), Recipe("crop_flip", cutout=3)
-    gather = tf.function(split.gather(5, how, "CPU:0"))
+    assert how.compiles and not Recipe("imagenet").compiles and not Recipe(mixup=0.1).compiles
+    split = InMemory(split.images[:, :size, :, :1].copy(), split.labels)
+    gather = tf.function(split.gather_on("CPU:0", 5, how), jit_compile=compiled)
     piped = split.training_batches(BATCH, 2, 5, how)
     for fed, (images, labels) in zip(split.order(BATCH, 2, 5), piped, strict=True):
         made = gather(*fed)
+        assert made[0].dtype == tf.uint8
         np.testing.assert_array_equal(made[0], images)
         np.testing.assert_array_equal(made[1], labels)
 

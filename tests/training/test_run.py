@@ -291,7 +291,7 @@ def test_mixup_reaches_the_loss(short_config):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"mixup": 0.4, "augment": "crop_flip"},
+        {"augment": "crop_flip", "cutout": 2},
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"head": "cdropout0.5_fc"}, marks=pytest.mark.slow),
     ],
@@ -299,9 +299,10 @@ def test_mixup_reaches_the_loss(short_config):
 def test_images_kept_on_a_device_train_the_same_net(short_config, monkeypatch, settings):
     config = short_config(batch_size=128, **settings)
     fed = train(config)
-    monkeypatch.setattr(run, "gpu", lambda: "CPU:0")
+    used = []
+    monkeypatch.setattr(run, "gpu", lambda: used.append(1) or "CPU:0")
     kept = train(short_config(batch_size=128, **settings))
-    assert kept == fed
+    assert kept == fed and used
 
 
 def test_pictures_of_many_sizes_with_imagenets_augmentation(short_config, tmp_path, data_dir):
