@@ -1,5 +1,6 @@
 """The README's code and commands, run as they are printed."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from bnhead import DeadUnits, heads, models
+from bnhead.__main__ import main
 from bnhead.census.changes import CHANGES
 from bnhead.census.counters import FIGURES
+from bnhead.training import TrainConfig, command
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,6 +78,26 @@ def test_every_token_figure_and_file_is_in_its_table(short_run):
     assert {path.name for path in Path(short_run[0].workdir).iterdir()} == set(
         re.findall(r"^\| `([\w.]+)/?`", files, re.M)
     )
+
+
+def test_the_data_command_draws_its_sheet(data_dir, tmp_path, monkeypatch, capsys):
+    (line,) = [block.strip() for block in blocks("sh") if block.startswith("bnhead data")]
+    monkeypatch.chdir(tmp_path)
+    assert main([*line.split()[1:], f"--data_dir={data_dir}"]) == 0
+    assert "0 of test in train" in capsys.readouterr().out and (tmp_path / "digits.png").is_file()
+
+
+def test_the_flags_of_the_data_table_are_taken():
+    table = README.split("| flag | what it does |")[1].split("\n\n")[0]
+    flags = dict(re.findall(r"`--(\w+)(?:=([^`]+))?`", table))
+    assert set(flags) < {spec.name for spec in dataclasses.fields(TrainConfig)} and len(flags) == 8
+    for flag, value in flags.items():
+        if value:
+            assert getattr(command.parse([f"--{flag}={value}"]), flag) == float(value)
+    for row, field in (("--imbalance", "imbalance"), ("--augment", "augment")):
+        (line,) = [line for line in table.splitlines() if f"`{row}`" in line]
+        for value in re.findall(r"`([a-z]\w+(?::\d+)?)`", line):
+            TrainConfig(**{field: value})
 
 
 def test_placements_are_those_of_the_table():

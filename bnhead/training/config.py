@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bnhead import data, heads, models
 from bnhead.errors import UsageError, nearest
 
-AUGMENTATIONS = ("none", "crop", "crop_flip")
+AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
 LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
 RECOMPUTED = ("none", "head", "all")
 PIXELS = ("auto", "signed", "unit", "raw")
@@ -29,8 +29,9 @@ class TrainConfig:
 
     dataset: str = _flag(
         "digits",
-        "TFDS image set, with or without version (cifar10:3.0.2). The default is embedded: 1,797 "
-        "real digits of 8 x 8 pixels; so is digits_rotation, for regression.",
+        "TFDS image set, with or without version (cifar10:3.0.2); folder:PATH for pictures in "
+        "PATH/train/<class>/ and PATH/test/<class>/; domains:A,B for several sets as one. The default is "
+        "embedded: 1,797 real digits of 8 x 8 pixels; so is digits_rotation, for regression.",
     )
     task: str = _flag(
         "classification",
@@ -43,8 +44,37 @@ class TrainConfig:
     )
     augment: str = _flag(
         "crop",
-        "Augmentation: none; crop (shift by up to an eighth of the height); crop_flip (and mirror). The "
-        "default never mirrors, since a mirrored digit is no digit; the CIFAR papers use crop_flip.",
+        "Augmentation: none; crop (shift by up to an eighth of the height); crop_flip (and mirror); imagenet "
+        "(a random window of 8 % to 100 % of the area, resized, and mirror; images of many sizes are then "
+        "tested on their middle). The default never mirrors, since a mirrored digit is no digit; the CIFAR "
+        "papers use crop_flip.",
+    )
+    cutout: int = _flag(
+        0,
+        "Side in pixels of a grey square painted over each training image. 0 paints none; CIFAR-10 takes 16.",
+    )
+    mixup: float = _flag(
+        0.0,
+        "Alpha of mixup: training images and their targets are mixed in pairs, by a share from "
+        "Beta(alpha, alpha). 0 mixes nothing; the paper takes 1 for CIFAR-10 and 0.2 for ImageNet.",
+    )
+    validation: float = _flag(
+        0.0,
+        "Share of the training split, in [0, 1), kept from training to choose settings by; the same examples "
+        "for every seed. The default is the papers': all is trained on, and nothing may be chosen.",
+    )
+    imbalance: str = _flag(
+        "none",
+        "Imbalance of the training classes, fixed for all seeds: longtail:100 (exponential, largest to "
+        "smallest 100 to 1), step:10 (half of the classes), one_majority:100, two_majorities:100.",
+    )
+    label_noise: float = _flag(
+        0.0, "Share of the training labels, in [0, 1], replaced by another class, the same for all seeds."
+    )
+    test_corruption: str = _flag(
+        "none",
+        "Corruption of the test images with a severity of 1 to 5: gaussian_noise:3, blur:3, contrast:3, "
+        "brightness:3, pixelate:3.",
     )
     backbone: str = _flag(
         "resnet20",
@@ -125,6 +155,11 @@ class TrainConfig:
         if self.task == "regression" and heads.needs_labels(self.head):
             raise UsageError(f"head {self.head!r} reads classes, and task regression has none")
         object.__setattr__(self, "learning_rate", self.learning_rate or LEARNING_RATES[self.task])
+        if self.mixup and heads.needs_labels(self.head):
+            raise UsageError(f"head {self.head!r} reads classes, and mixup mixes them")
+        if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
+            raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
+        _check_shifts(self)
         models.check(self.backbone)
         data.check_name(self.dataset, self.data_dir)
 
@@ -133,6 +168,8 @@ class TrainConfig:
         not_negative = "a finite number of at least 0", lambda x: x >= 0
         rules = {
             "image_size": not_negative,
+            "cutout": not_negative,
+            "mixup": not_negative,
             "fc_units": natural,
             "epochs": natural,
             "batch_size": ("at least 2, since a batch norm has nothing to learn from one", lambda x: x >= 2),
@@ -159,6 +196,12 @@ class TrainConfig:
         fields = dataclasses.asdict(self)
         del fields["workdir"], fields["data_dir"]
         return fields
+
+
+def _check_shifts(config: TrainConfig) -> None:
+    from bnhead.data.shifts import check_shifts  # brings NumPy, which help shall not wait for
+
+    check_shifts(config.validation, config.imbalance, config.label_noise, config.test_corruption)
 
 
 def _as(kind: type, name: str, value):

@@ -88,23 +88,31 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
         rows.append(("status", f"{result['status']} in epoch {result['epochs']} of {config.epochs}"))
     rows += [
         ("head", result["head"]),
-        _outcome(result),
+        *_outcomes(result),
     ]
     for layer in dict.fromkeys(key.split("/")[1] for key in result if key.startswith("dead/")):
         rows += _dead_rows(layer, result)
     if seconds is not None:
         rows.append(("time", f"{seconds:.1f} s"))
+    rows += [("warning", text) for text in result["data"].get("checks", {}).get("warnings", [])]
     logs = os.path.join(config.workdir or "runs", "")
     rows += [("run", config.directory), ("look", f"tensorboard --logdir {logs}")]
     return "\n".join(f"{name:<19} {text}".rstrip() for name, text in rows)
 
 
-def _outcome(result: dict) -> tuple[str, str]:
-    images = f"{result['data']['test']} images"
-    if "test_accuracy" in result:
-        return "test accuracy", f"{_number(result['test_accuracy'], '.2%')} of {images}"
-    error = f"mean absolute error {_number(result['test_mae'], '.4g')}"
-    return "test R^2", f"{_number(result['test_r2'], '.4f')}, {error}, on {images}"
+def _outcomes(result: dict) -> list[tuple[str, str]]:
+    """What came of the test split, and of the validation split where there is one."""
+    sizes = {"test": result["data"]["test"]}
+    if "validation_loss" in result:
+        sizes["validation"] = result["data"]["checks"]["splits"]["validation"]
+    return [_outcome(result, split, f"{size} images") for split, size in sizes.items()]
+
+
+def _outcome(result: dict, split: str, images: str) -> tuple[str, str]:
+    if f"{split}_accuracy" in result:
+        return f"{split} accuracy", f"{_number(result[f'{split}_accuracy'], '.2%')} of {images}"
+    error = f"mean absolute error {_number(result[f'{split}_mae'], '.4g')}"
+    return f"{split} R^2", f"{_number(result[f'{split}_r2'], '.4f')}, {error}, on {images}"
 
 
 def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:

@@ -1,11 +1,12 @@
 """One training run, from the config to the run directory."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ import tensorflow as tf
 from bnhead import models
 from bnhead.census import DeadUnits, count
 from bnhead.data import DataSet, load
+from bnhead.data.checks import inspect
+from bnhead.data.pipelines import InMemory, Recipe, Streamed
 from bnhead.errors import DataError, UsageError
 from bnhead.heads import describe, feature_shape, needs_labels
 from bnhead.layers import plain, recompute_batch_stats
@@ -22,7 +25,7 @@ from bnhead.models.weights import TWINS
 from bnhead.training.config import TrainConfig
 from bnhead.training.logs import HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
-from bnhead.training.tasks import TASKS, batches, compiled
+from bnhead.training.tasks import TASKS, batches, compiled, example_maker
 from bnhead.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
@@ -53,13 +56,14 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     finished = finished_result(config)
     if finished is not None:
         return finished
-    dataset = load(config.dataset, config.data_dir or None, task=config.task, image_size=config.image_size)
-    steps = dataset.train.size // config.batch_size
-    if not steps:
-        size = dataset.train.size
-        raise DataError(f"batch_size must be at most the {size} training images, got {config.batch_size}")
+    dataset = open_data(config)
+    checked = inspect(dataset, config.batch_size)
+    steps = checked["batches"]["steps"]
     model = build(config, dataset)
     training, test, probe = _data(config, dataset)
+    device = gpu()
+    if device and isinstance(dataset.train, InMemory) and recipe(config, dataset).compiles:
+        training = feed_indices(model, config, dataset, device)
     layers = config.dead_layers.split(",") if config.dead_layers else None
     dead_units = DeadUnits(
         probe,
@@ -76,26 +80,27 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     environment = _environment()
     directory.write("environment.json", environment)
     recompute_batch_stats(model, _one_epoch(config, dataset), "frozen")
-    history = model.fit(
-        training,
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        validation_data=test,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            dead_units,
-            Pace(steps * config.batch_size),
-            HistoryFile(directory),
-            Scalars(
-                str(directory.path / "tensorboard"),
-                f"`{config.backbone}`, head `{config.head}`: {diagram}",
-                histograms=config.weight_histograms,
-            ),
-            keras.callbacks.TerminateOnNaN(),
-            *callbacks,
-        ],
-    ).history
+    with _pictures_named(dataset):
+        history = model.fit(
+            training,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            validation_data=test,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                dead_units,
+                Pace(steps * config.batch_size),
+                HistoryFile(directory),
+                Scalars(
+                    str(directory.path / "tensorboard"),
+                    f"`{config.backbone}`, head `{config.head}`: {diagram}",
+                    histograms=config.weight_histograms,
+                ),
+                keras.callbacks.TerminateOnNaN(),
+                *callbacks,
+            ],
+        ).history
     figures, census = {name: values[-1] for name, values in history.items()}, dead_units.census
     finite = _is_finite(model, history)
     if config.recompute_batch_stats != "none" and finite:
@@ -104,6 +109,11 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         figures |= {f"val_{name}": value for name, value in evaluated.items()}
         census = count(model, probe, layers)
     result = _result(config, dataset, model, figures, census)
+    if dataset.validation is not None:
+        held_out = _targets(config, dataset, dataset.validation.evaluation_batches(256))
+        validated = model.evaluate(held_out, verbose=0, return_dict=True)
+        result |= {f"validation_{name}": value for name, value in validated.items()}
+    result["data"]["checks"] = checked
     result = {"status": "finished" if finite else "diverged", "epochs": len(history["loss"]), **result}
     result["head"] = diagram
     directory.replace("model.keras", plain(model).save)
@@ -114,18 +124,85 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
 
 def _data(config: TrainConfig, dataset: DataSet) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
     """Batches for training, for testing and for counting dead units, as the model takes them."""
-    training = dataset.train.training_batches(config.batch_size, config.epochs, config.seed, config.augment)
+    training = dataset.train.training_batches(
+        config.batch_size, config.epochs, config.seed, recipe(config, dataset)
+    )
     test = dataset.test.evaluation_batches(256)
     probe = dataset.test.evaluation_batches(256, config.probe_examples)
-    labels = needs_labels(config.head)
-    return tuple(
-        batches(data, config.task, dataset.outputs, with_labels=labels) for data in (training, test, probe)
+    return tuple(_targets(config, dataset, data) for data in (training, test, probe))
+
+
+def _targets(config: TrainConfig, dataset: DataSet, data: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches as the model takes them, from batches of images and labels."""
+    labels, soft = needs_labels(config.head), config.mixup > 0
+    return batches(data, config.task, dataset.outputs, with_labels=labels, soft=soft)
+
+
+def open_data(config: TrainConfig) -> DataSet:
+    """The config's data set with its splits and shifts."""
+    return load(
+        config.dataset,
+        config.data_dir or None,
+        task=config.task,
+        image_size=config.image_size,
+        crop=config.augment == "imagenet",
+        validation=config.validation,
+        imbalance=config.imbalance,
+        label_noise=config.label_noise,
+        test_corruption=config.test_corruption,
     )
+
+
+def recipe(config: TrainConfig, dataset: DataSet) -> Recipe:
+    """How the config's training batches are made."""
+    return Recipe(config.augment, config.cutout, config.mixup, len(dataset.classes))
+
+
+def gpu() -> str | None:
+    """The device that a data set in memory is kept on: the first GPU, if there is one."""
+    found = tf.config.list_logical_devices("GPU")
+    return found[0].name if found else None
+
+
+def feed_indices(model: keras.Model, config: TrainConfig, dataset: DataSet, device: str) -> tf.data.Dataset:
+    """Keeps the training images on `device` and makes the model's batches there, inside the training step.
+
+    What travels is indices. The batches are those of `training_batches`, byte for byte.
+
+    Returns:
+        What `fit` is to be fed with.
+    """
+    gather = dataset.train.gather_on(device, config.seed, recipe(config, dataset))
+    prepare = example_maker(
+        config.task, dataset.outputs, with_labels=needs_labels(config.head), soft=config.mixup > 0
+    )
+    order = dataset.train.order(config.batch_size, config.epochs, config.seed)
+    # Keras builds metrics from the first element it is fed with, which here is no images: build them before
+    one = next(iter(_targets(config, dataset, dataset.test.evaluation_batches(2, 2))))
+    model.test_on_batch(*one)
+    model.reset_metrics()
+    step = model.train_step
+    model.train_step = lambda fed: step(prepare(*gather(*fed)))
+    return order
+
+
+@contextlib.contextmanager
+def _pictures_named(dataset: DataSet) -> Iterator[None]:
+    """Tells which picture it is, when one that is read during training cannot be decoded."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        about_pictures = any(kind in str(error).lower() for kind in ("jpeg", "png", "image"))
+        for split in (dataset.train, dataset.test):
+            if about_pictures and isinstance(split, Streamed) and (found := split.unreadable()):
+                raise DataError(found) from error
+        raise
 
 
 def _one_epoch(config: TrainConfig, dataset: DataSet) -> tf.data.Dataset:
     """The images of the first epoch, augmented, for statistics."""
-    return dataset.train.training_batches(config.batch_size, 1, config.seed, config.augment)
+    how = Recipe(config.augment, config.cutout)
+    return dataset.train.training_batches(config.batch_size, 1, config.seed, how)
 
 
 def finished_result(config: TrainConfig) -> dict | None:
@@ -158,7 +235,8 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
         )
     finally:
         keras.config.set_dtype_policy(policy)
-    return compiled(model, config.task, dataset, optimizer(config, model, steps))
+    sgd = optimizer(config, model, steps)
+    return compiled(model, config.task, dataset, sgd, soft=config.mixup > 0)
 
 
 def pixel_scaling(config: TrainConfig, channels: int) -> keras.layers.Layer | None:

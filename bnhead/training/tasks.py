@@ -68,6 +68,11 @@ class Task:
     targets: Callable[[tf.Tensor, int], tf.Tensor] = lambda labels, outputs: labels
 
 
+def _hot(labels: tf.Tensor, outputs: int) -> tf.Tensor:
+    """Shares of the classes: one-hot, unless mixup has made shares of them already."""
+    return labels if labels.dtype.is_floating else tf.one_hot(labels, outputs)
+
+
 TASKS = {
     "classification": Task(
         "accuracy",
@@ -81,7 +86,7 @@ TASKS = {
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.BinaryAccuracy(name="binary_accuracy", threshold=0.0),
         ],
-        tf.one_hot,
+        _hot,
     ),
     "regression": Task(
         "r2",
@@ -89,12 +94,28 @@ TASKS = {
         lambda moments: [ScaledR2(*moments), keras.metrics.MeanAbsoluteError(name="mae")],
     ),
 }
+SOFT_CLASSIFICATION = Task(  # the same loss and metric, of targets that are shares of the classes
+    "accuracy",
+    lambda _: keras.losses.CategoricalCrossentropy(from_logits=True),
+    lambda _: [keras.metrics.CategoricalAccuracy(name="accuracy")],
+    _hot,
+)
+
+
+def task_named(name: str, *, soft: bool = False) -> Task:
+    """A task of `TASKS`; of classification the one whose targets are `soft`, as mixup makes them."""
+    return SOFT_CLASSIFICATION if soft and name == "classification" else TASKS[name]
 
 
 def compiled(
-    model: keras.Model, task: str, dataset: DataSet, optimizer: keras.optimizers.Optimizer
+    model: keras.Model,
+    task: str,
+    dataset: DataSet,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    soft: bool = False,
 ) -> keras.Model:
-    """The compiled model of a task; for numbers with a last layer `to_units`.
+    """The compiled model of a task, of soft targets or others; for numbers with a last layer `to_units`.
 
     The mean squared error is taken in units of the training targets' variances, so that its size, and with it
     the learning rate, does not depend on the targets' units.
@@ -104,22 +125,34 @@ def compiled(
         moments = mean, deviation = dataset.target_moments()
         scale = keras.layers.Rescaling(deviation.tolist(), mean.tolist(), dtype="float32", name="to_units")
         model = keras.Model(model.input, scale(model.output), name=model.name)
-    model.compile(optimizer, TASKS[task].loss(moments), metrics=TASKS[task].metrics(moments))
+    kind = task_named(task, soft=soft)
+    model.compile(optimizer, kind.loss(moments), metrics=kind.metrics(moments))
     return model
 
 
-def batches(data: tf.data.Dataset, task: str, outputs: int, *, with_labels: bool) -> tf.data.Dataset:
-    """Batches of `(inputs, targets)` from batches of `(images, labels)`.
+def example_maker(
+    task: str, outputs: int, *, with_labels: bool, soft: bool = False
+) -> Callable[[tf.Tensor, tf.Tensor], tuple]:
+    """A function from a batch's `(images, labels)` to its `(inputs, targets)`.
 
     Args:
-        data: batches of images and labels.
         task: a name of `TASKS`.
         outputs: number of outputs.
         with_labels: whether the model reads the labels too, as its second input.
+        soft: whether targets are shares of the classes.
     """
+    targets = task_named(task, soft=soft).targets
 
     def prepare(images, labels):
         inputs = (images, tf.cast(labels, tf.int32)) if with_labels else images
-        return inputs, TASKS[task].targets(labels, outputs)
+        return inputs, targets(labels, outputs)
 
+    return prepare
+
+
+def batches(
+    data: tf.data.Dataset, task: str, outputs: int, *, with_labels: bool, soft: bool = False
+) -> tf.data.Dataset:
+    """Batches of `(inputs, targets)` from batches of `(images, labels)`; arguments as of `example_maker`."""
+    prepare = example_maker(task, outputs, with_labels=with_labels, soft=soft)
     return data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(1)

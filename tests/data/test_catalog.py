@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from bnhead.data.catalog import check_name
+from bnhead.data.catalog import check_name, domains, folder
 from bnhead.errors import UsageError
 
 
@@ -42,3 +42,21 @@ def test_checking_brings_no_tensorflow():
         "print('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_folder_is_known_where_it_is_one(tmp_path):
+    check_name(f"folder:{tmp_path}")
+    assert folder(f"folder:{tmp_path}") == tmp_path and folder("cifar10") is None
+    for name in ("folder:", f"folder:{tmp_path}/nowhere"):
+        with pytest.raises(UsageError, match="needs a folder, as in folder:PATH"):
+            check_name(name)
+
+
+def test_domains_are_two_or_more_known_sets(tmp_path):
+    check_name(f"domains:digits,mnist:3.0.1,folder:{tmp_path}")
+    assert domains("domains:digits,mnist") == ("digits", "mnist") and domains("digits") == ()
+    for name in ("domains:", "domains:digits", "domains:digits,digits", "domains:digits,domains:mnist"):
+        with pytest.raises(UsageError, match="needs at least two different sets"):
+            check_name(name)
+    with pytest.raises(UsageError, match="data set 'mnits' is not known; did you mean 'mnist'"):
+        check_name("domains:digits,mnits")

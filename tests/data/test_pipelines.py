@@ -1,22 +1,17 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bnhead.data import load
-from bnhead.data.pipelines import InMemory
+from bnhead.data.pipelines import InMemory, Recipe
+from tests.data.sets import numbered
 
 BATCH = 100
 
 
-def numbered(size=1050):
-    """A split in which an image's pixels tell its index."""
-    index = np.arange(size)
-    images = np.stack([index // 256, index % 256], -1).astype(np.uint8).reshape(size, 1, 1, 2)
-    return InMemory(np.broadcast_to(images, (size, 8, 8, 2)).copy(), index)
-
-
-def epochs(split, count, seed=0, kind="none", batch=BATCH):
+def epochs(split, count, seed=0, kind="none", batch=BATCH, first=0):
     """Images and labels, `(epochs, steps, batch, ...)`."""
-    data = split.training_batches(batch, count, seed, kind)
+    data = split.training_batches(batch, count, seed, kind, first)
     images, labels = zip(*data.as_numpy_iterator(), strict=True)
     steps = split.size // batch
     assert len(labels) == count * steps == data.cardinality()
@@ -90,6 +85,91 @@ def test_evaluation_counts_every_example_once_in_order(data_dir, limit, memory_l
     expected = load("digits", data_dir).test
     np.testing.assert_array_equal(np.concatenate(labels), expected.labels[:limit])
     np.testing.assert_array_equal(np.concatenate(images), expected.images[:limit])
+
+
+@pytest.mark.parametrize("kind", ["none", "crop_flip", "imagenet"])
+def test_an_epoch_is_the_same_wherever_a_run_begins_and_whatever_the_global_seed(digits_train, kind):
+    images, labels = epochs(digits_train, 4, 3, kind)
+    for own, others in ((0, 1), (1, 2), (2, 3), (0, 3), (0, 2)):
+        assert not np.array_equal(labels[own], labels[others])
+    tf.random.set_seed(11)
+    try:
+        later = epochs(digits_train, 2, 3, kind, first=2)
+    finally:
+        tf.random.set_seed(12)
+    np.testing.assert_array_equal(later[1], labels[2:])
+    np.testing.assert_array_equal(later[0], images[2:])
+
+
+def test_every_epoch_takes_from_the_whole_split_once(digits_train):
+    images, _ = epochs(digits_train, 2)
+    rows = [{image.tobytes() for image in epoch.reshape(-1, 8, 8, 1)} for epoch in images]
+    assert [len(own) for own in rows] == [1400, 1400] and rows[0] != rows[1]
+
+
+def test_batches_have_their_size_with_parallel_work_inside(digits_train):
+    data = digits_train.training_batches(32, 3, 0, "imagenet")
+    sizes = [len(labels) for _, labels in data.as_numpy_iterator()]
+    assert sizes == [32] * (3 * (1437 // 32)) and len(sizes) == data.cardinality()
+
+
+def test_a_subset_with_other_labels(data_dir):
+    chosen, labels = np.array([3, 5, 1000, 1436]), np.array([7, 8, 9, 0])
+    whole = load("digits", data_dir).train
+    prints = set()
+    for memory_limit in (0, 2**30):
+        some = load("digits", data_dir, memory_limit=memory_limit).train.take(chosen)
+        assert some.size == 4
+        np.testing.assert_array_equal(next(some.labels_in_batches()), whole.labels[chosen])
+        renamed = some.with_labels(labels)
+        images, seen = next(renamed.evaluation_batches(10).as_numpy_iterator())
+        np.testing.assert_array_equal(images, whole.images[chosen])
+        np.testing.assert_array_equal(seen, labels)
+        ((images, seen),) = renamed.training_batches(4, 1, 0, "none").as_numpy_iterator()
+        told = {image.tobytes(): label for image, label in zip(whole.images[chosen], labels, strict=True)}
+        assert [told[image.tobytes()] for image in images] == seen.tolist()
+        np.testing.assert_array_equal(next(renamed.take(np.array([1, 3])).labels_in_batches()), [8, 0])
+        prints |= {some.fingerprint(), renamed.fingerprint()}
+    assert len(prints) == 4
+
+
+def test_mixup_makes_labels_shares(digits_train):
+    how = Recipe("crop", mixup=1.0, classes=10)
+    images, shares = next(digits_train.training_batches(64, 1, 0, how).as_numpy_iterator())
+    plain_images, labels = next(digits_train.training_batches(64, 1, 0, "crop").as_numpy_iterator())
+    assert shares.shape == (64, 10) and shares.dtype == np.float32 and images.dtype == np.uint8
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
+    own = shares[np.arange(64), labels]
+    assert (own > 0).all() and (own < 0.999).any() and (images != plain_images).any()
+
+
+def test_mixup_mixes_numbers():
+    split = InMemory(numbered(64).images, np.linspace(-1, 1, 64, dtype=np.float32)[:, None])
+    _, mixed = next(split.training_batches(64, 1, 0, Recipe(mixup=1.0)).as_numpy_iterator())
+    _, plain = next(split.training_batches(64, 1, 0, "none").as_numpy_iterator())
+    assert mixed.shape == (64, 1) and mixed.std() < plain.std()
+    np.testing.assert_allclose(mixed.mean(), plain.mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_batch_gathered_on_a_device_is_that_of_the_pipeline(compiled, size):
+    split, how = numbered(), Recipe("crop_flip", cutout=3)
+    assert how.compiles and not Recipe("imagenet").compiles and not Recipe(mixup=0.1).compiles
+    split = InMemory(split.images[:, :size, :, :1].copy(), split.labels)
+    gather = tf.function(split.gather_on("CPU:0", 5, how), jit_compile=compiled)
+    piped = split.training_batches(BATCH, 2, 5, how)
+    for fed, (images, labels) in zip(split.order(BATCH, 2, 5), piped, strict=True):
+        made = gather(*fed)
+        assert made[0].dtype == tf.uint8
+        np.testing.assert_array_equal(made[0], images)
+        np.testing.assert_array_equal(made[1], labels)
+
+
+def test_cutout_is_painted_after_the_augmentation(digits_train):
+    images, _ = next(digits_train.training_batches(64, 1, 0, Recipe(cutout=4)).as_numpy_iterator())
+    grey = (images == 128).sum((1, 2, 3))
+    assert grey.max() <= 16 + 8 and (grey >= 4).all()
 
 
 def test_fingerprint_covers_pixels_and_labels():

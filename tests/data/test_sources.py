@@ -10,6 +10,7 @@ from bnhead.data import load
 from bnhead.data.digits import turned
 from bnhead.data.pipelines import InMemory, Streamed
 from bnhead.errors import DataError, UsageError
+from tests.data.sets import write_set
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +58,6 @@ def test_images_are_resized_on_request(data_dir):
     original = load("digits", data_dir).train.images
     expected = tf.image.resize(original[:5], (12, 12), antialias=True)
     np.testing.assert_allclose(resized.train.images[:5], expected, atol=0.51)
-
-
-def write_set(folder, set_name, image, label, examples, splits=("train", "test")):
-    """A TFDS set in `folder`, written by TFDS itself; `examples` is a list of (image, label)."""
-
-    class Own(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = set_name
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = tfds.features.FeaturesDict({"image": image, "label": label})
-            return self.dataset_info_from_configs(features=features, supervised_keys=("image", "label"))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples() for split in splits}
-
-        def _generate_examples(self):
-            yield from ((i, {"image": x, "label": y}) for i, (x, y) in enumerate(examples))
-
-    Own(data_dir=folder).download_and_prepare()
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,14 @@ look                tensorboard --logdir somewhere/"""
     )
 
 
+def test_summary_shows_validation_and_warnings(short_config):
+    checks = {"splits": {"validation": 144}, "warnings": ["2 test images are training images too"]}
+    validated = {"validation_loss": 0.2, "validation_accuracy": 0.5, "data": {"test": 360, "checks": checks}}
+    text = summary(short_config(), {**RESULT, **validated}, None)
+    assert "\nvalidation accuracy 50.00% of 144 images\n" in text
+    assert "\nwarning             2 test images are training images too\n" in text
+
+
 @pytest.mark.parametrize("unknown", [None, float("nan")])
 def test_summary_of_a_diverged_run(short_config, unknown):
     result = {**RESULT, "status": "diverged", "test_accuracy": unknown, "dead/head_fc/per_input": unknown}

@@ -11,9 +11,11 @@ import pytest
 
 from bnhead.census import count
 from bnhead.data import load
+from bnhead.data.checks import inspect
 from bnhead.errors import DataError, RunDirectoryError, UsageError
-from bnhead.training import train
+from bnhead.training import run, train
 from bnhead.training.run import build, describe_head, optimizer, pixel_scaling
+from tests.data.sets import smooth, write_folder
 
 
 def directory(config):
@@ -253,6 +255,74 @@ def test_another_runs_weights_are_where_training_starts(short_run, short_config,
             model.get_layer(name).get_weights(), given.get_layer(name).get_weights(), strict=True
         ):
             np.testing.assert_array_equal(one, other)
+
+
+def test_the_checks_are_recorded_with_the_datas_fingerprint(short_run, data_dir):
+    _, result = short_run
+    checks = result["data"]["checks"]
+    assert checks == {**inspect(load("digits", data_dir), 256)}
+    assert checks["batches"] == {"size": 256, "steps": 5, "left_out": 157}
+    assert checks["duplicates"] == {"train_test": 0, "within_train": 0, "within_test": 0}
+
+
+@pytest.mark.parametrize("task", ["classification", pytest.param("multilabel", marks=pytest.mark.slow)])
+def test_shifted_and_mixed_training(short_config, data_dir, task):
+    settings = {"validation": 0.1, "imbalance": "step:2", "label_noise": 0.1, "mixup": 0.4, "cutout": 2}
+    config = short_config(task=task, batch_size=128, test_corruption="contrast:1", **settings)
+    result = train(config)
+    assert result["status"] == "finished"
+    counts = result["data"]["checks"]["class_counts"]
+    shifts = {name: settings[name] for name in ("validation", "imbalance", "label_noise")}
+    trained_on = load("digits", data_dir, **shifts).train
+    assert counts["train"] == np.bincount(trained_on.labels).tolist()
+    assert result["data"]["train_sha256"] == trained_on.fingerprint()
+    model = keras.saving.load_model(directory(config) / "model.keras")
+    held_out = load("digits", data_dir, validation=0.1).validation
+    predicted = model.predict(held_out.images, verbose=0).argmax(1)
+    assert result["validation_accuracy"] == pytest.approx(np.mean(predicted == held_out.labels))
+    plain = load("digits", data_dir, test_corruption="contrast:1").test
+    predicted = model.predict(plain.images, verbose=0).argmax(1)
+    assert result["test_accuracy"] == pytest.approx(np.mean(predicted == plain.labels))
+    assert result["data"]["test_sha256"] == plain.fingerprint()
+
+
+def test_mixup_reaches_the_loss(short_config):
+    """Mixed about half and half, no net can be surer than the mixture is, whose entropy is log 2."""
+    config = short_config(mixup=50.0, epochs=3, batch_size=64)
+    result = train(config)
+    rows = list(csv.DictReader((directory(config) / "history.csv").read_text().splitlines()))
+    assert float(rows[-1]["loss"]) > 0.6 and result["test_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment": "crop_flip", "cutout": 2},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"head": "cdropout0.5_fc"}, marks=pytest.mark.slow),
+    ],
+)
+def test_images_kept_on_a_device_train_the_same_net(short_config, monkeypatch, settings):
+    config = short_config(batch_size=128, **settings)
+    fed = train(config)
+    used = []
+    monkeypatch.setattr(run, "gpu", lambda: used.append(1) or "CPU:0")
+    kept = train(short_config(batch_size=128, **settings))
+    assert kept == fed and used
+
+
+def test_pictures_of_many_sizes_with_imagenets_augmentation(short_config, tmp_path, data_dir):
+    pictures = {
+        f"{split}/{name}/{i}.jpg": smooth(20 + i, 30 - i, i + 50 * (name == "b"))
+        for split, count in (("train", 12), ("test", 5))
+        for name in "ab"
+        for i in range(count)
+    }
+    name = f"folder:{write_folder(tmp_path / 'pictures', pictures)}"
+    settings = {"dataset": name, "image_size": 16, "augment": "imagenet", "batch_size": 8, "epochs": 1}
+    result = train(short_config(**settings))
+    assert result["status"] == "finished" and result["data"]["test"] == 10
+    assert result["data"]["checks"]["pixels"]["images"] == 24
 
 
 def test_raw_pixels_are_scaled_inside_the_model(short_config, digits):

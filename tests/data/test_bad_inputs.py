@@ -1,0 +1,142 @@
+"""Every bad input ends in one clear line, or is handled and nothing is lost."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from bnhead.data import load
+from bnhead.data.checks import inspect
+from bnhead.errors import DataError
+from bnhead.training import TrainConfig, train
+from tests.data.sets import smooth, write_folder, write_set
+
+JPEG = tf.io.encode_jpeg(smooth(24, 24)).numpy()
+GOOD = {
+    f"{split}/{name}/{i}.jpg": smooth(24, 24, i + ord(name))
+    for split in ("train", "test")
+    for name in "ab"
+    for i in range(3)
+}
+IMAGE = tfds.features.Image(shape=(24, 24, 3))
+LABEL = tfds.features.ClassLabel(names=["a", "b"])
+EXAMPLES = [(smooth(24, 24, i), i % 2) for i in range(4)]
+
+
+def folder(changes, drop=()):
+    """Writes the good folder with changes and returns its name."""
+
+    def write(place):
+        content = {
+            name: picture for name, picture in {**GOOD, **changes}.items() if not name.startswith(drop)
+        }
+        return f"folder:{write_folder(place / 'pictures', content)}"
+
+    return write
+
+
+def own_set(image=IMAGE, label=LABEL, examples=EXAMPLES, splits=("train", "test")):
+    """Writes a TFDS set and returns its name."""
+
+    def write(place):
+        write_set(place, "own", image, label, examples, splits)
+        return "own"
+
+    return write
+
+
+def empty_test(place):
+    name = folder({}, "test")(place)
+    (place / "pictures/test/a").mkdir(parents=True)
+    return name
+
+
+DEEP = tfds.features.Image(shape=(24, 24, 3), dtype=np.uint16)
+FLOATS = tfds.features.Image(shape=(24, 24, 1), dtype=np.float32)
+NAN_PIXEL = [(np.full((24, 24, 1), np.nan if i else 0, np.float32), i) for i in (0, 1)]
+
+LINES = {
+    "no test split": (folder({}, "test"), {}, "has no test or validation split, only train"),
+    "no train split": (folder({}, "train"), {}, "there is no folder train"),
+    "no train split of a set": (own_set(splits=("test",)), {}, "has no train split, only test"),
+    "empty split": (empty_test, {}, "test: the split is empty"),
+    "no pictures": (folder({"train/c/x.txt": b""}, ("train/a", "train/b")), {}, "train: the split is empty"),
+    "no classes": (folder({"train/x.txt": b""}, ("train/a", "train/b", "test")), {}, "there are none"),
+    "ragged sizes": (folder({}), {"image_size": 0}, "images have many sizes.*set image_size"),
+    "corrupt JPEG": (folder({"train/b/1.jpg": JPEG[:300]}), {}, "train/b/1.jpg cannot be decoded: "),
+    "no picture": (folder({"test/a/1.png": b"text"}), {}, "test/a/1.png cannot be decoded: "),
+    "empty file": (folder({"test/a/1.jpg": b""}), {}, "test/a/1.jpg cannot be decoded: "),
+    "16-bit set": (
+        own_set(DEEP, examples=[(x.astype(np.uint16), y) for x, y in EXAMPLES]), {},
+        "images must be of dtype uint8, got uint16",
+    ),
+    "float labels": (
+        own_set(label=tfds.features.Scalar(np.float32), examples=[(x, 0.5) for x, _ in EXAMPLES]), {},
+        "is no classification set, its labels are a Scalar .*float32; numbers are for task regression",
+    ),
+    "string labels": (
+        own_set(label=tfds.features.Text(), examples=[(x, "cat") for x, _ in EXAMPLES]), {},
+        "is no classification set, its labels are a Text",
+    ),
+    "one class": (folder({}, ("train/a", "test/a")), {}, "needs at least two classes, there is 'b' alone"),
+    "one class in training": (folder({}, "train/b"), {}, "needs at least two classes, there is 'a' alone"),
+    "label out of range": (
+        own_set(examples=[(x, -1) for x, _ in EXAMPLES]), {},
+        "own/1.0.0, train: labels -1 to -1, classes 0 to 1",
+    ),
+    "NaN pixel": (own_set(FLOATS, examples=NAN_PIXEL), {}, "images must be of dtype uint8, got float32"),
+    "nothing for validation": (own_set(), {"validation": 0.01}, "must leave examples on both sides"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30], ids=["streamed", "in memory"])
+@pytest.mark.parametrize("case", LINES)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_it_ends_in_one_line(case, memory_limit, tmp_path):
+    write, settings, message = LINES[case]
+    name = write(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        data = load(name, str(tmp_path), **{"image_size": 24, "memory_limit": memory_limit, **settings})
+        inspect(data)
+        if memory_limit == 0:  # what a run does when a picture cannot be decoded
+            raise DataError(data.train.unreadable() or data.test.unreadable() or "all is well")
+    assert "\n" not in str(caught.value)
+
+
+def test_16_bit_and_rgba_pngs_and_grey_are_read_as_colour(tmp_path):
+    colour = smooth(24, 24)
+    pictures = {
+        "train/a/0.png": colour.astype(np.uint16) * 257,
+        "train/a/1.png": np.concatenate([colour, np.full((24, 24, 1), 90, np.uint8)], -1),
+        "train/b/0.png": colour[..., :1],
+        "train/b/1.PNG": colour,
+    }
+    name = folder(pictures, ("train/a/2.j", "train/b/2.j"))(tmp_path)
+    images = load(name, str(tmp_path), image_size=24).train.images
+    listed = sorted(n for n in {**GOOD, **pictures} if n.startswith("train") and "/2." not in n)
+    for path, image in zip(listed, images, strict=True):
+        if path == "train/b/0.png":
+            np.testing.assert_array_equal(image, np.repeat(colour[..., :1], 3, -1))
+        elif path in pictures:
+            np.testing.assert_array_equal(image, colour)
+
+
+def test_fewer_examples_than_a_batch_end_before_the_run_begins(tmp_path):
+    name = folder({})(tmp_path)
+    config = TrainConfig(
+        dataset=name, data_dir=str(tmp_path), workdir=str(tmp_path / "run"), image_size=24, batch_size=7
+    )
+    with pytest.raises(DataError, match="batch_size must be at most the 6 training images, got 7"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_that_cannot_be_decoded_stops_a_streaming_run_by_its_name(tmp_path):
+    name = folder({"train/b/1.jpg": JPEG[:300], "train/a/3.jpg": smooth(30, 40)})(tmp_path)
+    config = TrainConfig(
+        dataset=name, data_dir=str(tmp_path), workdir=str(tmp_path / "run"), image_size=24, batch_size=2,
+        augment="imagenet", backbone="resnet8", head="fc", fc_units=8, epochs=1,
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"train/b/1\.jpg cannot be decoded: ") as caught:
+        train(config)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,113 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bnhead.data import DataSet, load
+from bnhead.data.checks import check_batches, check_classes, check_labels, check_pixels, inspect
+from bnhead.data.pipelines import InMemory
+from bnhead.errors import DataError
+
+RANDOM = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+
+
+def made(train=RANDOM[:12], test=RANDOM[12:], labels=None, **more):
+    own = np.arange(12) % 3 if labels is None else labels
+    sides = InMemory(train, own), InMemory(test, np.arange(len(test)) % 3)
+    return DataSet("set/1.0.0", (4, 4, 3), ("a", "b", "c"), 3, *sides, **more)
+
+
+def test_what_is_recorded():
+    train, test = RANDOM[:12].copy(), RANDOM[12:].copy()
+    train[7], test[3], test[5] = train[2], train[2], train[9]
+    seen = inspect(made(train, test), 5)
+    assert seen["splits"] == {"train": 12, "test": 8}
+    assert seen["class_counts"] == {"train": [4, 4, 4], "test": [3, 3, 2]}
+    assert seen["duplicates"] == {"train_test": 2, "within_train": 1, "within_test": 0}
+    assert seen["batches"] == {"size": 5, "steps": 2, "left_out": 2}
+    assert seen["pixels"]["images"] == 12 and seen["pixels"]["dtype"] == "uint8"
+    assert seen["pixels"]["mean"] == pytest.approx(train.mean(), abs=1e-4)
+    assert (seen["pixels"]["least"], seen["pixels"]["largest"]) == (train.min(), train.max())
+    assert seen["warnings"] == ["2 test images are training images too"]
+
+
+def test_one_pixel_makes_another_image():
+    test = RANDOM[:8].copy()
+    test[:, 0, 0, 0] += 1
+    assert inspect(made(test=test))["duplicates"]["train_test"] == 0
+    assert "batches" not in inspect(made())
+
+
+def test_domains_are_counted():
+    data = made(domains=("x", "y"))
+    sides = (dataclasses.replace(s, domains=np.arange(s.size) % 4 // 3) for s in (data.train, data.test))
+    train, test = sides
+    seen = inspect(dataclasses.replace(data, train=train, test=test))
+    assert seen["domain_counts"] == {"train": [9, 3], "test": [6, 2]}
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_real_digits_streamed_or_not(data_dir, memory_limit):
+    seen = inspect(load("digits", data_dir, memory_limit=memory_limit, validation=0.1), 128)
+    assert seen["splits"]["train"] + seen["splits"]["validation"] == 1437 and seen["warnings"] == []
+    assert sum(seen["class_counts"]["train"]) == seen["splits"]["train"]
+    assert (seen["duplicates"] is None) == (memory_limit == 0)
+    assert seen["pixels"]["images"] == (256 if memory_limit == 0 else seen["splits"]["train"])
+
+
+def with_value(value):
+    images = RANDOM[:12].astype(np.float32)
+    images[4, 1, 2, 0] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (with_value(np.nan), "1 images have pixels that are NaN or infinite, the first is example 4"),
+        (with_value(np.inf), "1 images have pixels that are NaN or infinite, the first is example 4"),
+        (with_value(-1), "pixels must be in 0 to 255, got -1 to 25"),
+        (with_value(4000), "pixels must be in 0 to 255, got 0 to 4000"),
+    ],
+)
+def test_pixels_that_cannot_be(images, message):
+    with pytest.raises(DataError, match=f"set/1.0.0, train: {message}"):
+        inspect(made(images))
+
+
+def test_odd_pixels_are_warnings():
+    _, warnings = check_pixels((RANDOM > 128).astype(np.uint8), "here")
+    assert warnings == ["pixels reach 1 of 255: are they scaled to 0 to 1?"]
+    plain = RANDOM.copy()
+    plain[3:5] = 9
+    plain[6] = [1, 2, 3]
+    assert check_pixels(plain, "here")[1] == ["3 training images are of one colour"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message"),
+    [
+        (np.array([0, 3]), 3, "here: labels 0 to 3, classes 0 to 2"),
+        (np.array([-1, 2]), 3, "here: labels -1 to 2, classes 0 to 2"),
+        (np.array([0.0, 1.0]), 3, "here: labels must be whole numbers, classes 0 to 2, got float64"),
+        (np.array(["cat", "dog"]), 3, "here: labels must be whole numbers"),
+        (np.array([[0.0], [np.nan], [np.inf]]), 0, "2 labels are not finite, the first is example 1"),
+    ],
+)
+def test_labels_out_of_range(labels, classes, message):
+    with pytest.raises(DataError, match=message):
+        check_labels(labels, classes, "here")
+
+
+def test_classes():
+    assert check_classes([1, 1, 0], ("a", "b", "c"), "here") == ["no training example of c"]
+    many = check_classes([1, 1, *[0] * 8], tuple("abcdefghij"), "here")
+    assert many == ["no training example of c, d, e, f, g and 3 more"]
+    with pytest.raises(DataError, match="needs at least two classes, there is 'b' alone"):
+        inspect(made(labels=np.ones(12, int)))
+
+
+def test_batches():
+    assert check_batches(1437, 128) == {"size": 128, "steps": 11, "left_out": 29}
+    with pytest.raises(DataError, match="batch_size must be at most the 12 training images, got 13"):
+        check_batches(12, 13)

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from bnhead.data import cache, load
+from bnhead.data.reading import Files, Prepared, Shards
+from tests.data.sets import smooth, write_folder, write_set
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A set of 50 numbered images in 7 files."""
+    folder = tmp_path_factory.mktemp("sharded")
+    examples = [(np.full((4, 4, 1), i, np.uint8), i % 2) for i in range(50)]
+    label = tfds.features.ClassLabel(num_classes=2)
+    write_set(folder, "many", tfds.features.Image(shape=(4, 4, 1)), label, examples, shards=7)
+    return str(folder)
+
+
+def read(reader, key=None):
+    """Index, first pixel and label of all records."""
+    rows = []
+    for index, record in reader.records(key):
+        encoded, label = reader.parse(record)
+        rows.append((int(index), int(reader.decode(encoded)[0, 0, 0]), int(label)))
+    return rows
+
+
+def test_shards_are_in_order_or_all_in_another(sharded):
+    builder = tfds.builder("many", data_dir=sharded)
+    reader = Shards(builder, "train")
+    assert reader.are_there() and len(builder.info.splits["train"].shard_lengths) == 7
+    rows = read(reader)
+    assert [index for index, _, _ in rows] == list(range(50))
+    assert sorted(pixel for _, pixel, _ in rows) == list(range(50))
+    one, same, other = (read(reader, tf.constant(key)) for key in ([1, 0], [1, 0], [1, 1]))
+    assert one == same != other and sorted(one) == sorted(other) == rows
+    assert [index for index, _, _ in one] != list(range(50))
+
+
+def test_tfds_own_reader_gives_the_same_examples(sharded):
+    builder = tfds.builder("many", data_dir=sharded)
+    through_tfds = read(Prepared(builder, "train"))
+    assert sorted(row[1:] for row in through_tfds) == sorted(
+        row[1:] for row in read(Shards(builder, "train"))
+    )
+    assert Prepared(builder, "train").identity() is None
+
+
+def test_streamed_labels_are_those_of_their_images(sharded):
+    streamed = load("many", sharded, memory_limit=0).train
+    kept = load("many", sharded).train
+    for _ in range(2):  # the second time from their copy on disk
+        np.testing.assert_array_equal(next(streamed.labels_in_batches()), kept.labels)
+        streamed = load("many", sharded, memory_limit=0).train
+    np.testing.assert_array_equal(kept.labels, kept.images[:, 0, 0, 0] % 2)
+
+
+def test_labels_are_read_once_even_where_no_copy_can_be_kept(sharded, monkeypatch):
+    monkeypatch.setattr(cache, "write", lambda *_: "Read-only file system")
+    monkeypatch.setattr(cache, "read", lambda _: None)
+    streamed = load("many", sharded, memory_limit=0, imbalance="step:2", label_noise=0.1).train
+    monkeypatch.setattr(Shards, "records", None)
+    assert len(streamed.reader.labels) == 50
+    assert next(streamed.take(np.arange(3)).labels_in_batches()).shape == (3,)
+
+
+def test_a_file_that_changed_is_another_identity(sharded):
+    reader = Shards(tfds.builder("many", data_dir=sharded), "train")
+    before = reader.identity()
+    reader._paths[0].touch()
+    assert reader.identity() != before and reader.identity()[:3] == before[:3]
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    pictures = {
+        f"{split}/{name}/{i}.{kind}": smooth(
+            20 + i, 30 - i, i + 10 * (name == "dog") + 100 * (split == "test")
+        )
+        for split, count in (("train", 6), ("test", 3))
+        for name in ("cat", "dog")
+        for i, kind in zip(range(count), ("png", "jpg") * 3, strict=False)
+    }
+    pictures["train/cat/notes.txt"] = b"no picture"
+    return write_folder(tmp_path_factory.mktemp("pets"), pictures)
+
+
+def test_a_folder_is_read_by_name(pets, tmp_path):
+    reader = Files(tfds.ImageFolder(str(pets)), "train", pets, tmp_path)
+    rows = [(int(i), int(label)) for i, (_, label) in reader.records(None)]
+    assert rows == [(i, i // 6) for i in range(12)]
+    assert reader.describe(7) == str(pets / "train/dog/1.jpg")
+    shuffled = [int(i) for i, _ in reader.records(tf.constant([1, 2]))]
+    assert sorted(shuffled) == list(range(12)) != shuffled
+
+
+def test_a_folder_of_pictures_in_memory_streamed_and_cut(pets, data_dir):
+    name = f"folder:{pets}"
+    kept = load(name, data_dir, image_size=16)
+    assert (kept.classes, kept.shape, kept.train.size, kept.test.size) == (("cat", "dog"), (16, 16, 3), 12, 6)
+    assert kept.class_counts() == [6, 6]
+    expected = tf.image.resize(smooth(22, 28, 12), (16, 16), antialias=True)
+    np.testing.assert_allclose(kept.train.images[8], expected, atol=0.51)
+    streamed = load(name, data_dir, image_size=16, memory_limit=0)
+    images = np.concatenate([x for x, _ in streamed.test.evaluation_batches(4).as_numpy_iterator()])
+    np.testing.assert_array_equal(images, kept.test.images)
+    cut = load(name, data_dir, image_size=16, crop=True)
+    assert hasattr(cut.test, "images") and not hasattr(cut.train, "images")
+    assert (cut.test.images != kept.test.images).any()
+    ((batch, labels),) = cut.train.training_batches(12, 1, 0, "imagenet").as_numpy_iterator()
+    assert batch.shape == (12, 16, 16, 3) and sorted(labels) == [0] * 6 + [1] * 6
+    assert not list(pets.glob("*bnhead*")), "the copies lie elsewhere"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_mocked_imagenet_is_streamed(tmp_path):
+    """TFDS' mock of imagenet2012: 1,000 classes, JPEGs of many sizes, no files."""
+    builder = tfds.builder("imagenet2012", data_dir=tmp_path)
+    templates = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[40],
+            num_bytes=1,
+            filename_template=tfds.core.ShardedFileTemplate(
+                data_dir=builder.data_path, dataset_name="imagenet2012", filetype_suffix="tfrecord"
+            ),
+        )
+        for name in ("train", "validation", "test")
+    ]
+    builder.info.set_splits(tfds.core.SplitDict(templates))
+    builder.data_path.mkdir(parents=True)
+    builder.info.write_to_directory(builder.data_path)
+    with tfds.testing.mock_data(num_examples=40, data_dir=str(tmp_path)):
+        data = load("imagenet2012", str(tmp_path), image_size=48, crop=True)
+        assert (data.shape, len(data.classes), data.train.size) == ((48, 48, 3), 1000, 40)
+        assert data.test.size == 40 and data.classes[0] == "n01440764"
+        runs = [[], []]
+        for batches in runs:
+            for images, labels in data.train.training_batches(16, 2, 0, "imagenet").as_numpy_iterator():
+                assert images.shape == (16, 48, 48, 3) and images.dtype == np.uint8 and (labels < 1000).all()
+                batches.append(images.tobytes())
+        assert runs[0] == runs[1] and len(set(runs[0])) == 4
+        assert sum(len(labels) for _, labels in data.test.evaluation_batches(16)) == 40
