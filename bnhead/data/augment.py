@@ -1,7 +1,8 @@
 """Changes of whole batches of training images, random by a seed that is passed in.
 
 All are TensorFlow functions on `(batch, height, width, channels)` uint8, 0 to 255; the result depends on the
-images and the seed alone, but XLA draws other random numbers of the same kind. None of them belongs in an evaluation.
+images and the seed alone, but XLA draws other random numbers of the same kind. None
+of them belongs in an evaluation.
 
 A crop with a mirror is one gather of pixels by computed places, not a pad, a crop, a reversal and a choice.
 """
