@@ -104,7 +104,8 @@ def serve(name: str, data_dir: str | None, pipe) -> None:
         pipe.send(None)
         return
     pipe.send(0.0)
-    while seconds := pipe.recv():
+    while True:
+        seconds = pipe.recv()
         start, count = time.perf_counter(), 0
         while (passed := time.perf_counter() - start) < seconds:
             next(batches)
@@ -134,8 +135,8 @@ class Turns:
         return rate
 
     def end(self) -> None:
-        os.kill(self._process.pid, signal.SIGCONT)
-        self._pipe.send(0)
+        """Without waiting for threads that are still reading ahead."""
+        self._process.kill()
         self._process.join()
 
 

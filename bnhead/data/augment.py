@@ -1,7 +1,8 @@
 """Changes of whole batches of training images, random by a seed that is passed in.
 
 All are TensorFlow functions on `(batch, height, width, channels)` uint8, 0 to 255; the result depends on the
-images and the seed alone, wherever it is computed. None of them belongs in an evaluation.
+images and the seed alone, but XLA draws other random numbers of the same kind. None
+of them belongs in an evaluation.
 
 A crop with a mirror is one gather of pixels by computed places, not a pad, a crop, a reversal and a choice.
 """
@@ -44,7 +45,7 @@ def _shifts(images: tf.Tensor, seed: tf.Tensor, padding: int) -> tf.Tensor:
 
 
 def _coins(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed)[:, :, 0, 0] < 0.5
+    return tf.random.stateless_uniform((tf.shape(images)[0], 1), seed, 0, 2, tf.int32) == 1
 
 
 def _taken(images: tf.Tensor, shifts: tf.Tensor, mirrored: tf.Tensor | None) -> tf.Tensor:
@@ -74,13 +75,13 @@ def cutout(images: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
         size: the square's side in pixels.
     """
     batch, height, width = (tf.shape(images)[axis] for axis in range(3))
-    down, right = tf.unstack(tf.random.stateless_uniform((2, batch, 1), seed))
+    seeds = tf.unstack(tf.random.split(seed, 2))
 
-    def covered(place, length):
-        first = tf.cast(place * tf.cast(length, tf.float32), tf.int32) - size // 2
+    def covered(length, own_seed):
+        first = tf.random.stateless_uniform((batch, 1), own_seed, 0, length, tf.int32) - size // 2
         return (tf.range(length) >= first) & (tf.range(length) < first + size)
 
-    square = covered(down, height)[:, :, tf.newaxis] & covered(right, width)[:, tf.newaxis, :]
+    square = covered(height, seeds[0])[:, :, tf.newaxis] & covered(width, seeds[1])[:, tf.newaxis, :]
     return tf.where(square[..., tf.newaxis], tf.cast(GREY, images.dtype), images)
 
 

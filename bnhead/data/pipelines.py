@@ -149,7 +149,8 @@ class InMemory:
         """As `gather`, for a training step on `device`, where the arrays lie: the pixels never travel.
 
         TensorFlow gathers no bytes on a GPU, so they are kept four in an int32, and a batch's pixels are
-        int32 while they are augmented. The batches are those of `gather`, byte for byte. `how` must be one
+        int32 while they are augmented. The batches are those of `gather`, byte for byte, but for
+        XLA, which draws other random numbers in the augmentation. `how` must be one
         that XLA can compile, since Keras does that on a GPU.
         """
         augment_seed = seeds.stream(seed, "augmentation")

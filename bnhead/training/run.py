@@ -167,7 +167,8 @@ def gpu() -> str | None:
 def feed_indices(model: keras.Model, config: TrainConfig, dataset: DataSet, device: str) -> tf.data.Dataset:
     """Keeps the training images on `device` and makes the model's batches there, inside the training step.
 
-    What travels is indices. The batches are those of `training_batches`, byte for byte.
+    What travels is indices. The batches are of the same examples as `training_batches`', and
+    the same byte for byte unless XLA compiles the step and draws other numbers for the augmentation.
 
     Returns:
         What `fit` is to be fed with.
