@@ -132,7 +132,8 @@ def test_on_two_replicas():
     elsewhere("tensorflow", REPLICAS="2")
 
 
-@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on_another_backend(backend):
     pytest.importorskip(backend)
     elsewhere(backend)

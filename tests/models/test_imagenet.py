@@ -18,8 +18,8 @@ def trainable(model):
         ("resnet18", 11_689_512),
         ("resnet34", 21_797_672),
         ("resnet50", 25_557_032),
-        ("resnet101", 44_549_160),
-        ("resnet152", 60_192_808),
+        pytest.param("resnet101", 44_549_160, marks=pytest.mark.slow),
+        pytest.param("resnet152", 60_192_808, marks=pytest.mark.slow),
     ],
 )
 def test_v1_5_has_torchvisions_parameters(name, published):
@@ -27,7 +27,7 @@ def test_v1_5_has_torchvisions_parameters(name, published):
     assert model.name == name and trainable(model) == published
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", [n if "50" in n else pytest.param(n, marks=pytest.mark.slow) for n in TWINS])
 def test_v1_and_v2_have_the_parameters_of_keras_applications(name):
     theirs = getattr(keras.applications, TWINS[name])(weights=None)
     model = models.find(name)((224, 224, 3), "out", 1000)
