@@ -75,7 +75,7 @@ class DeadUnits(keras.callbacks.Callback):
         log_dir: str | None = None,
         log_scalars: bool = True,
         pictures_every: int = 10,
-        inputs_per_step: int | None = 32,
+        inputs_per_step: int | None = 16,
         revive: float | None = None,
         revive_seed: int = 0,
     ):

@@ -45,7 +45,7 @@ class StepCounter:
         layers: Sequence[Any] | str | None = None,
         *,
         eps: float = 0.0,
-        inputs_per_step: int | None = 32,
+        inputs_per_step: int | None = 16,
     ):
         if not eps >= 0:
             raise UsageError(f"eps must be at least 0, got {eps}")

@@ -60,7 +60,7 @@ def test_numbers_of_a_head_are_those_that_are_built(text):
 
 
 @pytest.mark.parametrize("text", EVERY_HEAD)
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("outputs", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_head_trains_and_saves(text, outputs, tmp_path):
     """Classification, regression and a multi-label output: the same logits under three losses."""
     model = build(text, outputs=outputs, fc_units=8)
