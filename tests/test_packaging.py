@@ -83,7 +83,9 @@ def test_wheel(somebodys_project, tmp_path):
     assert (tmp_path / "site" / "bnhead" / "inspection" / "page.html").is_file()
 
 
-@pytest.mark.parametrize("mode", ["lenient", "strict", "compat"])
+@pytest.mark.parametrize(
+    "mode", ["lenient", *(pytest.param(m, marks=pytest.mark.slow) for m in ("strict", "compat"))]
+)
 def test_editable(somebodys_project, tmp_path, mode):
     place = checkout(tmp_path / "checkout")
     settings = ["--config-settings", f"editable_mode={mode}"] if mode != "lenient" else []
