@@ -59,7 +59,7 @@ def test_numbers_of_a_head_are_those_that_are_built(text):
     assert heads.parameters(text, (4, 4, 8), 3, fc_units=16) == model.count_params()
 
 
-@pytest.mark.parametrize("text", EVERY_HEAD)
+@pytest.mark.parametrize("text", [*EVERY_TOKEN, *heads.PRESETS])
 @pytest.mark.parametrize("outputs", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_head_trains_and_saves(text, outputs, tmp_path):
     """Classification, regression and a multi-label output: the same logits under three losses."""

@@ -73,7 +73,7 @@ def test_fold_and_swap_on_a_net_of_keras_applications(head, theirs):
 
 
 @pytest.mark.parametrize("net", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("head", heads.PRESETS)
+@pytest.mark.parametrize("head", mostly_slow("fastai", "arcface", "final_bn_logits", "plain"))
 def test_every_preset_takes_another_norm_and_gives_it_back(head, net, request):
     """Unfolding and folding: a norm put in before the first Dense changes nothing, and goes again."""
     x = images() if net == "ours" else images(16, 3, 32)
