@@ -64,6 +64,7 @@ def test_a_copy_has_layers_and_weights_of_its_own_and_the_same_structure():
     x = {n: np.random.default_rng(i).normal(size=(3, 4)).astype("float32") for i, n in enumerate("ab")}
     one, other = model(x), copied(x)
     assert set(one) == set(other) and copied.name == "net"
+    assert list(copied.input) == ["a", "b"], "inputs by name, as before"
     for key in one:
         np.testing.assert_array_equal(one[key], other[key])
     assert copied.get_layer("shared") is not model.get_layer("shared")
