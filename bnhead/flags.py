@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from absl import flags
@@ -63,6 +63,34 @@ def parse(kind: type[Settings], arguments: Sequence[str], *, positional: str = "
     if rest:
         raise UsageError(f"argument {rest[0]!r} is not a flag; every setting is written --name=value")
     return kind(**values)
+
+
+def split(arguments: Sequence[str], known: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
+    """The flags that are given, as text, and the other arguments: for commands that take several of those.
+
+    Args:
+        arguments: the command line after the program's name.
+        known: name of each flag -> its default, an example of a value.
+
+    Raises:
+        UsageError: a flag that is unknown, given twice or without a value.
+    """
+    given: dict[str, str] = {}
+    others = []
+    for argument in arguments:
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-"):
+            others.append(argument)
+        elif name not in known:
+            there = ", ".join(f"--{flag}" for flag in known)
+            raise UsageError(f"flag --{name} is not known{nearest(name, known)} (there are {there})")
+        elif not equals:
+            raise UsageError(f"flag --{name} needs a value, as in --{name}={known[name] or 'FILE'}")
+        elif name in given:
+            raise UsageError(f"flag --{name} is given twice")
+        else:
+            given[name] = value
+    return given, others
 
 
 def usage(kind: type, program: str, headline: str, status: str, *, positional: str = "") -> str:

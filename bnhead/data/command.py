@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from bnhead.data.catalog import check_name
-from bnhead.errors import UsageError, nearest
-from bnhead.flags import asks_for_help, quiet, reported
+from bnhead.errors import UsageError
+from bnhead.flags import asks_for_help, quiet, reported, split
 
 _USAGE = """usage: bnhead data NAME [--flag=value ...]
 
@@ -50,20 +50,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, dict]:
     Raises:
         UsageError: no name or more than one, a flag that is unknown, given twice or malformed, a bad value.
     """
-    names, flags = [], {}
-    for argument in arguments:
-        flag, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            names.append(argument)
-        elif flag not in _FLAGS:
-            there = ", ".join(f"--{known}" for known in _FLAGS)
-            raise UsageError(f"flag --{flag} is not known{nearest(flag, _FLAGS)} (there are {there})")
-        elif not equals:
-            raise UsageError(f"flag --{flag} needs a value, as in --{flag}={_FLAGS[flag] or 'FILE'}")
-        elif flag in flags:
-            raise UsageError(f"flag --{flag} is given twice")
-        else:
-            flags[flag] = _value(flag, value)
+    given, names = split(arguments, _FLAGS)
+    flags = {flag: _value(flag, text) for flag, text in given.items()}
     if len(names) != 1:
         raise UsageError(f"one data set must be named, as in bnhead data cifar10; got {names or 'none'}")
     flags = {**_FLAGS, **flags}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from bnhead import flags
-from bnhead.errors import UsageError, nearest
+from bnhead.errors import UsageError
 from bnhead.heads.grammar import canonical, describe, parameters
 from bnhead.heads.presets import PRESETS
 
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _list(arguments: Sequence[str]) -> int:
-    settings, heads = _parse(arguments)
+    given, heads = flags.split(arguments, _FLAGS)
+    settings = {**_FLAGS, **given}
     features = _sizes("features", settings["features"])
     (outputs,), (units,) = (_sizes(name, settings[name], 1) for name in ("outputs", "fc_units"))
     print("\n\n".join(entry(head, features, outputs, units) for head in heads or PRESETS))
@@ -59,25 +60,6 @@ def entry(head: str, features: Sequence[int], outputs: int, fc_units: int) -> st
     if head in PRESETS:
         lines += [f"  {PRESETS[head].source}", f"  {PRESETS[head].note}"]
     return "\n".join(lines)
-
-
-def _parse(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    settings, heads, given = dict(_FLAGS), [], set()
-    for argument in arguments:
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            heads.append(argument)
-        elif name not in settings:
-            there = ", ".join(f"--{flag}" for flag in settings)
-            raise UsageError(f"flag --{name} is not known{nearest(name, settings)} (there are {there})")
-        elif not equals:
-            raise UsageError(f"flag --{name} needs a value, as in --{name}={_FLAGS[name]}")
-        elif name in given:
-            raise UsageError(f"flag --{name} is given twice")
-        else:
-            settings[name] = value
-            given.add(name)
-    return settings, heads
 
 
 def _sizes(name: str, value: str, most: int = 3) -> tuple[int, ...]:
