@@ -46,7 +46,7 @@ def learn(kind: str, options: argparse.Namespace, pipe) -> None:
 
     from bnhead.data import load
     from bnhead.training import TrainConfig
-    from bnhead.training.run import build, optimizer
+    from bnhead.training.building import build, optimizer
 
     data_dir = options.data_dir or ""
     config = TrainConfig(

@@ -1,6 +1,7 @@
 """Errors that a command reports in one line, each with the exit status it ends with."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -20,6 +21,24 @@ class DataError(RuntimeError):
     """The data set is not there, or is not what training needs."""
 
     exit_status = 4
+
+
+class ResourcesError(RuntimeError):
+    """Memory, or the disk, is full."""
+
+    exit_status = 6
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work; what was done is kept.
+
+    Args:
+        number: the signal's number.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_status = 128 + number  # as a shell has it
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:

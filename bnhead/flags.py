@@ -14,7 +14,14 @@ from typing import TypeVar
 
 from absl import flags
 
-from bnhead.errors import DataError, RunDirectoryError, UsageError, nearest
+from bnhead.errors import (
+    DataError,
+    Interrupted,
+    ResourcesError,
+    RunDirectoryError,
+    UsageError,
+    nearest,
+)
 
 Settings = TypeVar("Settings")
 _DEFINE = {
@@ -119,15 +126,15 @@ def reported(program: str, work: Callable[[], int]) -> int:
     """Does the work and returns its exit status; our errors become one line on stderr and theirs."""
     try:
         return work()
-    except (UsageError, RunDirectoryError, DataError) as error:
+    except (UsageError, RunDirectoryError, DataError, ResourcesError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"{program}: {error if isinstance(error, Interrupted) else 'interrupted'}", file=sys.stderr)
+        return error.exit_status if isinstance(error, Interrupted) else 130
 
 
 @contextlib.contextmanager

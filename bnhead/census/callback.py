@@ -108,7 +108,7 @@ class DeadUnits(keras.callbacks.Callback):
         self.census: Census | None = None
         self.histories: dict[str, History] = {}
         self.revivals: list[tuple[int, Revival]] = []
-        self._counts, self._drawn = 0, True
+        self._counts, self._drawn, self._names = 0, True, []
 
     def set_model(self, model: keras.Model) -> None:
         """Finds the layers to count; called by Keras when `fit` begins, before it makes its functions."""
@@ -122,6 +122,25 @@ class DeadUnits(keras.callbacks.Callback):
             self._step.attach()
         elif model.built:
             self._prepare()
+
+    def state(self) -> dict[str, Any]:
+        """What was counted so far, as plain data for JSON: for a training that goes on in another process.
+
+        Revivals, which are a log, are not kept, nor the training batches of an epoch that is half done.
+        """
+        return {
+            "census": None if self.census is None else self.census.to_dict(),
+            "histories": {name: history.to_dict() for name, history in self.histories.items()},
+            "counts": self._counts,
+            "drawn": self._drawn,
+            "names": self._names,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` gave; call it after `set_model`."""
+        self.census = None if state["census"] is None else Census.from_dict(state["census"])
+        self.histories = {name: History.from_dict(plain) for name, plain in state["histories"].items()}
+        self._counts, self._drawn, self._names = state["counts"], state["drawn"], list(state["names"])
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Forgets the last epoch's training batches."""
@@ -151,9 +170,10 @@ class DeadUnits(keras.callbacks.Callback):
         """Draws what is not drawn yet, and leaves the model as it was."""
         if self._step is not None:
             self._step.detach()
+        if self._log_dir is not None and not self._drawn:
+            self._board = self._board or Board(self._log_dir)
+            self._draw(next(iter(self.histories.values())).epochs[-1])
         if self._board is not None:
-            if not self._drawn:
-                self._draw(next(iter(self.histories.values())).epochs[-1])
             self._board.close()
             self._board = None
 

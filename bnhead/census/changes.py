@@ -1,6 +1,7 @@
 """What happens to units from one count to the next: birth, death, revival, persistence. NumPy only."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -86,6 +87,25 @@ class History:
         self._ever_active = ~dead if before is None else self._ever_active | ~dead
         self._dead = dead
         return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        masks = {"dead": self._dead, "ever_active": self._ever_active}
+        return {
+            "epochs": list(self.epochs),
+            "activity": [share.tolist() for share in self.activity],
+            **{name: None if mask is None else mask.tolist() for name, mask in masks.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "History":
+        """What `to_dict` gave."""
+        masks = [
+            None if plain[name] is None else np.array(plain[name], bool) for name in ("dead", "ever_active")
+        ]
+        return cls(
+            list(plain["epochs"]), [np.array(share, np.float32) for share in plain["activity"]], *masks
+        )
 
     def skip(self, epoch: int, units: int) -> None:
         """Adds a count of which nothing is known; changes are told from the last that was."""

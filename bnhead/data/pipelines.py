@@ -113,8 +113,13 @@ class InMemory:
         changed = [corrupted(self.images[i : i + 256], text, i) for i in range(0, self.size, 256)]
         return dataclasses.replace(self, images=np.concatenate(changed))
 
-    def order(self, batch_size: int, epochs: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
-        """Which examples make which batch: `(step, (batch,) int32 indices)`, steps counted from epoch 0."""
+    def order(
+        self, batch_size: int, epochs: int, seed: int, first_epoch: int = 0, first_step: int = 0
+    ) -> tf.data.Dataset:
+        """Which examples make which batch: `(step, (batch,) int32 indices)`, steps counted from epoch 0.
+
+        The first `first_step` batches of the first epoch are left out.
+        """
         steps = self.size // batch_size
         order_seed = seeds.stream(seed, "data")
 
@@ -128,7 +133,8 @@ class InMemory:
         return (
             tf.data.Dataset.range(first_epoch, first_epoch + epochs)
             .flat_map(epoch_batches)
-            .apply(tf.data.experimental.assert_cardinality(epochs * steps))
+            .skip(first_step)
+            .apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))
         )
 
     def gather(self, seed: int, how: Recipe) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
@@ -169,11 +175,20 @@ class InMemory:
         return batch
 
     def training_batches(
-        self, batch_size: int, epochs: int, seed: int, kind: str | Recipe, first_epoch: int = 0
+        self,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        kind: str | Recipe,
+        first_epoch: int = 0,
+        first_step: int = 0,
     ) -> tf.data.Dataset:
-        """The epochs from `first_epoch` on, one after the other, `size // batch_size` full batches each."""
+        """The epochs from `first_epoch` on, one after the other, `size // batch_size` full batches each.
+
+        The first `first_step` batches of the first epoch are left out, without being made.
+        """
         return (
-            self.order(batch_size, epochs, seed, first_epoch)
+            self.order(batch_size, epochs, seed, first_epoch, first_step)
             .map(self.gather(seed, recipe(kind)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             .prefetch(tf.data.AUTOTUNE)
         )
@@ -290,9 +305,18 @@ class Streamed:
         return pictures.whole(encoded, decode, self.shape), label
 
     def training_batches(
-        self, batch_size: int, epochs: int, seed: int, kind: str | Recipe, first_epoch: int = 0
+        self,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        kind: str | Recipe,
+        first_epoch: int = 0,
+        first_step: int = 0,
     ) -> tf.data.Dataset:
-        """As `InMemory.training_batches`, in another order: of the files, and through a buffer."""
+        """As `InMemory.training_batches`, in another order: of the files, and through a buffer.
+
+        The examples of the batches that are left out are read, but no picture of theirs is decoded.
+        """
         how, steps = recipe(kind), self.size // batch_size
         order_seed, augment_seed, window_seed = (
             seeds.stream(seed, name) for name in ("data", "augmentation", "windows")
@@ -316,12 +340,13 @@ class Streamed:
         return (
             tf.data.Dataset.range(first_epoch, first_epoch + epochs)
             .flat_map(epoch_records)
-            .enumerate(first_epoch * steps * batch_size)
+            .skip(first_step * batch_size)
+            .enumerate((first_epoch * steps + first_step) * batch_size)
             .map(lambda position, indexed: example(position, indexed), **parallel)
             .batch(batch_size, drop_remainder=True)
-            .enumerate(first_epoch * steps)
+            .enumerate(first_epoch * steps + first_step)
             .map(batch, **parallel)
-            .apply(tf.data.experimental.assert_cardinality(epochs * steps))
+            .apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))
             .prefetch(tf.data.AUTOTUNE)
         )
 

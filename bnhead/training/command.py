@@ -7,7 +7,10 @@ from bnhead.training.config import TrainConfig
 
 EXIT_DIVERGED = 5
 _HEADLINE = "Trains one backbone with one head, counts the head's dead units, and leaves a run directory."
-_STATUS = "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 5 diverged, 130 interrupted."
+_STATUS = (
+    "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 5 diverged or failed to learn, 6 memory or disk "
+    "is full, 130 or 143 interrupted by SIGINT or SIGTERM; the same command then goes on."
+)
 
 
 def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
@@ -39,17 +42,19 @@ def usage(program: str) -> str:
 
 def _train(config: TrainConfig) -> int:
     with flags.quiet():
-        import bnhead.training.run
+        import bnhead.training.environment
 
-        bnhead.training.run.devices()
+        bnhead.training.environment.devices()
     import absl.logging
 
     from bnhead.training.console import EpochLines, summary
+    from bnhead.training.interruption import obey_termination
     from bnhead.training.records import RunDirectory
     from bnhead.training.run import finished_result, train
 
+    obey_termination()
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
-    result = finished_result(config)
+    result = None if config.overwrite else finished_result(config)
     if result is not None:
         print(f"{config.directory} holds this run, finished; its result:")
     else:
@@ -57,4 +62,4 @@ def _train(config: TrainConfig) -> int:
             result = train(config, [lines])
     environment = RunDirectory(config.directory).read("environment.json") or {}
     print(summary(config, result, environment.get("seconds")))
-    return EXIT_DIVERGED if result["status"] == "diverged" else 0
+    return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0

@@ -11,6 +11,9 @@ AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
 LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
 RECOMPUTED = ("none", "head", "all")
 PIXELS = ("auto", "signed", "unit", "raw")
+JIT = ("auto", "on", "off")
+# What says where and how, not what: two runs that differ in these alone are the same run.
+WHERE = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run")
 # What Keras offers and what goes through zero or below it, so that silence has a meaning.
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
 
@@ -140,7 +143,35 @@ class TrainConfig:
         "devices that have bfloat16; off by default, since it is one more thing that could differ.",
     )
     weight_histograms: bool = _flag(False, "Write histograms of all weights to TensorBoard each epoch.")
+    learn_within: int = _flag(
+        5,
+        "Epochs within which the training loss must have been below that of the best constant answer; a run "
+        "where it was not ends as failed_to_learn. 0 lets it go on.",
+    )
+    deterministic: bool = _flag(
+        False,
+        "Only operations that give the same bits every time, on a GPU too, where they are slower. On a CPU "
+        "they do without.",
+    )
+    steps_per_execution: int = _flag(
+        0,
+        "Training steps that are done before Python looks again. 0 takes 1, on a GPU under TensorFlow the "
+        "largest divisor of an epoch's steps that is at most 32.",
+    )
+    jit_compile: str = _flag(
+        "auto",
+        "Whether XLA compiles the training step: auto (on a GPU where it can, never on a CPU), on, off.",
+    )
     workdir: str = _flag("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
+    checkpoint_seconds: float = _flag(
+        30.0,
+        "Seconds between two checkpoints. 0 writes one after every step, which takes longer than the step.",
+    )
+    overwrite: bool = _flag(False, "Remove the run that is in the run directory, and say what was removed.")
+    dry_run: bool = _flag(
+        False,
+        "Tell what would be run, with sizes and an estimate of its time, train a few steps, write nothing.",
+    )
 
     def __post_init__(self):
         for spec in dataclasses.fields(self):
@@ -150,6 +181,9 @@ class TrainConfig:
         _check_choice("recompute_batch_stats", self.recompute_batch_stats, RECOMPUTED)
         _check_choice("augment", self.augment, AUGMENTATIONS)
         _check_choice("pixels", self.pixels, PIXELS)
+        _check_choice("jit_compile", self.jit_compile, JIT)
+        if "://" in self.workdir or "\0" in self.workdir:
+            raise UsageError(f"workdir must be a path on a disk of this machine, got {self.workdir!r}")
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
         object.__setattr__(self, "head", heads.canonical(self.head))
         if self.task == "regression" and heads.needs_labels(self.head):
@@ -179,6 +213,9 @@ class TrainConfig:
             "weight_decay": not_negative,
             "seed": not_negative,
             "probe_examples": natural,
+            "learn_within": not_negative,
+            "steps_per_execution": not_negative,
+            "checkpoint_seconds": not_negative,
         }
         for name, (rule, holds) in rules.items():
             value = getattr(self, name)
@@ -192,10 +229,8 @@ class TrainConfig:
         return self.workdir or "/".join(("runs", *place))
 
     def settings(self) -> dict:
-        """The fields as plain values, without those that only say where things lie."""
-        fields = dataclasses.asdict(self)
-        del fields["workdir"], fields["data_dir"]
-        return fields
+        """The fields as plain values, without those that only say where and how (`WHERE`)."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in WHERE}
 
 
 def _check_shifts(config: TrainConfig) -> None:

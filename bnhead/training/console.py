@@ -8,8 +8,8 @@ import time
 import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bnhead.training.building import describe_head
 from bnhead.training.config import TrainConfig
-from bnhead.training.run import describe_head
 from bnhead.training.tasks import TASKS
 
 

@@ -1,10 +1,15 @@
 """What a run logs each epoch: three small callbacks, in the order in which they are listed.
 
+Event files only grow, so a run that goes on cuts them back to what they were at its checkpoint.
+
 Keras says `val_` for figures of the data that is evaluated each epoch. Here that is the test split, of which
 no choice is made, and its figures are called `test_`.
 """
 
+import os
+import pathlib
 import time
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
@@ -21,33 +26,56 @@ def _named(logs: dict) -> dict[str, float]:
 class Pace(keras.callbacks.Callback):
     """Adds `learning_rate` (after the epoch) and `images_per_second` (of training alone) to the logs."""
 
-    def __init__(self, images_per_epoch: int):
+    def __init__(self, batch_size: int):
         super().__init__()
-        self._images = images_per_epoch
+        self._batch_size, self._first, self._steps = batch_size, None, 0
         self._seconds = self._start = 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._start, self._seconds = time.perf_counter(), 0.0
+        self._start, self._seconds, self._first = time.perf_counter(), 0.0, None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._first is None:  # of an epoch that goes on it is not 0
+            self._first = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps = batch + 1 - self._first
 
     def on_test_begin(self, logs=None):
         self._seconds = time.perf_counter() - self._start
 
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        logs["images_per_second"] = self._images / self._seconds
+        logs["images_per_second"] = self._steps * self._batch_size / self._seconds
 
 
 class HistoryFile(keras.callbacks.Callback):
-    """Keeps `history.csv` up to date: epoch (from 1), then every figure in the logs."""
+    """Keeps `history.csv` up to date: epoch (from 1), then every figure in the logs.
 
-    def __init__(self, directory: RunDirectory):
+    Args:
+        directory: the run's directory.
+        rows: those of the epochs that were done before.
+
+    Attributes:
+        rows: a dict per epoch.
+    """
+
+    def __init__(self, directory: RunDirectory, rows: list[dict]):
         super().__init__()
         self._directory = directory
-        self._rows: list[dict] = []
+        self.rows = list(rows)
+
+    def losses(self) -> list[float]:
+        """The training loss of each epoch."""
+        return [row["loss"] for row in self.rows]
+
+    def on_train_begin(self, logs=None):
+        if self.rows:
+            self._directory.write_table("history.csv", self.rows)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._rows.append({"epoch": epoch + 1, **_named(logs)})
-        self._directory.write_table("history.csv", self._rows)
+        self.rows.append({"epoch": epoch + 1, **_named(logs)})
+        self._directory.write_table("history.csv", self.rows)
 
 
 class Scalars(keras.callbacks.Callback):
@@ -55,7 +83,7 @@ class Scalars(keras.callbacks.Callback):
 
     Args:
         directory: folder of the event files.
-        description: Markdown shown under the Text tab.
+        description: Markdown shown under the Text tab; empty where that has been written before.
         histograms: whether every weight's histogram is written each epoch.
     """
 
@@ -68,8 +96,10 @@ class Scalars(keras.callbacks.Callback):
         self._histograms = histograms
 
     def on_train_begin(self, logs=None):
-        with self._writers["train"].as_default(step=0):
-            tf.summary.text("run", self._description)
+        if self._description:
+            with self._writers["train"].as_default(step=0):
+                tf.summary.text("run", self._description)
+            self._writers["train"].flush()
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in _named(logs).items():
@@ -86,3 +116,29 @@ class Scalars(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         for writer in self._writers.values():
             writer.close()
+
+
+def event_sizes(folder: pathlib.Path) -> dict[str, int]:
+    """Bytes of each file in a folder and its folders, by path."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(_files(folder))}
+
+
+def cut_events(folder: pathlib.Path, sizes: Mapping[str, int]) -> list[str]:
+    """Brings a folder's files back to the sizes they had, and removes those that were not there.
+
+    Returns:
+        A line for each file that is gone or shorter than it was.
+    """
+    for path in list(_files(folder)):
+        size = sizes.get(str(path.relative_to(folder)))
+        if size is None:
+            path.unlink()
+        elif path.stat().st_size > size:
+            os.truncate(path, size)
+    there = event_sizes(folder)
+    lost = [name for name, size in sizes.items() if there.get(name, -1) < size]
+    return [f"event file {folder / name} is damaged: TensorBoard will lack its end" for name in lost]
+
+
+def _files(folder: pathlib.Path):
+    return (path for path in folder.rglob("*") if path.is_file())

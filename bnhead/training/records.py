@@ -1,14 +1,19 @@
 """The run directory: files that are there whole or not at all.
 
 config.json       the settings, resolved
-environment.json  versions, device, times: what may differ between two runs of one config
+environment.json  versions, devices, times: what may differ between two runs of one config
+status.json       running, interrupted, failed, or the result's status
 history.csv       a row per epoch
 result.json       the outcome; equal for equal configs on one kind of CPU
 model.keras       the trained model, plain Keras layers
+best.keras        that of the best epoch, where there is a validation split
+checkpoints/      the states that an unfinished run goes on from
 tensorboard/      event files
+lock              who writes, while somebody does
 """
 
 import csv
+import errno
 import io
 import json
 import math
@@ -18,9 +23,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 
-from bnhead.errors import RunDirectoryError
+from bnhead.errors import ResourcesError, RunDirectoryError
 
 _WRITING = ".writing-"  # prefix of the folders of temporary files
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OURS = (
+    *("config.json", "environment.json", "status.json", "history.csv", "result.json"),
+    *("model.keras", "best.keras", "checkpoints", "tensorboard"),
+)
 
 
 class RunDirectory:
@@ -29,32 +39,91 @@ class RunDirectory:
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
 
-    def begin(self, settings: dict) -> None:
-        """Makes the directory and records the settings.
+    def check(self, settings: dict, *, overwrite: bool = False) -> None:
+        """Makes sure that a run of these settings may be here; nothing is written.
 
-        What an unfinished run of the same settings left here is removed first.
+        Args:
+            settings: the run's.
+            overwrite: whether a run of other settings may be removed.
 
         Raises:
-            RunDirectoryError: the place holds a run of other settings, or something that is no run.
+            RunDirectoryError: the place holds a run of other settings, which it lists with their keys, or
+                something that is no run.
+        """
+        if self.path.is_symlink() and not self.path.exists():
+            raise RunDirectoryError(
+                f"workdir {self.path} is a link to {os.readlink(self.path)}, which is not there"
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"workdir {self.path} is a file")
+        before = self.read("config.json")
+        if before is None and self._strangers():
+            raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
+        if before is not None and before != settings and not overwrite:
+            there = differences(before, settings)
+            raise RunDirectoryError(
+                f"workdir {self.path} holds another run: {there} (--overwrite removes it)"
+            )
+
+    def make(self) -> None:
+        """Makes the directory, where it is not there.
+
+        Raises:
+            RunDirectoryError: it cannot be made, or not be written to.
         """
         try:
-            if self.path.exists() and not self.path.is_dir():
-                raise RunDirectoryError(f"workdir {self.path} is a file")
-            before = self.read("config.json")
-            if before is not None and before != settings:
-                differences = _differences(before, settings)
-                raise RunDirectoryError(f"workdir {self.path} holds another run: {differences}")
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise self._error(error) from error
+
+    def begin(self, settings: dict) -> None:
+        """Records the settings of a run that starts here; what an unfinished one left is removed first."""
+        try:
             for left in self.path.glob(f"{_WRITING}*"):  # by a process that was killed
                 shutil.rmtree(left)
-            if before is None and self.path.exists() and any(self.path.iterdir()):
-                raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
-            for name in ("environment.json", "history.csv", "result.json", "model.keras"):
-                (self.path / name).unlink(missing_ok=True)
-            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write("config.json", settings)
+            self._remove([name for name in _OURS if name != "checkpoints"])
         except OSError as error:
-            raise RunDirectoryError(f"workdir {self.path} cannot be written: {error.strerror}") from error
+            raise self._error(error) from error
+        self.write("config.json", settings)
+
+    def clear(self) -> list[str]:
+        """Removes the run that is here and returns the names of what was; other files stay.
+
+        `config.json` goes last, so that a removal that is cut short leaves what is still a run.
+        """
+        there = [name for name in (*_OURS[1:], _OURS[0]) if (self.path / name).exists()]
+        try:
+            self._remove(there)
+        except OSError as error:
+            raise self._error(error) from error
+        return there
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _strangers(self) -> bool:
+        """Whether anything lies here that a run has not left before it had its settings."""
+        if not self.path.is_dir():
+            return False
+        try:
+            names = {path.name for path in self.path.iterdir()}
+        except OSError as error:
+            raise self._error(error) from error
+        return any(name != "lock" and not name.startswith(_WRITING) for name in names)
+
+    def _error(self, error: OSError, name: str = "") -> RunDirectoryError | ResourcesError:
+        """Our error for one of the file system's."""
+        where = self.path / name if name else f"workdir {self.path}"
+        if error.errno in _FULL:
+            return ResourcesError(f"{where} cannot be written: the disk is full")
+        return RunDirectoryError(f"{where} cannot be written: {error.strerror or error}")
 
     def read(self, name: str) -> dict | None:
         """The JSON file called `name`, or None where there is none."""
@@ -82,22 +151,33 @@ class RunDirectory:
         """Lets `write` fill a temporary file, which then takes the place of `name`.
 
         Raises:
-            RunDirectoryError: it cannot be written (a full disk, say); what was there before still is.
+            RunDirectoryError, ResourcesError: it cannot be written, or the disk is full; what was there
+                before still is.
         """
+        target = self.path / name
         try:
+            target.parent.mkdir(exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=_WRITING, dir=self.path) as folder:
-                temporary = pathlib.Path(folder) / name
+                temporary = pathlib.Path(folder) / target.name
                 write(temporary)
-                with open(temporary, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(temporary, self.path / name)
+                _synced(temporary)
+                os.replace(temporary, target)
+                _synced(target.parent)
         except OSError as error:
-            raise RunDirectoryError(
-                f"{self.path / name} cannot be written: {error.strerror or error}"
-            ) from error
+            raise self._error(error, name) from error
 
 
-def _differences(before: dict, now: dict) -> str:
+def _synced(path: pathlib.Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def differences(before: dict, now: dict) -> str:
+    """The keys whose values differ, with both, in a line."""
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} now" for key in keys)
 

@@ -1,209 +1,80 @@
 """One training run, from the config to the run directory."""
 
 import contextlib
-import datetime
-import importlib.metadata
+import errno
 import math
-import platform
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from bnhead import models
-from bnhead.census import DeadUnits, count
-from bnhead.data import DataSet, load
+from bnhead.census import Census, DeadUnits, count
+from bnhead.data import DataSet
 from bnhead.data.checks import inspect
-from bnhead.data.pipelines import InMemory, Recipe, Streamed
-from bnhead.errors import DataError, UsageError
-from bnhead.heads import describe, feature_shape, needs_labels
+from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.layers import plain, recompute_batch_stats
-from bnhead.models.existing import pixel_preprocessing
-from bnhead.models.weights import TWINS
+from bnhead.training import checkpoints, environment, feeding, lock
+from bnhead.training.best import Best, best_state
+from bnhead.training.building import build, describe_head
+from bnhead.training.checkpoints import Checkpoint
 from bnhead.training.config import TrainConfig
-from bnhead.training.logs import HistoryFile, Pace, Scalars
+from bnhead.training.failures import Finite, Learning, constant_loss, locate
+from bnhead.training.interruption import deferred
+from bnhead.training.logs import HistoryFile, Pace, Scalars, cut_events, event_sizes
 from bnhead.training.records import RunDirectory
-from bnhead.training.tasks import TASKS, batches, compiled, example_maker
-from bnhead.version import __version__
+from bnhead.training.state import Saver, captured, fit, restore
+from bnhead.training.tasks import TASKS
 
-_PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
-RENORM_SHARE = (
-    40_000 / 130_000
-)  # of the training, until batch renorm's bounds are final: Ioffe 2017, section 4
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
-    """Trains one model and leaves a run directory; a run that is finished there is not done again.
+    """Trains one model and leaves a run directory.
+
+    A run that is finished there is not done again. One that was stopped, in whatever way, goes on from its
+    newest sound checkpoint, and on a CPU ends in the same bits as if it had never been stopped. SIGINT and
+    SIGTERM end it after the step that is being done, with a checkpoint.
 
     Args:
         config: the run's settings.
-        callbacks: Keras callbacks of the caller's own; they see all figures, those of dead units included.
+        callbacks: Keras callbacks of the caller's own; they see all figures, those of dead units included,
+            and of a run that goes on the rest alone.
 
     Returns:
-        What `result.json` holds: `status` ("finished", or "diverged" when a loss or weight is not finite),
-        `test_accuracy` (of a regression `test_r2` and `test_mae`) and `test_loss` after the last epoch,
-        `dead/<layer>/...` (`Counts.figures`, with `inputs` and `bound`), the head's diagram, the number of
-        parameters, the data's fingerprint. Figures that are not finite are NaN here and null in the file.
+        What `result.json` holds: `status` ("finished"; "diverged" when a loss or weight is not finite;
+        "failed_to_learn" when the loss was never below the best constant answer's), `test_accuracy` (of a
+        regression `test_r2` and `test_mae`) and `test_loss` after the last epoch, `dead/<layer>/...`
+        (`Counts.figures`, with `inputs` and `bound`), the head's diagram, the number of parameters, the
+        data's fingerprint; of a diverged run `failure` (`failures.locate`), with a validation split `best`.
+        Figures that are not finite are NaN here and null in the file.
 
     Raises:
         UsageError: the config asks for a layer or a head that the net cannot have.
         DataError: the data set is not there, or has fewer images than a batch.
-        RunDirectoryError: the directory holds another run, or cannot be written.
+        RunDirectoryError: the directory holds another run, is being written, or cannot be.
+        ResourcesError: memory or disk is full; the run can go on.
+        Interrupted: by a signal; the run can go on.
     """
     directory = RunDirectory(config.directory)
-    finished = finished_result(config)
-    if finished is not None:
-        return finished
-    dataset = open_data(config)
-    checked = inspect(dataset, config.batch_size)
-    steps = checked["batches"]["steps"]
-    model = build(config, dataset)
-    training, test, probe = _data(config, dataset)
-    device = gpu()
-    if device and isinstance(dataset.train, InMemory) and recipe(config, dataset).compiles:
-        training = feed_indices(model, config, dataset, device)
-    layers = config.dead_layers.split(",") if config.dead_layers else None
-    dead_units = DeadUnits(
-        probe,
-        layers,
-        # the figures are among the others, in `Scalars`
-        log_dir=str(directory.path / "tensorboard" / "units"),
-        log_scalars=False,
-    )
-    diagram = describe_head(config, model)
-    dead_units.set_model(model)  # a layer that is not there is said before anything is written
-
-    directory.begin(config.settings())
-    start = time.perf_counter()
-    environment = _environment()
-    directory.write("environment.json", environment)
-    recompute_batch_stats(model, _one_epoch(config, dataset), "frozen")
-    with _pictures_named(dataset):
-        history = model.fit(
-            training,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
-            validation_data=test,
-            shuffle=False,
-            verbose=0,
-            callbacks=[
-                dead_units,
-                Pace(steps * config.batch_size),
-                HistoryFile(directory),
-                Scalars(
-                    str(directory.path / "tensorboard"),
-                    f"`{config.backbone}`, head `{config.head}`: {diagram}",
-                    histograms=config.weight_histograms,
-                ),
-                keras.callbacks.TerminateOnNaN(),
-                *callbacks,
-            ],
-        ).history
-    figures, census = {name: values[-1] for name, values in history.items()}, dead_units.census
-    finite = _is_finite(model, history)
-    if config.recompute_batch_stats != "none" and finite:
-        recompute_batch_stats(model, _one_epoch(config, dataset), config.recompute_batch_stats)
-        evaluated = model.evaluate(test, verbose=0, return_dict=True)
-        figures |= {f"val_{name}": value for name, value in evaluated.items()}
-        census = count(model, probe, layers)
-    result = _result(config, dataset, model, figures, census)
-    if dataset.validation is not None:
-        held_out = _targets(config, dataset, dataset.validation.evaluation_batches(256))
-        validated = model.evaluate(held_out, verbose=0, return_dict=True)
-        result |= {f"validation_{name}": value for name, value in validated.items()}
-    result["data"]["checks"] = checked
-    result = {"status": "finished" if finite else "diverged", "epochs": len(history["loss"]), **result}
-    result["head"] = diagram
-    directory.replace("model.keras", plain(model).save)
-    directory.write("environment.json", {**environment, "seconds": round(time.perf_counter() - start, 2)})
-    directory.write("result.json", result)
-    return result
-
-
-def _data(config: TrainConfig, dataset: DataSet) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
-    """Batches for training, for testing and for counting dead units, as the model takes them."""
-    training = dataset.train.training_batches(
-        config.batch_size, config.epochs, config.seed, recipe(config, dataset)
-    )
-    test = dataset.test.evaluation_batches(256)
-    probe = dataset.test.evaluation_batches(256, config.probe_examples)
-    return tuple(_targets(config, dataset, data) for data in (training, test, probe))
-
-
-def _targets(config: TrainConfig, dataset: DataSet, data: tf.data.Dataset) -> tf.data.Dataset:
-    """Batches as the model takes them, from batches of images and labels."""
-    labels, soft = needs_labels(config.head), config.mixup > 0
-    return batches(data, config.task, dataset.outputs, with_labels=labels, soft=soft)
-
-
-def open_data(config: TrainConfig) -> DataSet:
-    """The config's data set with its splits and shifts."""
-    return load(
-        config.dataset,
-        config.data_dir or None,
-        task=config.task,
-        image_size=config.image_size,
-        crop=config.augment == "imagenet",
-        validation=config.validation,
-        imbalance=config.imbalance,
-        label_noise=config.label_noise,
-        test_corruption=config.test_corruption,
-    )
-
-
-def recipe(config: TrainConfig, dataset: DataSet) -> Recipe:
-    """How the config's training batches are made."""
-    return Recipe(config.augment, config.cutout, config.mixup, len(dataset.classes))
-
-
-def gpu() -> str | None:
-    """The device that a data set in memory is kept on: the first GPU, if there is one."""
-    found = tf.config.list_logical_devices("GPU")
-    return found[0].name if found else None
-
-
-def feed_indices(model: keras.Model, config: TrainConfig, dataset: DataSet, device: str) -> tf.data.Dataset:
-    """Keeps the training images on `device` and makes the model's batches there, inside the training step.
-
-    What travels is indices. The batches are of the same examples as `training_batches`', and
-    the same byte for byte unless XLA compiles the step and draws other numbers for the augmentation.
-
-    Returns:
-        What `fit` is to be fed with.
-    """
-    gather = dataset.train.gather_on(device, config.seed, recipe(config, dataset))
-    prepare = example_maker(
-        config.task, dataset.outputs, with_labels=needs_labels(config.head), soft=config.mixup > 0
-    )
-    order = dataset.train.order(config.batch_size, config.epochs, config.seed)
-    # Keras builds metrics from the first element it is fed with, which here is no images: build them before
-    one = next(iter(_targets(config, dataset, dataset.test.evaluation_batches(2, 2))))
-    model.test_on_batch(*one)
-    model.reset_metrics()
-    step = model.train_step
-    model.train_step = lambda fed: step(prepare(*gather(*fed)))
-    return order
-
-
-@contextlib.contextmanager
-def _pictures_named(dataset: DataSet) -> Iterator[None]:
-    """Tells which picture it is, when one that is read during training cannot be decoded."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        about_pictures = any(kind in str(error).lower() for kind in ("jpeg", "png", "image"))
-        for split in (dataset.train, dataset.test):
-            if about_pictures and isinstance(split, Streamed) and (found := split.unreadable()):
-                raise DataError(found) from error
-        raise
-
-
-def _one_epoch(config: TrainConfig, dataset: DataSet) -> tf.data.Dataset:
-    """The images of the first epoch, augmented, for statistics."""
-    how = Recipe(config.augment, config.cutout)
-    return dataset.train.training_batches(config.batch_size, 1, config.seed, how)
+    if not config.overwrite and (result := finished_result(config)) is not None:
+        return result
+    directory.check(config.settings(), overwrite=config.overwrite)
+    with _shortage_said(config):
+        parts = assemble(config)
+        directory.make()
+        with lock.held(directory.path) as stale:
+            if stale:
+                _say(f"process {stale['pid']} on {stale['host']} left {directory.path} unfinished")
+            if not config.overwrite and (result := finished_result(config)) is not None:
+                return result  # by another process, meanwhile
+            directory.check(config.settings(), overwrite=config.overwrite)
+            if config.overwrite and (removed := directory.clear()):
+                _say(f"removed from {directory.path}: {', '.join(removed)}")
+            with _status_kept(directory):
+                return _do(config, directory, parts, callbacks)
 
 
 def finished_result(config: TrainConfig) -> dict | None:
@@ -215,100 +86,208 @@ def finished_result(config: TrainConfig) -> dict | None:
     return result and {key: math.nan if value is None else value for key, value in result.items()}
 
 
-def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
-    """The config's compiled model for a data set: raw pixels in, logits out."""
-    steps = dataset.train.size // config.batch_size
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
-    try:
-        model = models.build(
-            config.backbone,
-            dataset.shape,
-            config.head,
-            dataset.outputs,
-            weights=config.weights,
-            preprocessing=pixel_scaling(config, dataset.shape[-1]),
-            seed=config.seed,
-            fc_units=config.fc_units,
-            fc_activation=config.fc_activation,
-            renorm_steps=max(1, round(RENORM_SHARE * config.epochs * steps)),
-            class_counts=dataset.class_counts() if needs_labels(config.head) else None,
-        )
-    finally:
-        keras.config.set_dtype_policy(policy)
-    sgd = optimizer(config, model, steps)
-    return compiled(model, config.task, dataset, sgd, soft=config.mixup > 0)
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    Attributes:
+        dataset: the data set.
+        checked: what its checks found (`data.checks.inspect`).
+        model: the compiled model, with its initial weights.
+        feed: its training batches.
+        dead_units: the census of each epoch; its figures are among the others, in `Scalars`.
+    """
+
+    dataset: DataSet
+    checked: dict
+    model: keras.Model
+    feed: feeding.Feed
+    dead_units: DeadUnits
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps per epoch."""
+        return self.checked["batches"]["steps"]
 
 
-def pixel_scaling(config: TrainConfig, channels: int) -> keras.layers.Layer | None:
-    """The layer from pixels, 0 to 255, to what the config's backbone reads; None where it reads pixels.
+def assemble(config: TrainConfig) -> Parts:
+    """Opens and checks the config's data, and builds its model; nothing is written.
 
     Raises:
-        UsageError: keras.applications' preprocessing, which is for colour, and images that have none.
+        UsageError, DataError: as `train` does.
     """
-    name = TWINS.get(config.backbone) if config.weights == "imagenet" else None
-    if config.backbone.startswith("keras:"):
-        name = config.backbone.removeprefix("keras:")
-    if config.pixels == "auto" and name:
-        layer = pixel_preprocessing(name)
-        if channels != 3:
-            reads = f"{name}'s own preprocessing reads 3 channels, the images have {channels}"
-            raise UsageError(f"pixels: {reads} (--pixels=signed takes any number)")
-        return layer
-    scale, offset = {"raw": (1, 0.0), "unit": (1 / 255, 0.0)}.get(config.pixels, (1 / 127.5, -1.0))
-    return None if scale == 1 else keras.layers.Rescaling(scale, offset=offset, name="scale_pixels")
-
-
-def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
-    """SGD with Nesterov momentum; linear warm-up, then a cosine to 0; decay of kernels only.
-
-    Args:
-        config: the run's settings.
-        model: the model whose variables will be trained.
-        steps: optimizer steps per epoch.
-    """
-    warmup = min(round(config.warmup_epochs * steps), config.epochs * steps // 2)
-    peak = config.learning_rate
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else peak,
-        config.epochs * steps - warmup,
-        warmup_target=peak if warmup else None,
-        warmup_steps=warmup,
+    environment.prepare(config.deterministic)
+    dataset = feeding.open_data(config)
+    checked = inspect(dataset, config.batch_size)
+    model = build(config, dataset)
+    feeding.build_metrics(model, config, dataset)
+    dead_units = DeadUnits(
+        feeding.evaluation(config, dataset, dataset.test, config.probe_examples),
+        counted_layers(config),
+        log_dir=f"{config.directory}/tensorboard/units",
+        log_scalars=False,
     )
-    sgd = keras.optimizers.SGD(
-        schedule,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        weight_decay=config.weight_decay or None,
-    )
-    sgd.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
-    return sgd
+    dead_units.set_model(model)  # a layer that is not there is said before anything is written
+    return Parts(dataset, checked, model, feeding.training(model, config, dataset), dead_units)
 
 
-def describe_head(config: TrainConfig, model: keras.Model) -> str:
-    """The head's diagram with the shapes it has in `model`."""
-    return describe(
-        config.head,
-        feature_shape(model),
-        model.output.shape[-1],
-        fc_units=config.fc_units,
-        fc_activation=config.fc_activation,
+def _do(
+    config: TrainConfig,
+    directory: RunDirectory,
+    parts: Parts,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> dict:
+    """Does a run, or what is left of it, and returns its result."""
+    dataset, model, dead_units = parts.dataset, parts.model, parts.dead_units
+    diagram = describe_head(config, model)
+    saved = _begun(config, directory, parts)
+    if saved is not None:
+        dead_units.resume(saved.records["dead_units"])
+    start = time.perf_counter() - (saved.records["seconds"] if saved else 0)
+    history = HistoryFile(directory, saved.records["rows"] if saved else [])
+    finite = Finite()
+    learning = Learning(constant_loss(config.task, dataset), config.learn_within, history.losses)
+    best = _best(config, directory, dataset, saved)
+    scalars = Scalars(
+        str(directory.path / "tensorboard"),
+        "" if saved else f"`{config.backbone}`, head `{config.head}`: {diagram}",
+        histograms=config.weight_histograms,
     )
 
+    def records() -> dict:
+        return {
+            "seconds": time.perf_counter() - start,
+            "rows": history.rows,
+            "dead_units": dead_units.state(),
+            "events": event_sizes(directory.path / "tensorboard"),
+            "best": best.record if best else {},
+        }
 
-def _is_finite(model: keras.Model, history: dict[str, list[float]]) -> bool:
-    """Whether losses and weights are: TensorFlow's fused kernels can turn NaN into 0, hidden in a loss."""
-    losses = np.isfinite(history["loss"] + history["val_loss"]).all()
-    return bool(losses and all(np.isfinite(weight).all() for weight in model.get_weights()))
+    with feeding.pictures_named(dataset), deferred() as pending:
+        saver = Saver(
+            directory,
+            config.settings(),
+            parts.steps,
+            config.epochs,
+            config.checkpoint_seconds,
+            records,
+            saved,
+            pending,
+        )
+        pace = Pace(config.batch_size)
+        watching = [finite, dead_units, pace, *([best] if best else []), history, learning, scalars]
+        fit(
+            model,
+            parts.feed,
+            feeding.evaluation(config, dataset, dataset.test),
+            [*watching, *callbacks, saver],
+            step=saved.step if saved else 0,
+            steps=parts.steps,
+            epochs=config.epochs,
+        )
+    status = "diverged" if finite.broken else "failed_to_learn" if learning.failed else "finished"
+    result = {"status": status, "epochs": len(history.rows)}
+    result |= _outcome(config, parts, history.rows[-1], dead_units.census, status)
+    result["head"] = diagram
+    if finite.broken:
+        result["failure"] = locate(
+            model,
+            saver.latest.arrays,
+            parts.feed,
+            lambda epoch, step: feeding.examples(config, dataset, epoch, step),
+            step=saver.latest.step,
+            steps=parts.steps,
+            epochs=config.epochs,
+        )
+    if best and best.record:
+        result["best"] = _best_saved(directory, model, best.record, history.rows)
+    directory.replace("model.keras", plain(model).save)
+    done = {**directory.read("environment.json"), "seconds": round(time.perf_counter() - start, 2)}
+    directory.write("environment.json", done)
+    directory.write("result.json", result)
+    return result
 
 
-def _result(config, dataset, model, figures, census) -> dict:
+def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkpoint | None:
+    """Readies directory and model; returns the checkpoint that the run goes on from, if there is one."""
+    now, settings = environment.environment(), config.settings()
+    saved, complaints = checkpoints.newest(directory, settings)
+    if saved is not None:
+        try:
+            restore(parts.model, saved.arrays)
+        except ValueError as error:
+            complaints.append(f"the checkpoint at step {saved.step} is not used: {error}")
+            saved = None
+    before = directory.read("environment.json") if saved else None
+    if saved is None:
+        directory.begin(settings)
+        recompute_batch_stats(parts.model, feeding.one_epoch(config, parts.dataset), "frozen")
+        if complaints:
+            complaints.append(f"{directory.path} starts again from the beginning")
+    else:
+        complaints += cut_events(directory.path / "tensorboard", saved.records["events"])
+        if before and (other := environment.changed(before, now)):
+            complaints.append(f"{directory.path} goes on, but not on what it began on: {other}")
+        complaints.append(
+            f"{directory.path} goes on after step {saved.step} of {config.epochs * parts.steps}"
+        )
+    for complaint in complaints:
+        _say(complaint)
+    sessions = [
+        *(before or {}).get("sessions", []),
+        {"started": now["started"], "step": saved.step if saved else 0},
+    ]
+    directory.write("environment.json", {**(before or now), "sessions": sessions})
+    directory.write("status.json", {"status": "running"})
+    return saved
+
+
+def counted_layers(config: TrainConfig) -> list[str] | None:
+    """Names of the layers whose dead units are counted; None for the head's."""
+    return config.dead_layers.split(",") if config.dead_layers else None
+
+
+def _best(
+    config: TrainConfig, directory: RunDirectory, dataset: DataSet, saved: Checkpoint | None
+) -> Best | None:
+    if dataset.validation is None:
+        return None
+    held_out = feeding.evaluation(config, dataset, dataset.validation)
+    best = Best(held_out, TASKS[config.task].primary, directory, config.settings())
+    best.record = dict(saved.records["best"]) if saved else {}
+    return best
+
+
+def _best_saved(directory: RunDirectory, model: keras.Model, record: dict, rows: list[dict]) -> dict:
+    """Writes `best.keras`, and returns the best epoch's figures."""
+    row = rows[record["epoch"] - 1]
+    figures = {key: row[key] for key in row if key.startswith(("validation_", "test_"))}
+    try:
+        state = best_state(directory)
+    except (OSError, ValueError) as error:
+        _say(f"there is no best.keras in {directory.path}: {error}")
+        return {"epoch": record["epoch"], **figures}
+    last = captured(model)
+    restore(model, state.arrays)
+    directory.replace("best.keras", plain(model).save)
+    restore(model, last)
+    return {"epoch": record["epoch"], **figures}
+
+
+def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, status: str) -> dict:
+    """The figures that a run ends with, `row` being those of its last epoch."""
+    dataset, model = parts.dataset, parts.model
+    tested = {key: value for key, value in row.items() if key.startswith("test_")}
+    if config.recompute_batch_stats != "none" and status != "diverged":
+        recompute_batch_stats(model, feeding.one_epoch(config, dataset), config.recompute_batch_stats)
+        tested = _evaluated(config, parts, "test")
+        probe = feeding.evaluation(config, dataset, dataset.test, config.probe_examples)
+        census = count(model, probe, counted_layers(config))
     counted = {
         f"dead/{name}/{key}": value
         for name, counts in census.layers.items()
         for key, value in {**counts.figures(), "inputs": counts.inputs, "bound": counts.bound}.items()
     }
-    tested = {f"test_{k.removeprefix('val_')}": v for k, v in figures.items() if k.startswith("val_")}
     first = f"test_{TASKS[config.task].primary}"
     return {
         first: tested.pop(first),
@@ -321,25 +300,57 @@ def _result(config, dataset, model, figures, census) -> dict:
             "test": dataset.test.size,
             "train_sha256": dataset.train.fingerprint(),
             "test_sha256": dataset.test.fingerprint(),
+            "checks": parts.checked,
         },
+        **(_evaluated(config, parts, "validation") if dataset.validation is not None else {}),
     }
 
 
-def devices() -> list[str]:
-    """Names of the GPUs, or of the CPU where there is none."""
-    found = tf.config.list_physical_devices("GPU")
-    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or [
-        "CPU"
-    ]
+def _evaluated(config: TrainConfig, parts: Parts, split: str) -> dict:
+    data = feeding.evaluation(config, parts.dataset, getattr(parts.dataset, split))
+    figures = parts.model.evaluate(data, verbose=0, return_dict=True)
+    return {f"{split}_{name}": value for name, value in figures.items()}
 
 
-def _environment() -> dict:
-    return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "bnhead": __version__,
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
-        "backend": keras.backend.backend(),
-        "devices": devices(),
-        "platform": platform.platform(),
-    }
+@contextlib.contextmanager
+def _status_kept(directory: RunDirectory) -> Iterator[None]:
+    """Leaves in `status.json` how a run ended that did not end in a result."""
+    ended: dict = {}
+    try:
+        yield
+        ended = {"status": (directory.read("result.json") or {}).get("status", "finished")}
+    except KeyboardInterrupt:
+        ended = {"status": "interrupted"}
+        raise
+    except BaseException as error:
+        ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        raise
+    finally:
+        with contextlib.suppress(RunDirectoryError, ResourcesError):  # it must not hide what has happened
+            directory.write("status.json", ended)
+
+
+@contextlib.contextmanager
+def _shortage_said(config: TrainConfig) -> Iterator[None]:
+    """Turns the many ways in which memory and disks say that they are full into one error."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError, OSError, RuntimeError) as error:
+        if isinstance(error, ResourcesError):
+            raise
+        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+            raise ResourcesError(
+                f"workdir {config.directory}: the disk is full; the run can go on"
+            ) from error
+        if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)) or "RESOURCE_EXHAUSTED" in str(
+            error
+        ):
+            raise ResourcesError(
+                f"out of memory with batch_size {config.batch_size}; a smaller --batch_size needs less, and "
+                "so does --mixed_precision"
+            ) from error
+        raise
+
+
+def _say(line: str) -> None:
+    print(f"bnhead: {line}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ targets' standard deviation for the third, which a last layer turns into the tar
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -114,11 +115,12 @@ def compiled(
     optimizer: keras.optimizers.Optimizer,
     *,
     soft: bool = False,
+    **how: Any,
 ) -> keras.Model:
     """The compiled model of a task, of soft targets or others; for numbers with a last layer `to_units`.
 
     The mean squared error is taken in units of the training targets' variances, so that its size, and with it
-    the learning rate, does not depend on the targets' units.
+    the learning rate, does not depend on the targets' units. `how` goes to `model.compile`.
     """
     moments = None
     if task == "regression":
@@ -126,7 +128,7 @@ def compiled(
         scale = keras.layers.Rescaling(deviation.tolist(), mean.tolist(), dtype="float32", name="to_units")
         model = keras.Model(model.input, scale(model.output), name=model.name)
     kind = task_named(task, soft=soft)
-    model.compile(optimizer, kind.loss(moments), metrics=kind.metrics(moments))
+    model.compile(optimizer, kind.loss(moments), metrics=kind.metrics(moments), **how)
     return model
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from bnhead.errors import UsageError
 from bnhead.training import TrainConfig
+from bnhead.training.config import WHERE
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,8 @@ def test_default_directory():
 
 def test_settings_leave_out_places_only():
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)}
-    assert set(TrainConfig().settings()) == fields - {"workdir", "data_dir"}
+    assert set(TrainConfig().settings()) == fields - set(WHERE)
+    assert set(WHERE) == {"workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run"}
 
 
 def test_every_activation_is_kerass():

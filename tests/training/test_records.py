@@ -1,38 +1,49 @@
 import json
 import math
+import os
 
 import pytest
 
-from bnhead.errors import RunDirectoryError
+from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.training.records import RunDirectory
 
 
+def begun(path, **settings):
+    directory = RunDirectory(path)
+    directory.check(settings)
+    directory.make()
+    directory.begin(settings)
+    return directory
+
+
 def test_a_new_directory_records_its_settings(tmp_path):
-    RunDirectory(tmp_path / "a" / "b").begin({"seed": 1})
+    begun(tmp_path / "a" / "b", seed=1)
     assert json.loads((tmp_path / "a" / "b" / "config.json").read_text()) == {"seed": 1}
 
 
 def test_another_runs_directory_is_refused_and_left_alone(tmp_path):
-    run = RunDirectory(tmp_path)
-    run.begin({"seed": 1, "head": "fc"})
+    run = begun(tmp_path, seed=1, head="fc")
     run.write("result.json", {"x": 1})
     with pytest.raises(RunDirectoryError, match="holds another run: head 'fc' there, 'bn_fc' now"):
-        RunDirectory(tmp_path).begin({"seed": 1, "head": "bn_fc"})
+        RunDirectory(tmp_path).check({"seed": 1, "head": "bn_fc"})
     assert run.read("result.json") == {"x": 1}
 
 
-def test_a_directory_with_other_things_is_refused(tmp_path):
+def test_a_directory_with_other_things_is_refused_even_where_it_may_be_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(RunDirectoryError, match="is not empty and holds no run"):
-        RunDirectory(tmp_path).begin({"seed": 1})
-    with pytest.raises(RunDirectoryError, match="is a file"):
-        RunDirectory(tmp_path / "thesis.tex").begin({"seed": 1})
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for overwrite in (False, True):
+        with pytest.raises(RunDirectoryError, match="is not empty and holds no run"):
+            RunDirectory(tmp_path).check({"seed": 1}, overwrite=overwrite)
+        with pytest.raises(RunDirectoryError, match="is a file"):
+            RunDirectory(tmp_path / "thesis.tex").check({"seed": 1}, overwrite=overwrite)
+        with pytest.raises(RunDirectoryError, match="is a link to .*nowhere, which is not there"):
+            RunDirectory(tmp_path / "gone").check({"seed": 1}, overwrite=overwrite)
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "gone"}
 
 
 def test_what_an_unfinished_run_left_is_removed(tmp_path):
-    run = RunDirectory(tmp_path)
-    run.begin({"seed": 1})
+    run = begun(tmp_path, seed=1)
     run.write_table("history.csv", [{"epoch": 1}])
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
@@ -40,10 +51,27 @@ def test_what_an_unfinished_run_left_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
 
 
+def test_a_run_that_is_cleared_says_what_went_and_leaves_what_is_not_its_own(tmp_path):
+    run = begun(tmp_path, seed=1)
+    run.write("result.json", {"x": 1})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    run.check({"seed": 2}, overwrite=True)
+    assert run.clear() == ["result.json", "checkpoints", "config.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_link_to_a_folder_is_a_folder(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    begun(tmp_path / "link", seed=1)
+    assert (tmp_path / "there" / "config.json").is_file()
+
+
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="cannot be"):
-        RunDirectory(tmp_path / "file" / "run").begin({})
+        RunDirectory(tmp_path / "file" / "run").make()
 
 
 def test_a_damaged_file_is_said(tmp_path):
@@ -60,19 +88,27 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
 def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path):
     (tmp_path / ".writing-abc").mkdir()
     (tmp_path / ".writing-abc" / "config.json").write_text("{")
-    RunDirectory(tmp_path).begin({"seed": 1})
+    begun(tmp_path, seed=1)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (28, ResourcesError, "result.json cannot be written: the disk is full"),
+        (122, ResourcesError, "result.json cannot be written: the disk is full"),
+        (30, RunDirectoryError, "result.json cannot be written: Read-only file system"),
+    ],
+)
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, number, error, message):
     run = RunDirectory(tmp_path)
     run.write("result.json", {"x": 1})
 
     def fail(path):
         path.write_text("half")
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
-    with pytest.raises(RunDirectoryError, match=r"result.json cannot be written: No space left on device"):
+    with pytest.raises(error, match=message):
         run.replace("result.json", fail)
     assert run.read("result.json") == {"x": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]

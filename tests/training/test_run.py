@@ -13,8 +13,8 @@ from bnhead.census import count
 from bnhead.data import load
 from bnhead.data.checks import inspect
 from bnhead.errors import DataError, RunDirectoryError, UsageError
-from bnhead.training import run, train
-from bnhead.training.run import build, describe_head, optimizer, pixel_scaling
+from bnhead.training import feeding, train
+from bnhead.training.building import build
 from tests.data.sets import smooth, write_folder
 
 
@@ -26,11 +26,13 @@ def test_a_run_leaves_a_directory_that_explains_itself(short_run):
     config, result = short_run
     names = {path.name for path in directory(config).iterdir()}
     assert names == {
+        "checkpoints",
         "config.json",
         "environment.json",
         "history.csv",
         "model.keras",
         "result.json",
+        "status.json",
         "tensorboard",
     }
     assert json.loads((directory(config) / "config.json").read_text()) == config.settings()
@@ -167,74 +169,6 @@ def test_weights_that_are_not_finite_are_a_result_though_the_loss_is_finite(shor
     assert math.isfinite(result["test_loss"]) and result["status"] == "diverged"
 
 
-@pytest.fixture(scope="module")
-def digits(data_dir):
-    return load("digits", data_dir)
-
-
-def test_batch_renorms_schedule_is_the_papers_in_proportion(short_config, digits):
-    """40,000 of 130,000 steps."""
-    config = short_config(head="brn_fc", epochs=26, batch_size=143)
-    assert build(config, digits).get_layer("head_brn").steps == 80  # of 26 epochs x 10 steps
-
-
-def test_learning_rate_warms_up_linearly_and_falls_by_a_cosine(short_config, digits):
-    config = short_config(epochs=10, warmup_epochs=2, learning_rate=0.4)
-    rate = optimizer(config, build(config, digits), 11)._learning_rate
-    assert [float(rate(step)) for step in (0, 11, 22)] == pytest.approx([0, 0.2, 0.4])
-    for step in (22, 50, 66, 110):
-        assert float(rate(step)) == pytest.approx(0.2 * (1 + math.cos(math.pi * (step - 22) / 88)), abs=1e-6)
-    short = short_config(epochs=1, warmup_epochs=2, learning_rate=0.4)
-    rate = optimizer(short, build(short, digits), 11)._learning_rate
-    assert float(rate(5)) == pytest.approx(0.4), "at most half of the training warms up"
-    cold = short_config(epochs=10, warmup_epochs=0, learning_rate=0.4)
-    assert float(optimizer(cold, build(cold, digits), 11)._learning_rate(0)) == pytest.approx(0.4)
-
-
-def test_only_kernels_decay_and_a_step_is_nesterovs(short_config, digits):
-    config = short_config(weight_decay=0.01, learning_rate=0.5, warmup_epochs=0)
-    model = build(config, digits)
-    before = [np.array(v) for v in model.trainable_variables]
-    gradients = [np.ones(v.shape, "float32") for v in model.trainable_variables]
-    sgd = optimizer(config, model, 5)
-    sgd.build(model.trainable_variables)
-    sgd.apply([keras.ops.convert_to_tensor(g) for g in gradients], model.trainable_variables)
-    kinds = set()
-    for old, variable in zip(before, model.trainable_variables, strict=True):
-        kind = variable.path.split("/")[-1]
-        kinds.add(kind)
-        kept = old * (1 - 0.5 * 0.01) if kind == "kernel" else old
-        np.testing.assert_allclose(np.array(variable), kept - 0.5 * 1.9, rtol=1e-5, err_msg=variable.path)
-    assert kinds == {"kernel", "bias", "gamma", "beta"}
-
-
-@pytest.mark.parametrize(
-    ("pixels", "seen"),
-    [("auto", [-1, 0, 1]), ("signed", [-1, 0, 1]), ("unit", [0, 0.5, 1]), ("raw", [0, 127.5, 255])],
-)
-def test_pixels(short_config, pixels, seen):
-    layer = pixel_scaling(short_config(pixels=pixels), 1)
-    x = np.array([[0.0, 127.5, 255.0]])
-    np.testing.assert_allclose(x if layer is None else layer(x), [seen], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"backbone": "keras:VGG16"}, {"backbone": "resnet50_v1", "weights": "imagenet"}]
-)
-def test_nets_of_keras_applications_get_their_own_preprocessing(short_config, settings):
-    black = np.zeros((1, 1, 1, 3), "float32")
-    expected = keras.applications.vgg16.preprocess_input(black.copy())  # ResNet50's is the same
-    np.testing.assert_allclose(pixel_scaling(short_config(**settings), 3)(black), expected, rtol=1e-5)
-
-
-def test_their_preprocessing_is_for_colour(short_config):
-    with pytest.raises(UsageError, match="VGG16's own preprocessing reads 3 channels, the images have 1"):
-        pixel_scaling(short_config(backbone="keras:VGG16"), 1)
-    with pytest.raises(UsageError, match=r"'keras:VGG15' is not known; did you mean 'VGG1[69]'"):
-        pixel_scaling(short_config(backbone="keras:VGG15"), 3)
-    assert pixel_scaling(short_config(backbone="keras:VGG16", pixels="unit"), 1).scale == 1 / 255
-
-
 def test_mixed_precision_computes_in_bfloat16_and_saves_a_model_that_loads(short_config):
     config = short_config(mixed_precision=True)
     policy = keras.config.dtype_policy()
@@ -244,17 +178,6 @@ def test_mixed_precision_computes_in_bfloat16_and_saves_a_model_that_loads(short
     assert model.get_layer("stage1_block1_conv1").compute_dtype == "bfloat16"
     assert model.get_layer("stage1_block1_conv1").kernel.dtype == model.output.dtype == "float32"
     assert result["status"] == "finished"
-
-
-def test_another_runs_weights_are_where_training_starts(short_run, short_config, data_dir):
-    first, _ = short_run
-    model = build(short_config(weights=first.workdir, head="fc", seed=7), load("digits", data_dir))
-    given = keras.saving.load_model(directory(first) / "model.keras")
-    for name in ("stem_conv", "stage3_block1_bn2"):
-        for one, other in zip(
-            model.get_layer(name).get_weights(), given.get_layer(name).get_weights(), strict=True
-        ):
-            np.testing.assert_array_equal(one, other)
 
 
 def test_the_checks_are_recorded_with_the_datas_fingerprint(short_run, data_dir):
@@ -306,7 +229,7 @@ def test_images_kept_on_a_device_train_the_same_net(short_config, monkeypatch, s
     config = short_config(batch_size=128, **settings)
     fed = train(config)
     used = []
-    monkeypatch.setattr(run, "gpu", lambda: used.append(1) or "CPU:0")
+    monkeypatch.setattr(feeding, "gpu", lambda: used.append(1) or "CPU:0")
     kept = train(short_config(batch_size=128, **settings))
     assert kept == fed and used
 
@@ -325,7 +248,3 @@ def test_pictures_of_many_sizes_with_imagenets_augmentation(short_config, tmp_pa
     assert result["data"]["checks"]["pixels"]["images"] == 24
 
 
-def test_raw_pixels_are_scaled_inside_the_model(short_config, digits):
-    model = build(short_config(), digits)
-    assert model.get_layer("scale_pixels")(np.array([[0.0, 127.5, 255.0]])).numpy().tolist() == [[-1, 0, 1]]
-    assert describe_head(short_config(), model).startswith("2x2x64 -> gap")

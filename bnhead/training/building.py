@@ -1,0 +1,116 @@
+"""A config's compiled model, and its optimizer."""
+
+import keras
+import tensorflow as tf
+
+from bnhead import models
+from bnhead.data import DataSet
+from bnhead.errors import UsageError
+from bnhead.heads import describe, feature_shape, needs_labels
+from bnhead.models.existing import pixel_preprocessing
+from bnhead.models.weights import TWINS
+from bnhead.training.config import TrainConfig
+from bnhead.training.tasks import compiled
+
+RENORM_SHARE = (
+    40_000 / 130_000
+)  # of the training, until batch renorm's bounds are final: Ioffe 2017, section 4
+
+
+def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
+    """The config's compiled model for a data set: raw pixels in, logits out."""
+    steps = dataset.train.size // config.batch_size
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
+    try:
+        model = models.build(
+            config.backbone,
+            dataset.shape,
+            config.head,
+            dataset.outputs,
+            weights=config.weights,
+            preprocessing=pixel_scaling(config, dataset.shape[-1]),
+            seed=config.seed,
+            fc_units=config.fc_units,
+            fc_activation=config.fc_activation,
+            renorm_steps=max(1, round(RENORM_SHARE * config.epochs * steps)),
+            class_counts=dataset.class_counts() if needs_labels(config.head) else None,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+    sgd = optimizer(config, model, steps)
+    how = {
+        "steps_per_execution": config.steps_per_execution or executed_at_once(steps),
+        "jit_compile": {"auto": "auto", "on": True, "off": False}[config.jit_compile],
+    }
+    return compiled(model, config.task, dataset, sgd, soft=config.mixup > 0, **how)
+
+
+def executed_at_once(steps: int) -> int:
+    """Training steps per execution: on a GPU under TensorFlow some, so that it does not wait for Python.
+
+    There the loop is part of the graph; on JAX it is Python's, and on a CPU a step takes long enough.
+
+    Args:
+        steps: optimizer steps per epoch.
+    """
+    if keras.backend.backend() != "tensorflow" or not tf.config.list_physical_devices("GPU"):
+        return 1
+    return max(divisor for divisor in range(1, 33) if steps % divisor == 0)
+
+
+def pixel_scaling(config: TrainConfig, channels: int) -> keras.layers.Layer | None:
+    """The layer from pixels, 0 to 255, to what the config's backbone reads; None where it reads pixels.
+
+    Raises:
+        UsageError: keras.applications' preprocessing, which is for colour, and images that have none.
+    """
+    name = TWINS.get(config.backbone) if config.weights == "imagenet" else None
+    if config.backbone.startswith("keras:"):
+        name = config.backbone.removeprefix("keras:")
+    if config.pixels == "auto" and name:
+        layer = pixel_preprocessing(name)
+        if channels != 3:
+            reads = f"{name}'s own preprocessing reads 3 channels, the images have {channels}"
+            raise UsageError(f"pixels: {reads} (--pixels=signed takes any number)")
+        return layer
+    scale, offset = {"raw": (1, 0.0), "unit": (1 / 255, 0.0)}.get(config.pixels, (1 / 127.5, -1.0))
+    return None if scale == 1 else keras.layers.Rescaling(scale, offset=offset, name="scale_pixels")
+
+
+def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
+    """SGD with Nesterov momentum; linear warm-up, then a cosine to 0; decay of kernels only.
+
+    Args:
+        config: the run's settings.
+        model: the model whose variables will be trained.
+        steps: optimizer steps per epoch.
+    """
+    warmup = min(round(config.warmup_epochs * steps), config.epochs * steps // 2)
+    peak = config.learning_rate
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else peak,
+        config.epochs * steps - warmup,
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
+    )
+    sgd = keras.optimizers.SGD(
+        schedule,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        weight_decay=config.weight_decay or None,
+        name="sgd",
+    )
+    sgd.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    return sgd
+
+
+def describe_head(config: TrainConfig, model: keras.Model) -> str:
+    """The head's diagram with the shapes it has in `model`."""
+    return describe(
+        config.head,
+        feature_shape(model),
+        model.output.shape[-1],
+        fc_units=config.fc_units,
+        fc_activation=config.fc_activation,
+    )

@@ -1,0 +1,62 @@
+"""What a run ran on, and what may differ between two runs of one config: versions, devices, threads."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+
+import keras
+import tensorflow as tf
+
+from bnhead.version import __version__
+
+_PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+# Where one of these changes while a run is stopped, its figures may end in other digits.
+DECISIVE = ("python", "bnhead", *_PACKAGES, "backend", "devices", "cores", "threads")
+
+
+def devices() -> list[str]:
+    """Names of the GPUs, or of the CPU where there is none."""
+    found = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or [
+        "CPU"
+    ]
+
+
+def environment() -> dict:
+    """Time, versions, backend, devices, cores and TensorFlow's threads (0: it chooses) of this process."""
+    threads = tf.config.threading
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "bnhead": __version__,
+        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        "backend": keras.backend.backend(),
+        "devices": devices(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": [threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()],
+        "platform": platform.platform(),
+        "host": platform.node(),
+    }
+
+
+def changed(before: dict, now: dict) -> str:
+    """What is decisive and differs between two environments, in words; empty where nothing does."""
+    keys = [key for key in DECISIVE if key in before and before[key] != now[key]]
+    return ", ".join(f"{key} {before[key]} before, {now[key]} now" for key in keys)
+
+
+def prepare(deterministic: bool) -> None:
+    """Sets up the devices of this process: GPU memory is taken as it is needed, not all at once.
+
+    Args:
+        deterministic: whether operations must give the same bits each time, on a GPU too. It stays so for
+            the rest of the process.
+    """
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:  # the process has used its GPUs already, as it has set them up
+            break
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()

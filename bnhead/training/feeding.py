@@ -1,0 +1,114 @@
+"""What a run is fed with: the config's data set and its batches."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from bnhead.data import DataSet, load
+from bnhead.data.pipelines import InMemory, Recipe, Streamed
+from bnhead.errors import DataError
+from bnhead.heads import needs_labels
+from bnhead.training.config import TrainConfig
+from bnhead.training.tasks import batches, example_maker
+
+Feed = Callable[[int, int], tf.data.Dataset]  # (epoch, step of it) -> the batches from there to the end
+
+
+def open_data(config: TrainConfig) -> DataSet:
+    """The config's data set with its splits and shifts."""
+    return load(
+        config.dataset,
+        config.data_dir or None,
+        task=config.task,
+        image_size=config.image_size,
+        crop=config.augment == "imagenet",
+        validation=config.validation,
+        imbalance=config.imbalance,
+        label_noise=config.label_noise,
+        test_corruption=config.test_corruption,
+    )
+
+
+def recipe(config: TrainConfig, dataset: DataSet) -> Recipe:
+    """How the config's training batches are made."""
+    return Recipe(config.augment, config.cutout, config.mixup, len(dataset.classes))
+
+
+def training(model: keras.Model, config: TrainConfig, dataset: DataSet) -> Feed:
+    """The training batches, as the model takes them, from any step on."""
+    device = gpu()
+    if device and isinstance(dataset.train, InMemory) and recipe(config, dataset).compiles:
+        return feed_indices(model, config, dataset, device)
+    return lambda epoch, step: examples(config, dataset, epoch, step)
+
+
+def examples(config: TrainConfig, dataset: DataSet, epoch: int, step: int) -> tf.data.Dataset:
+    """The training batches from a step of an epoch on, as inputs and targets, made by `tf.data`."""
+    how, epochs = recipe(config, dataset), config.epochs - epoch
+    data = dataset.train.training_batches(config.batch_size, epochs, config.seed, how, epoch, step)
+    return as_targets(config, dataset, data)
+
+
+def evaluation(
+    config: TrainConfig, dataset: DataSet, split: InMemory | Streamed, limit: int | None = None
+) -> tf.data.Dataset:
+    """A split's first `limit` examples (None: all) in order, in batches of 256, as the model takes them."""
+    return as_targets(config, dataset, split.evaluation_batches(256, limit))
+
+
+def one_epoch(config: TrainConfig, dataset: DataSet) -> tf.data.Dataset:
+    """The images of the first epoch, augmented, for statistics."""
+    how = Recipe(config.augment, config.cutout)
+    return dataset.train.training_batches(config.batch_size, 1, config.seed, how)
+
+
+def as_targets(config: TrainConfig, dataset: DataSet, data: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches as the model takes them, from batches of images and labels."""
+    labels, soft = needs_labels(config.head), config.mixup > 0
+    return batches(data, config.task, dataset.outputs, with_labels=labels, soft=soft)
+
+
+def build_metrics(model: keras.Model, config: TrainConfig, dataset: DataSet) -> None:
+    """Makes the metrics' variables, which Keras otherwise does at the first batch that it is fed with."""
+    _, targets = next(iter(evaluation(config, dataset, dataset.test, 2)))
+    model.compute_metrics(None, targets, keras.ops.zeros((len(targets), *model.output.shape[1:])))
+    model.reset_metrics()
+
+
+def gpu() -> str | None:
+    """The device that a data set in memory is kept on: the first GPU, if there is one."""
+    found = tf.config.list_logical_devices("GPU")
+    return found[0].name if found else None
+
+
+def feed_indices(model: keras.Model, config: TrainConfig, dataset: DataSet, device: str) -> Feed:
+    """Keeps the training images on `device` and makes the model's batches there, inside the training step.
+
+    What travels is indices. The batches are of the same examples as `training_batches`', and
+    the same byte for byte unless XLA compiles the step and draws other numbers for the augmentation.
+    The metrics must have been built (`build_metrics`): the first element that is fed holds no images.
+    """
+    gather = dataset.train.gather_on(device, config.seed, recipe(config, dataset))
+    prepare = example_maker(
+        config.task, dataset.outputs, with_labels=needs_labels(config.head), soft=config.mixup > 0
+    )
+    step = model.train_step
+    model.train_step = lambda fed: step(prepare(*gather(*fed)))
+    return lambda epoch, first: dataset.train.order(
+        config.batch_size, config.epochs - epoch, config.seed, epoch, first
+    )
+
+
+@contextlib.contextmanager
+def pictures_named(dataset: DataSet) -> Iterator[None]:
+    """Tells which picture it is, when one that is read during training cannot be decoded."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        about_pictures = any(kind in str(error).lower() for kind in ("jpeg", "png", "image"))
+        for split in (dataset.train, dataset.test):
+            if about_pictures and isinstance(split, Streamed) and (found := split.unreadable()):
+                raise DataError(found) from error
+        raise

@@ -1,0 +1,167 @@
+"""The state of a run between two steps: what a checkpoint holds, taken from a model and put back into one."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bnhead.errors import Interrupted
+from bnhead.training import checkpoints
+from bnhead.training.checkpoints import Checkpoint
+from bnhead.training.interruption import Pending
+from bnhead.training.records import RunDirectory
+
+
+def variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """All variables of a compiled model: weights, random states, the optimizer's, the metrics'."""
+    model.optimizer.build(model.trainable_variables)
+    found = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    unique = {id(variable): variable for variable in found}.values()
+    # Keras numbers what has no name of its own (`dense_3`) through all that a process makes
+    names = [re.sub(r"_\d+(?=_|$)", "", variable.name) for variable in unique]
+    return {f"{i:05}/{name}": v for i, (name, v) in enumerate(zip(names, unique, strict=True))}
+
+
+def captured(model: keras.Model) -> dict[str, np.ndarray]:
+    """Copies of the values of `variables`."""
+    return {name: np.array(keras.ops.convert_to_numpy(v)) for name, v in variables(model).items()}
+
+
+def restore(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+    """Gives `variables` the values that were captured.
+
+    Raises:
+        ValueError: they are of another model; nothing has been changed.
+    """
+    there = variables(model)
+    for name in {**there, **arrays}:
+        if name not in there or name not in arrays or tuple(there[name].shape) != arrays[name].shape:
+            raise ValueError(f"it is of another net: {name} is not in both, or of two shapes")
+    for name, variable in there.items():
+        variable.assign(arrays[name])
+
+
+class Saver(keras.callbacks.Callback):
+    """Writes checkpoints every few seconds, between two steps, and after the last epoch; goes last of all.
+
+    Args:
+        directory: the run's directory.
+        settings: the run's settings.
+        steps: optimizer steps per epoch, of `epochs`.
+        seconds: time between two checkpoints; 0 writes one after every execution.
+        records: gives what the callbacks remember.
+        resumed: the checkpoint that training goes on from.
+        pending: tells of a signal; a checkpoint is then written and training ends.
+
+    Attributes:
+        latest: the newest checkpoint; before the first the state that training began with.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        settings: dict,
+        steps: int,
+        epochs: int,
+        seconds: float,
+        records: Callable[[], dict],
+        resumed: Checkpoint | None,
+        pending: Pending,
+    ):
+        super().__init__()
+        self._directory, self._settings, self._seconds = directory, settings, seconds
+        self._steps, self._total = steps, epochs * steps
+        self._records, self._pending, self._resumed = records, pending, resumed
+        self.latest, self._epoch, self._done, self._saved_at = resumed, 0, 0, time.monotonic()
+
+    def on_train_begin(self, logs=None):
+        if self.latest is None:
+            self.latest = Checkpoint(self._settings, 0, captured(self.model), {})
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        if self._resumed is not None and self._resumed.step % self._steps:
+            restore(self.model, self._resumed.arrays)  # Keras has just reset the metrics of half an epoch
+        self._resumed = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._done = self._epoch * self._steps + min(batch + 1, self._steps)
+        if self._done % self._steps:  # an epoch's last step is saved with its evaluation and its counts
+            self._save_if_due()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._save_if_due()
+
+    def _save_if_due(self) -> None:
+        due = time.monotonic() - self._saved_at >= self._seconds or self._done == self._total
+        if (due or self._pending.signal) and not self.model.stop_training:
+            self._save()
+            if self._pending.signal:
+                raise Interrupted(self._pending.signal)
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(self._settings, self._done, captured(self.model), self._records())
+        checkpoints.save(self._directory, checkpoint)
+        self.latest, self._saved_at = checkpoint, time.monotonic()
+
+
+class _Callbacks(keras.callbacks.CallbackList):
+    """Callbacks that see one training where `fit` is called twice: one beginning, one end, whole epochs."""
+
+    offset = 0  # steps of the first epoch that were done before
+
+    def on_train_begin(self, logs=None):
+        """Nothing: `begin` has told them."""
+
+    def on_train_end(self, logs=None):
+        """Nothing: `end` will."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        super().on_train_batch_begin(batch + self.offset, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch + self.offset, logs)
+
+    def begin(self):
+        super().on_train_begin()
+
+    def end(self):
+        super().on_train_end()
+
+
+def fit(
+    model: keras.Model,
+    feed: Callable[[int, int], tf.data.Dataset],
+    test: tf.data.Dataset | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    step: int,
+    steps: int,
+    epochs: int,
+) -> None:
+    """`model.fit` from any step on: first the rest of an epoch, then whole epochs.
+
+    Args:
+        model: a compiled model, with the state that it had after `step` steps.
+        feed: `(epoch, step of it) -> batches` from there on.
+        test: what is evaluated after each epoch.
+        callbacks: they see epochs, and steps of an epoch, numbered as in a training that never stopped.
+        step: steps done.
+        steps: steps per epoch.
+        epochs: epochs in all.
+    """
+    seen = _Callbacks(list(callbacks), model=model, add_history=True, verbose=0, epochs=epochs, steps=steps)
+    epoch, seen.offset = divmod(step, steps)
+    how = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": seen}
+    model.stop_training = False
+    seen.begin()
+    if seen.offset:
+        rest = {"initial_epoch": epoch, "epochs": epoch + 1, "steps_per_epoch": steps - seen.offset}
+        model.fit(feed(epoch, seen.offset), **rest, **how)
+        epoch, seen.offset = epoch + 1, 0
+    if epoch < epochs and not model.stop_training:
+        model.fit(feed(epoch, 0), initial_epoch=epoch, epochs=epochs, steps_per_epoch=steps, **how)
+    seen.end()

@@ -1,0 +1,109 @@
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bnhead.data import load
+from bnhead.errors import UsageError
+from bnhead.training.building import build, describe_head, executed_at_once, optimizer, pixel_scaling
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    return load("digits", data_dir)
+
+
+def test_batch_renorms_schedule_is_the_papers_in_proportion(short_config, digits):
+    """40,000 of 130,000 steps."""
+    config = short_config(head="brn_fc", epochs=26, batch_size=143)
+    assert build(config, digits).get_layer("head_brn").steps == 80  # of 26 epochs x 10 steps
+
+
+def test_learning_rate_warms_up_linearly_and_falls_by_a_cosine(short_config, digits):
+    config = short_config(epochs=10, warmup_epochs=2, learning_rate=0.4)
+    rate = optimizer(config, build(config, digits), 11)._learning_rate
+    assert [float(rate(step)) for step in (0, 11, 22)] == pytest.approx([0, 0.2, 0.4])
+    for step in (22, 50, 66, 110):
+        assert float(rate(step)) == pytest.approx(0.2 * (1 + math.cos(math.pi * (step - 22) / 88)), abs=1e-6)
+    short = short_config(epochs=1, warmup_epochs=2, learning_rate=0.4)
+    rate = optimizer(short, build(short, digits), 11)._learning_rate
+    assert float(rate(5)) == pytest.approx(0.4), "at most half of the training warms up"
+    cold = short_config(epochs=10, warmup_epochs=0, learning_rate=0.4)
+    assert float(optimizer(cold, build(cold, digits), 11)._learning_rate(0)) == pytest.approx(0.4)
+
+
+def test_only_kernels_decay_and_a_step_is_nesterovs(short_config, digits):
+    config = short_config(weight_decay=0.01, learning_rate=0.5, warmup_epochs=0)
+    model = build(config, digits)
+    before = [np.array(v) for v in model.trainable_variables]
+    gradients = [np.ones(v.shape, "float32") for v in model.trainable_variables]
+    sgd = optimizer(config, model, 5)
+    sgd.build(model.trainable_variables)
+    sgd.apply([keras.ops.convert_to_tensor(g) for g in gradients], model.trainable_variables)
+    kinds = set()
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        kind = variable.path.split("/")[-1]
+        kinds.add(kind)
+        kept = old * (1 - 0.5 * 0.01) if kind == "kernel" else old
+        np.testing.assert_allclose(np.array(variable), kept - 0.5 * 1.9, rtol=1e-5, err_msg=variable.path)
+    assert kinds == {"kernel", "bias", "gamma", "beta"}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "seen"),
+    [("auto", [-1, 0, 1]), ("signed", [-1, 0, 1]), ("unit", [0, 0.5, 1]), ("raw", [0, 127.5, 255])],
+)
+def test_pixels(short_config, pixels, seen):
+    layer = pixel_scaling(short_config(pixels=pixels), 1)
+    x = np.array([[0.0, 127.5, 255.0]])
+    np.testing.assert_allclose(x if layer is None else layer(x), [seen], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"backbone": "keras:VGG16"}, {"backbone": "resnet50_v1", "weights": "imagenet"}]
+)
+def test_nets_of_keras_applications_get_their_own_preprocessing(short_config, settings):
+    black = np.zeros((1, 1, 1, 3), "float32")
+    expected = keras.applications.vgg16.preprocess_input(black.copy())  # ResNet50's is the same
+    np.testing.assert_allclose(pixel_scaling(short_config(**settings), 3)(black), expected, rtol=1e-5)
+
+
+def test_their_preprocessing_is_for_colour(short_config):
+    with pytest.raises(UsageError, match="VGG16's own preprocessing reads 3 channels, the images have 1"):
+        pixel_scaling(short_config(backbone="keras:VGG16"), 1)
+    with pytest.raises(UsageError, match=r"'keras:VGG15' is not known; did you mean 'VGG1[69]'"):
+        pixel_scaling(short_config(backbone="keras:VGG15"), 3)
+    assert pixel_scaling(short_config(backbone="keras:VGG16", pixels="unit"), 1).scale == 1 / 255
+
+
+def test_another_runs_weights_are_where_training_starts(short_run, short_config, data_dir):
+    first, _ = short_run
+    model = build(short_config(weights=first.workdir, head="fc", seed=7), load("digits", data_dir))
+    given = keras.saving.load_model(Path(first.workdir) / "model.keras")
+    for name in ("stem_conv", "stage3_block1_bn2"):
+        for one, other in zip(
+            model.get_layer(name).get_weights(), given.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_raw_pixels_are_scaled_inside_the_model(short_config, digits):
+    model = build(short_config(), digits)
+    assert model.get_layer("scale_pixels")(np.array([[0.0, 127.5, 255.0]])).numpy().tolist() == [[-1, 0, 1]]
+    assert describe_head(short_config(), model).startswith("2x2x64 -> gap")
+
+
+@pytest.mark.parametrize(("steps", "at_once"), [(1, 1), (11, 11), (390, 30), (391, 23), (397, 1), (64, 32)])
+def test_on_a_gpu_several_steps_are_executed_at_once(monkeypatch, steps, at_once):
+    assert executed_at_once(steps) == 1, "on a CPU"
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: ["a GPU"])
+    assert executed_at_once(steps) == at_once
+
+
+def test_how_steps_are_executed(short_config, digits):
+    model = build(short_config(steps_per_execution=3, jit_compile="on"), digits)
+    assert model.steps_per_execution == 3 and model.jit_compile is True
+    model = build(short_config(), digits)
+    assert model.steps_per_execution == 1 and model.jit_compile is False, "never XLA on a CPU unless asked"

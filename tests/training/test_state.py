@@ -1,0 +1,132 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnhead.training.state import captured, fit, restore, variables
+
+STEPS = 4
+
+
+def small(units=3):
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((2,)),
+        keras.layers.Dense(units, name="dense"),
+        keras.layers.BatchNormalization(name="bn"),
+        keras.layers.Dropout(0.5, name="dropout"),
+        keras.layers.Dense(1, name="out"),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"), "mse", metrics=["mae"])
+    return model
+
+
+def feed(epoch, step):
+    """Batches that tell which they are."""
+    x = np.arange(STEPS * 3 * 8 * 2, dtype="float32").reshape(-1, 8, 2)[epoch * STEPS + step :] % 7
+    return tf.data.Dataset.from_tensor_slices((x, x.sum(-1, keepdims=True)))
+
+
+class Seen(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def on_train_begin(self, logs=None):
+        self.calls.append(("begin", self.params["epochs"], self.params["steps"]))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.calls.append(("batch begins", batch))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.calls.append(("batch", batch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append(("epoch", epoch, sorted(logs)))
+
+    def on_train_end(self, logs=None):
+        self.calls.append(("end",))
+
+
+def test_every_kind_of_state_is_among_the_variables():
+    model = small()
+    model.fit(feed(0, 0), epochs=1, steps_per_epoch=1, verbose=0, shuffle=False)
+    names = {name.split("/")[1].removeprefix("sequential_") for name in variables(model)}
+    assert {"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"} <= names
+    assert {"seed_generator_state", "iteration", "learning_rate", "dense_kernel_momentum"} <= names
+    assert {"total", "count"} <= names, "the metrics'"
+
+
+def test_values_are_copies_and_come_back():
+    model = small()
+    before = captured(model)
+    assert set(before) == set(variables(model))
+    model.fit(feed(0, 0), epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
+    after = captured(model)  # the metrics have variables now
+    changed = {name for name in before if before[name].tobytes() != after[name].tobytes()}
+    assert any("seed" in name for name in changed) and any("momentum" in name for name in changed)
+    assert len(changed) > 8
+    restore(model, {**after, **before})
+    for name, value in captured(model).items():
+        assert value.tobytes() == {**after, **before}[name].tobytes()
+
+
+@pytest.mark.parametrize("change", ["other shape", "too few", "too many"])
+def test_another_nets_values_change_nothing(change):
+    model = small()
+    arrays = {name: value + 1 for name, value in captured(model).items()}
+    if change == "other shape":
+        arrays = captured(small(units=4))
+    elif change == "too few":
+        arrays.popitem()
+    else:
+        arrays["00099/kernel"] = np.zeros(1)
+    before = captured(model)
+    with pytest.raises(ValueError, match="it is of another net: "):
+        restore(model, arrays)
+    for name, value in captured(model).items():
+        assert value.tobytes() == before[name].tobytes()
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 4, 9])
+def test_callbacks_see_one_training_from_the_step_on(step):
+    seen, model = Seen(), small()
+    fit(model, feed, feed(0, 0).take(1), [seen], step=step, steps=STEPS, epochs=3)
+    assert seen.calls[0] == ("begin", 3, STEPS) and seen.calls[-1] == ("end",)
+    assert [call for call in seen.calls if call[0] in ("begin", "end")] == [seen.calls[0], seen.calls[-1]]
+    for kind in ("batch begins", "batch"):
+        assert [call[1] for call in seen.calls if call[0] == kind] == [i % STEPS for i in range(step, 3 * STEPS)]
+    assert [call[1] for call in seen.calls if call[0] == "epoch"] == list(range(step // STEPS, 3))
+    assert all(call[2] == ["loss", "mae", "val_loss", "val_mae"] for call in seen.calls if call[0] == "epoch")
+    assert int(model.optimizer.iterations) == 3 * STEPS - step
+
+
+def test_where_all_epochs_are_done_callbacks_begin_and_end():
+    seen = Seen()
+    fit(small(), feed, None, [seen], step=3 * STEPS, steps=STEPS, epochs=3)
+    assert seen.calls == [("begin", 3, STEPS), ("end",)]
+
+
+def test_the_rest_of_a_training_ends_in_the_same_bits():
+    whole = small()
+    fit(whole, feed, None, [], step=0, steps=STEPS, epochs=3)
+    part, rest = small(), small()
+    part.fit(feed(0, 0), epochs=1, steps_per_epoch=STEPS, verbose=0, shuffle=False)
+    part.fit(feed(1, 0), epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
+    arrays = captured(part)
+    rest.compute_metrics(None, np.zeros((2, 1)), np.zeros((2, 1)))
+    restore(rest, arrays)
+    fit(rest, feed, None, [], step=STEPS + 2, steps=STEPS, epochs=3)
+    for one, other in zip(captured(whole).values(), captured(rest).values(), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_stop_in_the_first_part_is_a_stop():
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    seen = Seen()
+    fit(small(), feed, None, [seen, Stop()], step=1, steps=STEPS, epochs=3)
+    assert [call[1] for call in seen.calls if call[0] == "epoch"] == [0]
