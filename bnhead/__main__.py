@@ -30,8 +30,15 @@ def _data(arguments: Sequence[str]) -> int:
     return command.main(arguments)
 
 
+def _diff(arguments: Sequence[str]) -> int:
+    from bnhead.training import difference
+
+    return difference.main(arguments)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train one backbone with one head and count the head's dead units"),
+    "diff": (_diff, "tell in what two runs differ: settings, what they ran on, results"),
     "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
     "inspect": (_inspect, "count the dead units of a run, a .keras file or a backbone, layer by layer"),
     "data": (_data, "tell what a data set is, check it as training does, draw sample pictures"),

@@ -5,6 +5,7 @@ Flags are checked, and help is given, before TensorFlow is imported.
 
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 import tempfile
@@ -35,6 +36,9 @@ _DEFINE = {
 def parse(kind: type[Settings], arguments: Sequence[str], *, positional: str = "") -> Settings:
     """The settings that a command line asks for.
 
+    `--flagfile=PATH` reads flags from a file, one in a line, or from a run's `config.json`; what the command
+    line says itself counts for more.
+
     Args:
         kind: the dataclass.
         arguments: the command line after the program's name.
@@ -48,11 +52,7 @@ def parse(kind: type[Settings], arguments: Sequence[str], *, positional: str = "
     defined = flags.FlagValues()  # of our own: TFDS and absl's logging keep theirs in the global one
     for name, spec in fields.items():
         _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
-    given = [a.split("=")[0].lstrip("-") for a in arguments if a.startswith("--") and a != "--"]
-    names = [name.removeprefix("no") if name not in defined else name for name in given]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"flag --{name} is given {names.count(name)} times")
+    arguments = _with_flagfile(arguments, fields)
     try:
         rest = defined(["bnhead", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
@@ -70,6 +70,49 @@ def parse(kind: type[Settings], arguments: Sequence[str], *, positional: str = "
     if rest:
         raise UsageError(f"argument {rest[0]!r} is not a flag; every setting is written --name=value")
     return kind(**values)
+
+
+def _with_flagfile(arguments: Sequence[str], known: Mapping[str, object]) -> list[str]:
+    """The arguments with a flag file's flags in its place, less those that are given beside it.
+
+    Raises:
+        UsageError: a flag that is given twice in one place, or a file that cannot be read.
+    """
+    files = [a.partition("=")[2] for a in arguments if a.startswith("--flagfile")]
+    own = [a for a in arguments if not a.startswith("--flagfile")]
+    if len(files) > 1:
+        raise UsageError(f"flag --flagfile is given {len(files)} times")
+    given = _names(own, known)
+    inside = _flags_in(files[0]) if files else []
+    names = _names(inside, known)
+    return [a for a, name in zip(inside, names, strict=True) if name not in given] + own
+
+
+def _flags_in(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            text = file.read()
+        if text.lstrip().startswith("{"):
+            return [f"--{name}={value}" for name, value in json.loads(text).items()]
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"flagfile {path!r} cannot be read: {why}") from None
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith(("#", "//"))]
+    for line in found:
+        if not line.startswith("--") or "flagfile" in line:
+            raise UsageError(f"flagfile {path!r} holds a line that is no flag: {line!r}")
+    return found
+
+
+def _names(arguments: Sequence[str], known: Mapping[str, object]) -> list[str]:
+    """Names of the flags among the arguments, each of which may be given once."""
+    given = [a.split("=")[0].lstrip("-") for a in arguments if a.startswith("--") and a != "--"]
+    names = [name.removeprefix("no") if name not in known else name for name in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"flag --{name} is given {names.count(name)} times")
+    return names
 
 
 def split(arguments: Sequence[str], known: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
@@ -110,6 +153,7 @@ def usage(kind: type, program: str, headline: str, status: str, *, positional: s
     for name, spec in _fields(kind, positional).items():
         shown = f"--[no]{name}" if spec.type is bool else f"--{name}={spec.default}"
         lines += [f"  {shown}", _wrapped(spec.metadata["help"])]
+    lines += ["  --flagfile=PATH", _wrapped("A file with a flag in each line, or a run's config.json.")]
     return "\n".join([*lines, "", status])
 
 
@@ -127,7 +171,7 @@ def reported(program: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except (UsageError, RunDirectoryError, DataError, ResourcesError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)  # paths can hold anything
         return error.exit_status
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

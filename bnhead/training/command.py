@@ -54,6 +54,11 @@ def _train(config: TrainConfig) -> int:
 
     obey_termination()
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
+    if config.dry_run:
+        from bnhead.training.rehearsal import rehearse, report
+
+        print(report(rehearse(config), config))
+        return 0
     result = None if config.overwrite else finished_result(config)
     if result is not None:
         print(f"{config.directory} holds this run, finished; its result:")

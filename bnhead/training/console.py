@@ -86,6 +86,8 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
     rows = [("", "")]
     if result["status"] != "finished":
         rows.append(("status", f"{result['status']} in epoch {result['epochs']} of {config.epochs}"))
+    if "failure" in result:
+        rows.append(("  first", _failure(result["failure"])))
     rows += [
         ("head", result["head"]),
         *_outcomes(result),
@@ -98,6 +100,17 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
     logs = os.path.join(config.workdir or "runs", "")
     rows += [("run", config.directory), ("look", f"tensorboard --logdir {logs}")]
     return "\n".join(f"{name:<19} {text}".rstrip() for name, text in rows)
+
+
+def _failure(found: dict) -> str:
+    """Where a run broke: the step, and what of it was not finite first."""
+    what = {
+        "input": "an input is not finite",
+        "activation": f"what {found.get('layer')} puts out is not finite",
+        "loss": "the loss is not finite, all activations are",
+        "gradient": f"a gradient is not finite, first that of {found.get('layer')}",
+    }
+    return f"step {found['step']}: {what.get(found.get('where'), 'something is not finite')}"
 
 
 def _outcomes(result: dict) -> list[tuple[str, str]]:

@@ -126,10 +126,13 @@ class RunDirectory:
         return RunDirectoryError(f"{where} cannot be written: {error.strerror or error}")
 
     def read(self, name: str) -> dict | None:
-        """The JSON file called `name`, or None where there is none."""
+        """The JSON object in the file called `name`, or None where there is none."""
         try:
-            return json.loads((self.path / name).read_text())
-        except FileNotFoundError:
+            content = json.loads((self.path / name).read_text())
+            if not isinstance(content, dict):
+                raise ValueError("it holds no JSON object")
+            return content
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise RunDirectoryError(f"{self.path / name} cannot be read: {error}") from error

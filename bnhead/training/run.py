@@ -14,7 +14,7 @@ import tensorflow as tf
 from bnhead.census import Census, DeadUnits, count
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
-from bnhead.errors import ResourcesError, RunDirectoryError
+from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.training import checkpoints, environment, feeding, lock
 from bnhead.training.best import Best, best_state
@@ -58,6 +58,8 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         ResourcesError: memory or disk is full; the run can go on.
         Interrupted: by a signal; the run can go on.
     """
+    if config.dry_run:
+        raise UsageError("dry_run: train() does no dry run; rehearsal.rehearse(config) does")
     directory = RunDirectory(config.directory)
     if not config.overwrite and (result := finished_result(config)) is not None:
         return result

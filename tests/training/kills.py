@@ -4,6 +4,7 @@
 `--seed=N` change how many and which instants. `test_resume.py` does a few.
 """
 
+import contextlib
 import csv
 import json
 import multiprocessing
@@ -80,12 +81,13 @@ def run(workdir: str, data_dir: str, head: str, fatal: int | None = None, **sett
 
     if fatal is not None:
         _kill_in_file_operation(fatal)
-    sys.stderr = open(os.devnull, "w")
-    train(TrainConfig(**{**SETTINGS, "workdir": workdir, "data_dir": data_dir, "head": head, **settings}))
+    config = TrainConfig(**{**SETTINGS, "workdir": workdir, "data_dir": data_dir, "head": head, **settings})
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        train(config)
 
 
 def _kill_in_file_operation(fatal: int) -> None:
-    """Makes the `fatal`-th write, fsync, rename or removal the last thing that this process does by halves."""
+    """Ends this process in the `fatal`-th write, fsync, rename or removal, which is done by halves."""
     left = [fatal]
 
     def deadly(function, halfway):
@@ -164,9 +166,7 @@ def main(arguments: list[str]) -> int:
             ended = killed_and_finished(workdir, data_dir, head, draw, seconds, checkpoint_seconds=0.0)
             different = unlike(expected, evidence(workdir))
             equal += not different
-            print(
-                f"{number + 1:>3} {head:<14} {'equal' if not different else different}  {ended}", flush=True
-            )
+            print(f"{number + 1:>3} {head:<14} {different or 'equal'}  {ended}", flush=True)
     print(f"{equal} of {runs} runs ended in the bits of one that was never stopped")
     return 0 if equal == runs else 1
 

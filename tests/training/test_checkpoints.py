@@ -21,7 +21,9 @@ def checkpoint(step, **settings):
 
 
 def same(one, other):
-    assert one.settings == other.settings and one.step == other.step and one.arrays.keys() == other.arrays.keys()
+    assert (
+        one.settings == other.settings and one.step == other.step and one.arrays.keys() == other.arrays.keys()
+    )
     for name, array in one.arrays.items():
         assert array.dtype == other.arrays[name].dtype and array.tobytes() == other.arrays[name].tobytes()
     assert repr(one.records) == repr(other.records)
@@ -38,9 +40,9 @@ def test_any_flipped_bit_and_any_cut_is_noticed():
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(draw.integers(8))
-        with pytest.raises(ValueError, match="it is no checkpoint|not those that were written"):
+        with pytest.raises(ValueError, match=r"it is no checkpoint|not those that were written"):
             checkpoints.decode(bytes(damaged))
-        with pytest.raises(ValueError, match="it is no checkpoint|not those that were written"):
+        with pytest.raises(ValueError, match=r"it is no checkpoint|not those that were written"):
             checkpoints.decode(content[:place])
     with pytest.raises(ValueError, match="not those that were written"):
         checkpoints.decode(content + b"\0")

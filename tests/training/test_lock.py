@@ -31,9 +31,9 @@ def leave(path, age=0.0, **owner):
 
 
 def test_one_writer_at_a_time_and_none_is_left(tmp_path, holder):
-    with pytest.raises(RunDirectoryError, match=f"is being written by process {holder.pid} on "):
-        with lock.held(tmp_path):
-            pass
+    told = f"is being written by process {holder.pid} on "
+    with pytest.raises(RunDirectoryError, match=told), lock.held(tmp_path):
+        pass
     assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid
     holder.communicate("")
     with lock.held(tmp_path) as before:
@@ -89,6 +89,6 @@ def test_the_holder_renews_it(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(RunDirectoryError, match="cannot be written: No such file"):
-        with lock.held(tmp_path / "nowhere"):
-            pass
+    told = "cannot be written: No such file"
+    with pytest.raises(RunDirectoryError, match=told), lock.held(tmp_path / "nowhere"):
+        pass

@@ -37,7 +37,7 @@ def test_a_directory_with_other_things_is_refused_even_where_it_may_be_overwritt
             RunDirectory(tmp_path).check({"seed": 1}, overwrite=overwrite)
         with pytest.raises(RunDirectoryError, match="is a file"):
             RunDirectory(tmp_path / "thesis.tex").check({"seed": 1}, overwrite=overwrite)
-        with pytest.raises(RunDirectoryError, match="is a link to .*nowhere, which is not there"):
+        with pytest.raises(RunDirectoryError, match=r"is a link to .*nowhere, which is not there"):
             RunDirectory(tmp_path / "gone").check({"seed": 1}, overwrite=overwrite)
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "gone"}
 

@@ -246,5 +246,3 @@ def test_pictures_of_many_sizes_with_imagenets_augmentation(short_config, tmp_pa
     result = train(short_config(**settings))
     assert result["status"] == "finished" and result["data"]["test"] == 10
     assert result["data"]["checks"]["pixels"]["images"] == 24
-
-

@@ -96,7 +96,9 @@ def test_callbacks_see_one_training_from_the_step_on(step):
     assert seen.calls[0] == ("begin", 3, STEPS) and seen.calls[-1] == ("end",)
     assert [call for call in seen.calls if call[0] in ("begin", "end")] == [seen.calls[0], seen.calls[-1]]
     for kind in ("batch begins", "batch"):
-        assert [call[1] for call in seen.calls if call[0] == kind] == [i % STEPS for i in range(step, 3 * STEPS)]
+        assert [call[1] for call in seen.calls if call[0] == kind] == [
+            i % STEPS for i in range(step, 3 * STEPS)
+        ]
     assert [call[1] for call in seen.calls if call[0] == "epoch"] == list(range(step // STEPS, 3))
     assert all(call[2] == ["loss", "mae", "val_loss", "val_mae"] for call in seen.calls if call[0] == "epoch")
     assert int(model.optimizer.iterations) == 3 * STEPS - step

@@ -1,0 +1,117 @@
+"""`bnhead diff RUN RUN`: in what two runs differ. Reads files only, without TensorFlow."""
+
+import csv
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bnhead import flags
+from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.training.records import RunDirectory
+
+_UNLIKE = ("images_per_second",)  # differs between any two runs
+_HELP = """usage: bnhead diff RUN RUN
+
+Tells in what two runs differ: settings, what they ran on, results, and the epoch from which they part.
+
+Exit status: 0 ok, 2 usage, 3 run directory."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status."""
+    if flags.asks_for_help(arguments):
+        print(_HELP)
+        return 0
+    return flags.reported("bnhead diff", lambda: _diff(arguments))
+
+
+def _diff(arguments: Sequence[str]) -> int:
+    _, places = flags.split(arguments, {})
+    if len(places) != 2:
+        raise UsageError(f"diff takes two run directories, got {len(places)}")
+    print(report(*places))
+    return 0
+
+
+def report(one: str, other: str) -> str:
+    """In what the runs in two directories differ, as text.
+
+    Raises:
+        RunDirectoryError: a directory that holds no run.
+    """
+    first, second = _read(one), _read(other)
+    lines = []
+    for name in ("settings", "ran on", "result"):
+        rows = [row for row in _rows(first[name], second[name])]
+        lines += ["", name, *_table(rows)] if rows else ["", name, "  the same"]
+    lines += ["", "history", f"  {parting(first['history'], second['history'])}"]
+    return "\n".join([f"- {one}", f"+ {other}", *lines])
+
+
+def differences(one: dict, other: dict) -> dict[str, tuple[Any, Any]]:
+    """Values that differ by key, None for one that is not there; NaN equals NaN."""
+    keys = list({**one, **other})
+    return {key: (one.get(key), other.get(key)) for key in keys if not _equal(one.get(key), other.get(key))}
+
+
+def parting(one: Sequence[dict], other: Sequence[dict]) -> str:
+    """From which epoch on two histories, rows of figures by name, differ."""
+    for before, after in zip(one, other, strict=False):
+        found = [name for name in differences(before, after) if name not in _UNLIKE]
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            return f"they part in epoch {before['epoch']}: {found[0]}{more} differ"
+    if len(one) != len(other):
+        return f"the same for {min(len(one), len(other))} epochs; one has {len(one)}, the other {len(other)}"
+    return f"the same in all {len(one)} epochs"
+
+
+def _read(place: str) -> dict:
+    directory = RunDirectory(place)
+    settings = directory.read("config.json")
+    if settings is None:
+        raise RunDirectoryError(f"{place} holds no run: there is no config.json")
+    try:
+        text = (directory.path / "history.csv").read_text()
+    except FileNotFoundError:
+        text = ""
+    result = directory.read("result.json") or directory.read("status.json") or {}
+    ran_on = directory.read("environment.json") or {}
+    return {
+        "settings": settings,
+        "ran on": {key: value for key, value in ran_on.items() if key not in ("started", "sessions")},
+        "result": _flat(result),
+        "history": list(csv.DictReader(text.splitlines())),
+    }
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _equal(one: Any, other: Any) -> bool:
+    both_nan = all(isinstance(x, float) and math.isnan(x) for x in (one, other))
+    return both_nan or (one == other and type(one) is type(other))
+
+
+def _rows(one: dict, other: dict) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for key, (before, after) in differences(one, other).items():
+        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (before, after))
+        rows.append((key, _shown(before), _shown(after), f"{after - before:+.6g}" if numbers else ""))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

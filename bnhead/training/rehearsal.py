@@ -1,0 +1,127 @@
+"""`--dry_run`: what a run would be, how large, and how long, from a few steps that leave nothing behind."""
+
+import math
+import time
+
+import keras
+
+from bnhead import graph
+from bnhead.training import feeding
+from bnhead.training.building import describe_head
+from bnhead.training.config import TrainConfig
+from bnhead.training.records import RunDirectory
+from bnhead.training.run import Parts, assemble
+from bnhead.training.state import fit
+
+STEPS, SECONDS = 20, 5.0  # timed: so many steps, or steps of so many seconds in all
+
+
+def rehearse(config: TrainConfig) -> dict:
+    """What `train(config)` would do.
+
+    Returns:
+        `settings`; `head`, its diagram; `parameters` and of them `trainable`; `steps_per_epoch` and `steps`;
+        `bytes`, estimated (`training_bytes`); `seconds_per_step` and `seconds_per_evaluation`, measured;
+        `seconds`, estimated from them for all epochs.
+
+    Raises:
+        UsageError, DataError, RunDirectoryError: as `train` does.
+    """
+    RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
+    parts = assemble(config)
+    model = parts.model
+    size = training_bytes(model, config.batch_size)
+    step = _seconds_per_step(config, parts)
+    evaluation = _seconds_per_evaluation(config, parts)
+    return {
+        "settings": config.settings(),
+        "head": describe_head(config, model),
+        "parameters": model.count_params(),
+        "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "steps_per_epoch": parts.steps,
+        "steps": parts.steps * config.epochs,
+        "bytes": size,
+        "seconds_per_step": step,
+        "seconds_per_evaluation": evaluation,
+        "seconds": config.epochs * (parts.steps * step + evaluation),
+    }
+
+
+def training_bytes(model: keras.Model, batch_size: int) -> int:
+    """What training holds in memory at once, about: weights, gradients, momentum, and all layers' outputs.
+
+    Kernels take work space beside it, and compilers keep fewer outputs than there are.
+    """
+    trainable = sum(math.prod(v.shape) * _width(v.dtype) for v in model.trainable_weights)
+    fixed = sum(math.prod(v.shape) * _width(v.dtype) for v in model.non_trainable_weights)
+    outputs = sum(
+        math.prod(size or batch_size for size in tensor.shape) * _width(tensor.dtype)
+        for call in graph.calls(graph.inlined(model))
+        for tensor in call.outputs
+    )
+    return 3 * trainable + fixed + outputs
+
+
+def _width(dtype: str) -> int:
+    return {"bfloat16": 2, "float16": 2, "uint8": 1, "bool": 1, "float64": 8, "int64": 8}.get(dtype, 4)
+
+
+class _Clock(keras.callbacks.Callback):
+    """Takes the time of each execution, and stops after a few."""
+
+    def __init__(self):
+        super().__init__()
+        self.times, self.steps = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.times.append(time.perf_counter())
+        self.steps.append(batch + 1)
+        if self.steps[-1] >= STEPS or self.times[-1] - self.times[0] > SECONDS:
+            self.model.stop_training = True
+
+
+def _seconds_per_step(config: TrainConfig, parts: Parts) -> float:
+    """Of the executions behind the first, in which the step is compiled."""
+    clock, steps = _Clock(), parts.steps
+    epochs = math.ceil(2 * parts.model.steps_per_execution / steps)
+    if parts.steps == 1:  # an epoch after the other, with its evaluation left out
+        epochs = min(config.epochs, 3)
+    fit(parts.model, parts.feed, None, [clock], step=0, steps=steps, epochs=epochs)
+    if len(clock.times) < 2:
+        return float("nan")
+    done = clock.steps[-1] - clock.steps[0] if steps > 1 else len(clock.times) - 1
+    return (clock.times[-1] - clock.times[0]) / max(done, 1)
+
+
+def _seconds_per_evaluation(config: TrainConfig, parts: Parts) -> float:
+    """Of the test split, and of counting on the probe set, which takes as long for each input."""
+    test = parts.dataset.test
+    timed = min(test.size, 1024)
+    data = feeding.evaluation(config, parts.dataset, test, timed)
+    parts.model.evaluate(data, verbose=0)  # compiles it
+    start = time.perf_counter()
+    parts.model.evaluate(data, verbose=0)
+    inputs = test.size + min(test.size, config.probe_examples)
+    return (time.perf_counter() - start) * inputs / timed
+
+
+def report(found: dict, config: TrainConfig) -> str:
+    """What a person reads of it."""
+    settings = [f"  {name:<22}{value}" for name, value in found["settings"].items()]
+    rows = [
+        ("head", found["head"]),
+        ("parameters", f"{found['parameters']:,}, of them {found['trainable']:,} are trained"),
+        ("memory", f"about {found['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
+        ("steps", f"{found['steps']:,}: {config.epochs} epochs of {found['steps_per_epoch']:,}"),
+        ("a step", f"{found['seconds_per_step'] * 1000:,.1f} ms here, now"),
+        ("time", f"about {_duration(found['seconds'])}, after start-up"),
+        ("run", f"{config.directory} (a dry run: nothing was written there)"),
+    ]
+    return "\n".join(["settings", *settings, "", *(f"{name:<12}{text}" for name, text in rows)])
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "unknown"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

@@ -1,0 +1,36 @@
+import pytest
+import tensorflow as tf
+
+from bnhead.training.environment import DECISIVE, changed, environment, prepare
+
+
+def test_what_decides_about_digits_is_recorded():
+    now = environment()
+    assert set(DECISIVE) <= set(now) and now["cores"] >= 1 and len(now["threads"]) == 2
+    assert changed(now, environment()) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("keras", "3.14"), ("threads", [1, 1]), ("devices", ["a GPU"]), ("cores", 64)]
+)
+def test_another_environment_is_told_in_words(key, value):
+    now = environment()
+    assert changed({**now, key: value}, now) == f"{key} {value} before, {now[key]} now"
+    assert changed({**now, "host": "elsewhere"}, now) == ""
+
+
+def test_gpu_memory_is_taken_as_it_is_needed(monkeypatch):
+    grown = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: grown.append((gpu, on)))
+    prepare(deterministic=False)
+    assert grown == [("GPU:0", True), ("GPU:1", True)]
+
+
+def test_determinism_is_switched_on_where_it_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(1))
+    prepare(deterministic=False)
+    assert not asked
+    prepare(deterministic=True)
+    assert asked == [1]

@@ -1,0 +1,135 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnhead.data import load
+from bnhead.training import train
+from bnhead.training.failures import Finite, Learning, constant_loss, locate, weights_are_finite
+from bnhead.training.state import captured
+
+STEPS = 5
+
+
+def net(scale=1.0):
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((2,)),
+        keras.layers.Dense(3, name="first"),
+        keras.layers.Rescaling(scale, name="grow"),
+        keras.layers.Dense(1, name="last"),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(keras.optimizers.SGD(1e-3, name="sgd"), "mse")
+    return model
+
+
+def feed(spoiled=None, value=np.nan):
+    """Twenty batches; the inputs of one of them hold a value that is not finite."""
+    x = np.ones((4 * STEPS, 8, 2), "float32")
+    if spoiled is not None:
+        x[spoiled, 3, 1] = value
+    y = np.ones((4 * STEPS, 8, 1), "float32")
+    return lambda epoch, step: tf.data.Dataset.from_tensor_slices((x, y)).skip(epoch * STEPS + step)
+
+
+@pytest.mark.parametrize("spoiled", [0, 3, 4, 11])
+def test_the_step_that_broke_is_found_from_any_state_before(spoiled):
+    model, batches = net(), feed(spoiled)
+    start = captured(model)
+    found = locate(model, start, batches, batches, step=0, steps=STEPS, epochs=4)
+    assert found == {"step": spoiled + 1, "epoch": spoiled // STEPS + 1, "where": "input", "layer": ""}
+    assert weights_are_finite(model), "it is left as it was before that step"
+    assert int(model.optimizer.iterations) == spoiled
+
+
+def test_the_layer_whose_output_overflows_is_named():
+    model, batches = net(scale=1e38), feed()
+    model.get_layer("first").kernel.assign(np.full((2, 3), 1e3, "float32"))
+    found = locate(model, captured(model), batches, batches, step=0, steps=STEPS, epochs=4)
+    assert found == {"step": 1, "epoch": 1, "where": "activation", "layer": "grow"}
+
+
+def test_a_loss_that_overflows_is_the_losss():
+    model, batches = net(), feed()
+    model.get_layer("last").bias.assign(np.full(1, 1e30, "float32"))
+    found = locate(model, captured(model), batches, batches, step=0, steps=STEPS, epochs=4)
+    assert found == {"step": 1, "epoch": 1, "where": "loss", "layer": ""}
+
+
+def test_a_gradient_that_overflows_names_the_layer_nearest_to_the_output():
+    model, batches = net(), feed()
+    model.get_layer("last").bias.assign(np.full(1, 1e15, "float32"))  # of which the square is finite
+    model.get_layer("last").kernel.assign(np.full((3, 1), 1e25, "float32"))
+    model.get_layer("first").kernel.assign(np.zeros((2, 3), "float32"))
+    found = locate(model, captured(model), batches, batches, step=0, steps=STEPS, epochs=4)
+    assert (found["step"], found["where"]) == (1, "gradient") and found["layer"].endswith("first")
+
+
+def test_where_nothing_breaks_again_there_is_the_step_alone():
+    model, batches = net(), feed()
+    found = locate(model, captured(model), batches, batches, step=2, steps=STEPS, epochs=1)
+    assert found == {"step": STEPS, "epoch": 1}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_training_stops_behind_the_step(seconds):
+    finite, model = Finite(seconds), net()
+    model.fit(feed(7)(0, 0), epochs=4, steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[finite])
+    assert finite.broken and finite.step == 2 and int(model.optimizer.iterations) == 8
+
+
+def test_weights_are_looked_at_though_the_loss_is_finite():
+    """TensorFlow's kernels can turn NaN into 0 on the way to the loss."""
+
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                self.model.get_layer("bn").moving_mean.assign(np.full(2, np.nan, "float32"))
+
+    for seconds, step in ((0.0, 2), (1e9, 4)):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(name="bn")])
+        model.compile("sgd", "mse")
+        finite = Finite(seconds)
+        data = feed()(0, 0).map(lambda x, y: (x, x))
+        how = {"verbose": 0, "shuffle": False, "callbacks": [Spoil(), finite]}
+        model.fit(data, epochs=4, steps_per_epoch=STEPS, **how)
+        assert finite.broken and finite.step == step, "at once, or at the end of the epoch"
+
+
+def test_the_best_constant_answers_loss(data_dir):
+    digits = load("digits", data_dir, imbalance="one_majority:10")
+    labels = np.concatenate(list(digits.train.labels_in_batches()))
+    share = np.bincount(labels, minlength=10) / len(labels)
+    logits = np.log(share)[None].repeat(len(labels), 0).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+    assert constant_loss("classification", digits) == pytest.approx(float(loss), rel=1e-5)
+    hot = np.eye(10, dtype="float32")[labels]
+    odds = np.log(share / (1 - share))[None].repeat(len(labels), 0).astype("float32")
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)(hot, odds)
+    assert constant_loss("multilabel", digits) == pytest.approx(float(loss), rel=1e-5)
+    assert constant_loss("regression", digits) == 1
+
+
+@pytest.mark.parametrize(
+    ("losses", "within", "failed"),
+    [
+        ([2.4, 2.3], 2, True),
+        ([2.4, 2.25], 2, False),
+        ([2.25, 2.4], 2, False),
+        ([2.4, 2.3], 0, False),
+        ([2.4, 2.3], 3, False),
+        ([2.29, 2.29], 2, True),
+    ],
+)
+def test_what_never_beats_the_constant_answer_has_failed(losses, within, failed):
+    learning = Learning(2.3, within, lambda: losses)
+    learning.set_model(net())
+    learning.on_epoch_end(1)
+    assert learning.failed == failed == bool(getattr(learning.model, "stop_training", False))
+
+
+def test_failing_to_learn_is_a_result(short_config):
+    result = train(short_config(learning_rate=1e-9, weight_decay=0.0, epochs=4, learn_within=2))
+    assert (result["status"], result["epochs"]) == ("failed_to_learn", 2)
+    assert "failure" not in result

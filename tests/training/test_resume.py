@@ -1,0 +1,181 @@
+"""A run that was stopped ends as one that never was: the short form; `kills.py` is the long one."""
+
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import keras
+import pytest
+
+from bnhead.errors import Interrupted
+from bnhead.training import TrainConfig, run, state, train
+from tests.training import kills
+
+STEPS = 5
+STOPPED = 2 * STEPS + 2  # in the third of four epochs
+HEAD = "dropout0.5_gbn16_fc"  # random states, moving averages and everything else at once
+
+
+def config(workdir, data_dir, **settings):
+    return TrainConfig(
+        **{**kills.SETTINGS, "head": HEAD, "workdir": str(workdir), "data_dir": data_dir, **settings}
+    )
+
+
+class SignalAt(keras.callbacks.Callback):
+    def __init__(self, number, steps):
+        super().__init__()
+        self.number, self.left = number, steps
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data_dir):
+    """What a run leaves that is never stopped."""
+    place = tmp_path_factory.mktemp("whole") / "run"
+    train(config(place, data_dir))
+    return kills.evidence(place)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, data_dir):
+    """The directory of a run that SIGTERM ended in the midst of an epoch."""
+    place = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Interrupted) as caught:
+        train(config(place, data_dir), [SignalAt(signal.SIGTERM, STOPPED)])
+    assert caught.value.exit_status == 143
+    return place
+
+
+def gone_on(stopped, tmp_path, data_dir, **settings):
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    train(config(place, data_dir, **settings))
+    return place
+
+
+def test_a_signal_leaves_a_checkpoint_of_the_step_and_says_so(stopped):
+    assert [path.name for path in (stopped / "checkpoints").iterdir()] == [f"step-{STOPPED:010}"]
+    assert json.loads((stopped / "status.json").read_text()) == {"status": "interrupted"}
+    assert not (stopped / "result.json").exists() and not (stopped / "lock").exists()
+
+
+def test_a_run_that_was_stopped_ends_in_the_same_bits(stopped, whole, tmp_path, data_dir, capsys):
+    place = gone_on(stopped, tmp_path, data_dir)
+    assert kills.unlike(whole, kills.evidence(place)) == []
+    assert f"goes on after step {STOPPED} of {4 * STEPS}" in capsys.readouterr().err
+    sessions = json.loads((place / "environment.json").read_text())["sessions"]
+    assert [session["step"] for session in sessions] == [0, STOPPED]
+
+
+def leave_out(monkeypatch, what):
+    """Makes a checkpoint lack one piece of state."""
+    there = state.restore
+
+    def restore(model, arrays):
+        kept = {name: value for name, value in state.captured(model).items() if what in name}
+        assert kept, what
+        there(model, {**arrays, **kept})
+
+    if what == "data order":
+        monkeypatch.setattr(
+            state, "divmod", lambda step, steps: (step // steps, step % steps and 1), raising=False
+        )
+    else:
+        monkeypatch.setattr(state, "restore", restore)
+        monkeypatch.setattr(run, "restore", restore)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "seed_generator_state",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("momentum", "moving_variance", "iteration", "head_fc_kernel", "total", "data order")
+        ),
+    ],
+)
+def test_a_run_that_lacks_a_piece_of_its_state_does_not(
+    stopped, whole, tmp_path, data_dir, monkeypatch, what
+):
+    leave_out(monkeypatch, what)
+    assert kills.unlike(whole, kills.evidence(gone_on(stopped, tmp_path, data_dir))) != []
+
+
+def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, data_dir, capsys):
+    (newest,) = (stopped / "checkpoints").iterdir()
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    (place / "checkpoints" / newest.name).write_bytes(content)
+    train(config(place, data_dir))
+    told = capsys.readouterr().err
+    assert f"{newest.name} is not used: its bytes are not those that were written" in told
+    assert "starts again from the beginning" in told
+    assert kills.unlike(whole, kills.evidence(place)) == []
+
+
+@pytest.mark.parametrize("head", kills.HEADS[-1:])
+def test_killed_at_random_instants(whole, head, tmp_path, data_dir):
+    forked = kills.context()
+    process = forked.Process(target=kills.run, args=(str(tmp_path / "whole"), data_dir, head))
+    process.start()
+    process.join()
+    ended = kills.killed_and_finished(
+        str(tmp_path / "run"), data_dir, head, random.Random(1), 6, kills=2, checkpoint_seconds=0.0
+    )
+    assert "-9" in ended[0] and ended[-1].endswith(": 0"), ended
+    different = kills.unlike(kills.evidence(tmp_path / "whole"), kills.evidence(tmp_path / "run"))
+    assert different == [], ended
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_fifty_times():
+    assert kills.main(["--runs=50"]) == 0
+
+
+def test_the_best_epoch_is_kept_apart_and_comes_back(tmp_path, data_dir, short_config):
+    settings = {"validation": 0.2, "epochs": 3}
+    place = tmp_path / "whole"
+    result = train(config(place, data_dir, **settings))
+    rows = (place / "history.csv").read_text().splitlines()
+    names = rows[0].split(",")
+    scores = [float(row.split(",")[names.index("validation_accuracy")]) for row in rows[1:]]
+    best = max(range(3), key=scores.__getitem__)
+    assert result["best"]["epoch"] == best + 1 and result["best"]["validation_accuracy"] == scores[best]
+    model = keras.saving.load_model(place / "best.keras")
+    from bnhead.data import load
+
+    held_out = load("digits", data_dir, validation=0.2).validation
+    right = model.predict(held_out.images, verbose=0).argmax(1) == held_out.labels
+    assert right.mean() == pytest.approx(scores[best])
+
+
+def test_another_process_is_turned_away_and_nothing_is_touched(stopped, tmp_path, data_dir):
+    from bnhead.errors import RunDirectoryError
+    from bnhead.training import lock
+
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    before = {path: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
+    with lock.held(place), pytest.raises(RunDirectoryError, match="is being written by process"):
+        train(config(place, data_dir))
+    assert {path: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()} == before
+
+
+def test_overwrite_removes_a_run_and_says_what(stopped, tmp_path, data_dir, capsys):
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    result = train(config(place, data_dir, head="fc", epochs=1, overwrite=True))
+    told = capsys.readouterr().err
+    assert f"removed from {place}: environment.json, status.json, history.csv, checkpoints, " in told
+    assert result["epochs"] == 1 and result["head"].count("bn") == 0
