@@ -40,7 +40,9 @@ def usage(program: str) -> str:
 def _train(config: TrainConfig) -> int:
     with flags.quiet():
         import bnhead.training.run
+        from bnhead.training.distribution import find
 
+        replicas = find(config)
         bnhead.training.run.devices()
     import absl.logging
 
@@ -49,12 +51,15 @@ def _train(config: TrainConfig) -> int:
     from bnhead.training.run import finished_result, train
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
-    result = finished_result(config)
-    if result is not None:
+    result = replicas.of_first(lambda: finished_result(config))
+    if not replicas.first:  # it computes with the others, and the first process speaks for all
+        result = result or train(config)
+    elif result is not None:
         print(f"{config.directory} holds this run, finished; its result:")
     else:
         with EpochLines(config) as lines:
             result = train(config, [lines])
-    environment = RunDirectory(config.directory).read("environment.json") or {}
-    print(summary(config, result, environment.get("seconds")))
+    if replicas.first:
+        environment = RunDirectory(config.directory).read("environment.json") or {}
+        print(summary(config, result, environment.get("seconds")))
     return EXIT_DIVERGED if result["status"] == "diverged" else 0

@@ -22,7 +22,9 @@ from bnhead.heads import describe, feature_shape, needs_labels
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.models.existing import pixel_preprocessing
 from bnhead.models.weights import TWINS
+from bnhead.training import distribution
 from bnhead.training.config import TrainConfig
+from bnhead.training.distribution import Replicas
 from bnhead.training.logs import HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
 from bnhead.training.tasks import TASKS, batches, compiled, example_maker
@@ -52,16 +54,24 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         DataError: the data set is not there, or has fewer images than a batch.
         RunDirectoryError: the directory holds another run, or cannot be written.
     """
-    directory = RunDirectory(config.directory)
-    finished = finished_result(config)
+    replicas = distribution.find(config)
+    with replicas.computing():
+        return _train(config, replicas, callbacks)
+
+
+def _train(config: TrainConfig, replicas: Replicas, callbacks: Sequence[keras.callbacks.Callback]) -> dict:
+    directory = replicas.directory(config.directory)
+    finished = replicas.of_first(lambda: finished_result(config))
     if finished is not None:
         return finished
     dataset = open_data(config)
     checked = inspect(dataset, config.batch_size)
     steps = checked["batches"]["steps"]
-    model = build(config, dataset)
-    training, test, probe = _data(config, dataset)
-    device = gpu()
+    with replicas.building():
+        model = build(config, dataset)
+    replicas.synchronize(model)
+    training, test, probe = _data(config, dataset, replicas)
+    device = gpu() if replicas.number == 1 else None
     if device and isinstance(dataset.train, InMemory) and recipe(config, dataset).compiles:
         training = feed_indices(model, config, dataset, device)
     layers = config.dead_layers.split(",") if config.dead_layers else None
@@ -69,15 +79,15 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         probe,
         layers,
         # the figures are among the others, in `Scalars`
-        log_dir=str(directory.path / "tensorboard" / "units"),
+        log_dir=str(directory.path / "tensorboard" / "units") if replicas.first else None,
         log_scalars=False,
     )
     diagram = describe_head(config, model)
     dead_units.set_model(model)  # a layer that is not there is said before anything is written
 
-    directory.begin(config.settings())
+    replicas.of_first(lambda: directory.begin(config.settings()))
     start = time.perf_counter()
-    environment = _environment()
+    environment = _environment() | replicas.describe()
     directory.write("environment.json", environment)
     recompute_batch_stats(model, _one_epoch(config, dataset), "frozen")
     with _pictures_named(dataset):
@@ -91,12 +101,7 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
             callbacks=[
                 dead_units,
                 Pace(steps * config.batch_size),
-                HistoryFile(directory),
-                Scalars(
-                    str(directory.path / "tensorboard"),
-                    f"`{config.backbone}`, head `{config.head}`: {diagram}",
-                    histograms=config.weight_histograms,
-                ),
+                *(_records(config, directory, diagram) if replicas.first else []),
                 keras.callbacks.TerminateOnNaN(),
                 *callbacks,
             ],
@@ -110,26 +115,51 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         census = count(model, probe, layers)
     result = _result(config, dataset, model, figures, census)
     if dataset.validation is not None:
-        held_out = _targets(config, dataset, dataset.validation.evaluation_batches(256))
+        held_out = _evaluation(config, dataset, dataset.validation, replicas)
         validated = model.evaluate(held_out, verbose=0, return_dict=True)
         result |= {f"validation_{name}": value for name, value in validated.items()}
     result["data"]["checks"] = checked
     result = {"status": "finished" if finite else "diverged", "epochs": len(history["loss"]), **result}
     result["head"] = diagram
-    directory.replace("model.keras", plain(model).save)
+    result |= {
+        "replicas": replicas.number,
+        "batch_norm_examples": replicas.batch_norm_examples(config.batch_size),
+    }
+    if replicas.first:
+        with replicas.alone():
+            directory.replace("model.keras", plain(model).save)
     directory.write("environment.json", {**environment, "seconds": round(time.perf_counter() - start, 2)})
     directory.write("result.json", result)
     return result
 
 
-def _data(config: TrainConfig, dataset: DataSet) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
+def _data(
+    config: TrainConfig, dataset: DataSet, replicas: Replicas
+) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
     """Batches for training, for testing and for counting dead units, as the model takes them."""
     training = dataset.train.training_batches(
         config.batch_size, config.epochs, config.seed, recipe(config, dataset)
     )
-    test = dataset.test.evaluation_batches(256)
-    probe = dataset.test.evaluation_batches(256, config.probe_examples)
-    return tuple(_targets(config, dataset, data) for data in (training, test, probe))
+    training = replicas.part(_targets(config, dataset, training))
+    probe = _targets(config, dataset, dataset.test.evaluation_batches(256, config.probe_examples))
+    return training, _evaluation(config, dataset, dataset.test, replicas), probe
+
+
+def _evaluation(
+    config: TrainConfig, dataset: DataSet, split: InMemory | Streamed, replicas: Replicas
+) -> tf.data.Dataset:
+    """A split's batches for `evaluate`."""
+    data = split.evaluation_batches(replicas.evaluation_batch)
+    return replicas.evaluation(_targets(config, dataset, data), split.size)
+
+
+def _records(
+    config: TrainConfig, directory: RunDirectory, diagram: str
+) -> tuple[keras.callbacks.Callback, ...]:
+    """The callbacks that write each epoch."""
+    text = f"`{config.backbone}`, head `{config.head}`: {diagram}"
+    events = str(directory.path / "tensorboard")
+    return HistoryFile(directory), Scalars(events, text, histograms=config.weight_histograms)
 
 
 def _targets(config: TrainConfig, dataset: DataSet, data: tf.data.Dataset) -> tf.data.Dataset:
@@ -159,8 +189,8 @@ def recipe(config: TrainConfig, dataset: DataSet) -> Recipe:
 
 
 def gpu() -> str | None:
-    """The device that a data set in memory is kept on: the first GPU, if there is one."""
-    found = tf.config.list_logical_devices("GPU")
+    """The device that a data set in memory is kept on: TensorFlow's first GPU, if there is one."""
+    found = tf.config.list_logical_devices("GPU") if keras.backend.backend() == "tensorflow" else []
     return found[0].name if found else None
 
 
@@ -326,11 +356,20 @@ def _result(config, dataset, model, figures, census) -> dict:
 
 
 def devices() -> list[str]:
-    """Names of the GPUs, or of the CPU where there is none."""
+    """Names of the GPUs, or of the CPU where there is none; on JAX those of all processes."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform != "cpu"] or ["CPU"]
     found = tf.config.list_physical_devices("GPU")
     return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or [
         "CPU"
     ]
+
+
+def _packages() -> tuple[str, ...]:
+    backend = keras.backend.backend()
+    return _PACKAGES if backend == "tensorflow" else (*_PACKAGES, backend)
 
 
 def _environment() -> dict:
@@ -338,7 +377,7 @@ def _environment() -> dict:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "bnhead": __version__,
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        **{package: importlib.metadata.version(package) for package in _packages()},
         "backend": keras.backend.backend(),
         "devices": devices(),
         "platform": platform.platform(),
