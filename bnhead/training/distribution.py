@@ -13,6 +13,7 @@ Only the first process writes. The others do all the rest, since on JAX they com
 """
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -210,7 +211,7 @@ def find(config: TrainConfig) -> Replicas:
         return Replicas()
     if config.distribution == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        strategy = tf.distribute.MirroredStrategy([d.name for d in devices]) if len(devices) > 1 else None
+        strategy = _mirrored(tuple(device.name for device in devices)) if len(devices) > 1 else None
         found = Replicas(len(devices), synchronized=config.sync_bn or len(devices) == 1, strategy=strategy)
     else:
         import jax
@@ -306,6 +307,12 @@ def _check_batch(config: TrainConfig, replicas: Replicas) -> None:
         raise UsageError(
             f"head {config.head!r}: ghosts of {max(ghosts)} do not fit into the {share} images of a replica"
         )
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """The one strategy of a process: two on the same devices get in each other's way (TensorFlow 2.21)."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _averaged(create: Callable, **options: Any) -> tf.Variable:
