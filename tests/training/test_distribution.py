@@ -96,43 +96,35 @@ TWO_HOST_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, data_dir):
-    """name -> what `trained` returned; the second of two processes is `other_process`."""
+    """name -> what `trained` returned: one device and two, on both backends."""
     folder = tmp_path_factory.mktemp("replicas")
-    one, shared = ("one", {"distribution": "none"}), {"distribution": "data_parallel"}
     mirrored = ("mirrored", {"distribution": "mirrored"})
-    apart = ("apart", {"distribution": "mirrored", "sync_bn": False})
+    on_jax = ("jax", {"distribution": "none"}), ("devices", {"distribution": "data_parallel"})
     with (
-        started("tensorflow", folder / "tensorflow", mirrored, apart) as on_tensorflow,
-        started("jax", folder / "jax", one, ("devices", shared), **TWO_HOST_DEVICES) as on_jax,
-        two_processes(folder, ("processes", shared)) as in_two,
+        started("tensorflow", folder, mirrored) as read_mirrored,
+        started("jax", folder, *on_jax, **TWO_HOST_DEVICES) as read_jax,
     ):
         single = trained(
             TrainConfig(**SETTINGS, head="bn_fc", workdir=str(folder / "one"), data_dir=data_dir)
         )
+        return {"tensorflow": single, **read_mirrored(), **read_jax()}
+
+
+@pytest.fixture(scope="module")
+def more_runs(runs, tmp_path_factory):
+    """Those, two processes (the second is `other`), replicas with statistics of their own (`apart`)."""
+    folder = tmp_path_factory.mktemp("processes")
+    apart = ("apart", {"distribution": "mirrored", "sync_bn": False})
+    with two_processes(folder, ("processes", {"distribution": "data_parallel"})) as in_two:
         first, second = in_two()
-        jax, tensorflow = on_jax(), on_tensorflow()
-    return {
-        "tensorflow": single,
-        "jax": jax.pop("one"),
-        **jax,
-        **tensorflow,
-        **first,
-        "other_process": second["processes"],
-        "folder": folder,
-    }
+    with started("tensorflow", folder, apart) as read:
+        return {**runs, **first, "other": second["processes"], **read(), "folder": folder}
 
 
-@pytest.mark.parametrize(
-    ("several", "one"),
-    [
-        ("mirrored", "tensorflow"),
-        ("devices", "jax"),
-        ("processes", "jax"),
-        ("other_process", "jax"),
-    ],
-)
-def test_synchronised_replicas_train_what_one_device_does(runs, several, one):
-    several, one = runs[several], runs[one]
+PAIRS = [("mirrored", "tensorflow"), ("devices", "jax")]
+
+
+def check_the_same(several, one):
     assert len(one["losses"]) == 22
     np.testing.assert_allclose(several["losses"], one["losses"], rtol=0, atol=1e-5)
     for figure in ("test_loss", "test_accuracy"):
@@ -141,29 +133,47 @@ def test_synchronised_replicas_train_what_one_device_does(runs, several, one):
     assert several["result"]["batch_norm_examples"] == one["result"]["batch_norm_examples"] == 64
 
 
-def test_replicas_with_statistics_of_their_own_train_something_else(runs):
-    differences = np.abs(np.subtract(runs["apart"]["losses"], runs["tensorflow"]["losses"]))
-    assert differences.min() > 1e-4, "from the first step on"
-    assert runs["apart"]["result"]["batch_norm_examples"] == 32
-
-
-@pytest.mark.parametrize("name", ["tensorflow", "mirrored", "apart", "jax", "devices", "processes"])
-def test_dead_units_are_counted_as_on_one_device(runs, name):
-    found = runs[name]
+def check_dead_units(found):
     assert found["again"]["dead/head_fc/per_input"] > 0.1
     assert {key: found["result"][key] for key in found["again"]} == pytest.approx(found["again"], nan_ok=True)
 
 
-def test_only_the_first_process_writes_and_both_know_the_result(runs):
-    files = {path.name for path in (runs["folder"] / "0" / "processes").iterdir()}
+@pytest.mark.parametrize(("several", "one"), PAIRS)
+def test_synchronised_replicas_train_what_one_device_does(runs, several, one):
+    check_the_same(runs[several], runs[one])
+
+
+@pytest.mark.parametrize("name", ["mirrored", "jax", "devices"])
+def test_dead_units_are_counted_as_on_one_device(runs, name):
+    check_dead_units(runs[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["processes", "other"])
+def test_two_processes_train_what_one_device_does(more_runs, name):
+    check_the_same(more_runs[name], more_runs["jax"])
+    check_dead_units(more_runs["processes"])
+
+
+@pytest.mark.slow
+def test_replicas_with_statistics_of_their_own_train_something_else(more_runs):
+    apart = more_runs["apart"]
+    assert np.abs(np.subtract(apart["losses"], more_runs["tensorflow"]["losses"])).min() > 1e-4
+    assert apart["result"]["batch_norm_examples"] == 32
+    check_dead_units(apart)  # all replicas hold the averages that are saved
+    environment = json.loads((more_runs["folder"] / "apart" / "environment.json").read_text())
+    assert environment["batch_statistics_of"] == "each replica's part of the batch"
+
+
+@pytest.mark.slow
+def test_only_the_first_process_writes_and_both_know_the_result(more_runs):
+    files = {path.name for path in (more_runs["folder"] / "0" / "processes").iterdir()}
     assert {"config.json", "history.csv", "result.json", "model.keras", "tensorboard"} <= files
-    assert not (runs["folder"] / "1" / "processes").exists()
-    assert runs["other_process"]["result"] == runs["processes"]["result"]
-    environment = json.loads((runs["folder"] / "0" / "processes" / "environment.json").read_text())
+    assert not (more_runs["folder"] / "1" / "processes").exists()
+    assert more_runs["other"]["result"] == more_runs["processes"]["result"]
+    environment = json.loads((more_runs["folder"] / "0" / "processes" / "environment.json").read_text())
     assert environment["processes"] == environment["replicas"] == 2
     assert environment["batch_statistics_of"] == "the whole batch"
-    apart = json.loads((runs["folder"] / "tensorflow" / "apart" / "environment.json").read_text())
-    assert apart["batch_statistics_of"] == "each replica's part of the batch"
 
 
 HEADS = ("gbn16_fc", "brn_fc", "fbn_fc", "center_fc_scale", "noise_fc", "bn_gap_fc")
