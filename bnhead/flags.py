@@ -194,6 +194,8 @@ def quiet() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except (UsageError, RunDirectoryError, DataError):  # what to do is in their one line
+            raise
         except BaseException:
             held.seek(0)
             os.write(real, held.read())

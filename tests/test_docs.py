@@ -1,7 +1,10 @@
 """docs/ is what its generators write."""
 
 import importlib.util
+import re
 from pathlib import Path
+
+from bnhead.training import command
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -16,3 +19,12 @@ def test_heads_page_and_pictures_are_up_to_date():
         assert (DOCS / path).read_text() == content, f"{path}: run python docs/generate_heads.py"
     for path in wanted:
         assert path == "heads.md" or f"({path})" in wanted["heads.md"]
+
+
+def test_the_commands_of_the_scale_page_are_taken():
+    page = (DOCS / "scale.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    commands = [line.partition("python train.py ")[2].split() for line in lines if "train.py" in line]
+    kinds = [command.parse(arguments).distribution for arguments in commands]
+    assert kinds == ["none", "none", "mirrored", "data_parallel", "data_parallel"]
+    assert all(f"`{flag}`" in page for flag in ("--sync_bn", "--nosync_bn"))

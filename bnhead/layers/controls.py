@@ -20,14 +20,18 @@ class _Control(keras.layers.Layer):
     Args:
         momentum: share of the moving averages that is kept each step, in [0, 1).
         epsilon: added to the variance.
+        synchronized: whether the batch is that of all replicas of `tf.distribute`.
 
     Input: `(batch, ..., channels)`; mask `(batch, ...)`.
     """
 
-    def __init__(self, momentum: float = MOMENTUM, epsilon: float = EPSILON, **options):
+    def __init__(
+        self, momentum: float = MOMENTUM, epsilon: float = EPSILON, synchronized: bool = False, **options
+    ):
         super().__init__(**options)
         self.momentum = momentum
         self.epsilon = epsilon
+        self.synchronized = synchronized
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -41,7 +45,7 @@ class _Control(keras.layers.Layer):
     def call(self, inputs, training=None, mask=None):
         x = ops.cast(inputs, "float32")
         if training and self.trainable:
-            outputs = self._train(x, *moments(x, mask))
+            outputs = self._train(x, *moments(x, mask, synchronized=self.synchronized))
         else:
             outputs = self.normalise(
                 x, ops.cast(self.moving_mean, x.dtype), ops.cast(self.moving_variance, x.dtype)
@@ -69,7 +73,8 @@ class _Control(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+        settings = ("momentum", "epsilon", "synchronized")
+        return {**super().get_config(), **{name: getattr(self, name) for name in settings}}
 
 
 @keras.saving.register_keras_serializable("bnhead")

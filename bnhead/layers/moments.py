@@ -1,37 +1,51 @@
-"""Mean and variance of a batch, over everything but the channels, with masks and with ghosts.
+"""Mean and variance of a batch, over everything but the channels, with masks, replicas and ghosts.
 
 All in float32 whatever the input's dtype: a bfloat16 sum of a few thousand values has lost its last digits.
 """
 
+import keras
 from keras import ops
 
 
-def moments(x, mask=None):
+def moments(x, mask=None, *, synchronized: bool = False):
     """Mean and biased variance of each channel.
 
     Args:
         x: `(batch, ..., channels)`.
         mask: `(batch, ...)` bool, one axis less than `x`; False leaves an element out. None keeps all.
+        synchronized: whether, under `tf.distribute`, they are those of all replicas' batches together. On
+            JAX they always are: an array there is the whole batch, on however many devices it lies.
 
     Returns:
         Two float32 tensors `(channels,)`; zeros where the mask leaves nothing.
     """
     x = ops.cast(x, "float32")
     axes = tuple(range(len(x.shape) - 1))
-    if mask is None:
+    if mask is None and not synchronized:
         mean = ops.mean(x, axes)
         return mean, ops.mean(ops.square(x - mean), axes)
-    kept, count = _kept(x, mask)
-    mean = ops.sum(ops.where(kept, x, 0.0), axes) / count
-    return mean, ops.sum(ops.where(kept, ops.square(x - mean), 0.0), axes) / count
+    kept = ops.ones_like(x[..., :1], "bool") if mask is None else _kept(x, mask)
+    add_up = _of_all_replicas if synchronized else lambda total: total
+    count = ops.maximum(add_up(ops.sum(ops.cast(kept, "float32"))), 1.0)
+    mean = add_up(ops.sum(ops.where(kept, x, 0.0), axes)) / count
+    return mean, add_up(ops.sum(ops.where(kept, ops.square(x - mean), 0.0), axes)) / count
 
 
 def _kept(x, mask):
-    """The mask with `x`'s rank, and how many elements of a channel it keeps, at least 1."""
+    """The mask with `x`'s rank."""
     if len(mask.shape) != len(x.shape) - 1:
         raise ValueError(f"mask must have one axis less than the inputs {x.shape}, got {mask.shape}")
-    kept = ops.expand_dims(ops.cast(mask, "bool"), -1)
-    return kept, ops.maximum(ops.sum(ops.cast(kept, "float32")), 1.0)
+    return ops.expand_dims(ops.cast(mask, "bool"), -1)
+
+
+def _of_all_replicas(total):
+    """The sum of the replicas' totals, with its gradient; the total itself where there is one replica."""
+    if keras.backend.backend() != "tensorflow":
+        return total
+    import tensorflow as tf
+
+    replica = tf.distribute.get_replica_context()
+    return total if replica is None else replica.all_reduce(tf.distribute.ReduceOp.SUM, total)
 
 
 def ghost_moments(x, size: int, mask=None):

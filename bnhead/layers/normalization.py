@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from bnhead.layers.constants import EPSILON, MOMENTUM
+from bnhead.layers.moments import moments
 
 
 @keras.saving.register_keras_serializable("bnhead")
@@ -14,6 +15,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     about three quarters of the time on CPUs. Inputs `(batch, height, width, channels)`, normalised over the
     last axis, in float32 or a mixed precision, go to the kernel; every other input, backend, axis or option
     (`renorm`, `synchronized`, a mask) takes Keras' own path.
+
+    `synchronized` normalises by the moments of all replicas' batches (`moments`), on every backend, taken in
+    two passes, as on a single device. Keras' own are E[x^2] - E[x]^2, and TensorFlow's only.
 
     In training the batch's mean and *biased* variance normalise and enter the moving averages, as in Keras
     (and not as in the kernel itself or in PyTorch, which average the unbiased variance: the kernel's result
@@ -60,10 +64,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 average.assign(average * self.momentum + value * (1 - self.momentum))
         return ops.cast(outputs, self.compute_dtype)
 
+    def _moments(self, inputs, mask):
+        if self.synchronized and self.axis in (-1, len(inputs.shape) - 1):
+            return moments(inputs, mask, synchronized=True)
+        return super()._moments(inputs, mask)
+
     def to_plain(self) -> tuple[keras.layers.Layer, list]:
         """Keras' own batch norm with the same results in inference, and its weights."""
         known = keras.layers.BatchNormalization(name=self.name).get_config()
         config = {key: value for key, value in self.get_config().items() if key in known}
+        config["synchronized"] = False  # Keras' own cannot be on JAX, and in inference nothing is
         plain = keras.layers.BatchNormalization.from_config(config)
         if self.renorm:
             return plain, self.get_weights()

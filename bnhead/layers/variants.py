@@ -1,7 +1,8 @@
 """Batch norms that normalise by other statistics in training: ghost batches', corrected, frozen ones.
 
 In inference all three are a batch norm: the moving averages normalise. They share its weights, so a head with
-one of them can be folded, copied and recalibrated like any other.
+one of them can be folded, copied and recalibrated like any other. With `synchronized` the batch is that of
+all replicas of `tf.distribute`; ghosts are cut from each replica's own part.
 """
 
 import keras
@@ -18,8 +19,8 @@ class _Variant(BatchNormalization):
         super().__init__(**options)
         if self.axis != -1:
             raise ValueError(f"axis must be -1, got {self.axis}")
-        if self.renorm or self.synchronized:
-            raise ValueError(f"{type(self).__name__} takes neither renorm nor synchronized")
+        if self.renorm:
+            raise ValueError(f"{type(self).__name__} takes no renorm")
 
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable):
@@ -64,7 +65,7 @@ class GhostBatchNormalization(_Variant):
 
     def _train(self, x, mask):
         mean, variance = ghost_moments(x, self.ghost_size, mask)
-        self._average(*moments(x, mask))
+        self._average(*moments(x, mask, synchronized=self.synchronized))
         return self._affine((x - mean) * ops.rsqrt(variance + self.epsilon))
 
     def get_config(self):
@@ -119,7 +120,7 @@ class BatchRenormalization(_Variant):
         return 1 + (self.r_max - 1) * rise[0], self.d_max * rise[1]
 
     def _train(self, x, mask):
-        mean, variance = moments(x, mask)
+        mean, variance = moments(x, mask, synchronized=self.synchronized)
         deviation = ops.sqrt(variance + self.epsilon)
         moving_mean = ops.cast(self.moving_mean, "float32")
         moving_deviation = ops.sqrt(ops.cast(self.moving_variance, "float32") + self.epsilon)

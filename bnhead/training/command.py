@@ -43,7 +43,9 @@ def usage(program: str) -> str:
 def _train(config: TrainConfig) -> int:
     with flags.quiet():
         import bnhead.training.environment
+        from bnhead.training.distribution import find
 
+        replicas = find(config)
         bnhead.training.environment.devices()
     import absl.logging
 
@@ -57,14 +59,19 @@ def _train(config: TrainConfig) -> int:
     if config.dry_run:
         from bnhead.training.rehearsal import rehearse, report
 
-        print(report(rehearse(config), config))
+        found = rehearse(config)
+        if replicas.first:
+            print(report(found, config))
         return 0
-    result = None if config.overwrite else finished_result(config)
-    if result is not None:
+    result = None if config.overwrite else replicas.of_first(lambda: finished_result(config))
+    if not replicas.first:  # it computes with the others, and the first process speaks for all
+        result = result or train(config)
+    elif result is not None:
         print(f"{config.directory} holds this run, finished; its result:")
     else:
         with EpochLines(config) as lines:
             result = train(config, [lines])
-    environment = RunDirectory(config.directory).read("environment.json") or {}
-    print(summary(config, result, environment.get("seconds")))
+    if replicas.first:
+        environment = RunDirectory(config.directory).read("environment.json") or {}
+        print(summary(config, result, environment.get("seconds")))
     return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0

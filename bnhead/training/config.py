@@ -14,6 +14,7 @@ PIXELS = ("auto", "signed", "unit", "raw")
 JIT = ("auto", "on", "off")
 # What says where and how, not what: two runs that differ in these alone are the same run.
 WHERE = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run")
+DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
 # What Keras offers and what goes through zero or below it, so that silence has a meaning.
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
 
@@ -142,6 +143,17 @@ class TrainConfig:
         "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Faster on "
         "devices that have bfloat16; off by default, since it is one more thing that could differ.",
     )
+    distribution: str = _flag(
+        "none",
+        "How a batch is shared among devices: none; mirrored (all GPUs of this machine, on TensorFlow); "
+        "data_parallel (all devices of this machine or of several, with KERAS_BACKEND=jax). batch_size is "
+        "that of the whole batch. docs/scale.md says how.",
+    )
+    sync_bn: bool = _flag(
+        True,
+        "Batch norms normalise by the whole batch, so that several devices train what one would. Without, "
+        "each replica's normalise by its own part, which is another question: mirrored only.",
+    )
     weight_histograms: bool = _flag(False, "Write histograms of all weights to TensorBoard each epoch.")
     learn_within: int = _flag(
         5,
@@ -185,6 +197,7 @@ class TrainConfig:
         if "://" in self.workdir or "\0" in self.workdir:
             raise UsageError(f"workdir must be a path on a disk of this machine, got {self.workdir!r}")
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
+        _check_distribution(self)
         object.__setattr__(self, "head", heads.canonical(self.head))
         if self.task == "regression" and heads.needs_labels(self.head):
             raise UsageError(f"head {self.head!r} reads classes, and task regression has none")
@@ -237,6 +250,21 @@ def _check_shifts(config: TrainConfig) -> None:
     from bnhead.data.shifts import check_shifts  # brings NumPy, which help shall not wait for
 
     check_shifts(config.validation, config.imbalance, config.label_noise, config.test_corruption)
+
+
+def _check_distribution(config: TrainConfig) -> None:
+    if "worker" in config.distribution:
+        raise UsageError(
+            f"distribution {config.distribution!r}: TensorFlow's does not work with Keras 3; one model on "
+            "several machines is KERAS_BACKEND=jax and --distribution=data_parallel, see docs/scale.md"
+        )
+    _check_choice("distribution", config.distribution, DISTRIBUTIONS)
+    if not config.sync_bn and config.distribution != "mirrored":
+        why = {
+            "none": "on one device there is one batch",
+            "data_parallel": "on JAX a batch norm sees the whole batch; a gbn head cuts it",
+        }[config.distribution]
+        raise UsageError(f"sync_bn can be left out with distribution mirrored only: {why}")
 
 
 def _as(kind: type, name: str, value):

@@ -94,6 +94,9 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
     ]
     for layer in dict.fromkeys(key.split("/")[1] for key in result if key.startswith("dead/")):
         rows += _dead_rows(layer, result)
+    if result.get("replicas", 1) > 1:
+        seen = f"batch norms see {result['batch_norm_examples']} of the {config.batch_size} images of a step"
+        rows.append(("replicas", f"{result['replicas']}; {seen}"))
     if seconds is not None:
         rows.append(("time", f"{seconds:.1f} s"))
     rows += [("warning", text) for text in result["data"].get("checks", {}).get("warnings", [])]

@@ -12,11 +12,15 @@ from bnhead.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
 # Where one of these changes while a run is stopped, its figures may end in other digits.
-DECISIVE = ("python", "bnhead", *_PACKAGES, "backend", "devices", "cores", "threads")
+DECISIVE = ("python", "bnhead", *_PACKAGES, "backend", "backend_version", "devices", "cores", "threads")
 
 
 def devices() -> list[str]:
-    """Names of the GPUs, or of the CPU where there is none."""
+    """Names of the GPUs, or of the CPU where there is none; on JAX those of all processes."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform != "cpu"] or ["CPU"]
     found = tf.config.list_physical_devices("GPU")
     return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or [
         "CPU"
@@ -32,6 +36,7 @@ def environment() -> dict:
         "bnhead": __version__,
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
         "backend": keras.backend.backend(),
+        "backend_version": importlib.metadata.version(keras.backend.backend()),
         "devices": devices(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": [threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()],

@@ -11,6 +11,7 @@ from bnhead.data.pipelines import InMemory, Recipe, Streamed
 from bnhead.errors import DataError
 from bnhead.heads import needs_labels
 from bnhead.training.config import TrainConfig
+from bnhead.training.distribution import Replicas
 from bnhead.training.tasks import batches, example_maker
 
 Feed = Callable[[int, int], tf.data.Dataset]  # (epoch, step of it) -> the batches from there to the end
@@ -36,12 +37,12 @@ def recipe(config: TrainConfig, dataset: DataSet) -> Recipe:
     return Recipe(config.augment, config.cutout, config.mixup, len(dataset.classes))
 
 
-def training(model: keras.Model, config: TrainConfig, dataset: DataSet) -> Feed:
-    """The training batches, as the model takes them, from any step on."""
-    device = gpu()
+def training(model: keras.Model, config: TrainConfig, dataset: DataSet, replicas: Replicas) -> Feed:
+    """This process's part of the training batches, as the model takes them, from any step on."""
+    device = gpu() if replicas.number == 1 else None
     if device and isinstance(dataset.train, InMemory) and recipe(config, dataset).compiles:
         return feed_indices(model, config, dataset, device)
-    return lambda epoch, step: examples(config, dataset, epoch, step)
+    return lambda epoch, step: replicas.part(examples(config, dataset, epoch, step))
 
 
 def examples(config: TrainConfig, dataset: DataSet, epoch: int, step: int) -> tf.data.Dataset:
@@ -52,10 +53,16 @@ def examples(config: TrainConfig, dataset: DataSet, epoch: int, step: int) -> tf
 
 
 def evaluation(
-    config: TrainConfig, dataset: DataSet, split: InMemory | Streamed, limit: int | None = None
+    config: TrainConfig, dataset: DataSet, split: InMemory | Streamed, replicas: Replicas
 ) -> tf.data.Dataset:
-    """A split's first `limit` examples (None: all) in order, in batches of 256, as the model takes them."""
-    return as_targets(config, dataset, split.evaluation_batches(256, limit))
+    """This process's part of a split's batches, in order, for `evaluate`."""
+    data = split.evaluation_batches(replicas.evaluation_batch)
+    return replicas.evaluation(as_targets(config, dataset, data), split.size)
+
+
+def probe(config: TrainConfig, dataset: DataSet) -> tf.data.Dataset:
+    """The test examples on which dead units are counted, in batches of 256; all of them in every process."""
+    return as_targets(config, dataset, dataset.test.evaluation_batches(256, config.probe_examples))
 
 
 def one_epoch(config: TrainConfig, dataset: DataSet) -> tf.data.Dataset:
@@ -72,14 +79,13 @@ def as_targets(config: TrainConfig, dataset: DataSet, data: tf.data.Dataset) -> 
 
 def build_metrics(model: keras.Model, config: TrainConfig, dataset: DataSet) -> None:
     """Makes the metrics' variables, which Keras otherwise does at the first batch that it is fed with."""
-    _, targets = next(iter(evaluation(config, dataset, dataset.test, 2)))
-    model.compute_metrics(None, targets, keras.ops.zeros((len(targets), *model.output.shape[1:])))
-    model.reset_metrics()
+    batch = next(iter(as_targets(config, dataset, dataset.test.evaluation_batches(2, 2))))
+    model._symbolic_build(data_batch=batch)  # Keras' own way, under tf.distribute and on JAX
 
 
 def gpu() -> str | None:
-    """The device that a data set in memory is kept on: the first GPU, if there is one."""
-    found = tf.config.list_logical_devices("GPU")
+    """The device that a data set in memory is kept on: TensorFlow's first GPU, if there is one."""
+    found = tf.config.list_logical_devices("GPU") if keras.backend.backend() == "tensorflow" else []
     return found[0].name if found else None
 
 

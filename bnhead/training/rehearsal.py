@@ -1,12 +1,14 @@
 """`--dry_run`: what a run would be, how large, and how long, from a few steps that leave nothing behind."""
 
+import dataclasses
 import math
 import time
 
 import keras
+import numpy as np
 
 from bnhead import graph
-from bnhead.training import feeding
+from bnhead.training import distribution, feeding
 from bnhead.training.building import describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.records import RunDirectory
@@ -28,11 +30,13 @@ def rehearse(config: TrainConfig) -> dict:
         UsageError, DataError, RunDirectoryError: as `train` does.
     """
     RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
-    parts = assemble(config)
-    model = parts.model
-    size = training_bytes(model, config.batch_size)
-    step = _seconds_per_step(config, parts)
-    evaluation = _seconds_per_evaluation(config, parts)
+    replicas = distribution.find(config)
+    with replicas.computing():
+        parts = assemble(config, replicas)
+        model = parts.model
+        size = training_bytes(model, config.batch_size)
+        step = _seconds_per_step(config, parts)
+        evaluation = _seconds_per_evaluation(config, parts)
     return {
         "settings": config.settings(),
         "head": describe_head(config, model),
@@ -97,7 +101,8 @@ def _seconds_per_evaluation(config: TrainConfig, parts: Parts) -> float:
     """Of the test split, and of counting on the probe set, which takes as long for each input."""
     test = parts.dataset.test
     timed = min(test.size, 1024)
-    data = feeding.evaluation(config, parts.dataset, test, timed)
+    some = dataclasses.replace(parts.dataset, test=test.take(np.arange(timed)))
+    data = feeding.evaluation(config, some, some.test, parts.replicas)
     parts.model.evaluate(data, verbose=0)  # compiles it
     start = time.perf_counter()
     parts.model.evaluate(data, verbose=0)

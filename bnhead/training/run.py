@@ -16,11 +16,12 @@ from bnhead.data import DataSet
 from bnhead.data.checks import inspect
 from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
 from bnhead.layers import plain, recompute_batch_stats
-from bnhead.training import checkpoints, environment, feeding, lock
+from bnhead.training import checkpoints, distribution, environment, feeding, lock
 from bnhead.training.best import Best, best_state
 from bnhead.training.building import build, describe_head
 from bnhead.training.checkpoints import Checkpoint
 from bnhead.training.config import TrainConfig
+from bnhead.training.distribution import Replicas
 from bnhead.training.failures import Finite, Learning, constant_loss, locate
 from bnhead.training.interruption import deferred
 from bnhead.training.logs import HistoryFile, Pace, Scalars, cut_events, event_sizes
@@ -60,23 +61,37 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     """
     if config.dry_run:
         raise UsageError("dry_run: train() does no dry run; rehearsal.rehearse(config) does")
-    directory = RunDirectory(config.directory)
+    replicas = distribution.find(config)
+    directory = replicas.directory(config.directory)
+    with replicas.computing(), _shortage_said(config), contextlib.ExitStack() as held:
+        if (result := replicas.of_first(lambda: _checked(config, directory))) is not None:
+            return result
+        parts = assemble(config, replicas)
+        if (result := replicas.of_first(lambda: _taken(config, directory, held))) is not None:
+            return result  # of another process, meanwhile
+        with _status_kept(directory):
+            return _do(config, directory, parts, callbacks)
+
+
+def _checked(config: TrainConfig, directory: RunDirectory) -> dict | None:
+    """The result of the run, if it is finished here; otherwise it is made sure that it may be here."""
     if not config.overwrite and (result := finished_result(config)) is not None:
         return result
     directory.check(config.settings(), overwrite=config.overwrite)
-    with _shortage_said(config):
-        parts = assemble(config)
-        directory.make()
-        with lock.held(directory.path) as stale:
-            if stale:
-                _say(f"process {stale['pid']} on {stale['host']} left {directory.path} unfinished")
-            if not config.overwrite and (result := finished_result(config)) is not None:
-                return result  # by another process, meanwhile
-            directory.check(config.settings(), overwrite=config.overwrite)
-            if config.overwrite and (removed := directory.clear()):
-                _say(f"removed from {directory.path}: {', '.join(removed)}")
-            with _status_kept(directory):
-                return _do(config, directory, parts, callbacks)
+    return None
+
+
+def _taken(config: TrainConfig, directory: RunDirectory, held: contextlib.ExitStack) -> dict | None:
+    """As `_checked`, with the directory locked for as long as `held` lasts, and free for the run."""
+    directory.make()
+    stale = held.enter_context(lock.held(directory.path))
+    if stale:
+        _say(f"process {stale['pid']} on {stale['host']} left {directory.path} unfinished")
+    if (result := _checked(config, directory)) is not None:
+        return result
+    if config.overwrite and (removed := directory.clear()):
+        _say(f"removed from {directory.path}: {', '.join(removed)}")
+    return None
 
 
 def finished_result(config: TrainConfig) -> dict | None:
@@ -98,6 +113,7 @@ class Parts:
         model: the compiled model, with its initial weights.
         feed: its training batches.
         dead_units: the census of each epoch; its figures are among the others, in `Scalars`.
+        replicas: the copies of the model, and which process this is.
     """
 
     dataset: DataSet
@@ -105,6 +121,7 @@ class Parts:
     model: keras.Model
     feed: feeding.Feed
     dead_units: DeadUnits
+    replicas: Replicas
 
     @property
     def steps(self) -> int:
@@ -112,8 +129,8 @@ class Parts:
         return self.checked["batches"]["steps"]
 
 
-def assemble(config: TrainConfig) -> Parts:
-    """Opens and checks the config's data, and builds its model; nothing is written.
+def assemble(config: TrainConfig, replicas: Replicas) -> Parts:
+    """Opens and checks the config's data, and builds its model for the replicas; nothing is written.
 
     Raises:
         UsageError, DataError: as `train` does.
@@ -121,16 +138,19 @@ def assemble(config: TrainConfig) -> Parts:
     environment.prepare(config.deterministic)
     dataset = feeding.open_data(config)
     checked = inspect(dataset, config.batch_size)
-    model = build(config, dataset)
-    feeding.build_metrics(model, config, dataset)
+    with replicas.building():
+        model = build(config, dataset)
+        replicas.synchronize(model)
+        feeding.build_metrics(model, config, dataset)
     dead_units = DeadUnits(
-        feeding.evaluation(config, dataset, dataset.test, config.probe_examples),
+        feeding.probe(config, dataset),
         counted_layers(config),
-        log_dir=f"{config.directory}/tensorboard/units",
+        log_dir=f"{config.directory}/tensorboard/units" if replicas.first else None,
         log_scalars=False,
     )
     dead_units.set_model(model)  # a layer that is not there is said before anything is written
-    return Parts(dataset, checked, model, feeding.training(model, config, dataset), dead_units)
+    feed = feeding.training(model, config, dataset, replicas)
+    return Parts(dataset, checked, model, feed, dead_units, replicas)
 
 
 def _do(
@@ -140,7 +160,7 @@ def _do(
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict:
     """Does a run, or what is left of it, and returns its result."""
-    dataset, model, dead_units = parts.dataset, parts.model, parts.dead_units
+    dataset, model, dead_units, replicas = parts.dataset, parts.model, parts.dead_units, parts.replicas
     diagram = describe_head(config, model)
     saved = _begun(config, directory, parts)
     if saved is not None:
@@ -149,12 +169,10 @@ def _do(
     history = HistoryFile(directory, saved.records["rows"] if saved else [])
     finite = Finite()
     learning = Learning(constant_loss(config.task, dataset), config.learn_within, history.losses)
-    best = _best(config, directory, dataset, saved)
-    scalars = Scalars(
-        str(directory.path / "tensorboard"),
-        "" if saved else f"`{config.backbone}`, head `{config.head}`: {diagram}",
-        histograms=config.weight_histograms,
-    )
+    best = _best(config, directory, parts, saved)
+    events = str(directory.path / "tensorboard")
+    about = "" if saved else f"`{config.backbone}`, head `{config.head}`: {diagram}"
+    scalars = [Scalars(events, about, histograms=config.weight_histograms)] if replicas.first else []
 
     def records() -> dict:
         return {
@@ -167,7 +185,7 @@ def _do(
 
     with feeding.pictures_named(dataset), deferred() as pending:
         saver = Saver(
-            directory,
+            directory if replicas.first else None,
             config.settings(),
             parts.steps,
             config.epochs,
@@ -177,11 +195,11 @@ def _do(
             pending,
         )
         pace = Pace(config.batch_size)
-        watching = [finite, dead_units, pace, *([best] if best else []), history, learning, scalars]
+        watching = [finite, dead_units, pace, *([best] if best else []), history, learning, *scalars]
         fit(
             model,
             parts.feed,
-            feeding.evaluation(config, dataset, dataset.test),
+            feeding.evaluation(config, dataset, dataset.test, replicas),
             [*watching, *callbacks, saver],
             step=saved.step if saved else 0,
             steps=parts.steps,
@@ -192,28 +210,46 @@ def _do(
     result |= _outcome(config, parts, history.rows[-1], dead_units.census, status)
     result["head"] = diagram
     if finite.broken:
-        result["failure"] = locate(
-            model,
-            saver.latest.arrays,
-            parts.feed,
-            lambda epoch, step: feeding.examples(config, dataset, epoch, step),
-            step=saver.latest.step,
-            steps=parts.steps,
-            epochs=config.epochs,
-        )
+        result["failure"] = _located(config, parts, saver.latest)
     if best and best.record:
-        result["best"] = _best_saved(directory, model, best.record, history.rows)
-    directory.replace("model.keras", plain(model).save)
+        result["best"] = _best_figures(best.record, history.rows)
+    if not replicas.first:
+        return result
+    with replicas.alone():
+        if best and best.record:
+            _save_best(directory, model)
+        directory.replace("model.keras", plain(model).save)
     done = {**directory.read("environment.json"), "seconds": round(time.perf_counter() - start, 2)}
     directory.write("environment.json", done)
     directory.write("result.json", result)
     return result
 
 
+def _located(config: TrainConfig, parts: Parts, latest: Checkpoint) -> dict:
+    """Where a run broke, found again from its latest checkpoint (`failures.locate`)."""
+    return locate(
+        parts.model,
+        latest.arrays,
+        parts.feed,
+        lambda epoch, step: feeding.examples(config, parts.dataset, epoch, step),
+        step=latest.step,
+        steps=parts.steps,
+        epochs=config.epochs,
+    )
+
+
 def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkpoint | None:
     """Readies directory and model; returns the checkpoint that the run goes on from, if there is one."""
-    now, settings = environment.environment(), config.settings()
-    saved, complaints = checkpoints.newest(directory, settings)
+    now, settings = {**environment.environment(), **parts.replicas.describe()}, config.settings()
+    complaints: list[str] = []
+
+    def newest() -> bytes:
+        found, said = checkpoints.newest(directory, settings)
+        complaints.extend(said)
+        return checkpoints.encode(found) if found else b""
+
+    content = parts.replicas.bytes_of_first(newest)
+    saved = checkpoints.decode(content) if content else None
     if saved is not None:
         try:
             restore(parts.model, saved.arrays)
@@ -224,6 +260,9 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     if saved is None:
         directory.begin(settings)
         recompute_batch_stats(parts.model, feeding.one_epoch(config, parts.dataset), "frozen")
+    if not parts.replicas.first:
+        return saved
+    if saved is None:
         if complaints:
             complaints.append(f"{directory.path} starts again from the beginning")
     else:
@@ -250,30 +289,34 @@ def counted_layers(config: TrainConfig) -> list[str] | None:
 
 
 def _best(
-    config: TrainConfig, directory: RunDirectory, dataset: DataSet, saved: Checkpoint | None
+    config: TrainConfig, directory: RunDirectory, parts: Parts, saved: Checkpoint | None
 ) -> Best | None:
-    if dataset.validation is None:
+    if parts.dataset.validation is None:
         return None
-    held_out = feeding.evaluation(config, dataset, dataset.validation)
+    held_out = feeding.evaluation(config, parts.dataset, parts.dataset.validation, parts.replicas)
     best = Best(held_out, TASKS[config.task].primary, directory, config.settings())
     best.record = dict(saved.records["best"]) if saved else {}
     return best
 
 
-def _best_saved(directory: RunDirectory, model: keras.Model, record: dict, rows: list[dict]) -> dict:
-    """Writes `best.keras`, and returns the best epoch's figures."""
+def _best_figures(record: dict, rows: list[dict]) -> dict:
+    """The best epoch, and its figures of the splits that were evaluated."""
     row = rows[record["epoch"] - 1]
-    figures = {key: row[key] for key in row if key.startswith(("validation_", "test_"))}
+    return {"epoch": record["epoch"]} | {
+        key: value for key, value in row.items() if key.startswith(("validation_", "test_"))
+    }
+
+
+def _save_best(directory: RunDirectory, model: keras.Model) -> None:
+    """Writes `best.keras`; the model is left as it was."""
+    last = captured(model)
     try:
-        state = best_state(directory)
+        restore(model, best_state(directory).arrays)
     except (OSError, ValueError) as error:
         _say(f"there is no best.keras in {directory.path}: {error}")
-        return {"epoch": record["epoch"], **figures}
-    last = captured(model)
-    restore(model, state.arrays)
+        return
     directory.replace("best.keras", plain(model).save)
     restore(model, last)
-    return {"epoch": record["epoch"], **figures}
 
 
 def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, status: str) -> dict:
@@ -283,8 +326,7 @@ def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, statu
     if config.recompute_batch_stats != "none" and status != "diverged":
         recompute_batch_stats(model, feeding.one_epoch(config, dataset), config.recompute_batch_stats)
         tested = _evaluated(config, parts, "test")
-        probe = feeding.evaluation(config, dataset, dataset.test, config.probe_examples)
-        census = count(model, probe, counted_layers(config))
+        census = count(model, feeding.probe(config, dataset), counted_layers(config))
     counted = {
         f"dead/{name}/{key}": value
         for name, counts in census.layers.items()
@@ -296,6 +338,8 @@ def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, statu
         **tested,
         **counted,
         "parameters": model.count_params(),
+        "replicas": parts.replicas.number,
+        "batch_norm_examples": parts.replicas.batch_norm_examples(config.batch_size),
         "data": {
             "name": dataset.name,
             "train": dataset.train.size,
@@ -309,7 +353,7 @@ def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, statu
 
 
 def _evaluated(config: TrainConfig, parts: Parts, split: str) -> dict:
-    data = feeding.evaluation(config, parts.dataset, getattr(parts.dataset, split))
+    data = feeding.evaluation(config, parts.dataset, getattr(parts.dataset, split), parts.replicas)
     figures = parts.model.evaluate(data, verbose=0, return_dict=True)
     return {f"{split}_{name}": value for name, value in figures.items()}
 

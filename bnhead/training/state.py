@@ -48,7 +48,7 @@ class Saver(keras.callbacks.Callback):
     """Writes checkpoints every few seconds, between two steps, and after the last epoch; goes last of all.
 
     Args:
-        directory: the run's directory.
+        directory: the run's directory; None where another process writes it.
         settings: the run's settings.
         steps: optimizer steps per epoch, of `epochs`.
         seconds: time between two checkpoints; 0 writes one after every execution.
@@ -62,7 +62,7 @@ class Saver(keras.callbacks.Callback):
 
     def __init__(
         self,
-        directory: RunDirectory,
+        directory: RunDirectory | None,
         settings: dict,
         steps: int,
         epochs: int,
@@ -104,7 +104,8 @@ class Saver(keras.callbacks.Callback):
 
     def _save(self) -> None:
         checkpoint = Checkpoint(self._settings, self._done, captured(self.model), self._records())
-        checkpoints.save(self._directory, checkpoint)
+        if self._directory is not None:
+            checkpoints.save(self._directory, checkpoint)
         self.latest, self._saved_at = checkpoint, time.monotonic()
 
 

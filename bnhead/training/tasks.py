@@ -128,7 +128,8 @@ def compiled(
         scale = keras.layers.Rescaling(deviation.tolist(), mean.tolist(), dtype="float32", name="to_units")
         model = keras.Model(model.input, scale(model.output), name=model.name)
     kind = task_named(task, soft=soft)
-    model.compile(optimizer, kind.loss(moments), metrics=kind.metrics(moments), **how)
+    # weighted: an evaluation batch that was filled up (`distribution`) says so by weights of 0
+    model.compile(optimizer, kind.loss(moments), weighted_metrics=kind.metrics(moments), **how)
     return model
 
 

@@ -72,3 +72,25 @@ def test_sums_are_in_float32():
     x = ops.cast(np.full((3000, 1), 1.0), "bfloat16")
     mean, _ = moments(x)
     assert keras.backend.standardize_dtype(mean.dtype) == "float32" and float(mean[0]) == 1
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_of_several_replicas_they_are_those_of_all_examples_together(monkeypatch, masked):
+    """The other replica's sums, by NumPy, take the place of what `tf.distribute` would bring."""
+    rng = np.random.default_rng(3)
+    here, there = rng.normal(5, 1, (2, 4, 3, 2)).astype("float32") * [[[[1]]], [[[3]]]]
+    mask = rng.random((2, 4, 3)) > 0.3 if masked else np.ones((2, 4, 3), bool)
+    every = np.concatenate([here[mask[0]], there[mask[1]]])
+    other = there[mask[1]]
+    totals = iter([len(other), other.sum(0), ((other - every.mean(0)) ** 2).sum(0)])
+    monkeypatch.setattr("bnhead.layers.moments._of_all_replicas", lambda total: total + next(totals))
+    mean, variance = moments(here, mask[0] if masked else None, synchronized=True)
+    np.testing.assert_allclose(mean, every.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(variance, every.var(0), rtol=1e-5)
+
+
+def test_on_one_replica_synchronised_moments_are_its_own():
+    x = np.random.default_rng(4).normal(3, 2, (5, 4, 2)).astype("float32")
+    for mask in (None, x[..., 0] > 2):
+        for own, synchronized in zip(moments(x, mask), moments(x, mask, synchronized=True), strict=True):
+            np.testing.assert_allclose(synchronized, own, rtol=1e-6)

@@ -237,7 +237,7 @@ def test_frozen_statistics_stay_while_gain_and_offset_train():
             "ghost_size must be a whole number of at least 2, got 1",
         ),
         (lambda: GhostBatchNormalization(axis=1), "axis must be -1, got 1"),
-        (lambda: GhostBatchNormalization(renorm=True), "takes neither renorm nor synchronized"),
+        (lambda: GhostBatchNormalization(renorm=True), "GhostBatchNormalization takes no renorm"),
         (lambda: BatchRenormalization(r_max=0.5), "steps, r_max and d_max must be at least 1, 1 and 0"),
     ],
 )

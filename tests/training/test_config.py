@@ -41,6 +41,19 @@ from bnhead.training.config import WHERE
             "augment 'crop_flop' is not known; did you mean 'crop_flip'.*none, crop, crop_flip, imagenet",
         ),
         ({"fc_activation": "rleu"}, "fc_activation 'rleu' is not known; did you mean 'relu'"),
+        (
+            {"distribution": "miror"},
+            "distribution 'miror' is not known; did you mean 'mirrored'.*data_parallel",
+        ),
+        (
+            {"distribution": "multi_worker"},
+            "'multi_worker': TensorFlow's does not work with Keras 3; one model on several machines is KERAS",
+        ),
+        (
+            {"sync_bn": False},
+            "sync_bn can be left out with distribution mirrored only: on one device there is",
+        ),
+        ({"sync_bn": False, "distribution": "data_parallel"}, "mirrored only: on JAX a batch norm sees the"),
         ({"cutout": -1}, "cutout must be a finite number of at least 0, got -1"),
         ({"mixup": float("inf")}, "mixup must be a finite number of at least 0, got inf"),
         (

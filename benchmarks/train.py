@@ -1,0 +1,87 @@
+"""What `train()` adds to a bare `model.fit`: records, census, checkpoints, TensorBoard, checks, the saved model.
+
+One epoch of CIFAR-10 through `train(config)` against the same data and the same compiled net in a bare
+`model.fit` with the same evaluation, in turn, in one process; medians over the rounds with the range, and
+the ratio round by round. Both open the data, build the net and compile it anew each time.
+
+    python benchmarks/train.py [--rounds=5] [--backbone=resnet20] [--checkpoint_seconds=30] [--steps=0]
+
+`--steps` cuts the epoch of both short after so many steps; 0 does it whole.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+
+import keras
+
+from bnhead.training import TrainConfig, feeding, train
+from bnhead.training.distribution import Replicas
+from bnhead.training.run import assemble
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ends the epoch after some steps."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self._steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 == self._steps:
+            self.model.stop_training = True
+
+
+def bare(config: TrainConfig, callbacks: list) -> float:
+    start = time.perf_counter()
+    parts = assemble(config, Replicas())
+    test = feeding.evaluation(config, parts.dataset, parts.dataset.test, Replicas())
+    how = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": callbacks}
+    parts.model.fit(parts.feed(0, 0), epochs=1, steps_per_epoch=parts.steps, **how)
+    return time.perf_counter() - start
+
+
+def whole(config: TrainConfig, callbacks: list) -> float:
+    start = time.perf_counter()
+    train(config, callbacks)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backbone", default="resnet20")
+    parser.add_argument("--checkpoint_seconds", type=float, default=30.0)
+    parser.add_argument("--steps", type=int, default=0)
+    given = parser.parse_args()
+    times = {"model.fit": [], "train()": []}
+    for number in range(given.rounds + 1):
+        for name, run in (("model.fit", bare), ("train()", whole)):
+            with tempfile.TemporaryDirectory() as folder:
+                config = TrainConfig(
+                    dataset="cifar10",
+                    augment="crop_flip",
+                    backbone=given.backbone,
+                    head="bn_fc",
+                    epochs=1,
+                    checkpoint_seconds=given.checkpoint_seconds,
+                    workdir=f"{folder}/run",
+                )
+                seconds = run(config, [StopAfter(given.steps)] if given.steps else [])
+            keras.backend.clear_session()
+            if number:  # the first round opens files and compiles for the first time
+                times[name].append(seconds)
+                print(f"round {number}: {name:<10} {seconds:.2f} s", flush=True)
+    for name, seconds in times.items():
+        print(f"{name:<10} {_spread(seconds, '.2f')} s")
+    ratios = [ours / theirs for theirs, ours in zip(times["model.fit"], times["train()"], strict=True)]
+    print(f"train() / model.fit, round by round: {_spread(ratios, '.3f')}")
+
+
+def _spread(values: list[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+if __name__ == "__main__":
+    main()
