@@ -1,4 +1,4 @@
-"""What `train()` adds to a bare `model.fit`: records, census, checkpoints, TensorBoard, checks, the saved model.
+"""What `train()` adds to a bare `model.fit`: records, census, checkpoints, events, checks, the saved model.
 
 One epoch of CIFAR-10 through `train(config)` against the same data and the same compiled net in a bare
 `model.fit` with the same evaluation, in turn, in one process; medians over the rounds with the range, and
