@@ -1,10 +1,10 @@
 """Reports: from the files of a study to pages for people and charts for TensorBoard, without TensorFlow.
 
-`study` reads a directory, `curves` and `charts` are arithmetic, `figures` and `content` say what there is to say,
-`pages` writes it as HTML and Markdown, `tensorboard` as event files, `command` is `bnhead report`.
+`study` reads a directory, `curves` and `charts` are arithmetic, `figures` and `content` say what there is to
+say, `pages` writes it as HTML and Markdown, `tensorboard` as event files, `command` is `bnhead report`.
 
-The same files give the same bytes: nothing of the clock, the machine or the directory's name enters, and of the
-runs nothing that differs when they are done again.
+The same files give the same bytes: nothing of the clock or of the directory's name enters, and of the runs
+nothing that differs when they are done again, such as the time they took.
 """
 
 import pathlib

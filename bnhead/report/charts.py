@@ -1,7 +1,7 @@
 """Charts as coordinates: what lies where, in percent of a plot's width and height, from its top left.
 
-The template draws them: shapes in an SVG that is stretched to the plot, with lines of constant width, and labels
-in HTML, so that a chart has readable letters at every width of the page.
+The template draws them: shapes in an SVG that is stretched to the plot, with lines of constant width, and
+labels in HTML, so that a chart has readable letters at every width of the page.
 """
 
 import math

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from bnhead.errors import UsageError
-from bnhead.flags import asks_for_help, reported, split
+from bnhead.flags import asks_for_help, reported
 
 _USAGE = """usage: bnhead report DIR
 
@@ -31,10 +31,13 @@ def parse(arguments: Sequence[str]) -> pathlib.Path:
     Raises:
         UsageError: a flag, no directory or more than one.
     """
-    flags, names = split(arguments, {})
-    if flags or len(names) != 1:
-        raise UsageError(f"one directory must be named, as in bnhead report DIR; got {names or 'none'}")
-    return pathlib.Path(names[0])
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise UsageError(f"flag {argument} is not known (there are none but --help)")
+    if len(arguments) != 1:
+        got = " ".join(arguments) or "none"
+        raise UsageError(f"one directory must be named, as in bnhead report DIR; got {got}")
+    return pathlib.Path(arguments[0])
 
 
 def _report(directory: pathlib.Path) -> int:

@@ -20,8 +20,8 @@ def band(curves: Sequence[Sequence[float]]) -> list[Band]:
     """Median and range over the seeds, by epoch from 1.
 
     Args:
-        curves: for each seed a number for each epoch; shorter ones, of runs that ended early, and numbers that
-            are not finite are left out where they are missing, and so is an epoch without any.
+        curves: for each seed a number for each epoch. Shorter ones, of runs that ended early, count as far as
+            they go; numbers that are not finite do not count, and an epoch without any is left out.
     """
     bands = []
     for index in range(max(map(len, curves), default=0)):

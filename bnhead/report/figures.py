@@ -15,7 +15,13 @@ FIGURES = {  # figure of a layer's count -> what the units are
     "per_input": "that are silent on an input",
     "dataset": "that are dead on every input counted",
 }
-TONES = {"HELPS": "good", "HURTS": "bad", "NO MATERIAL DIFFERENCE": "even", "UNDECIDED": "open"}
+TONES = {
+    "HELPS": "good",
+    "HURTS": "bad",
+    "NO MATERIAL DIFFERENCE": "even",
+    "UNDECIDED": "open",
+    "MIXED": "open",
+}
 _EPOCHS_TOLD = 6  # columns of a table that stands for a chart
 
 
@@ -42,10 +48,10 @@ def _scaled(one: dict[str, Any], factor: float) -> dict[str, Any]:
         return factor * value if words.known(value) else None
 
     return {
-        "seeds": one.get("seeds") or list(range(len(one["differences"]))),
+        "seeds": one["seeds"],
         "differences": [scaled(value) for value in one["differences"]],
         "mean": scaled(one.get("mean")),
-        "interval": [scaled(value) for value in one["interval"]],
+        "interval": [scaled(value) for value in one.get("interval") or []],
     }
 
 
@@ -60,18 +66,19 @@ def _compared(one: dict[str, Any], primary: str) -> dict[str, Any]:
         "tone": TONES.get(one["word"], "bad"),
         "sentence": one["sentence"],
         "mean": words.difference(one.get("mean"), primary),
-        "interval": words.interval(one["interval"], primary),
+        "interval": words.interval(one.get("interval"), primary),
         "n": one.get("n", words.NONE),
         "sd": words.spread(one.get("sd"), primary),
         "p": words.probability(one.get("p")),
         "p_holm": words.probability(one.get("p_holm")),
         "p_tost": words.probability(one.get("p_tost")),
-        "interval_tost": words.interval(one.get("interval_tost") or [], primary),
+        "p_holm_tost": words.probability(one.get("p_holm_tost")),
+        "interval_tost": words.interval(one.get("interval_tost"), primary),
         "more": one.get("more_seeds"),
         "diverged": words.listed([f"{n} of the {side}" for side, n in lost.items()]),
         "converged": converged and {
             "mean": words.difference(converged.get("mean"), primary),
-            "interval": words.interval(converged.get("interval") or [], primary),
+            "interval": words.interval(converged.get("interval"), primary),
             "n": converged.get("n", words.NONE),
         },
     }  # fmt: skip
@@ -183,42 +190,48 @@ def dead_units(
     return drawn
 
 
-def against_width(study: Study) -> dict[str, Any] | None:
-    """The dead share against the FC's width, for each head; None where the study has one width."""
+def against_width(study: Study) -> list[dict[str, Any]]:
+    """The shares against the FC's width: a chart for each figure, a panel of it for each head and layer."""
     laws = [law for law in study.verdict["width_law"] if law.get("points")]
-    if not laws:
-        return None
-    points = [[(p["fc_units"], p["seed"], p["share"]) for p in law["points"] if words.known(p["share"])]
-              for law in laws]  # fmt: skip
-    if not any(points):
-        return None
+    figures = dict.fromkeys(law.get("figure", "per_input") for law in laws)
+    return [
+        {
+            "title": FIGURES[figure],
+            **_widths(study, [law for law in laws if law.get("figure", figure) == figure]),
+        }
+        for figure in figures
+        if figure in FIGURES
+    ]
+
+
+def _widths(study: Study, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    compared = study.verdict["comparisons"] or [{"control": ""}]
+    heads_of = {cell["name"]: cell["head"] for cell in study.plan["cells"]}
+    control = heads_of.get(compared[0]["control"])
+    points = [[(p["fc_units"], p["seed"], p["share"]) for p in law["points"]] for law in laws]
     top = max(share for own in points for *_, share in own)
-    control = study.verdict["comparisons"][0]["control"] if study.verdict["comparisons"] else ""
-    control_head = next((c["head"] for c in study.plan["cells"] if c["name"] == control), laws[0]["head"])
     drawn = []
     for law, own in zip(laws, points, strict=True):
-        if own:
-            chart = charts.against_width(own, top)
-            chart["dots"] = [(x, y, f"{width:g} units, seed {seed}: {words.share(share)}")
-                             for x, y, width, seed, share in chart["dots"]]  # fmt: skip
-            chart["x"] = [(x, f"{width:g}") for x, width in chart["x"]]
-            chart["y"] = [(y, f"{100 * tick:.3g}%") for y, tick in chart["y"]]
-            drawn.append({**_law(law, own), **chart,
-                          "role": "control" if law["head"] == control_head else "treatment"})  # fmt: skip
-    return {"panels": drawn, "widths": sorted({w for own in points for w, *_ in own})}
+        chart = charts.against_width(own, top)
+        chart["dots"] = [
+            (x, y, f"{width:g} units, seed {seed}: {words.share(share)}")
+            for x, y, width, seed, share in chart["dots"]
+        ]
+        chart["x"] = [(x, f"{width:g}") for x, width in chart["x"]]
+        chart["y"] = [(y, f"{100 * tick:.3g}%") for y, tick in chart["y"]]
+        role = "control" if law["head"] == control else "treatment"
+        drawn.append({**_law(law, own), **chart, "role": role})
+    return {"panels": drawn, "widths": sorted({width for own in points for width, *_ in own})}
 
 
 def _law(law: dict[str, Any], points: Sequence[tuple[float, int, float]]) -> dict[str, Any]:
-    bounds = law.get("interval") or []
-    text = f"{words.signed(law.get('slope'))} [{', '.join(map(words.signed, bounds))}]"
-    by_width = {w: [share for width, _, share in points if width == w] for w, *_ in points}
-    medians = {w: band([[share] for share in own])[0] for w, own in sorted(by_width.items())}
+    bounds = ", ".join(map(words.signed, law.get("interval") or []))
+    by_width = {width: [[share] for w, _, share in points if w == width] for width, *_ in points}
     return {
         "head": law["head"],
         "layer": law["layer"],
-        "slope": text,
-        "n": law.get("n"),
-        "shares": {width: _range(own, words.share) for width, own in medians.items()},
+        "slope": f"{words.signed(law.get('slope'))} [{bounds}]" if bounds else words.signed(law.get("slope")),
+        "shares": {width: _range(band(own)[0], words.share) for width, own in by_width.items()},
     }
 
 

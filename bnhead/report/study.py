@@ -13,7 +13,6 @@ _PLAN = {
     "study": str,
     "question": str,
     "primary": str,
-    "chance": float,
     "delta": float,
     "alpha": float,
     "seeds": [int],
@@ -32,9 +31,9 @@ _VERDICT = {
     "sentence": str,
     "flow": dict,
     "exclusions": [{"run": str, "cell": str, "seed": int, "reason": str}],
-    "comparisons": [{**_COMPARED, "word": str, "sentence": str, "differences": list, "interval": list}],
+    "comparisons": [{**_COMPARED, "word": str, "sentence": str, "differences": list, "seeds": [int]}],
     "cells": [{"name": str, "dead": dict}],
-    "width_law": list,
+    "width_law": [{"head": str, "layer": str, "points": [{"fc_units": float, "seed": int, "share": float}]}],
 }
 
 

@@ -1,7 +1,7 @@
 """A study in TensorBoard: HParams, a curve for each run, bands over the seeds of each cell.
 
-TensorBoard's own protocol buffers and record writer, without TensorFlow. Times are those of no clock: an event
-of epoch e happened at second e.
+TensorBoard's own protocol buffers and record writer, without TensorFlow. Times are of no clock: what belongs to
+epoch e happened at second e.
 """
 
 import math
@@ -29,7 +29,7 @@ _FIGURES = re.compile(r"dead/.+/(per_input|dataset)")
 
 
 def write(study: Study, directory: pathlib.Path) -> None:
-    """Writes the event files: the experiment at the top, `runs/<cell>/seed<seed>` and `bands/<cell>` below."""
+    """Writes event files: the experiment at the top, `runs/<cell>/seed<seed>` and `bands/<cell>` below."""
     columns = _columns(study)
     _write(directory, [(0, _experiment(study, columns)), (0, _layout(columns))])
     for cell in study.plan["cells"]:
@@ -52,7 +52,7 @@ def _folder(name: str) -> str:
 
 def _experiment(study: Study, columns: list[str]) -> Summary:
     cells = study.plan["cells"]
-    varied = dict.fromkeys(key for cell in cells for key in cell["settings"])
+    varied = dict.fromkeys(key for cell in cells for key in cell["settings"] if key != "head")
     known = [
         summary_v2.HParam("cell", summary_v2.Discrete([cell["name"] for cell in cells])),
         summary_v2.HParam("head", summary_v2.Discrete(sorted({cell["head"] for cell in cells}))),
@@ -60,7 +60,7 @@ def _experiment(study: Study, columns: list[str]) -> Summary:
             _hparam(key, [cell["settings"][key] for cell in cells if key in cell["settings"]])
             for key in varied
         ),
-        summary_v2.HParam("seed", summary_v2.Discrete(sorted(set(study.plan["seeds"])))),
+        summary_v2.HParam("seed", summary_v2.Discrete([str(seed) for seed in study.plan["seeds"]])),
     ]
     metrics = [summary_v2.Metric(name, display_name=name) for name in columns]
     return summary_v2.hparams_config_pb(known, metrics, time_created_secs=0)
@@ -77,7 +77,7 @@ def _session(
 ) -> Iterator[tuple[int, Summary]]:
     if not run.history:
         return
-    chosen = {"cell": cell["name"], "head": cell["head"], **cell["settings"], "seed": run.seed}
+    chosen = {"cell": cell["name"], "head": cell["head"], **cell["settings"], "seed": str(run.seed)}
     yield 0, summary_v2.hparams_pb(chosen, trial_id=run.id, start_time_secs=0)
     for name in columns:
         for epoch, value in enumerate(run.history.get(name, []), 1):
@@ -95,14 +95,14 @@ def _bands(runs: list[Run], columns: list[str]) -> Iterator[tuple[int, Summary]]
     for name in columns:
         for b in band([run.history[name] for run in runs if name in run.history]):
             for part, value in (("median", b.middle), ("lowest", b.low), ("highest", b.high)):
-                yield b.epoch, _scalar(f"{name}/{part}", value)
+                yield b.epoch, _scalar(f"bands/{name}/{part}", value)
 
 
 def _layout(columns: list[str]) -> Summary:
     charts = []
     for name in columns:
         series = layout_pb2.MarginChartContent.Series(
-            value=f"{name}/median", lower=f"{name}/lowest", upper=f"{name}/highest"
+            value=f"bands/{name}/median", lower=f"bands/{name}/lowest", upper=f"bands/{name}/highest"
         )
         margin = layout_pb2.MarginChartContent(series=[series])
         charts.append(layout_pb2.Chart(title=f"{name}: median and range over seeds", margin=margin))

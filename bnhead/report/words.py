@@ -1,7 +1,7 @@
 """Numbers as a reader wants them: signs, digits, units. A number that is not there is a dash."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 NONE = "\N{EN DASH}"
@@ -34,12 +34,12 @@ def spread(value: float | None, primary: str) -> str:
 
 
 def difference(value: float | None, primary: str) -> str:
-    """A difference with its sign: "+0.31" points, "−0.0123"."""
+    """A difference with its sign: "+0.31" points, "+0.0123"."""
     return _or_dash(value, lambda v: f"{100 * v:+.2f}" if is_share(primary) else f"{v:+.4f}")
 
 
-def interval(bounds: Sequence[float | None], primary: str) -> str:
-    """`[−0.02, +0.64]`."""
+def interval(bounds: Sequence[float | None] | None, primary: str) -> str:
+    """ "[+0.02, +0.64]"."""
     return f"[{', '.join(difference(value, primary) for value in bounds)}]" if bounds else NONE
 
 
@@ -68,11 +68,6 @@ def probability(value: float | None) -> str:
 def signed(value: float | None) -> str:
     """A plain number with its sign: "+0.42"."""
     return _or_dash(value, lambda v: f"{v:+.2f}")
-
-
-def settings(values: Mapping[str, Any]) -> str:
-    """`learning_rate 0.1, fc_units 64`."""
-    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def listed(items: Sequence[str]) -> str:

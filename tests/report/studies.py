@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import itertools
 import json
 import pathlib
 
@@ -54,7 +55,7 @@ def write(directory: pathlib.Path, shape: str = "two", seed: int = 0, seeds: int
         for s in range(seeds):
             identity = hashlib.sha256(f"{cell['name']}/{s}".encode()).hexdigest()[:12]
             plan["runs"].append({"id": identity, "cell": cell["name"], "seed": s})
-            own = {**settings, "head": cell["head"], **cell["settings"], "seed": s}
+            own = {**settings, **cell["settings"], "seed": s}
             scores[cell["name"], s] = _run(directory / "runs" / identity, own, cell, s, random, plan, shape)
     text = json.dumps(plan, sort_keys=True)
     plan["sha256"] = hashlib.sha256(text.encode()).hexdigest()
@@ -72,7 +73,7 @@ def dump(path: pathlib.Path, content: dict) -> None:
 
 def _cell(name, head, stratum=None, placement=""):
     return {"name": name, "head": head, "placement": placement, "stratum": stratum or {},
-            "settings": dict(stratum or {})}  # fmt: skip
+            "settings": {"head": head, **(stratum or {})}}  # fmt: skip
 
 
 def _pair(control, treatment, stratum=None, name=None):
@@ -143,7 +144,8 @@ def _run(directory, settings, cell, seed, random, plan, shape):
     last = rows[-1]
     primary = plan["primary"]
     result = {"status": "diverged" if diverged else "finished", "epochs": len(rows),
-              primary: None if diverged else last[primary], "test_loss": None if diverged else last["test_loss"],
+              primary: None if diverged else last[primary],
+              "test_loss": None if diverged else last["test_loss"],
               **{key: value for key, value in last.items() if key.startswith("dead/")},
               "dead/head_fc/inputs": 360, "dead/head_fc/bound": 3 / 360,
               "parameters": 290000, "data": {"name": settings["dataset"], "train": 1437, "test": 360,
@@ -221,7 +223,8 @@ def _comparison(pair, seeds, scores, chance, delta):
         **pair, "word": word, "sentence": sentence, "seeds": seeds, "control_scores": control,
         "treatment_scores": treatment, "differences": values.tolist(), "n": n, "mean": float(mean),
         "sd": float(values.std(ddof=1)), "interval": bounds, "p": float(2 * stats.t.sf(abs(mean / error), n - 1)),
-        "p_holm": None, "interval_tost": narrow, "p_tost": 0.03, "diverged": diverged,
+       
+        "p_holm": None, "p_holm_tost": 0.04, "interval_tost": narrow, "p_tost": 0.03, "diverged": diverged,
         "more_seeds": 14 if word == "UNDECIDED" else None, "converged": None,
     }  # fmt: skip
 
@@ -229,13 +232,13 @@ def _comparison(pair, seeds, scores, chance, delta):
 def _width_law(plan, seeds):
     random = np.random.default_rng(1)
     laws = []
-    for head in ("fc", "bn_fc"):
+    for head, figure in itertools.product(("fc", "bn_fc"), ("per_input", "dataset")):
         points = [
             {"fc_units": cell["settings"]["fc_units"], "seed": s, "share": float(np.clip(
-                0.4 + 0.04 * np.log2(cell["settings"]["fc_units"] / 128) + random.normal(0, 0.015), 0, 1))}
+                (0.4 if figure == "per_input" else 0.1) + 0.04 * np.log2(cell["settings"]["fc_units"] / 128) + random.normal(0, 0.015), 0, 1))}
             for cell in plan["cells"] if cell["head"] == head for s in seeds
         ]  # fmt: skip
-        laws.append({"head": head, "layer": "head_fc", "slope": 0.17, "interval": [0.15, 0.19],
+        laws.append({"head": head, "layer": "head_fc", "figure": figure, "slope": 0.17, "interval": [0.15, 0.19],
                      "n": len(seeds), "points": points})  # fmt: skip
     return laws
 
