@@ -193,15 +193,8 @@ def dead_units(
 def against_width(study: Study) -> list[dict[str, Any]]:
     """The shares against the FC's width: a chart for each figure, a panel of it for each head and layer."""
     laws = [law for law in study.verdict["width_law"] if law.get("points")]
-    figures = dict.fromkeys(law.get("figure", "per_input") for law in laws)
-    return [
-        {
-            "title": FIGURES[figure],
-            **_widths(study, [law for law in laws if law.get("figure", figure) == figure]),
-        }
-        for figure in figures
-        if figure in FIGURES
-    ]
+    by_figure = {name: [law for law in laws if law.get("figure") == name] for name in FIGURES}
+    return [{"title": FIGURES[name], **_widths(study, own)} for name, own in by_figure.items() if own]
 
 
 def _widths(study: Study, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -251,7 +244,7 @@ def head_diagram(text: str, told: str) -> dict[str, Any]:
 
     Args:
         text: the head.
-        told: the diagram that a result holds, which begins with the features' shape; empty when there is none.
+        told: the diagram that a result holds, which begins with the features' shape; empty if there is none.
     """
     shape = re.match(r"(\d+(?:x\d+)*) ->", told)
     outputs = re.search(r"out\((\d+)", told)

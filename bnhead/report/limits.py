@@ -20,21 +20,19 @@ def limits(study: Study) -> Iterator[str]:
     fixed = {key: value for key, value in plan["settings"].items() if key not in varied}
     yield from _of_what_was_fixed(fixed)
     if varied:
-        yield f"Beside the head only {words.listed(varied)} varied, over the values that the cells have."
+        yield f"Beside the head only {words.listed(varied)} varied, over the values in the cells."
     yield from _of_the_test_split(study)
     yield (
-        f"A replicate is a seed, and there are {len(plan['seeds'])}. The interval covers other seeds; it does "
+        f"A replicate is a seed, and there are {len(plan['seeds'])}. An interval covers other seeds; it does "
         "not cover other test examples, data sets or nets."
     )
     yield from _of_the_intervals(study)
     margin = words.points(plan["delta"], plan["primary"])
-    yield (
-        f"That a difference below {margin} is immaterial was decided beforehand; who cares for less must ask anew."
-    )
+    yield f"A difference below {margin} was called immaterial beforehand; that is a decision, not a finding."
     if len(verdict["comparisons"]) > 1:
         yield (
-            f"There are {len(verdict['comparisons'])} comparisons. Holm's p-values make up for that; each interval "
-            "is of one comparison alone."
+            f"There are {len(verdict['comparisons'])} comparisons. Holm's p-values make up for that; each "
+            "interval is of one comparison alone."
         )
     yield "Runs are judged at the last epoch. A head that learns faster and ends alike is no better here."
     if verdict["exploratory"]:
@@ -62,8 +60,8 @@ def _of_the_test_split(study: Study) -> Iterator[str]:
     if isinstance(size, int) and size > 0:
         step = f", one of which is {100 / size:.2g} points" if words.is_share(study.plan["primary"]) else ""
         yield (
-            f"All runs are tested on the same {size:,} examples{step}. They were evaluated after every epoch for "
-            "the curves; nothing was chosen by them."
+            f"All runs are tested on the same {size:,} examples{step}. They were evaluated after every epoch "
+            "for the curves; nothing was chosen by them."
         )
     inputs = {own[key] for own in results for key in own if key.endswith("/inputs") and words.known(own[key])}
     if inputs and min(inputs) > 0:
@@ -81,6 +79,6 @@ def _of_the_intervals(study: Study) -> Iterator[str]:
         least, most = (words.spread(value, primary) for value in (min(halves), max(halves)))
         reach = f"{least} to {most}" if most != least else least
         yield (
-            f"The intervals reach {reach}{' ' + unit if unit else ''} to either side of the mean: effects smaller "
-            "than that cannot be told from none."
+            f"The intervals reach {reach}{' ' + unit if unit else ''} to either side of the mean: smaller "
+            "effects cannot be told from none."
         )

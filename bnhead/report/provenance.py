@@ -10,10 +10,12 @@ _OWN = ("started", "seconds")  # of environment.json: what differs between any t
 
 
 def command(study: Study, run: Run) -> str:
-    """The command that makes one run, with every setting."""
+    """The command that makes one run, with every setting, on as many threads as in the study."""
     cell = next(cell for cell in study.plan["cells"] if cell["name"] == run.cell)
     planned = {**study.plan["settings"], "head": cell["head"], **cell["settings"], "seed": run.seed}
-    return train_command(run.config or planned, f"DIR/runs/{run.id}")
+    threads = study.plan.get("threads")
+    fixed = f"TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} " if threads else ""
+    return fixed + train_command(run.config or planned, f"DIR/runs/{run.id}")
 
 
 def train_command(settings: dict[str, Any], workdir: str) -> str:
@@ -28,7 +30,7 @@ def _flag(name: str, value: Any) -> str:
 
 
 def machine(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Versions and devices: name -> the values there are, each with its number of runs, most frequent first."""
+    """Versions and devices: name, and the values there are with their number of runs, most frequent first."""
     environments = [run.environment for run in runs if run.environment]
     names = dict.fromkeys(name for own in environments for name in own if name not in _OWN)
     rows = []

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,11 @@ def read(directory: pathlib.Path) -> Study:
     """
     plan = _checked(directory / "plan.json", _PLAN, "is no study's directory")
     verdict = _checked(directory / "verdict.json", _VERDICT, "holds a study without a verdict yet")
+    for index, run in enumerate(plan["runs"]):
+        if not re.fullmatch(r"\w+", run["id"]):
+            raise RunDirectoryError(
+                f"{directory / 'plan.json'}: runs[{index}]: id {run['id']!r} is no name of a run"
+            )
     cells = {cell["name"] for cell in plan["cells"]}
     named = {entry["cell"] for entry in plan["runs"]}
     named |= {one[side] for one in verdict["comparisons"] for side in ("control", "treatment")}

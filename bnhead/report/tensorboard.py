@@ -1,7 +1,7 @@
 """A study in TensorBoard: HParams, a curve for each run, bands over the seeds of each cell.
 
-TensorBoard's own protocol buffers and record writer, without TensorFlow. Times are of no clock: what belongs to
-epoch e happened at second e.
+TensorBoard's own protocol buffers and record writer, without TensorFlow. Times are of no clock: what
+belongs to epoch e happened at second e.
 """
 
 import math

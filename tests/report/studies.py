@@ -222,24 +222,29 @@ def _comparison(pair, seeds, scores, chance, delta):
     return {
         **pair, "word": word, "sentence": sentence, "seeds": seeds, "control_scores": control,
         "treatment_scores": treatment, "differences": values.tolist(), "n": n, "mean": float(mean),
-        "sd": float(values.std(ddof=1)), "interval": bounds, "p": float(2 * stats.t.sf(abs(mean / error), n - 1)),
+        "sd": float(values.std(ddof=1)), "interval": bounds, "p": _two_sided(mean / error, n),
        
         "p_holm": None, "p_holm_tost": 0.04, "interval_tost": narrow, "p_tost": 0.03, "diverged": diverged,
         "more_seeds": 14 if word == "UNDECIDED" else None, "converged": None,
     }  # fmt: skip
 
 
+def _two_sided(t, n):
+    return float(2 * stats.t.sf(abs(t), n - 1))
+
+
 def _width_law(plan, seeds):
     random = np.random.default_rng(1)
     laws = []
     for head, figure in itertools.product(("fc", "bn_fc"), ("per_input", "dataset")):
-        points = [
-            {"fc_units": cell["settings"]["fc_units"], "seed": s, "share": float(np.clip(
-                (0.4 if figure == "per_input" else 0.1) + 0.04 * np.log2(cell["settings"]["fc_units"] / 128) + random.normal(0, 0.015), 0, 1))}
-            for cell in plan["cells"] if cell["head"] == head for s in seeds
-        ]  # fmt: skip
-        laws.append({"head": head, "layer": "head_fc", "figure": figure, "slope": 0.17, "interval": [0.15, 0.19],
-                     "n": len(seeds), "points": points})  # fmt: skip
+        start, points = 0.4 if figure == "per_input" else 0.1, []
+        for cell, s in itertools.product(plan["cells"], seeds):
+            if cell["head"] == head:
+                width = cell["settings"]["fc_units"]
+                share = np.clip(start + 0.04 * np.log2(width / 128) + random.normal(0, 0.015), 0, 1)
+                points.append({"fc_units": width, "seed": s, "share": float(share)})
+        law = {"head": head, "layer": "head_fc", "figure": figure, "slope": 0.17, "interval": [0.15, 0.19]}
+        laws.append({**law, "n": len(seeds), "points": points})
     return laws
 
 
