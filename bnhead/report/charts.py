@@ -5,6 +5,7 @@ labels in HTML, so that a chart has readable letters at every width of the page.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ def differences(rows: Sequence[Mapping[str, Any]], delta: float) -> dict[str, An
         the `left` and the `right` edge.
     """
     reaches = [max((abs(v) for v in _numbers(row)), default=0.0) for row in rows]
-    usual = sorted(reaches)[(len(reaches) - 1) // 2]
+    usual = statistics.median_low(reaches) if reaches else 0.0
     shown = [row for row, reach in zip(rows, reaches, strict=True) if reach <= max(_FAR * usual, 2 * delta)]
     values = [v for row in shown for v in _numbers(row)] + [-1.25 * delta, 1.25 * delta]
     margin = 0.04 * (max(values) - min(values))
@@ -154,8 +155,7 @@ def against_width(points: Sequence[tuple[float, int, float]], top: float) -> dic
     vertical = from_zero(top)
     middles = []
     for width in widths:
-        own = sorted(share for w, _, share in points if w == width)
-        median = (own[(len(own) - 1) // 2] + own[len(own) // 2]) / 2
+        median = statistics.median(share for w, _, share in points if w == width)
         middles.append((horizontal.across(math.log2(width)), vertical.down(median)))
     return {
         "dots": [

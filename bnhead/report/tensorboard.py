@@ -78,7 +78,11 @@ def _session(
     if not run.history:
         return
     chosen = {"cell": cell["name"], "head": cell["head"], **cell["settings"], "seed": str(run.seed)}
-    yield 0, summary_v2.hparams_pb(chosen, trial_id=run.id, start_time_secs=0)
+    start = summary_v2.hparams_pb(chosen, trial_id=run.id, start_time_secs=0)
+    own = start.value[0].metadata.plugin_data  # it holds a map, whose order would be the hash seed's
+    data = plugin_data_pb2.HParamsPluginData.FromString(own.content)
+    own.content = data.SerializeToString(deterministic=True)
+    yield 0, start
     for name in columns:
         for epoch, value in enumerate(run.history.get(name, []), 1):
             if math.isfinite(value):
