@@ -35,7 +35,7 @@ def spread(value: float | None, primary: str) -> str:
 
 def difference(value: float | None, primary: str) -> str:
     """A difference with its sign: "+0.31" points, "+0.0123"."""
-    return _or_dash(value, lambda v: f"{100 * v:+.2f}" if is_share(primary) else f"{v:+.4f}")
+    return _or_dash(value, lambda v: _of_zero(f"{100 * v:+.2f}" if is_share(primary) else f"{v:+.4f}"))
 
 
 def interval(bounds: Sequence[float | None] | None, primary: str) -> str:
@@ -67,12 +67,17 @@ def probability(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """A plain number with its sign: "+0.42"."""
-    return _or_dash(value, lambda v: f"{v:+.2f}")
+    return _or_dash(value, lambda v: _of_zero(f"{v:+.2f}"))
 
 
 def listed(items: Sequence[str]) -> str:
     """ "a, b and c"."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def _of_zero(text: str) -> str:
+    """Zero has no sign, whatever it was rounded from."""
+    return text if float(text) else text[1:]
 
 
 def _or_dash(value: float | None, form: Any) -> str:

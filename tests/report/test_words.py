@@ -7,7 +7,7 @@ from bnhead.report import words
 
 @pytest.mark.parametrize(
     ("value", "accuracy", "r2"),
-    [(0.0031, "+0.31", "+0.0031"), (-0.25, "−25.00", "−0.2500"), (0.0, "+0.00", "+0.0000"), (None, "–", "–"),  # noqa: RUF001
+    [(0.0031, "+0.31", "+0.0031"), (-0.25, "−25.00", "−0.2500"), (-1e-9, "0.00", "0.0000"), (None, "–", "–"),  # noqa: RUF001
      (math.nan, "–", "–")],  # noqa: RUF001
 )  # fmt: skip
 def test_differences_have_signs_and_units(value, accuracy, r2):
