@@ -39,7 +39,7 @@ def _data(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train one backbone with one head and count the head's dead units"),
     "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
-    "report": (_report, "write a study's pages anew, from its files alone"),
+    "report": (_report, "write the pages of a study or a run anew, from its files alone"),
     "inspect": (_inspect, "count the dead units of a run, a .keras file or a backbone, layer by layer"),
     "data": (_data, "tell what a data set is, check it as training does, draw sample pictures"),
 }

@@ -1,4 +1,4 @@
-"""The command `bnhead report DIR`: the pages of a study, written anew from its files."""
+"""The command `bnhead report DIR`: the pages of a study or a run, written anew from its files."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,11 +9,12 @@ from bnhead.flags import asks_for_help, reported
 _USAGE = """usage: bnhead report DIR
 
 Writes the report of a study anew, from its files alone: report.md, report.html and tensorboard/.
-The same files give the same report. Runs that are missing or damaged are listed in it.
+The same files give the same report. Runs that are missing or damaged are listed in it. For the
+directory of a single run, report.md and report.html of that run.
 
-  DIR                     directory of a study, with plan.json, verdict.json and runs/
+  DIR                     directory of a study, with plan.json, verdict.json and runs/, or of a run
 
-Exit status: 0 ok, 2 usage, 3 DIR holds no study, or cannot be written.
+Exit status: 0 ok, 2 usage, 3 DIR holds neither study nor run, or cannot be written.
 """
 
 

@@ -135,8 +135,9 @@ def by_epoch(
         panel["title"] = title
         for line, (role, cell) in zip(panel["lines"], lines, strict=True):
             line |= {"role": role, "cell": cell, "last": _last(bands[cell], form)}
-        panel["label"] = f"{title}. " + " ".join(
-            f"{line['cell']}: {line['last']} at the end." for line in panel["lines"]
+        panel["label"] = " ".join(
+            [f"{title}:"] * bool(title)
+            + [f"{line['cell']}: {line['last']} at the end." for line in panel["lines"]]
         )
     epochs = [b.epoch for b in at_most(max(bands.values(), key=len), _EPOCHS_TOLD)]
     return {

@@ -6,12 +6,12 @@ from typing import Any
 import jinja2
 
 
-def html(content: dict[str, Any], template: str = "study.html") -> str:
+def html(content: dict[str, Any], template: str) -> str:
     """One page that shows everything and loads nothing, light or dark as the reader's system is."""
     return _environment(autoescape=True).get_template(template).render(content)
 
 
-def markdown(content: dict[str, Any], template: str = "study.md") -> str:
+def markdown(content: dict[str, Any], template: str) -> str:
     """The same as Markdown: tables and sentences."""
     text = _environment(autoescape=False).get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -79,7 +79,7 @@ def read(directory: pathlib.Path) -> Study:
     Raises:
         RunDirectoryError: there is none, or its plan or verdict is not what a study writes.
     """
-    plan = _checked(directory / "plan.json", _PLAN, "is no study's directory")
+    plan = _checked(directory / "plan.json", _PLAN, "holds neither a study nor a run")
     verdict = _checked(directory / "verdict.json", _VERDICT, "holds a study without a verdict yet")
     for index, run in enumerate(plan["runs"]):
         if not re.fullmatch(r"\w+", run["id"]):

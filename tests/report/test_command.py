@@ -21,7 +21,7 @@ def test_it_tells_where_the_report_is(tmp_path, capsys):
         ([], 2, "one directory must be named, as in bnhead report DIR; got none"),
         (["a", "b"], 2, "one directory must be named, as in bnhead report DIR; got a b"),
         (["--open", "a"], 2, "flag --open is not known (there are none but --help)"),
-        (["nowhere"], 3, "nowhere is no study's directory: plan.json is missing"),
+        (["nowhere"], 3, "nowhere holds neither a study nor a run: plan.json is missing"),
     ],
 )
 def test_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, status, message):

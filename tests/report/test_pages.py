@@ -48,7 +48,7 @@ class Page(HTMLParser):
 def written(request, tmp_path_factory):
     study = read(studies.write(tmp_path_factory.mktemp(request.param), request.param))
     said = content(study)
-    return study, pages.html(said), pages.markdown(said)
+    return study, pages.html(said, "study.html"), pages.markdown(said, "study.md")
 
 
 def test_tags_are_closed_and_nothing_is_loaded(written):
@@ -132,7 +132,7 @@ def test_tables_in_markdown_have_equal_rows(written):
 
 def test_names_are_escaped(tmp_path):
     said = content(read(studies.write(tmp_path, "strange")))
-    html, markdown = pages.html(said), pages.markdown(said)
+    html, markdown = pages.html(said, "study.html"), pages.markdown(said, "study.md")
     assert "<script" not in html and "<i>" not in html and "&lt;i&gt;weiter&lt;/i&gt;" in html
     assert "größe" in html and "höher" in markdown
     outside_code = re.sub(r"```.*?```|`[^`]*`", "", markdown, flags=re.DOTALL)
@@ -152,7 +152,7 @@ def test_what_is_not_there_is_said(tmp_path):
         for own in (run.history, run.environment, run.result):
             own.clear()
     said = content(study)
-    html, markdown = pages.html(said), pages.markdown(said)
+    html, markdown = pages.html(said, "study.html"), pages.markdown(said, "study.md")
     for sentence in (
         "Nothing could be compared.",
         "No run has a history of test accuracy.",
@@ -168,7 +168,7 @@ def test_null_numbers_are_dashes(tmp_path):
     )
     study.verdict["comparisons"][0].update(nothing, n=0, seeds=[], differences=[])
     study.verdict["cells"][0].update(dict.fromkeys(("mean", "sd", "min", "max")), n=0, dead={})
-    text = Page(pages.html(content(study))).text
+    text = Page(pages.html(content(study), "study.html")).text
     assert "None" not in text and "nan" not in text and "+–" not in text  # noqa: RUF001
 
 
@@ -176,7 +176,7 @@ def test_units_that_never_die_are_a_sentence(tmp_path):
     study = read(studies.write(tmp_path, seeds=2))
     for run in study.runs:
         run.history["dead/head_fc/dataset"] = [0.0] * 15
-    html = pages.html(content(study))
+    html = pages.html(content(study), "study.html")
     assert "None, in any run, after any epoch." in html
 
 

@@ -70,6 +70,6 @@ def test_what_differs_when_runs_are_done_again_is_not_in_it(built, tmp_path):
 
 
 def test_no_study_is_an_error_that_leaves_nothing(tmp_path):
-    with pytest.raises(RunDirectoryError, match="is no study's directory"):
+    with pytest.raises(RunDirectoryError, match="holds neither a study nor a run"):
         report.build(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -51,7 +51,9 @@ def test_numbers_that_are_not_there_are_nan(tmp_path):
 
 
 def test_no_study(tmp_path):
-    with pytest.raises(RunDirectoryError, match=r"nowhere is no study's directory: plan\.json is missing"):
+    with pytest.raises(
+        RunDirectoryError, match=r"nowhere holds neither a study nor a run: plan\.json is missing"
+    ):
         read(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="file is a file, not a study's directory"):
