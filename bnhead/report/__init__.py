@@ -1,8 +1,8 @@
 """Reports: from the files of a study or a run to pages for people, and to charts for TensorBoard.
 
 They need no TensorFlow. `study` reads a study's directory, `single` a run's; `curves` and `charts` are
-arithmetic; `figures`, `limits`, `provenance` and `content` say what there is to say; `pages` writes it as HTML
-and Markdown, `tensorboard` as event files; `command` is `bnhead report`.
+arithmetic; `figures`, `limits`, `provenance` and `content` say what there is to say; `pages` writes it as
+HTML and Markdown, `tensorboard` as event files; `command` is `bnhead report`.
 
 The same files give the same bytes: nothing of the clock or of the directory's name enters, and of the runs
 nothing that differs when they are done again, such as the time they took.

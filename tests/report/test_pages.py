@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +184,22 @@ def test_units_that_never_die_are_a_sentence(tmp_path):
 def test_plain_and_code():
     assert pages.plain("a|b <c>\n*d* [e](f) `g` \\") == r"a\|b \<c\> \*d\* \[e\](f) \`g\` \\"
     assert pages.code("x`y") == "`x'y`" and pages.code("a|b") == r"a\|b"
+
+
+def test_letters_stand_out_in_both_themes():
+    css = (Path(pages.__file__).parent / "templates" / "frame.html").read_text()
+    light, dark = (
+        dict(re.findall(r"--(\w+): #(\w{6})", block)) for block in css.split("@media (prefers")[:2]
+    )
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    assert len(light) == len(dark) == 13
+    for theme in (light, dark):
+        for ink in ("ink", "faint", "control", "treatment", "good", "bad", "even", "open"):
+            for paper in ("paper", "raised"):
+                low, high = sorted((luminance(theme[ink]), luminance(theme[paper])))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, paper)  # WCAG 2, 1.4.3
