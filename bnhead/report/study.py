@@ -133,10 +133,9 @@ def _object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _history(path: pathlib.Path) -> dict[str, list[float]]:
+    """Raises ValueError where a row is cut off or no number."""
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError("a row is cut off")
     columns = zip(*rows, strict=True) if rows else [[]] * len(header)
     return {name: [float(text or "nan") for text in own] for name, own in zip(header, columns, strict=True)}
 
