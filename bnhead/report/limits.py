@@ -55,9 +55,10 @@ def _of_what_was_fixed(fixed: dict[str, Any]) -> Iterator[str]:
 
 def _of_the_test_split(study: Study) -> Iterator[str]:
     results = [run.result for run in study.runs]
-    sizes = {own["data"].get("test") for own in results if isinstance(own.get("data"), dict)}
-    size = sizes.pop() if len(sizes) == 1 else None
-    if isinstance(size, int) and size > 0:
+    tested = [own["data"].get("test") for own in results if isinstance(own.get("data"), dict)]
+    sizes = {size for size in tested if isinstance(size, int) and size > 0}
+    if len(sizes) == 1:
+        size = sizes.pop()
         step = f", one of which is {100 / size:.2g} points" if words.is_share(study.plan["primary"]) else ""
         yield (
             f"All runs are tested on the same {size:,} examples{step}. They were evaluated after every epoch "

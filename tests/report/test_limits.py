@@ -38,6 +38,14 @@ def test_a_study_without_runs_has_limits_too(two):
     assert "It saw" not in said and "tested on" not in said and "A replicate is a seed" in said
 
 
+def test_sizes_that_make_no_sense_are_left_out(two):
+    for strange in ([1], {"a": 1}, None, 0, "x"):
+        two.runs[0].result["data"] = {"test": strange}
+        assert "the same 360 examples" in " ".join(limits(two))
+    two.runs[0].result["data"] = {"test": 361}
+    assert "tested on" not in " ".join(limits(two))
+
+
 def test_r2_has_no_points(tmp_path):
     said = " ".join(limits(read(studies.write(tmp_path, "regression"))))
     assert "the same 360 examples. They" in said and "below 0.01 was called" in said and "points" not in said
