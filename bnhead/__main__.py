@@ -18,6 +18,12 @@ def _heads(arguments: Sequence[str]) -> int:
     return command.main(arguments)
 
 
+def _report(arguments: Sequence[str]) -> int:
+    from bnhead.report import command
+
+    return command.main(arguments)
+
+
 def _inspect(arguments: Sequence[str]) -> int:
     from bnhead.inspection import command
 
@@ -40,6 +46,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train one backbone with one head and count the head's dead units"),
     "diff": (_diff, "tell in what two runs differ: settings, what they ran on, results"),
     "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
+    "report": (_report, "write the pages of a study or a run anew, from its files alone"),
     "inspect": (_inspect, "count the dead units of a run, a .keras file or a backbone, layer by layer"),
     "data": (_data, "tell what a data set is, check it as training does, draw sample pictures"),
 }

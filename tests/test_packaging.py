@@ -81,6 +81,8 @@ def test_wheel(somebodys_project, tmp_path):
     assert "models" not in installed and "tests" not in installed, "nothing but bnhead may be claimed"
     assert (tmp_path / "site" / "bin" / "bnhead").is_file()
     assert (tmp_path / "site" / "bnhead" / "inspection" / "page.html").is_file()
+    templates = {path.name for path in (tmp_path / "site" / "bnhead" / "report" / "templates").iterdir()}
+    assert templates == {path.name for path in (ROOT / "bnhead" / "report" / "templates").iterdir()}
 
 
 @pytest.mark.parametrize(

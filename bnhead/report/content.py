@@ -1,0 +1,94 @@
+"""Everything that a study's report says, as plain data; both pages are written from it."""
+
+from typing import Any
+
+from bnhead.report import figures, words
+from bnhead.report.limits import limits
+from bnhead.report.provenance import command, machine
+from bnhead.report.study import Study
+
+_STEPS = {  # key of the flow -> its word, and whether it is told where it is 0
+    "planned": ("planned", True),
+    "started": ("started", True),
+    "finished": ("finished", True),
+    "diverged": ("diverged", True),
+    "failed_to_learn": ("failed to learn", False),
+    "failed": ("failed", False),
+    "missing": ("missing", False),
+    "analysed": ("analysed", True),
+}
+
+
+def content(study: Study) -> dict[str, Any]:
+    """What the pages say, in their order."""
+    plan, verdict = study.plan, study.verdict
+    told = {one["run"] for one in verdict["exclusions"]}
+    return {
+        "study": plan["study"],
+        "question": plan["question"],
+        "word": verdict["word"],
+        "tone": figures.TONES.get(verdict["word"], "bad"),
+        "sentence": verdict["sentence"],
+        "exploratory": verdict["exploratory"],
+        "stale": verdict["plan_sha256"] != plan["sha256"],
+        "metric": words.metric(plan["primary"]),
+        "unit": words.unit(plan["primary"]),
+        "delta": words.points(plan["delta"], plan["primary"]),
+        "level": f"{100 * (1 - plan['alpha']):g}",
+        "tost_level": f"{100 * (1 - 2 * plan['alpha']):g}",
+        "seeds": len(plan["seeds"]),
+        "rule": plan["exclusions"],
+        "differences": figures.differences(study),
+        "roles": figures.roles(study),
+        "curves": figures.learning_curves(study),
+        "dead": figures.dead_units(study.runs, study.of_cell, figures.groups(study)),
+        "width": figures.against_width(study),
+        "heads": figures.head_diagrams(study),
+        "cells": cells(study),
+        "flow": [
+            (word, verdict["flow"].get(key, 0))
+            for key, (word, always) in _STEPS.items()
+            if always or verdict["flow"].get(key)
+        ],
+        "exclusions": verdict["exclusions"],
+        "unread": [run for run in study.runs if run.problem and run.id not in told],
+        "limits": list(limits(study)),
+        "commands": [(run.cell, run.seed, run.id, command(study, run)) for run in study.runs],
+        "machine": machine(study.runs),
+        "code": {**plan["code"], "plan": plan["sha256"]},
+        "settings": plan["settings"],
+    }
+
+
+def cells(study: Study) -> dict[str, Any]:
+    """The table of cells: headings, and a row of texts for each."""
+    primary = study.plan["primary"]
+    planned = {cell["name"]: cell for cell in study.plan["cells"]}
+    there = dict.fromkeys(key for cell in study.verdict["cells"] for key in cell["dead"])
+    counted = [key for key in there if key.rsplit("/", 1)[-1] in figures.FIGURES]
+    names = {"per_input": "silent", "dataset": "dead"}
+    several = len({key.rsplit("/", 1)[0] for key in counted}) > 1
+    told = [(layer if several else "", names[figure])
+            for layer, _, figure in (key.rpartition("/") for key in counted)]  # fmt: skip
+    headings = [" ".join(filter(None, pair)) for pair in told]
+    rows = []
+    for cell in study.verdict["cells"]:
+        plan = planned[cell["name"]]
+        about = [] if cell["name"].startswith(plan["head"]) else [plan["head"]]
+        about += [plan["placement"]] if plan.get("placement") else []
+        dead = [cell["dead"].get(key) or {} for key in counted]
+        rows.append(
+            {
+                "name": cell["name"],
+                "about": ", ".join(about),
+                "texts": [
+                    str(cell.get("n", words.NONE)),
+                    words.score(cell.get("mean"), primary),
+                    words.spread(cell.get("sd"), primary),
+                    words.score(cell.get("min"), primary),
+                    words.score(cell.get("max"), primary),
+                    *(words.share(own.get("mean")) for own in dead),
+                ],
+            }
+        )
+    return {"headings": ["n", "mean", "sd", "least", "most", *headings], "rows": rows}

@@ -1,0 +1,70 @@
+"""Many seeds as one band. Pure arithmetic."""
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class Band(NamedTuple):
+    """One epoch over the seeds: number of finite values, least, median, largest."""
+
+    epoch: int
+    n: int
+    low: float
+    middle: float
+    high: float
+
+
+def band(curves: Sequence[Sequence[float]]) -> list[Band]:
+    """Median and range over the seeds, by epoch from 1.
+
+    Args:
+        curves: for each seed a number for each epoch. Shorter ones, of runs that ended early, count as far as
+            they go; numbers that are not finite do not count, and an epoch without any is left out.
+    """
+    bands = []
+    for index in range(max(map(len, curves), default=0)):
+        values = [curve[index] for curve in curves if index < len(curve) and math.isfinite(curve[index])]
+        if values:
+            middle = statistics.median(values)
+            bands.append(Band(index + 1, len(values), min(values), middle, max(values)))
+    return bands
+
+
+def at_most(bands: Sequence[Band], most: int) -> list[Band]:
+    """The first and the last epoch and evenly spread ones between them."""
+    if len(bands) <= most:
+        return list(bands)
+    return [bands[round(i * (len(bands) - 1) / (most - 1))] for i in range(most)]
+
+
+def worth_seeing(bands: Sequence[Sequence[Band]]) -> tuple[float, float]:
+    """The range of values that an axis should show.
+
+    The highest value of all is at the top. The bottom is where the medians are at a third of the training,
+    so that the end, which counts, is not pressed flat by the first epochs; what lies below is cut off.
+
+    Returns:
+        Lowest and highest value, with the lowest below the highest.
+    """
+    settled = [b for own in bands for b in own if 3 * b.epoch >= max(c.epoch for c in own)]
+    if not settled:
+        return 0.0, 1.0
+    high = max(b.high for own in bands for b in own)
+    low = min(b.middle for b in settled)
+    return (low, high) if low < high else (high - abs(high) * 0.01 - 1e-6, high)
+
+
+def swarm(values: Sequence[float], near: float) -> Iterator[int]:
+    """For each value a level, so that values nearer than `near` do not lie on each other.
+
+    Levels are given from the smallest value on and yielded in the order of `values`.
+    """
+    ends: list[float] = []  # of each level, the value placed last
+    levels = {}
+    for index in sorted(range(len(values)), key=lambda i: (values[i], i)):
+        level = next((k for k, end in enumerate(ends) if values[index] - end >= near), len(ends))
+        ends[level:] = [values[index], *ends[level + 1 :]]
+        levels[index] = level
+    return (levels[index] for index in range(len(values)))

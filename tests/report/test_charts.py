@@ -1,0 +1,82 @@
+import re
+
+import pytest
+
+from bnhead.report import charts
+from bnhead.report.curves import band
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (-1.3, 1.2, [-1, -0.5, 0, 0.5, 1]), (95.4, 99.4, [96, 97, 98, 99]),
+     (1, 15, [5, 10, 15]), (0.11, 0.12, [0.11, 0.112, 0.114, 0.116, 0.118, 0.12])],
+)  # fmt: skip
+def test_ticks_are_round(low, high, ticks):
+    assert charts.axis(low, high).ticks == ticks
+
+
+def test_an_axis_from_zero_reaches_over_what_it_shows():
+    assert charts.from_zero(0.53).high == pytest.approx(0.6) and charts.from_zero(0.6).high == pytest.approx(
+        0.6
+    )
+    assert charts.from_zero(0).high > 0
+
+
+ROW = {"seeds": [0, 1, 2], "differences": [0.2, -0.4, 0.3], "mean": 0.1, "interval": [-0.3, 0.5]}
+
+
+def test_differences_lie_where_their_values_are():
+    chart = charts.differences([ROW], delta=1.0)
+    ticks = dict((value, x) for x, value in chart["ticks"])
+    per_unit = ticks[1.0] - ticks[0.0]
+    assert chart["zero"] == ticks[0.0] and chart["band"] == (ticks[-1.0], ticks[1.0])
+    (row,) = chart["rows"]
+    assert [seed for *_, seed, _ in row["dots"]] == [0, 1, 2]
+    for x, _, _, value in row["dots"]:
+        assert x == pytest.approx(chart["zero"] + value * per_unit, abs=0.02)
+    assert row["mean"] == pytest.approx(chart["zero"] + 0.1 * per_unit, abs=0.02)
+    assert row["cut"] == (False, False) and row["left"] == row["right"] == 0
+
+
+def test_a_row_that_is_far_off_is_cut_and_says_so():
+    far = {"seeds": [0, 1, 2], "differences": [-80.0, 0.2, 90.0], "mean": -40.0, "interval": [-70.0, 0.1]}
+    chart = charts.differences([ROW, ROW, far], delta=1.0)
+    row = chart["rows"][2]
+    assert (row["left"], row["right"], row["mean"]) == (1, 1, None) and row["cut"] == (True, False)
+    assert [dot[2] for dot in row["dots"]] == [1] and row["interval"][0] == 0
+    alone = charts.differences([far], delta=1.0)["rows"][0]
+    assert alone["left"] == alone["right"] == 0 and len(alone["dots"]) == 3
+
+
+def test_numbers_that_are_not_there():
+    empty = {"seeds": [0, 1], "differences": [None, None], "mean": None, "interval": []}
+    (row,) = charts.differences([empty], delta=0.5)["rows"]
+    assert row["dots"] == [] and row["mean"] is None and row["interval"] is None
+
+
+def test_panels_share_their_axes():
+    low, high = band([[1.0, 1.2, 1.3, 1.4]]), band([[2.0, 2.1, 2.4, 2.5], [2.0, 2.3, 2.4, 2.7]])
+    first, second = charts.panels([[low], [low, high]], "{:g}".format)
+    assert first["x"] == second["x"] == [(0.0, "1"), (33.33, "2"), (66.67, "3"), (100.0, "4")]
+    assert first["y"] == second["y"]
+    assert first["lines"][0] == second["lines"][0] and second["lines"][1]["area"].endswith("Z")
+    places = dict((label, y) for y, label in first["y"])
+    last = float(re.search(r"L100 (\S+)$", second["lines"][1]["path"])[1])
+    per_unit = places["1.5"] - places["2.5"]
+    assert last == pytest.approx(places["2.5"] - 0.1 * per_unit, abs=0.02)
+
+
+def test_a_whole_axis_begins_at_zero():
+    (panel,) = charts.panels([[band([[0.4, 0.5]])]], "{:g}".format, whole=True)
+    assert (
+        panel["y"][0] == (100.0, "0") and charts.panels([[[]]], str, whole=True)[0]["lines"][0]["path"] == ""
+    )
+
+
+def test_widths_are_on_a_logarithmic_axis():
+    chart = charts.against_width([(64, 0, 0.1), (64, 1, 0.3), (128, 0, 0.4), (512, 0, 0.5)], 0.5)
+    x = dict((width, x) for x, width in chart["x"])
+    assert x[512] - x[128] == pytest.approx(2 * (x[128] - x[64]), abs=0.03)
+    assert [dot[0] for dot in chart["dots"]] == [x[64], x[64], x[128], x[512]]
+    assert chart["path"].startswith(f"M{x[64]:g} 60L")  # the median 0.2 of an axis to 0.5
+    assert charts.path([(1, 2)]) == "M1 2h0" and charts.path([]) == ""

@@ -1,0 +1,50 @@
+import pytest
+
+from bnhead.report.content import cells, content
+from bnhead.report.study import read
+from tests.report import studies
+
+
+def test_the_table_of_cells_is_the_verdicts(tmp_path):
+    study = read(studies.write(tmp_path, "placement", seeds=4))
+    table = cells(study)
+    assert table["headings"] == ["n", "mean", "sd", "least", "most", "silent", "dead"]
+    assert [row["about"] for row in table["rows"]] == ["", "P0", "P1", "P2", "P3"]
+    for row, cell in zip(table["rows"], study.verdict["cells"], strict=True):
+        assert row["name"] == cell["name"]
+        assert row["texts"] == ["4", f"{cell['mean']:.2%}", f"{100 * cell['sd']:.2f}", f"{cell['min']:.2%}",
+                                f"{cell['max']:.2%}", "51.5%", "2.1%"]  # fmt: skip
+
+
+def test_layers_are_named_where_there_are_several(tmp_path):
+    study = read(studies.write(tmp_path, seeds=2))
+    study.verdict["cells"][1]["dead"]["head_fc2/per_input"] = {"mean": 0.25, "sd": None}
+    study.verdict["cells"][1]["dead"]["head_fc2/always_on"] = {"mean": 0.5, "sd": None}
+    table = cells(study)
+    assert table["headings"][5:] == ["head_fc silent", "head_fc dead", "head_fc2 silent"]
+    assert [row["texts"][-1] for row in table["rows"]] == ["–", "25.0%"]  # noqa: RUF001
+
+
+def test_the_flow_and_what_was_not_read(tmp_path):
+    said = content(read(studies.write(tmp_path, "damaged")))
+    flow = {"planned": 20, "started": 19, "finished": 17, "diverged": 1, "failed": 1, "missing": 1}
+    assert said["flow"] == [*flow.items(), ("analysed", 18)]
+    assert [(run.cell, run.seed) for run in said["unread"]] == [("bn_fc", 4)]
+    assert len(said["exclusions"]) == 3 and len(said["commands"]) == 20
+
+
+def test_a_verdict_of_another_plan_is_stale(tmp_path):
+    study = read(studies.write(tmp_path, seeds=2))
+    assert not content(study)["stale"]
+    study.verdict["plan_sha256"] = "other"
+    assert content(study)["stale"]
+
+
+@pytest.mark.parametrize(
+    ("word", "tone"),
+    [("HELPS", "good"), ("HURTS", "bad"), ("MIXED", "open"), ("INVALID", "bad")],
+)
+def test_the_tone_is_the_words(tmp_path, word, tone):
+    study = read(studies.write(tmp_path, seeds=2))
+    study.verdict["word"] = word
+    assert content(study)["tone"] == tone

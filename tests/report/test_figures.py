@@ -1,0 +1,100 @@
+import base64
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from bnhead.report import figures, study
+from tests.report import studies
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """Reads a study of a shape, written once."""
+    there = {}
+
+    def of(shape):
+        if shape not in there:
+            there[shape] = study.read(studies.write(tmp_path_factory.mktemp(shape) / "here", shape))
+        return there[shape]
+
+    return of
+
+
+def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):
+    placement = read("placement")
+    rows = figures.differences(placement)["rows"]
+    assert [row["place"] for row in rows] == ["P0", "P1", "P2", "P3"]
+    for row, one in zip(rows, placement.verdict["comparisons"], strict=True):
+        assert float(row["mean"].replace("−", "-")) == pytest.approx(100 * one["mean"], abs=0.005)  # noqa: RUF001
+        assert row["name"] == one["name"] and row["n"] == 10 and row["word"] == one["word"]
+        told = {text for _, _, text in row["chart"]["dots"]}
+        assert len(told) == 10 and f"seed 3: {100 * one['differences'][3]:+.2f}".replace("-", "−") in told  # noqa: RUF001
+
+
+def test_diverged_runs_and_missing_numbers_are_told(read):
+    row = figures.differences(read("learning_rate"))["rows"][-1]
+    assert row["word"] == "UNSTABLE" and row["tone"] == "bad" and row["diverged"] == "3 of the treatment"
+    assert row["chart"]["left"] == 3 and row["chart"]["cut"][0]
+    row = figures.differences(read("damaged"))["rows"][0]
+    assert len(row["chart"]["dots"]) == 8 and row["more"] == 14
+
+
+def test_a_panel_for_each_comparison_and_for_cells_that_none_names(read):
+    two = read("two")
+    assert figures.groups(two) == [("bn_fc against fc", [("control", "fc"), ("treatment", "bn_fc")])]
+    assert figures.roles(two) == [("control", "fc (control)"), ("treatment", "bn_fc (treatment)")]
+    alone = study.Study(two.plan, {**two.verdict, "comparisons": []}, two.runs)
+    assert figures.groups(alone) == [("fc", [("control", "fc")]), ("bn_fc", [("control", "bn_fc")])]
+    assert figures.roles(read("placement")) == [("control", "control"), ("treatment", "treatment")]
+
+
+def test_curves_tell_the_medians_of_the_histories(read):
+    two = read("two")
+    chart = figures.learning_curves(two)
+    assert chart["epochs"] == [1, 4, 7, 9, 12, 15] and chart["seeds"] == 10
+    for cell, texts in chart["rows"]:
+        last = [run.history["test_accuracy"][-1] for run in two.of_cell(cell)]
+        assert texts[-1] == f"{np.median(last):.2%} ({min(last):.2%} to {max(last):.2%})"
+        assert f"{cell}: {texts[-1]} at the end." in chart["panels"][0]["label"]
+
+
+def test_dead_units_by_layer_and_figure(read):
+    two = read("two")
+    drawn = figures.dead_units(two.runs, two.of_cell, figures.groups(two))
+    assert [(chart["layer"], chart["figure"]) for chart in drawn] == [
+        ("head_fc", "per_input"),
+        ("head_fc", "dataset"),
+    ]
+    last = [run.history["dead/head_fc/dataset"][-1] for run in two.of_cell("fc")]
+    assert drawn[1]["rows"][0][1][-1].startswith(f"{np.median(last):.1%} (")
+    assert figures.dead_units([], two.of_cell, figures.groups(two)) == []
+
+
+def test_width_has_a_chart_for_each_figure(read):
+    charts = figures.against_width(read("width"))
+    assert ["silent" in chart["title"] for chart in charts] == [True, False]
+    assert [(panel["head"], panel["role"]) for panel in charts[0]["panels"]] == [
+        ("fc", "control"),
+        ("bn_fc", "treatment"),
+    ]
+    assert charts[0]["widths"] == [32, 64, 128, 256, 512, 1024]
+    assert charts[0]["panels"][0]["slope"] == "+0.17 [+0.15, +0.19]"
+    law = read("width").verdict["width_law"][0]
+    own = [point["share"] for point in law["points"] if point["fc_units"] == 64]
+    assert charts[0]["panels"][0]["shares"][64] == f"{np.median(own):.1%} ({min(own):.1%} to {max(own):.1%})"
+    assert figures.against_width(read("two")) == []
+
+
+def test_heads_are_drawn_once_with_the_features_of_the_runs(read):
+    drawn = figures.head_diagrams(read("width"))
+    assert [one["text"] for one in drawn] == ["fc", "bn_fc"] and len(drawn[0]["cells"]) == 6
+    assert drawn[1]["places"] == "P1"
+    picture = ElementTree.fromstring(base64.b64decode(drawn[1]["picture"]))
+    words = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[0] == "2x2x64" and "out 10" in words
+    assert picture.get("viewBox") == f"0 0 {drawn[1]['size'][0]} {drawn[1]['size'][1]}"
+
+
+def test_a_head_nobody_knows_has_no_picture():
+    assert figures.head_diagram("nonsense", "")["picture"] == ""

@@ -1,0 +1,93 @@
+import json
+import math
+
+import pytest
+
+from bnhead.errors import RunDirectoryError
+from bnhead.report.study import read, read_run
+from tests.report import studies
+
+
+def test_it_reads_what_a_study_left(tmp_path):
+    study = read(studies.write(tmp_path, "two", seeds=3))
+    assert [(run.cell, run.seed) for run in study.runs] == [(c, s) for c in ("fc", "bn_fc") for s in range(3)]
+    assert not any(run.problem for run in study.runs)
+    run = study.of_cell("bn_fc")[1]
+    assert run.config["head"] == "bn_fc" and run.result["test_accuracy"] == run.history["test_accuracy"][-1]
+    assert run.history["epoch"] == list(range(1, 16)) and run.environment["keras"] == "3.15.1"
+
+
+def test_what_is_damaged_is_told(tmp_path):
+    study = read(studies.write(tmp_path, "damaged"))
+    assert {(run.cell, run.seed): run.problem for run in study.runs if run.problem} == {
+        ("fc", 3): "not there",
+        ("fc", 6): "result.json cannot be read",
+        ("bn_fc", 4): "history.csv cannot be read",
+    }
+    assert study.of_cell("fc")[6].history and not study.of_cell("fc")[6].result
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("config.json", "[]", "config.json cannot be read"),
+        ("result.json", "\xff", "result.json cannot be read"),
+        ("history.csv", "epoch,loss\n1,x\n", "history.csv cannot be read"),
+        ("history.csv", "", "history.csv cannot be read"),
+        ("environment.json", None, "environment.json is missing"),
+    ],
+)
+def test_every_file_may_be_bad(tmp_path, name, text, problem):
+    file = next(studies.write(tmp_path, seeds=2).glob("runs/*")) / name
+    file.unlink()
+    if text is not None:
+        file.write_text(text, encoding="latin-1")
+    assert read_run(file.parent).problem == problem
+
+
+def test_numbers_that_are_not_there_are_nan(tmp_path):
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,\n2,nan\n3,0.5\n")
+    assert [math.isnan(value) for value in read_run(tmp_path).history["loss"]] == [True, True, False]
+
+
+def test_no_study(tmp_path):
+    with pytest.raises(
+        RunDirectoryError, match=r"nowhere holds neither a study nor a run: plan\.json is missing"
+    ):
+        read(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="file is a file, not a study's directory"):
+        read(tmp_path / "file")
+    directory = studies.write(tmp_path / "study", seeds=2)
+    (directory / "verdict.json").unlink()
+    with pytest.raises(
+        RunDirectoryError, match=r"holds a study without a verdict yet: verdict\.json is miss"
+    ):
+        read(directory)
+    (directory / "verdict.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"verdict\.json cannot be read: Expecting property name"):
+        read(directory)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plan: plan.pop("delta"), r"plan\.json has no 'delta'"),
+        (lambda plan: plan.update(seeds=[0, True]), r"plan\.json: seeds\[1\] must be of type int, got True"),
+        (lambda plan: plan.update(cells="no"), r"plan\.json: cells must be of type list, got 'no'"),
+        (lambda plan: plan["cells"][1].pop("head"), r"plan\.json: cells\[1\] has no 'head'"),
+        (lambda plan: plan["runs"][0].update(cell="fd"), r"no cell is called 'fd' in plan\.json"),
+        (
+            lambda plan: plan["runs"][0].update(id="../../x"),
+            r"runs\[0\]: id '\.\./\.\./x' is no name of a run",
+        ),
+    ],
+)
+def test_a_plan_of_another_shape_is_one_line(tmp_path, change, message):
+    directory = studies.write(tmp_path, seeds=2)
+    plan = json.loads((directory / "plan.json").read_text())
+    change(plan)
+    studies.dump(directory / "plan.json", plan)
+    with pytest.raises(RunDirectoryError, match=message) as raised:
+        read(directory)
+    assert "\n" not in str(raised.value)
