@@ -30,8 +30,22 @@ def _data(arguments: Sequence[str]) -> int:
     return command.main(arguments)
 
 
+def _study(arguments: Sequence[str]) -> int:
+    from bnhead.studies import command
+
+    return command.main(arguments)
+
+
+def _verify(arguments: Sequence[str]) -> int:
+    from bnhead.studies import command
+
+    return command.main_verify(arguments)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train one backbone with one head and count the head's dead units"),
+    "study": (_study, "train heads with many seeds by a plan, and say what may be concluded"),
+    "verify": (_verify, "compute all that a study says again from its runs"),
     "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
     "inspect": (_inspect, "count the dead units of a run, a .keras file or a backbone, layer by layer"),
     "data": (_data, "tell what a data set is, check it as training does, draw sample pictures"),

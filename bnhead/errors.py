@@ -22,6 +22,12 @@ class DataError(RuntimeError):
     exit_status = 4
 
 
+class StudyError(RuntimeError):
+    """The runs of a study fail, and not one by one."""
+
+    exit_status = 6
+
+
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """`"; did you mean 'x'?"` for the known word nearest to `word`, in any case; empty if none is near.
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from absl import flags
 
-from bnhead.errors import DataError, RunDirectoryError, UsageError, nearest
+from bnhead.errors import DataError, RunDirectoryError, StudyError, UsageError, nearest
 
 Settings = TypeVar("Settings")
 _DEFINE = {
@@ -119,7 +119,7 @@ def reported(program: str, work: Callable[[], int]) -> int:
     """Does the work and returns its exit status; our errors become one line on stderr and theirs."""
     try:
         return work()
-    except (UsageError, RunDirectoryError, DataError) as error:
+    except (UsageError, RunDirectoryError, DataError, StudyError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # `| head` has seen enough

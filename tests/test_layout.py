@@ -15,6 +15,7 @@ ROOMS = {  # room -> the rooms it may import from; everybody may import the modu
     "models": {"heads", "layers"},
     "data": set(),
     "training": {"census", "data", "heads", "layers", "models"},
+    "studies": {"data", "heads", "models", "report", "training"},
     "inspection": {"census", "data", "heads", "layers", "models", "training"},
 }
 ANYBODY = {"errors", "flags", "graph", "inputs", "seeds", "version"}

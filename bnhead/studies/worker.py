@@ -1,0 +1,85 @@
+"""What a worker of a study does: a run, on one thread, in a process that does many.
+
+TensorFlow is imported once for all of them. The number of threads is part of what a study fixes, since
+another number gives other bits; it is set by the variables that also a plain `bnhead train` obeys.
+"""
+
+import functools
+import gc
+import os
+from collections.abc import Callable
+from typing import Any
+
+from bnhead import flags
+from bnhead.studies.plan import THREADS
+from bnhead.training.config import TrainConfig
+
+ENVIRONMENT = {"TF_NUM_INTRAOP_THREADS": str(THREADS), "TF_NUM_INTEROP_THREADS": str(THREADS)}
+_SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # several small runs on one
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def train_one(config: TrainConfig, tell: Tell) -> dict[str, Any]:
+    """Does one run.
+
+    Args:
+        config: the run's settings and place.
+        tell: is told `{"epoch": number, "epochs": number}` after each epoch.
+
+    Returns:
+        `status`, `seconds` and the result's first figures.
+    """
+    keras = _started()
+    from bnhead.training.records import RunDirectory
+    from bnhead.training.run import train
+
+    keras.backend.clear_session()  # names of layers are counted up over a process' life
+    gc.collect()
+    lines = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: tell({"epoch": epoch + 1, "epochs": config.epochs})
+    )
+    result = train(config, [lines])
+    environment = RunDirectory(config.directory).read("environment.json") or {}
+    figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
+    return {**figures, "seconds": environment.get("seconds")}
+
+
+def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
+    """The data's name, sizes, fingerprints and number of classes, which is None where it has numbers.
+
+    Raises:
+        DataError: the data set is not there, or is not what training needs.
+    """
+    _started()
+    from bnhead.training.run import open_data
+
+    data = open_data(config)
+    return {
+        "name": data.name,
+        "train": data.train.size,
+        "test": data.test.size,
+        "train_sha256": data.train.fingerprint(),
+        "test_sha256": data.test.fingerprint(),
+        "classes": len(data.classes) or None,
+    }
+
+
+@functools.cache
+def _started() -> Any:
+    """Keras, imported quietly, on one thread."""
+    os.environ.update(ENVIRONMENT)
+    for name, value in _SHARED_GPU.items():
+        os.environ.setdefault(name, value)
+    with flags.quiet():
+        import keras
+        import tensorflow as tf
+
+        import bnhead.training.run
+
+        bnhead.training.run.devices()
+        tf.zeros(1)  # starts the runtime, which has things to say
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    return keras
