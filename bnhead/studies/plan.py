@@ -248,17 +248,17 @@ def differences(before: Plan, now: Plan) -> dict[str, str]:
 
     What is known of the data after the plan is made, and earlier amendments, are not compared.
     """
-    pairs = {"settings": (before.settings, now.settings), "code": (before.code, now.code)}
     found = {}
+    for name in ("study", "question", "primary", "delta", "alpha", "seeds", "exclusions", "threads"):
+        there, here = getattr(before, name), getattr(now, name)
+        if there != here:
+            found[name] = f"{_shown(there)} there, {_shown(here)} now"
+    pairs = {"settings": (before.settings, now.settings), "code": (before.code, now.code)}
     for kind, (there, here) in pairs.items():
         for key in {**there, **here}:
             if there.get(key) != here.get(key):
                 name = key if kind == "settings" else f"code {key}"
                 found[name] = f"{_shown(there.get(key))} there, {_shown(here.get(key))} now"
-    for name in ("study", "question", "primary", "delta", "alpha", "seeds", "exclusions", "threads"):
-        there, here = getattr(before, name), getattr(now, name)
-        if there != here:
-            found[name] = f"{_shown(there)} there, {_shown(here)} now"
     there, here = ({cell.name: cell for cell in plan.cells} for plan in (before, now))
     if there != here or before.comparisons != now.comparisons:
         lost, new = [n for n in there if n not in here], [n for n in here if n not in there]

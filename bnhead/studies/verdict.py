@@ -228,4 +228,4 @@ def _signed(plan: Plan, value: float) -> str:
 
 
 def _amount(plan: Plan, value: float) -> str:
-    return f"{100 * value:g} points" if _is_share(plan) else f"{value:g}"
+    return f"{100 * value:g} point{'s' * (value != 0.01)}" if _is_share(plan) else f"{value:g}"
