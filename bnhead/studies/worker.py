@@ -1,7 +1,8 @@
 """What a worker of a study does: a run, on one thread, in a process that does many.
 
-TensorFlow is imported once for all of them. The number of threads is part of what a study fixes, since
-another number gives other bits; it is set by the variables that also a plain `bnhead train` obeys.
+TensorFlow is imported once for all of them, the data is opened once, and runs that differ in the seed alone
+share a traced graph. The number of threads is part of what a study fixes, since another number gives other
+bits; it is set by the variables that also a plain `bnhead train` obeys.
 """
 
 import functools
@@ -39,7 +40,7 @@ def train_one(config: TrainConfig, tell: Tell) -> dict[str, Any]:
     lines = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: tell({"epoch": epoch + 1, "epochs": config.epochs})
     )
-    result = train(config, [lines])
+    result = train(config, [lines], _workshop())
     environment = RunDirectory(config.directory).read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
     return {**figures, "seconds": environment.get("seconds")}
@@ -54,7 +55,7 @@ def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
     _started()
     from bnhead.training.run import open_data
 
-    data = open_data(config)
+    data = _workshop().data(config, open_data)
     return {
         "name": data.name,
         "train": data.train.size,
@@ -63,6 +64,14 @@ def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
         "test_sha256": data.test.fingerprint(),
         "classes": len(data.classes) or None,
     }
+
+
+@functools.cache
+def _workshop() -> Any:
+    """What the runs of this process share."""
+    from bnhead.training.workshop import Workshop
+
+    return Workshop()
 
 
 @functools.cache
@@ -77,7 +86,10 @@ def _started() -> Any:
 
         import bnhead.training.run
 
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+        tf.config.threading.set_inter_op_parallelism_threads(THREADS)
         bnhead.training.run.devices()
+        tf.get_logger().setLevel("ERROR")  # a worker traces one model after another, which it warns of
         tf.zeros(1)  # starts the runtime, which has things to say
     import absl.logging
 

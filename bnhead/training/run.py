@@ -26,6 +26,7 @@ from bnhead.training.config import TrainConfig
 from bnhead.training.logs import HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
 from bnhead.training.tasks import TASKS, batches, compiled, example_maker
+from bnhead.training.workshop import Workshop
 from bnhead.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
@@ -34,12 +35,17 @@ RENORM_SHARE = (
 )  # of the training, until batch renorm's bounds are final: Ioffe 2017, section 4
 
 
-def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
+def train(
+    config: TrainConfig,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    workshop: Workshop | None = None,
+) -> dict:
     """Trains one model and leaves a run directory; a run that is finished there is not done again.
 
     Args:
         config: the run's settings.
         callbacks: Keras callbacks of the caller's own; they see all figures, those of dead units included.
+        workshop: keeps what the next run with it can use: data, and on a CPU the traced graph.
 
     Returns:
         What `result.json` holds: `status` ("finished", or "diverged" when a loss or weight is not finite),
@@ -56,12 +62,13 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     finished = finished_result(config)
     if finished is not None:
         return finished
-    dataset = open_data(config)
+    workshop = workshop or Workshop()
+    dataset = workshop.data(config, open_data)
     checked = inspect(dataset, config.batch_size)
     steps = checked["batches"]["steps"]
-    model = build(config, dataset)
+    device = gpu()  # there the seed is part of the graph, which makes the batches
+    model = build(config, dataset) if device else workshop.model(config, dataset, build)
     training, test, probe = _data(config, dataset)
-    device = gpu()
     if device and isinstance(dataset.train, InMemory) and recipe(config, dataset).compiles:
         training = feed_indices(model, config, dataset, device)
     layers = config.dead_layers.split(",") if config.dead_layers else None
