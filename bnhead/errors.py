@@ -25,7 +25,7 @@ class DataError(RuntimeError):
 class StudyError(RuntimeError):
     """The runs of a study fail, and not one by one."""
 
-    exit_status = 6
+    exit_status = 7
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:

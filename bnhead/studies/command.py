@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bnhead import flags
 from bnhead.errors import RunDirectoryError, UsageError, nearest
@@ -14,13 +15,13 @@ from bnhead.training.config import TrainConfig
 
 STUDY, VERIFY = "bnhead study", "bnhead verify"
 ENGINES = ("local", "ray")
-EXIT_MISMATCH, EXIT_FAILED = 3, 6
+EXIT_MISMATCH, EXIT_FAILED = 3, 7
 _HEADLINE = (
     "Trains every head of a study with every seed and says what may be concluded. Any flag of `bnhead train` "
     f"but {', '.join(f'--{name}' for name in OWNED)} goes to all runs. The same command again goes on."
 )
 _STATUS = (
-    "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 6 runs failed (the same command does them), "
+    "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 7 runs failed (the same command does them), "
     "130 interrupted."
 )
 _VERIFY_USAGE = """usage: bnhead verify DIR
@@ -103,8 +104,8 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def parse(arguments: Sequence[str]) -> tuple[Request, Plan]:
-    """What a command line asks for, and the plan of it.
+def parse(arguments: Sequence[str]) -> tuple[Request, Plan, dict[str, Any]]:
+    """What a command line asks for, the plan of it, and the flags of all runs that change no result.
 
     Raises:
         UsageError: a name or a flag that is unknown, malformed or the study's own, or a bad value.
@@ -120,7 +121,8 @@ def parse(arguments: Sequence[str]) -> tuple[Request, Plan]:
     base = TrainConfig(**{name: getattr(request, name) for name in fields})
     seeds = range(request.seeds)
     plan = make(request.study, study, base, seeds=seeds, delta=request.delta, alpha=request.alpha)
-    return request, plan
+    settings = base.settings()
+    return request, plan, {name: getattr(base, name) for name in fields if name not in settings}
 
 
 def _check(request: Request, study: Study, arguments: Sequence[str]) -> None:
@@ -138,19 +140,19 @@ def _check(request: Request, study: Study, arguments: Sequence[str]) -> None:
 
 
 def _study(arguments: Sequence[str]) -> int:
-    request, plan = parse(arguments)
+    request, plan, elsewhere = parse(arguments)
     directory = pathlib.Path(request.dir or f"studies/{request.study}")
     if request.dry_run:
-        print(dry_run(plan, directory, request))
+        print(dry_run(plan, directory, request.workers, elsewhere))
         return 0
     from bnhead.studies import conduct
     from bnhead.studies.directory import held
 
     with held(directory):
         with _pool(request, len(plan.runs)) as pool:
-            plan = conduct.prepare(plan, directory, pool, amend=request.amend, data_dir=request.data_dir)
+            plan = conduct.prepare(plan, directory, pool, amend=request.amend, elsewhere=elsewhere)
             print(f"{request.study}: {plan.question}\n{len(plan.runs)} runs in {directory}", flush=True)
-            conduct.fill(plan, directory, pool, data_dir=request.data_dir)
+            conduct.fill(plan, directory, pool, elsewhere=elsewhere)
         verdict = conduct.conclude(plan, directory)
         from bnhead import report
 
@@ -170,7 +172,7 @@ def _pool(request: Request, runs: int):
     return engine.Pool(min(request.workers or engine.cores(), runs))
 
 
-def dry_run(plan: Plan, directory: pathlib.Path, request: Request) -> str:
+def dry_run(plan: Plan, directory: pathlib.Path, workers: int, elsewhere: Mapping[str, Any]) -> str:
     """Ids and commands of all runs, and how long they take."""
     from bnhead.studies import worker
     from bnhead.studies.engines.local import cores
@@ -178,9 +180,9 @@ def dry_run(plan: Plan, directory: pathlib.Path, request: Request) -> str:
     threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
     lines = [f"{plan.study}: {plan.question}", f"each run with {threads}", ""]
     for run in plan.runs:
-        config = plan.config(run, directory, request.data_dir)
+        config = plan.config(run, directory, elsewhere)
         lines.append(f"{run.id}  {command_of(config)}")
-    workers = min(request.workers or cores(), len(plan.runs))
+    workers = min(workers or cores(), len(plan.runs))
     return "\n".join([*lines, "", estimate(plan, directory, workers)])
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from bnhead.errors import DataError, RunDirectoryError, StudyError, UsageError
@@ -31,7 +32,7 @@ def prepare(
     engine: Engine,
     *,
     amend: bool = False,
-    data_dir: str = "",
+    elsewhere: Mapping[str, Any] = MappingProxyType({}),
     look: Work = worker.look_at_data,
 ) -> Plan:
     """The plan in the directory, written there now if it was not; its hash covers the data.
@@ -41,7 +42,7 @@ def prepare(
         directory: the study's, held by the caller.
         engine: looks at the data.
         amend: whether a plan that is there may be changed.
-        data_dir: where the data lies.
+        elsewhere: fields of the runs' configs that are no settings, such as `data_dir`.
         look: what tells about the data.
 
     Raises:
@@ -54,7 +55,7 @@ def prepare(
         if plan != before:
             files.write_plan(directory, plan, before)
         return plan
-    job = Job("data", "", wanted.config(wanted.runs[0], directory, data_dir), look)
+    job = Job("data", "", wanted.config(wanted.runs[0], directory, elsewhere), look)
     for event in engine.run([job]):
         if event.what == "failed":
             raise _as_error(event.detail)
@@ -69,7 +70,7 @@ def fill(
     directory: pathlib.Path,
     engine: Engine,
     *,
-    data_dir: str = "",
+    elsewhere: Mapping[str, Any] = MappingProxyType({}),
     work: Work = worker.train_one,
     bar: bool | None = None,
 ) -> None:
@@ -79,7 +80,7 @@ def fill(
         plan: the plan, as in the directory.
         directory: the study's, held by the caller.
         engine: does the runs.
-        data_dir: where the data lies.
+        elsewhere: fields of the runs' configs that are no settings, such as `data_dir`.
         work: what does a run.
         bar: as of `StudyLines`.
 
@@ -88,7 +89,7 @@ def fill(
         RunDirectoryError: the directory cannot be written.
     """
     todo = holes(plan, directory)
-    jobs = [Job(run.id, run.cell, plan.config(run, directory, data_dir), work) for run in todo]
+    jobs = [Job(run.id, run.cell, plan.config(run, directory, elsewhere), work) for run in todo]
     failed = files.failures(directory)
     row: list[str] = []
     with StudyLines(todo, len(plan.runs) - len(todo), plan.settings["epochs"], bar=bar) as lines:

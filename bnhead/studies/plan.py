@@ -10,6 +10,7 @@ import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from bnhead import heads
@@ -21,7 +22,7 @@ FORMAT = 1
 THREADS = 1  # of each run: another number gives other bits, so a study fixes it
 PRIMARY = {"classification": "test_accuracy", "multilabel": "test_accuracy", "regression": "test_r2"}
 EXCLUSIONS = "none; a run that diverges or fails to learn is scored at chance"
-OWNED = ("head", "seed", "workdir")  # the settings that every study decides itself
+OWNED = ("head", "seed", "workdir", "overwrite")  # the flags of a run that every study decides itself
 _AMENDABLE = ("delta", "alpha", "seeds", "runs", "code", "question", "exclusions")
 
 
@@ -129,10 +130,18 @@ class Plan:
         """All the settings of a run, as its `config.json` holds them."""
         return {**self.settings, **self.cell(run.cell).settings, "seed": run.seed}
 
-    def config(self, run: PlannedRun, directory: pathlib.Path, data_dir: str = "") -> TrainConfig:
-        """The config of a run of the study in `directory`."""
+    def config(
+        self, run: PlannedRun, directory: pathlib.Path, elsewhere: Mapping[str, Any] = MappingProxyType({})
+    ) -> TrainConfig:
+        """The config of a run of the study in `directory`.
+
+        Args:
+            run: the run.
+            directory: the study's.
+            elsewhere: the fields that are no settings, such as `data_dir`, as they are on this machine.
+        """
         place = str(directory / "runs" / run.id)
-        return TrainConfig(**self.run_settings(run), workdir=place, data_dir=data_dir)
+        return TrainConfig(**self.run_settings(run), **elsewhere, workdir=place)
 
     @property
     def sha256(self) -> str:

@@ -62,7 +62,9 @@ def test_help_tells_the_flags_of_study_and_train_but_not_those_that_are_the_stud
 
 
 def test_flags_become_the_plan():
-    request, plan = command.parse(["placement", "--seeds=3", "--delta=0.02", "--epochs=7", "--workers", "2"])
+    request, plan, _ = command.parse(
+        ["placement", "--seeds=3", "--delta=0.02", "--epochs=7", "--workers", "2"]
+    )
     assert (request.study, request.workers, request.engine) == ("placement", 2, "local")
     assert plan.seeds == (0, 1, 2) and plan.delta == 0.02 and plan.settings["epochs"] == 7
     assert len(command.parse(["placement"])[1].seeds) == 10
@@ -107,7 +109,7 @@ def test_bad_input_and_dry_runs_bring_no_tensorflow(tmp_path):
 def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys):
     place = tmp_path / "s"
     assert main(["study", "bn_before_fc", "--seeds=2", "--epochs=3", "--dry_run", f"--dir={place}"]) == 0
-    out, (_, plan) = capsys.readouterr().out, command.parse(["bn_before_fc", "--seeds=2", "--epochs=3"])
+    out, (_, plan, _) = capsys.readouterr().out, command.parse(["bn_before_fc", "--seeds=2", "--epochs=3"])
     assert "each run with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1" in out
     for run in plan.runs:
         line = f"--head={run.cell} --epochs=3 --seed={run.seed} --workdir={place}/runs/{run.id}"
@@ -116,9 +118,9 @@ def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys):
 
 
 def test_the_commands_of_a_dry_run_are_the_runs():
-    _, plan = command.parse(["learning_rate", "--weight_histograms"])
+    _, plan, elsewhere = command.parse(["learning_rate", "--data_dir=here", "--weight_histograms"])
     for run in plan.runs:
-        config = plan.config(run, pathlib.Path("some where"))
+        config = plan.config(run, pathlib.Path("some where"), elsewhere)
         assert train.parse(shlex.split(command.command_of(config))[2:]) == config
 
 
@@ -155,9 +157,9 @@ def test_exit_status_of_failed_runs_and_of_a_mismatch(tmp_path, capsys, cheap):
     defaults = {**conduct.fill.__kwdefaults__, "work": fake.fails_for_seed_1}
     cheap.setattr(conduct.fill, "__kwdefaults__", defaults)
     arguments = ["study", "bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
-    assert main(arguments) == 6
+    assert main(arguments) == 7
     cheap.setattr(conduct.fill, "__kwdefaults__", {**defaults, "work": fake.finds_the_disk_full})
-    assert main([*arguments[:2], "--seeds=9", f"--dir={tmp_path}/other", "--epochs=2"]) == 6
+    assert main([*arguments[:2], "--seeds=9", f"--dir={tmp_path}/other", "--epochs=2"]) == 7
     assert "3 runs in a row failed alike" in capsys.readouterr().err
     text = (tmp_path / "verdict.json").read_text()
     (tmp_path / "verdict.json").write_text(text.replace('"INVALID"', '"HELPS"'))
