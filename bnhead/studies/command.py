@@ -1,15 +1,17 @@
 """The commands `bnhead study` and `bnhead verify`."""
 
 import dataclasses
+import importlib
 import pathlib
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bnhead import flags
 from bnhead.errors import RunDirectoryError, UsageError, nearest
 from bnhead.studies import named
+from bnhead.studies.engines import Job
 from bnhead.studies.plan import OWNED, Plan, Study, make
 from bnhead.training.config import TrainConfig
 
@@ -143,7 +145,10 @@ def _study(arguments: Sequence[str]) -> int:
     request, plan, elsewhere = parse(arguments)
     directory = pathlib.Path(request.dir or f"studies/{request.study}")
     if request.dry_run:
-        print(dry_run(plan, directory, request.workers, elsewhere))
+        print(dry_run(plan, directory, elsewhere), flush=True)
+        with _pool(request, 1) as pool:
+            count = min(request.workers or _engine(request).cores(), len(plan.runs))
+            print("\n" + estimate(plan, directory, count, lambda: _watched(plan, directory, elsewhere, pool)))
         return 0
     from bnhead.studies import conduct
     from bnhead.studies.directory import held
@@ -164,26 +169,24 @@ def _study(arguments: Sequence[str]) -> int:
     return EXIT_FAILED if verdict["flow"]["failed"] else 0
 
 
+def _engine(request: Request):
+    return importlib.import_module(f"bnhead.studies.engines.{request.engine}")
+
+
 def _pool(request: Request, runs: int):
-    if request.engine == "ray":
-        from bnhead.studies.engines import ray as engine
-    else:
-        from bnhead.studies.engines import local as engine
+    engine = _engine(request)
     return engine.Pool(min(request.workers or engine.cores(), runs))
 
 
-def dry_run(plan: Plan, directory: pathlib.Path, workers: int, elsewhere: Mapping[str, Any]) -> str:
-    """Ids and commands of all runs, and how long they take."""
+def dry_run(plan: Plan, directory: pathlib.Path, elsewhere: Mapping[str, Any]) -> str:
+    """Ids and commands of all runs."""
     from bnhead.studies import worker
-    from bnhead.studies.engines.local import cores
 
     threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
     lines = [f"{plan.study}: {plan.question}", f"each run with {threads}", ""]
     for run in plan.runs:
-        config = plan.config(run, directory, elsewhere)
-        lines.append(f"{run.id}  {command_of(config)}")
-    workers = min(workers or cores(), len(plan.runs))
-    return "\n".join([*lines, "", estimate(plan, directory, workers)])
+        lines.append(f"{run.id}  {command_of(plan.config(run, directory, elsewhere))}")
+    return "\n".join(lines)
 
 
 def command_of(config: TrainConfig) -> str:
@@ -197,18 +200,35 @@ def command_of(config: TrainConfig) -> str:
     return " ".join(["bnhead train", *(shlex.quote(f"--{name}={value}") for name, value in given.items())])
 
 
-def estimate(plan: Plan, directory: pathlib.Path, workers: int) -> str:
-    """How long the runs take that are not done, going by those that are."""
+def estimate(plan: Plan, directory: pathlib.Path, workers: int, watch: Callable[[], float | None]) -> str:
+    """How long the runs take that are not done, going by those that are, or by the first steps of one.
+
+    Args:
+        plan: the plan.
+        directory: the study's; it need not be there.
+        workers: runs at a time.
+        watch: gives the seconds of a run, from its first steps; None where that cannot be said.
+    """
     from bnhead.studies.outcomes import SCORED, read
     from bnhead.studies.progress import duration
 
     done = [one for one in read(plan, directory, {}) if one.status in SCORED]
     left = len(plan.runs) - len(done)
+    text = f"{len(plan.runs)} runs of {plan.settings['epochs']} epochs, {len(done)} done, {workers} at a time"
+    if not left:
+        return text
     seconds = [one.environment["seconds"] for one in done if one.environment.get("seconds")]
-    each = f"{len(plan.runs)} runs of {plan.settings['epochs']} epochs, {len(done)} done, {workers} at a time"
-    if not seconds:
-        return f"{each}; how long they take is known when the first has ended"
-    return f"{each}: about {duration(statistics.median(seconds) * left / workers)} left"
+    each, by = (statistics.median(seconds), "those done") if seconds else (watch(), "the first steps of one")
+    if each is None:
+        return f"{text}; how long they take is known when the first has ended"
+    return f"{text}: about {duration(each * left / workers)}, going by {by}"
+
+
+def _watched(plan: Plan, directory: pathlib.Path, elsewhere: Mapping[str, Any], pool: Any) -> float | None:
+    from bnhead.studies import conduct, worker
+
+    job = Job("pace", "", plan.config(plan.runs[0], directory, elsewhere), worker.pace)
+    return conduct.outcome(pool, job)["seconds"]
 
 
 def _verify(arguments: Sequence[str]) -> int:

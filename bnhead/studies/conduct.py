@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from bnhead.errors import DataError, RunDirectoryError, StudyError, UsageError
+from bnhead import errors
+from bnhead.errors import StudyError
 from bnhead.studies import directory as files
 from bnhead.studies import worker
 from bnhead.studies.engines import Event, Job
@@ -56,13 +57,21 @@ def prepare(
             files.write_plan(directory, plan, before)
         return plan
     job = Job("data", "", wanted.config(wanted.runs[0], directory, elsewhere), look)
-    for event in engine.run([job]):
-        if event.what == "failed":
-            raise _as_error(event.detail)
-        if event.what == "done":
-            plan = with_data(wanted, event.detail)
+    plan = with_data(wanted, outcome(engine, job))
     files.write_plan(directory, plan)
     return plan
+
+
+def outcome(engine: Engine, job: Job) -> Mapping[str, Any]:
+    """What comes of a single job.
+
+    Raises:
+        StudyError, UsageError, DataError, RunDirectoryError: the job's error.
+    """
+    ends = {event.what: event.detail for event in engine.run([job])}
+    if "failed" in ends:
+        raise _as_error(ends["failed"])
+    return ends["done"]
 
 
 def fill(
@@ -150,6 +159,5 @@ def _text(failure: Mapping[str, Any]) -> str:
 
 def _as_error(failure: Mapping[str, Any]) -> Exception:
     """A worker's error as one of this process."""
-    kinds = {kind.__name__: kind for kind in (UsageError, DataError, RunDirectoryError)}
-    known = kinds.get(failure["error"])
+    known = getattr(errors, failure["error"], None)
     return known(failure["message"]) if known else StudyError(_text(failure))

@@ -5,9 +5,13 @@ share a traced graph. The number of threads is part of what a study fixes, since
 bits; it is set by the variables that also a plain `bnhead train` obeys.
 """
 
+import contextlib
+import dataclasses
 import functools
 import gc
 import os
+import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +21,7 @@ from bnhead.training.config import TrainConfig
 
 ENVIRONMENT = {"TF_NUM_INTRAOP_THREADS": str(THREADS), "TF_NUM_INTEROP_THREADS": str(THREADS)}
 _SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # several small runs on one
+SECONDS_TO_WATCH = 5.0
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -44,6 +49,46 @@ def train_one(config: TrainConfig, tell: Tell) -> dict[str, Any]:
     environment = RunDirectory(config.directory).read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
     return {**figures, "seconds": environment.get("seconds")}
+
+
+def pace(config: TrainConfig, tell: Tell) -> dict[str, Any]:
+    """Begins a run in a folder that is removed, to see how long it would take.
+
+    Args:
+        config: the run's settings; its place is not used.
+        tell: not used.
+
+    Returns:
+        `seconds` of all its epochs, without what comes before the first step; an image of the test split
+        counts a third of one that is trained on. None where an epoch is a single step.
+    """
+    keras = _started()
+    from bnhead.training.run import open_data, train
+
+    data = _workshop().data(config, open_data)
+    times: list[tuple[float, int]] = []
+
+    def after_step(batch, logs):
+        times.append((time.perf_counter(), batch))
+        if times[-1][0] - times[0][0] > SECONDS_TO_WATCH:
+            raise _Enough
+
+    def after_epoch(logs):
+        raise _Enough
+
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=after_step)
+    watch.on_test_begin = after_epoch
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(_Enough):
+        train(dataclasses.replace(config, workdir=f"{place}/run"), [watch], _workshop())
+    (start, first), (end, last) = times[0], times[-1]
+    if last == first:
+        return {"seconds": None}
+    images = data.train.size + data.test.size / 3
+    return {"seconds": config.epochs * images * (end - start) / (last - first) / config.batch_size}
+
+
+class _Enough(Exception):
+    """A run has been watched for long enough."""
 
 
 def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -96,17 +97,18 @@ def test_bad_input_is_one_line_and_exits_2(arguments, message, capsys):
     assert err.startswith("bnhead study: ") and message in err and err.count("\n") == 1
 
 
-def test_bad_input_and_dry_runs_bring_no_tensorflow(tmp_path):
+def test_bad_input_brings_no_tensorflow():
     code = (
         "import sys; from bnhead.__main__ import main; status = main(sys.argv[1:]); "
         "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     )
-    for arguments in (["study", "widht"], ["study", "width", "--dry_run", f"--dir={tmp_path}/x"]):
+    for arguments in (["study", "widht"], ["study", "width", "--seeds=0"], ["study", "--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys):
+def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys, cheap):
+    cheap.setattr(worker, "pace", lambda config, tell: {"seconds": 30.0})
     place = tmp_path / "s"
     assert main(["study", "bn_before_fc", "--seeds=2", "--epochs=3", "--dry_run", f"--dir={place}"]) == 0
     out, (_, plan, _) = capsys.readouterr().out, command.parse(["bn_before_fc", "--seeds=2", "--epochs=3"])
@@ -114,7 +116,8 @@ def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys):
     for run in plan.runs:
         line = f"--head={run.cell} --epochs=3 --seed={run.seed} --workdir={place}/runs/{run.id}"
         assert f"{run.id}  bnhead train {line}\n" in out
-    assert "4 runs of 3 epochs, 0 done, " in out and not place.exists()
+    assert re.search("4 runs of 3 epochs, 0 done, . at a time: about [0-9]+ s, going by the first", out)
+    assert not place.exists()
 
 
 def test_the_commands_of_a_dry_run_are_the_runs():
@@ -128,8 +131,15 @@ def test_the_estimate_goes_by_the_runs_that_are_done(tmp_path):
     plan = fake.plan_of(seeds=5)
     for run in plan.runs[:2]:
         fake.write_run(plan.config(run, tmp_path))
-    text = command.estimate(plan, tmp_path, 2)  # 2 s each
-    assert text == "10 runs of 2 epochs, 2 done, 2 at a time: about 8 s left"
+    text = command.estimate(plan, tmp_path, 2, None)  # 2 s each
+    assert text == "10 runs of 2 epochs, 2 done, 2 at a time: about 8 s, going by those done"
+
+
+def test_the_estimate_of_a_study_that_has_not_begun_goes_by_the_first_steps(tmp_path):
+    text = command.estimate(fake.plan_of(seeds=5), tmp_path, 2, lambda: 60.0)
+    assert text == "10 runs of 2 epochs, 0 done, 2 at a time: about 5 min, going by the first steps of one"
+    text = command.estimate(fake.plan_of(seeds=5), tmp_path, 2, lambda: None)
+    assert text.endswith("2 at a time; how long they take is known when the first has ended")
 
 
 def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, capsys, cheap):

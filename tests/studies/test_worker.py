@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -71,6 +72,17 @@ def test_what_is_told_of_the_data(short_config, monkeypatch):
     assert len(facts["train_sha256"]) == 64
     rotated = short_config(dataset="digits_rotation", task="regression")
     assert worker.look_at_data(rotated, print)["classes"] is None
+
+
+def test_the_pace_of_a_run_goes_by_its_first_steps(short_config, monkeypatch):
+    monkeypatch.setattr(worker, "_started", lambda: keras)
+    config = short_config(epochs=1000, batch_size=128)
+    started = time.perf_counter()
+    seconds = worker.pace(config, print)["seconds"]
+    # an epoch takes less than all of this took, and a step of this net over a millisecond
+    assert 1000 * 11 * 1e-3 < seconds < 1000 * (time.perf_counter() - started)
+    assert not pathlib.Path(config.workdir).exists()
+    assert worker.pace(short_config(batch_size=1437), print) == {"seconds": None}
 
 
 def test_a_run_tells_its_epochs_and_its_figures(short_config, monkeypatch):

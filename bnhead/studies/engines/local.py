@@ -116,12 +116,10 @@ def _work(connection: Connection) -> None:
     """A worker process' whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process hears it and ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the study is over, or this worker is
+        while True:
             job: Job = connection.recv()
-        except EOFError:
-            return
-        connection.send(attempt(job, lambda detail: connection.send(("told", detail))))
+            connection.send(attempt(job, lambda detail: connection.send(("told", detail))))
 
 
 def attempt(job: Job, tell: Any) -> tuple[str, dict[str, Any]]:
