@@ -8,7 +8,7 @@ import time
 
 from bnhead.errors import RunDirectoryError
 from bnhead.seeds import stream
-from bnhead.studies import conduct
+from bnhead.studies import conduct, worker
 from bnhead.studies.directory import held
 from bnhead.studies.engines import Event, local
 from bnhead.studies.named import find
@@ -117,6 +117,19 @@ def study(directory, plan, engine=None, work=work):
         return conduct.conclude(plan, directory)
 
 
-if __name__ == "__main__":  # python -m tests.studies.fake DIR: a study to be killed
+def real_plan():
+    """A study of 4 short runs that really train."""
+    return plan_of(seeds=2, backbone="resnet8", fc_units=32, batch_size=256)
+
+
+def real_study(directory):
     with local.Pool(2) as pool:
-        study(pathlib.Path(sys.argv[1]), plan_of(seeds=10), pool, slow_work)
+        return study(directory, real_plan(), pool, worker.train_one)
+
+
+if __name__ == "__main__":  # python -m tests.studies.fake DIR [real]: a study to be killed
+    if sys.argv[2:] == ["real"]:
+        real_study(pathlib.Path(sys.argv[1]))
+    else:
+        with local.Pool(2) as pool:
+            study(pathlib.Path(sys.argv[1]), plan_of(seeds=10), pool, slow_work)

@@ -151,6 +151,26 @@ def test_a_study_killed_with_kill_9_goes_on(tmp_path):
     assert verdict_bytes(place) == verdict_bytes(tmp_path / "calm")
 
 
+@pytest.mark.slow
+def test_a_study_that_really_trains_goes_on_after_kill_9_and_damage(tmp_path):
+    place, calm = tmp_path / "disturbed", tmp_path / "calm"
+    fake.real_study(calm)
+    with subprocess.Popen([sys.executable, "-m", "tests.studies.fake", place, "real"], cwd=ROOT) as other:
+        deadline = time.monotonic() + 300
+        while not list(place.glob("runs/*/result.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        other.kill()
+    run = next(place.glob("runs/*/result.json")).parent
+    (run / "result.json").write_bytes((run / "result.json").read_bytes()[:100])
+    time.sleep(2)  # its workers end
+    fake.real_study(place)
+    assert verdict_bytes(place) == verdict_bytes(calm)
+    for run in fake.real_plan().runs:
+        one, other = ((root / "runs" / run.id / "result.json").read_bytes() for root in (place, calm))
+        assert one == other
+
+
 def test_another_plan_in_the_place(tmp_path):
     study(tmp_path, plan_of())
     before = (tmp_path / "plan.json").read_bytes()

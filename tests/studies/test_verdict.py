@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bnhead.studies.engines import Job, local
 from bnhead.studies.outcomes import Outcome
 from bnhead.studies.plan import with_data
 from bnhead.studies.statistics import power
 from bnhead.studies.verdict import judge
+from bnhead.studies.worker import train_one
 from tests.studies.fake import ENVIRONMENT, FACTS, plan_of
 
 RESULT = {"data": {"name": "digits/1.0.0", "train": 1437, "test": 360}}
@@ -172,6 +174,19 @@ def test_of_a_a_studies_at_most_5_percent_find_a_difference(name, studies, monke
     assert found <= stats.binom.ppf(0.999, studies, 0.05)
     if name == "bn_before_fc":  # one test at alpha, hardly any equivalence at this margin: it is about 5 %
         assert found >= stats.binom.ppf(0.001, studies, 0.05)
+
+
+@pytest.mark.slow
+def test_an_a_a_study_that_is_really_run_finds_no_difference(short_config):
+    """One head twice, with other seeds; alpha is small, so that no other processor finds one by chance."""
+    configs = [short_config(head="fc", seed=seed) for seed in range(10)]
+    with local.Pool(2) as pool:
+        events = list(pool.run([Job(str(c.seed), "", c, train_one) for c in configs]))
+    scores = {e.job.config.seed: e.detail["test_accuracy"] for e in events if e.what == "done"}
+    by_seed = [scores[seed] for seed in range(10)]
+    plan = with_data(plan_of(seeds=5, alpha=0.001), FACTS)
+    word = judge(plan, outcomes_of(plan, {"fc": by_seed[:5], "bn_fc": by_seed[5:]}))["word"]
+    assert word in ("UNDECIDED", "NO MATERIAL DIFFERENCE")
 
 
 @pytest.mark.parametrize(("effect", "tabulated"), [(0.5, 0.2932), (1.0, 0.8031), (1.5, 0.9873)])
