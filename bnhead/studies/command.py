@@ -48,7 +48,8 @@ Request = dataclasses.make_dataclass(
             "workers",
             int,
             0,
-            "Runs at a time. 0 is one for each core, of this machine or of the Ray cluster.",
+            "Runs at a time. 0 is one for each core, of this machine or of the Ray cluster; on a "
+            "GPU, give what its memory holds.",
         ),
         _own(
             "delta",

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from bnhead import errors
-from bnhead.errors import StudyError
+from bnhead.errors import RunDirectoryError, StudyError
 from bnhead.studies import directory as files
 from bnhead.studies import worker
 from bnhead.studies.engines import Event, Job
@@ -53,6 +53,8 @@ def prepare(
     before = files.read_plan(directory)
     if before is not None:
         plan = files.settle(before, wanted, amend=amend)
+        if plan.code != before.code:
+            _check_one_code(plan, directory)
         if plan != before:
             files.write_plan(directory, plan, before)
         return plan
@@ -60,6 +62,17 @@ def prepare(
     plan = with_data(wanted, outcome(engine, job))
     files.write_plan(directory, plan)
     return plan
+
+
+def _check_one_code(plan: Plan, directory: pathlib.Path) -> None:
+    """Raises RunDirectoryError where some runs were begun by the code before, and others would be by this."""
+    outcomes = read(plan, directory, {})
+    begun = sum(one.started for one in outcomes)
+    if begun and not all(one.status in SCORED for one in outcomes):
+        raise RunDirectoryError(
+            f"code cannot be amended: it has changed since {begun} of {len(outcomes)} runs were begun, "
+            "and runs of two codes are no comparison; choose another --dir"
+        )
 
 
 def outcome(engine: Engine, job: Job) -> Mapping[str, Any]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import signal
@@ -189,6 +190,20 @@ def test_more_seeds_are_an_amendment_and_exploratory(tmp_path):
     assert verdict["exploratory"] == [
         "seeds was changed after the plan was written: 0 to 3 there, 0 to 4 now"
     ]
+
+
+def test_runs_of_two_codes_are_never_mixed(tmp_path):
+    def other(**settings):
+        return dataclasses.replace(plan_of(**settings), code={"bnhead": "1", "source_sha256": "0"})
+
+    study(tmp_path, plan_of())
+    with pytest.raises(RunDirectoryError, match=r"dir holds another plan: code bnhead .* there, 1 now"):
+        conduct.prepare(other(), tmp_path, Inline())
+    with pytest.raises(RunDirectoryError, match="has changed since 8 of 10 runs were begun"):
+        conduct.prepare(other(seeds=5), tmp_path, Inline(), amend=True)
+    assert read_plan(tmp_path).code == plan_of().code
+    plan = conduct.prepare(other(), tmp_path, Inline(), amend=True)  # all are done: only the verdict is new
+    assert len(plan.amendments) == 2
 
 
 def test_data_that_is_not_there_leaves_no_plan(tmp_path):
