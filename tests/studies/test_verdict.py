@@ -9,7 +9,7 @@ from scipy import stats
 from bnhead.studies.engines import Job, local
 from bnhead.studies.outcomes import Outcome
 from bnhead.studies.plan import with_data
-from bnhead.studies.statistics import power
+from bnhead.studies.statistics import power, seeds_to_decide
 from bnhead.studies.verdict import judge
 from bnhead.studies.worker import train_one
 from tests.studies.fake import ENVIRONMENT, FACTS, plan_of
@@ -142,6 +142,8 @@ def test_a_family_is_adjusted_and_has_the_word_its_members_share():
     scores["fc"] = [0.9] * 5
     verdict = judge(dataclasses.replace(plan, delta=1e-3), outcomes_of(plan, scores))
     assert verdict["word"] == "UNDECIDED"
+    needed = seeds_to_decide(mean, shape.std(ddof=1), 1e-3, 0.05 / 4)  # by Holm's first step
+    assert {one["more_seeds"] for one in verdict["comparisons"]} == {needed - 5}
     for one in verdict["comparisons"]:
         assert one["p"] == pytest.approx(p_alone) and one["p_holm"] == pytest.approx(4 * p_alone)
     scores["bn_fc"] = [0.95, 0.951, 0.952, 0.953, 0.954]
@@ -150,6 +152,14 @@ def test_a_family_is_adjusted_and_has_the_word_its_members_share():
     lacking = outcomes_of(plan, scores, {("fc_bn", 0): "missing"})
     verdict = judge(plan, lacking)
     assert verdict["word"] == "INVALID" and verdict["comparisons"][1]["word"] == "HELPS"
+
+
+@pytest.mark.parametrize(("p_value", "word"), [(0.04, "NO MATERIAL DIFFERENCE"), (0.07, "UNDECIDED")])
+def test_equivalence_is_claimed_at_alpha(p_value, word):
+    shape = np.array([-1, -0.5, 0, 0.5, 1]) * 0.004
+    delta = stats.t.isf(p_value, 4) * shape.std(ddof=1) / np.sqrt(5)
+    verdict = verdict_of(shape.tolist(), delta=float(delta))
+    assert verdict["word"] == word and verdict["comparisons"][0]["p_tost"] == pytest.approx(p_value)
 
 
 def simulated(studies, effect, seeds=10, name="bn_before_fc", delta=1e-4):
