@@ -19,6 +19,7 @@ import keras
 from bnhead.training import TrainConfig, feeding, train
 from bnhead.training.distribution import Replicas
 from bnhead.training.run import assemble
+from bnhead.training.workshop import Workshop
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -35,7 +36,7 @@ class StopAfter(keras.callbacks.Callback):
 
 def bare(config: TrainConfig, callbacks: list) -> float:
     start = time.perf_counter()
-    parts = assemble(config, Replicas())
+    parts = assemble(config, Replicas(), Workshop())
     test = feeding.evaluation(config, parts.dataset, parts.dataset.test, Replicas())
     how = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": callbacks}
     parts.model.fit(parts.feed(0, 0), epochs=1, steps_per_epoch=parts.steps, **how)

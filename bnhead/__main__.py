@@ -42,12 +42,26 @@ def _diff(arguments: Sequence[str]) -> int:
     return difference.main(arguments)
 
 
+def _study(arguments: Sequence[str]) -> int:
+    from bnhead.studies import command
+
+    return command.main(arguments)
+
+
+def _verify(arguments: Sequence[str]) -> int:
+    from bnhead.studies import command
+
+    return command.main_verify(arguments)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (_train, "train one backbone with one head and count the head's dead units"),
-    "diff": (_diff, "tell in what two runs differ: settings, what they ran on, results"),
-    "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
+    "study": (_study, "train heads with many seeds by a plan, and say what may be concluded"),
     "report": (_report, "write the pages of a study or a run anew, from its files alone"),
+    "verify": (_verify, "compute all that a study says again from its runs"),
+    "diff": (_diff, "tell in what two runs differ: settings, what they ran on, results"),
     "inspect": (_inspect, "count the dead units of a run, a .keras file or a backbone, layer by layer"),
+    "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
     "data": (_data, "tell what a data set is, check it as training does, draw sample pictures"),
 }
 

@@ -41,6 +41,12 @@ class Interrupted(KeyboardInterrupt):
         self.exit_status = 128 + number  # as a shell has it
 
 
+class StudyError(RuntimeError):
+    """The runs of a study fail, and not one by one."""
+
+    exit_status = 7
+
+
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """`"; did you mean 'x'?"` for the known word nearest to `word`, in any case; empty if none is near.
 

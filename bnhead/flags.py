@@ -20,6 +20,7 @@ from bnhead.errors import (
     Interrupted,
     ResourcesError,
     RunDirectoryError,
+    StudyError,
     UsageError,
     nearest,
 )
@@ -170,7 +171,7 @@ def reported(program: str, work: Callable[[], int]) -> int:
     """Does the work and returns its exit status; our errors become one line on stderr and theirs."""
     try:
         return work()
-    except (UsageError, RunDirectoryError, DataError, ResourcesError) as error:
+    except (UsageError, RunDirectoryError, DataError, ResourcesError, StudyError) as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)  # paths can hold anything
         return error.exit_status
     except BrokenPipeError:  # `| head` has seen enough

@@ -16,6 +16,7 @@ ROOMS = {  # room -> the rooms it may import from; everybody may import the modu
     "data": set(),
     "training": {"census", "data", "heads", "layers", "models"},
     "report": {"heads"},
+    "studies": {"data", "heads", "models", "report", "training"},
     "inspection": {"census", "data", "heads", "layers", "models", "training"},
 }
 ANYBODY = {"errors", "flags", "graph", "inputs", "seeds", "version"}

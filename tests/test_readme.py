@@ -15,6 +15,8 @@ from bnhead import DeadUnits, heads, models
 from bnhead.__main__ import main
 from bnhead.census.changes import CHANGES
 from bnhead.census.counters import FIGURES
+from bnhead.studies import command as studies_command
+from bnhead.studies import named, verdict
 from bnhead.training import TrainConfig, command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,3 +114,13 @@ def test_every_backbone_of_the_table_is_known():
     assert {"resnet8", "wrn28_10", "keras:MobileNetV2", "allcnn", "resnet50_v1"} <= set(named)
     for name in named:
         models.check(name)
+
+
+def test_every_study_and_every_verdict_is_in_its_table():
+    studies = README.split("| `bnhead study` | question |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", studies, re.M)) == set(named.NAMES)
+    verdicts = README.split("| verdict | rule |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| ([A-Z][A-Z, ]+) \|", verdicts, re.M)
+    assert rows == re.findall(r"^([A-Z][A-Z, ]+[A-Z])  ", verdict.__doc__, re.M)
+    for line in re.findall(r"`bnhead (study \w+ --[^`]+)`", README):
+        studies_command.parse(line.split()[1:])

@@ -1,7 +1,8 @@
 """One training run: `train(TrainConfig(head="bn_fc"))`.
 
 `config` says what a run is, `run` does it, `records` keeps it in its directory, `logs` has what is logged
-each epoch, `console` what a person sees, `command` turns flags into a config.
+each epoch, `console` what a person sees, `command` turns flags into a config;
+`workshop` is what several runs of one process share.
 """
 
 from bnhead.training.config import TrainConfig

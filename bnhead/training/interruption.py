@@ -22,7 +22,8 @@ class Pending:
 def deferred() -> Iterator[Pending]:
     """Notes SIGINT and SIGTERM instead of obeying; a second one is obeyed at once.
 
-    Only the main thread of a process can do so; in another, signals do what they did.
+    What is ignored stays ignored (SIGINT is, in a shell's background). Only the main thread of a process can
+    do so; in another, signals do what they did.
     """
     pending = Pending()
     if threading.current_thread() is not threading.main_thread():
@@ -34,7 +35,8 @@ def deferred() -> Iterator[Pending]:
             raise Interrupted(number)
         pending.signal = number
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield pending
     finally:

@@ -39,7 +39,7 @@ def held(folder: pathlib.Path) -> Iterator[dict | None]:
     try:
         file, before = _taken(path)
     except OSError as error:
-        raise RunDirectoryError(f"workdir {folder} cannot be written: {error.strerror}") from error
+        raise RunDirectoryError(f"directory {folder} cannot be written: {error.strerror}") from error
     done = threading.Event()
     threading.Thread(target=_renew, args=(file, done), daemon=True).start()
     try:
@@ -59,7 +59,7 @@ def _taken(path: pathlib.Path) -> tuple[int, dict | None]:
             mine = _locked(file)
             owner = _owner(file)
             if mine is False or (owner and _lives(owner, path, file, mine)):
-                raise RunDirectoryError(f"workdir {path.parent} is being written by {_named(owner)}")
+                raise RunDirectoryError(f"directory {path.parent} is being written by {_named(owner)}")
             if not _is_at(path, file):  # its holder removed it between our opening and our locking it
                 os.close(file)
                 continue

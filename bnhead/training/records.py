@@ -80,6 +80,7 @@ class RunDirectory:
 
     def begin(self, settings: dict) -> None:
         """Records the settings of a run that starts here; what an unfinished one left is removed first."""
+        self.make()
         try:
             for left in self.path.glob(f"{_WRITING}*"):  # by a process that was killed
                 shutil.rmtree(left)

@@ -14,6 +14,7 @@ from bnhead.training.config import TrainConfig
 from bnhead.training.records import RunDirectory
 from bnhead.training.run import Parts, assemble
 from bnhead.training.state import fit
+from bnhead.training.workshop import Workshop
 
 STEPS, SECONDS = 20, 5.0  # timed: so many steps, or steps of so many seconds in all
 
@@ -32,7 +33,7 @@ def rehearse(config: TrainConfig) -> dict:
     RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
     replicas = distribution.find(config)
     with replicas.computing():
-        parts = assemble(config, replicas)
+        parts = assemble(config, replicas, Workshop())
         model = parts.model
         size = training_bytes(model, config.batch_size)
         step = _seconds_per_step(config, parts)

@@ -28,11 +28,16 @@ from bnhead.training.logs import HistoryFile, Pace, Scalars, cut_events, event_s
 from bnhead.training.records import RunDirectory
 from bnhead.training.state import Saver, captured, fit, restore
 from bnhead.training.tasks import TASKS
+from bnhead.training.workshop import Workshop
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = ()) -> dict:
+def train(
+    config: TrainConfig,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    workshop: Workshop | None = None,
+) -> dict:
     """Trains one model and leaves a run directory.
 
     A run that is finished there is not done again. One that was stopped, in whatever way, goes on from its
@@ -43,6 +48,7 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
         config: the run's settings.
         callbacks: Keras callbacks of the caller's own; they see all figures, those of dead units included,
             and of a run that goes on the rest alone.
+        workshop: keeps what the next run with it can use: data, and on a CPU the traced graph.
 
     Returns:
         What `result.json` holds: `status` ("finished"; "diverged" when a loss or weight is not finite;
@@ -66,7 +72,7 @@ def train(config: TrainConfig, callbacks: Sequence[keras.callbacks.Callback] = (
     with replicas.computing(), _shortage_said(config), contextlib.ExitStack() as held:
         if (result := replicas.of_first(lambda: _checked(config, directory))) is not None:
             return result
-        parts = assemble(config, replicas)
+        parts = assemble(config, replicas, workshop or Workshop())
         if (result := replicas.of_first(lambda: _taken(config, directory, held))) is not None:
             return result  # of another process, meanwhile
         with _status_kept(directory):
@@ -129,17 +135,18 @@ class Parts:
         return self.checked["batches"]["steps"]
 
 
-def assemble(config: TrainConfig, replicas: Replicas) -> Parts:
+def assemble(config: TrainConfig, replicas: Replicas, workshop: Workshop) -> Parts:
     """Opens and checks the config's data, and builds its model for the replicas; nothing is written.
 
     Raises:
         UsageError, DataError: as `train` does.
     """
     environment.prepare(config.deterministic)
-    dataset = feeding.open_data(config)
+    dataset = workshop.data(config, feeding.open_data)
     checked = inspect(dataset, config.batch_size)
     with replicas.building():
-        model = build(config, dataset)
+        # on a GPU the seed is part of the graph, which makes the batches
+        model = build(config, dataset) if feeding.gpu() else workshop.model(config, dataset, build)
         replicas.synchronize(model)
         feeding.build_metrics(model, config, dataset)
     dead_units = DeadUnits(

@@ -22,6 +22,17 @@ def test_a_signal_is_noted_and_a_second_one_obeyed(number, status):
     assert signal.getsignal(number) == before
 
 
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with deferred() as pending:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert pending.signal is None
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_in_another_thread_signals_do_what_they_did():
     seen = []
 

@@ -1,0 +1,145 @@
+"""What came of each planned run, read from its directory alone, so that a verdict can be had again."""
+
+import csv
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnhead.errors import RunDirectoryError
+from bnhead.studies.plan import Plan, PlannedRun
+from bnhead.training.records import RunDirectory
+
+UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
+SCORED = ("finished", *UNTRAINED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A planned run and what came of it.
+
+    Attributes:
+        run: the planned run.
+        status: one of `SCORED`, or failed (an error ended it), damaged (its files contradict each other or
+            the plan), unfinished, missing.
+        score: the primary metric after the last epoch, chance for the `UNTRAINED`; None without an end.
+        reason: in words, where the status is not finished.
+        started: whether its directory is there.
+        result: what `result.json` holds.
+        environment: what `environment.json` holds.
+    """
+
+    run: PlannedRun
+    status: str
+    score: float | None = None
+    reason: str = ""
+    started: bool = True
+    result: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read(plan: Plan, directory: pathlib.Path, failures: Mapping[str, str]) -> list[Outcome]:
+    """The outcomes of all planned runs, in the plan's order.
+
+    Args:
+        plan: the plan.
+        directory: the study's directory.
+        failures: run id -> error, of runs that an error ended.
+    """
+    return [_outcome(plan, run, directory / "runs" / run.id, failures) for run in plan.runs]
+
+
+def damage(place: pathlib.Path, settings: Mapping[str, Any], primary: str) -> str:
+    """Why the files of a run contradict each other or its settings; empty where they do not.
+
+    A run that has not ended yet is not damaged by that.
+
+    Args:
+        place: the run's directory.
+        settings: what its `config.json` must hold.
+        primary: the figure it is scored by.
+    """
+    directory = RunDirectory(place)
+    try:
+        config, result = directory.read("config.json"), directory.read("result.json")
+        directory.read("environment.json")
+    except RunDirectoryError as error:
+        return str(error)
+    if config is None:
+        return "result.json is there and config.json is not" if result is not None else ""
+    if config != json.loads(json.dumps(settings)):
+        return "config.json holds other settings than the plan"
+    if result is None:
+        return ""
+    if not isinstance(result, dict) or result.get("status") not in SCORED:
+        return "result.json has no status"
+    return _contradiction(place, settings, primary, result) if result["status"] == "finished" else ""
+
+
+def _contradiction(
+    place: pathlib.Path, settings: Mapping[str, Any], primary: str, result: Mapping[str, Any]
+) -> str:
+    """Whether a finished run's result is that of its last epoch."""
+    score = result.get(primary)
+    if not isinstance(score, int | float) or not math.isfinite(score):
+        return f"result.json has no finite {primary}"
+    try:
+        rows = list(csv.DictReader((place / "history.csv").read_text().splitlines()))
+        last = float(rows[-1][primary])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return f"history.csv cannot be read: {error}"
+    if not len(rows) == result.get("epochs") == settings["epochs"]:
+        return f"history.csv has {len(rows)} epochs, result.json {result.get('epochs')}"
+    if (
+        settings["recompute_batch_stats"] == "none" and last != score
+    ):  # else the result is of other statistics
+        return f"{primary} is {last} in history.csv and {score} in result.json"
+    return ""
+
+
+def _outcome(plan: Plan, run: PlannedRun, place: pathlib.Path, failures: Mapping[str, str]) -> Outcome:
+    if reason := damage(place, plan.run_settings(run), plan.primary):
+        return Outcome(run, "damaged", reason=reason)
+    directory = RunDirectory(place)
+    config, result = directory.read("config.json"), directory.read("result.json")
+    if result is None and run.id in failures:
+        return Outcome(run, "failed", reason=failures[run.id], started=config is not None)
+    if config is None:
+        return Outcome(run, "missing", reason="not started", started=False)
+    if result is None:
+        return Outcome(run, "unfinished", reason="not finished")
+    environment = directory.read("environment.json") or {}
+    status = result["status"]
+    if status == "finished":
+        return Outcome(run, status, float(result[plan.primary]), result=result, environment=environment)
+    reason = f"{status.replace('_', ' ')}, scored at chance"
+    return Outcome(run, status, plan.chance, reason, result=result, environment=environment)
+
+
+def flow(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many runs were planned, started, ended how, and are analysed."""
+
+    def count(*statuses: str) -> int:
+        return sum(outcome.status in statuses for outcome in outcomes)
+
+    return {
+        "planned": len(outcomes),
+        "started": sum(outcome.started for outcome in outcomes),
+        "finished": count("finished"),
+        "diverged": count("diverged"),
+        "failed_to_learn": count("failed_to_learn"),
+        "failed": count("failed", "damaged"),
+        "missing": count("missing", "unfinished"),
+        "analysed": count(*SCORED),
+    }
+
+
+def exclusions(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The runs that are not simply finished, each with its reason."""
+    return [
+        {"run": one.run.id, "cell": one.run.cell, "seed": one.run.seed, "reason": one.reason}
+        for one in outcomes
+        if one.status != "finished"
+    ]

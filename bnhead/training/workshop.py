@@ -1,0 +1,79 @@
+"""What runs of one process can share: the opened data, and the traced graph of runs that differ in the seed
+alone.
+
+Opening data and tracing a training step take longer than a short run trains. Neither depends on the seed: a
+model of another seed differs in the values of its variables, initial weights and random states.
+"""
+
+from collections.abc import Callable
+
+import keras
+
+from bnhead.data import DataSet
+from bnhead.training.config import TrainConfig
+
+# All that opening the data reads of a config.
+DATA_SETTINGS = (
+    "dataset",
+    "data_dir",
+    "task",
+    "image_size",
+    "augment",
+    "validation",
+    "imbalance",
+    "label_noise",
+    "test_corruption",
+)
+
+
+class Workshop:
+    """Keeps the last data set and the last model, and gives them to the next run if that would make the same.
+
+    One run at a time: the next one's model is the last one's, with other values.
+    """
+
+    def __init__(self):
+        self._data: tuple[tuple, DataSet] | None = None
+        self._model: tuple[dict, DataSet, keras.Model] | None = None
+
+    def data(self, config: TrainConfig, open_data: Callable[[TrainConfig], DataSet]) -> DataSet:
+        """The config's data set: the one that is kept, or opened by `open_data`."""
+        key = tuple(getattr(config, name) for name in DATA_SETTINGS)
+        if self._data is None or self._data[0] != key:
+            self._data = self._model = None  # no two of them in memory
+            self._data = key, open_data(config)
+        return self._data[1]
+
+    def model(
+        self, config: TrainConfig, dataset: DataSet, build: Callable[[TrainConfig, DataSet], keras.Model]
+    ) -> keras.Model:
+        """The config's compiled model, with its initial values.
+
+        It is built in any case, which gives the values; where the settings are those of the last one but for
+        the seed, the last one then takes them over, and its graph need not be traced again.
+
+        Args:
+            config: the run's settings.
+            dataset: as `data` gave it.
+            build: `(config, dataset) -> compiled model`.
+        """
+        settings = {**config.settings(), "seed": None}
+        model = build(config, dataset)
+        if self._model is None or self._model[:2] != (settings, dataset):
+            self._model = settings, dataset, model
+        else:
+            take_over(self._model[2], model)
+        return self._model[2]
+
+
+def take_over(model: keras.Model, fresh: keras.Model) -> None:
+    """Gives all variables of a compiled model the values of a model that was just built in the same way.
+
+    Those are weights, moving averages, random states and the optimizer's; metrics are reset.
+    """
+    fresh.optimizer.build(fresh.trainable_variables)
+    model.optimizer.build(model.trainable_variables)
+    for to, of in ((model, fresh), (model.optimizer, fresh.optimizer)):
+        for variable, value in zip(to.variables, of.variables, strict=True):
+            variable.assign(value)
+    model.reset_metrics()

@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from bnhead.studies.outcomes import damage, exclusions, flow, read
+from bnhead.studies.plan import with_data
+from bnhead.training.records import RunDirectory
+from tests.studies.fake import FACTS, plan_of, write_run
+
+
+@pytest.fixture
+def plan():
+    return with_data(plan_of(), FACTS)
+
+
+def test_outcomes_are_what_the_files_say(plan, tmp_path):
+    configs = [plan.config(run, tmp_path) for run in plan.runs]
+    write_run(configs[0], 0.9)
+    write_run(configs[1], None, status="diverged", test_accuracy=float("nan"))
+    write_run(configs[2], 0.1, status="failed_to_learn")
+    RunDirectory(configs[3].directory).begin(configs[3].settings())
+    RunDirectory(configs[4].directory).begin(configs[4].settings())
+    write_run(configs[5], 0.8)
+    failures = {plan.runs[4].id: "ValueError: no", plan.runs[5].id: "of an earlier attempt"}
+    outcomes = read(plan, tmp_path, failures)
+    assert [one.status for one in outcomes] == [
+        "finished", "diverged", "failed_to_learn", "unfinished", "failed", "finished", "missing", "missing",
+    ]  # fmt: skip
+    assert [one.score for one in outcomes] == [0.9, 0.1, 0.1, None, None, 0.8, None, None]
+    assert flow(outcomes) == {
+        "planned": 8,
+        "started": 6,
+        "finished": 2,
+        "diverged": 1,
+        "failed_to_learn": 1,
+        "failed": 1,
+        "missing": 3,
+        "analysed": 4,
+    }
+    assert [(one["cell"], one["seed"], one["reason"]) for one in exclusions(outcomes)] == [
+        ("fc", 1, "diverged, scored at chance"),
+        ("fc", 2, "failed to learn, scored at chance"),
+        ("fc", 3, "not finished"),
+        ("bn_fc", 0, "ValueError: no"),
+        ("bn_fc", 2, "not started"),
+        ("bn_fc", 3, "not started"),
+    ]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def edit(key, value):
+    def change(path):
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("result.json", cut, "result.json cannot be read"),
+        ("config.json", cut, "config.json cannot be read"),
+        ("environment.json", cut, "environment.json cannot be read"),
+        ("config.json", edit("momentum", 0.1), "config.json holds other settings than the plan"),
+        ("config.json", lambda path: path.unlink(), "result.json is there and config.json is not"),
+        ("result.json", edit("test_accuracy", 0.91), "test_accuracy is 0.9 in history.csv and 0.91 in"),
+        ("result.json", edit("test_accuracy", None), "result.json has no finite test_accuracy"),
+        ("result.json", edit("epochs", 1), "history.csv has 2 epochs, result.json 1"),
+        ("result.json", edit("status", "done"), "result.json has no status"),
+        ("history.csv", lambda path: path.unlink(), "history.csv cannot be read"),
+        ("history.csv", cut, "history.csv cannot be read"),
+        ("history.csv", lambda path: path.write_bytes(b"\xff\xfe"), "history.csv cannot be read"),
+    ],
+)
+def test_damage_is_found(plan, tmp_path, name, harm, message):
+    config = plan.config(plan.runs[0], tmp_path)
+    write_run(config, 0.9)
+    place = tmp_path / "runs" / plan.runs[0].id
+    assert damage(place, config.settings(), "test_accuracy") == ""
+    harm(place / name)
+    assert message in damage(place, config.settings(), "test_accuracy")
+    assert read(plan, tmp_path, {})[0].status == "damaged"
+
+
+def test_statistics_recomputed_after_the_last_epoch_are_no_contradiction(tmp_path):
+    plan = with_data(plan_of(recompute_batch_stats="head"), FACTS)
+    config = plan.config(plan.runs[0], tmp_path)
+    write_run(config, 0.9, test_accuracy=0.91)
+    assert read(plan, tmp_path, {})[0].score == 0.91
+
+
+def test_an_unfinished_run_is_not_damaged(plan, tmp_path):
+    config = plan.config(plan.runs[0], tmp_path)
+    assert damage(tmp_path / "nowhere", config.settings(), "test_accuracy") == ""
+    RunDirectory(config.directory).begin(config.settings())
+    assert damage(tmp_path / "runs" / plan.runs[0].id, config.settings(), "test_accuracy") == ""

@@ -1,0 +1,154 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.studies.plan import (
+    Study,
+    amended,
+    differences,
+    digest,
+    from_json,
+    make,
+    run_id,
+    source_sha256,
+    to_json,
+    with_data,
+)
+from bnhead.training.config import TrainConfig
+from tests.studies.fake import FACTS, plan_of
+
+
+def test_a_run_id_is_the_hash_of_all_its_settings_and_of_nothing_else():
+    plan = plan_of()
+    run = plan.runs[5]
+    config = TrainConfig(head="bn_fc", seed=1, epochs=2, workdir="anywhere", data_dir="")
+    assert (run.cell, run.seed) == ("bn_fc", 1)
+    assert run.id == run_id(config.settings()) and len(run.id) == 12
+    assert plan.run_settings(run) == config.settings()
+    assert run_id(dataclasses.replace(config, momentum=0.8).settings()) != run.id
+    assert {run.id for run in plan.runs} == {run.id for run in plan_of(seeds=4, delta=0.02).runs}
+
+
+def test_the_digest_is_of_canonical_json():
+    # echo -n '{"a":[1,2.5],"b":null}' | sha256sum
+    assert digest({"b": None, "a": [1, 2.5]}) == (
+        "f66b2c50ccae61e3f2445d2439f42efc245581b18ed184ce5d3c22fb58eed9c4"
+    )
+
+
+def test_cells_comparisons_and_shared_settings():
+    plan = plan_of("width", seeds=2)
+    assert [cell.name for cell in plan.cells[:3]] == [
+        "fc at fc_units 32",
+        "bn_fc at fc_units 32",
+        "fc at fc_units 64",
+    ]
+    assert plan.cells[1].placement == "P1" and plan.cells[0].placement == ""
+    assert plan.cells[1].settings == {"head": "bn_fc", "fc_units": 32}
+    assert plan.comparisons[1].name == "bn_fc against fc at fc_units 64"
+    assert plan.comparisons[1].control == "fc at fc_units 64" and plan.comparisons[1].stratum == {
+        "fc_units": 64
+    }
+    assert not {"head", "fc_units", "seed", "workdir"} & set(plan.settings)
+    assert len(plan.runs) == 2 * 7 * 2
+
+
+def test_json_round_trip_and_hash():
+    plan = with_data(plan_of("learning_rate"), FACTS)
+    content = json.loads(json.dumps(to_json(plan)))
+    assert from_json(content, "plan.json") == plan
+    assert next(iter(content)) == "format" and list(content)[-1] == "sha256"
+    assert content["sha256"] == plan.sha256 == digest({k: v for k, v in content.items() if k != "sha256"})
+    assert content["chance"] == 0.1
+
+
+@pytest.mark.parametrize(("key", "value"), [("delta", 0.02), ("seeds", [0, 1]), ("question", "?")])
+def test_a_changed_file_is_found_out(key, value):
+    content = {**to_json(plan_of()), key: value}
+    with pytest.raises(RunDirectoryError, match="x was changed since it was written"):
+        from_json(content, "x")
+
+
+def test_another_format_is_refused():
+    with pytest.raises(RunDirectoryError, match="must be of format 1, got 2"):
+        from_json({**to_json(plan_of()), "format": 2}, "x")
+
+
+def test_chance():
+    assert with_data(plan_of(), {"classes": 4}).chance == 0.25
+    assert with_data(plan_of(), {"classes": None}).chance == 0.0
+
+
+def test_primary_follows_the_task():
+    assert plan_of().primary == "test_accuracy"
+    assert plan_of(dataset="digits_rotation", task="regression").primary == "test_r2"
+
+
+def test_differences_name_what_differs():
+    before = with_data(plan_of(), FACTS)
+    assert differences(before, plan_of()) == {}
+    found = differences(before, plan_of(seeds=6, delta=0.02, momentum=0.8))
+    assert found == {
+        "momentum": "0.9 there, 0.8 now",
+        "delta": "0.01 there, 0.02 now",
+        "seeds": "0 to 3 there, 0 to 5 now",
+    }
+    assert set(differences(before, plan_of("placement"))) == {"study", "question", "cells"}
+    other = dataclasses.replace(before, code={**before.code, "source_sha256": "0"})
+    assert set(differences(before, other)) == {"code source_sha256"}
+
+
+def test_amendments_keep_what_was_known_and_say_what_changed():
+    before = with_data(plan_of(), FACTS)
+    plan = amended(before, plan_of(seeds=6, delta=0.02))
+    assert plan.chance == 0.1 and plan.data == FACTS and len(plan.runs) == 12
+    assert plan.amendments == (
+        "delta was changed after the plan was written: 0.01 there, 0.02 now",
+        "seeds was changed after the plan was written: 0 to 3 there, 0 to 5 now",
+    )
+    again = amended(plan, plan_of(seeds=7, delta=0.02))
+    assert again.amendments[:2] == plan.amendments and len(again.amendments) == 3
+
+
+def test_other_settings_and_fewer_seeds_are_no_amendment():
+    before = with_data(plan_of(), FACTS)
+    with pytest.raises(RunDirectoryError, match=r"momentum cannot be amended: 0\.9 there, 0\.8 now"):
+        amended(before, plan_of(momentum=0.8))
+    with pytest.raises(RunDirectoryError, match="seeds cannot be taken back: 3 are in the plan"):
+        amended(before, plan_of(seeds=3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"delta": 0.0}, r"delta must be between 0 and 1, got 0\.0"),
+        ({"delta": float("nan")}, "delta must be between 0 and 1, got nan"),
+        ({"alpha": 0.5}, r"alpha must be between 0 and 0\.5, got 0\.5"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+    ],
+)
+def test_bad_numbers(settings, message):
+    with pytest.raises(UsageError, match=message):
+        plan_of(**settings)
+
+
+def test_two_cells_of_the_same_runs_are_refused():
+    with pytest.raises(UsageError, match="study x: two of its cells are the same runs"):
+        make("x", Study("?", ("fc", "gap_fc")), TrainConfig(), seeds=range(3), delta=0.01, alpha=0.05)
+
+
+def test_the_source_hash_is_of_every_module():
+    assert len(source_sha256()) == 64 and plan_of().code["source_sha256"] == source_sha256()
+
+
+def test_plans_need_no_tensorflow():
+    code = (
+        "import sys; from tests.studies.fake import plan_of; plan_of(); "
+        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

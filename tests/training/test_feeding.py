@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnhead.data import load
+from bnhead.data.pipelines import Streamed
+from bnhead.errors import DataError
+from bnhead.training import feeding
+from bnhead.training.building import build
+from bnhead.training.distribution import Replicas
+from tests.data.sets import smooth, write_folder
+
+ALONE = Replicas()
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    return load("digits", data_dir)
+
+
+def elements(data):
+    return [[np.array(part) for part in tf.nest.flatten(element)] for element in data]
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    for before, after in zip(one, other, strict=True):
+        for a, b in zip(before, after, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 4), (1, 0), (2, 3)])
+@pytest.mark.parametrize("settings", [{}, {"mixup": 0.4, "cutout": 2}, {"head": "cdropout0.5_fc"}])
+def test_batches_from_a_step_on_are_those_that_would_have_come(
+    short_config, digits, monkeypatch, epoch, step, settings
+):
+    config = short_config(epochs=3, **settings)
+    for device in (None, "CPU:0"):
+        monkeypatch.setattr(feeding, "gpu", lambda device=device: device)
+        model = build(config, digits)
+        feed = feeding.training(model, config, digits, ALONE)
+        whole, rest = elements(feed(0, 0)), elements(feed(epoch, step))
+        assert len(whole) == 15
+        same(rest, whole[epoch * 5 + step :])
+        assert feed(epoch, step).cardinality() == len(rest)
+
+
+def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
+    pictures = {
+        f"{split}/{name}/{i}.png": smooth(16, 16, i + 50 * (name == "b"))
+        for split, count in (("train", 12), ("test", 2))
+        for name in "ab"
+        for i in range(count)
+    }
+    name = f"folder:{write_folder(tmp_path / 'pictures', pictures)}"
+    config = short_config(dataset=name, image_size=16, augment="imagenet", batch_size=8, epochs=3)
+    data = load(name, data_dir, image_size=16, memory_limit=0)
+    assert isinstance(data.train, Streamed)
+    feed = feeding.training(None, config, data, ALONE)
+    whole = elements(feed(0, 0))
+    assert len(whole) == 9
+    same(elements(feed(1, 2)), whole[5:])
+
+
+def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):
+    config = short_config(probe_examples=300)
+    seen = elements(feeding.evaluation(config, digits, digits.test, ALONE))
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in seen]), digits.test.images)
+    probed = elements(feeding.probe(config, digits))
+    np.testing.assert_array_equal(np.concatenate([y for _, y in probed]), digits.test.labels[:300])
+
+
+def test_metrics_have_variables_before_anything_is_fed(short_config, digits):
+    model = build(short_config(), digits)
+    before = len(model.metrics_variables)
+    feeding.build_metrics(model, short_config(), digits)
+    assert len(model.metrics_variables) > before and not any(np.any(v) for v in model.metrics_variables)
+
+
+def test_a_picture_that_is_damaged_is_named_and_other_errors_pass(tmp_path, data_dir):
+    pictures = {
+        f"{s}/{n}/{i}.png": smooth(8, 8, i) for s in ("train", "test") for n in "ab" for i in range(3)
+    }
+    root = write_folder(tmp_path / "pictures", pictures)
+    data = load(f"folder:{root}", data_dir, image_size=8, memory_limit=0)
+    (tmp_path / "pictures" / "train" / "b" / "1.png").write_bytes(b"\x89PNG damaged")
+    with pytest.raises(DataError, match=r"train/b/1\.png cannot be decoded"), feeding.pictures_named(data):
+        raise tf.errors.InvalidArgumentError(None, None, "Invalid PNG data")
+    with pytest.raises(tf.errors.InvalidArgumentError), feeding.pictures_named(data):
+        raise tf.errors.InvalidArgumentError(None, None, "shapes do not match")

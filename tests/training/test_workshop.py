@@ -1,0 +1,83 @@
+import dataclasses
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from bnhead.training import train
+from bnhead.training.building import build
+from bnhead.training.feeding import open_data
+from bnhead.training.workshop import DATA_SETTINGS, Workshop, take_over
+
+
+def weights_of(config):
+    return keras.saving.load_model(f"{config.workdir}/model.keras").get_weights()
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_opening_data_reads_nothing_of_a_config_but_what_it_is_kept_by(short_config):
+    config = short_config(augment="imagenet", image_size=8)
+    alone = types.SimpleNamespace(**{name: getattr(config, name) for name in DATA_SETTINGS})
+    assert open_data(alone).train.size == 1437  # any other setting would be an AttributeError
+
+
+def test_data_is_opened_once_for_equal_settings(short_config):
+    workshop, config = Workshop(), short_config()
+    opened = []
+
+    def count(config):
+        opened.append(config.validation)
+        return open_data(config)
+
+    for settings in ({}, {"seed": 3, "head": "fc"}, {"validation": 0.1}, {"validation": 0.1, "seed": 1}):
+        workshop.data(dataclasses.replace(config, **settings), count)
+    assert opened == [0.0, 0.1]
+
+
+# those whose values are not weights alone: random states, calibrated statistics, a growing bound
+@pytest.mark.parametrize(
+    "head",
+    [
+        "bn_fc",
+        *(pytest.param(h, marks=pytest.mark.slow) for h in ("dropout0.5_fc", "fbn_fc", "brn_fc", "noise_fc")),
+    ],
+)
+def test_a_run_with_another_runs_graph_is_the_run_of_its_own(head, short_config):
+    workshop = Workshop()
+    first = short_config(head=head, seed=1)
+    train(first, workshop=workshop)
+    second = short_config(head=head, seed=2)
+    shared = train(second, workshop=workshop)
+    alone = short_config(head=head, seed=2)
+    assert train(alone) == shared
+    assert same(weights_of(second), weights_of(alone)) and not same(weights_of(first), weights_of(alone))
+
+
+def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
+    workshop, config = Workshop(), short_config()
+    data = workshop.data(config, open_data)
+    model = workshop.model(config, data, build)
+    assert workshop.model(dataclasses.replace(config, seed=4), data, build) is model
+    other = workshop.model(dataclasses.replace(config, learning_rate=0.05), data, build)
+    assert other is not model
+    assert workshop.model(config, data, build) not in (model, other)
+
+
+def test_everything_is_taken_over(short_config):
+    data = open_data(short_config())
+    used, fresh = (build(short_config(head="dropout0.5_fc", seed=seed), data) for seed in (1, 2))
+    images = data.train.images[:64]
+    used.fit(images, data.train.labels[:64], batch_size=16, verbose=0)
+    take_over(used, fresh)
+    for one, other in ((used, fresh), (used.optimizer, fresh.optimizer)):
+        assert len(one.variables) == len(other.variables) > 0
+        for variable, value in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_array_equal(variable, value)
+    assert all(not np.any(v) for v in used.metrics_variables)
+    for model in (used, fresh):  # and is trained alike
+        model.fit(images, data.train.labels[:64], batch_size=16, verbose=0, shuffle=False)
+    assert same(used.get_weights(), fresh.get_weights())
