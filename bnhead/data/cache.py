@@ -5,16 +5,15 @@ It is made under another name, synced and renamed. What is damaged, half-written
 good as not there, and a place that cannot be written is no error: the arrays are decoded again next time.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import shutil
-import tempfile
 import time
 
 import numpy as np
+
+from bnhead import files
 
 _VERSION = 1  # of the files' layout and of how pictures become arrays
 _WRITING = "bnhead-writing-"
@@ -46,18 +45,7 @@ def write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path.parent)
-        with tempfile.TemporaryDirectory(prefix=_WRITING, dir=path.parent) as temporary:
-            made = pathlib.Path(temporary) / "new"
-            made.mkdir()
-            for name, array in arrays.items():
-                _write(
-                    made / f"{name}.npy", lambda file, array=array: np.save(file, array, allow_pickle=False)
-                )
-            meta = json.dumps({name: digest(array) for name, array in arrays.items()})
-            _write(made / "meta.json", lambda file: file.write(meta.encode()))
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(path, pathlib.Path(temporary) / "old")
-            os.replace(made, path)
+        files.replace(path, lambda folder: _fill(folder, arrays), prefix=_WRITING)
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -70,11 +58,11 @@ def digest(array: np.ndarray) -> str:
     return hashed.hexdigest()
 
 
-def _write(path: pathlib.Path, fill) -> None:
-    with open(path, "wb") as file:
-        fill(file)
-        file.flush()
-        os.fsync(file.fileno())
+def _fill(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    (folder / "meta.json").write_text(json.dumps({name: digest(array) for name, array in arrays.items()}))
 
 
 def _clear(place: pathlib.Path) -> None:

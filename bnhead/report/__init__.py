@@ -11,7 +11,8 @@ nothing that differs when they are done again, such as the time they took.
 import pathlib
 from typing import Any
 
-from bnhead.report import content, files, pages, single, study, tensorboard
+from bnhead import files
+from bnhead.report import content, pages, single, study, tensorboard
 
 __all__ = ["build"]
 
@@ -23,7 +24,15 @@ def build(directory: pathlib.Path) -> None:
 
     Raises:
         RunDirectoryError: there is neither, a study has no verdict yet, or a file cannot be written.
+        ResourcesError: the disk is full. What was there before still is.
     """
+    try:
+        _build(directory)
+    except OSError as error:
+        raise files.unwritable(error, f"report in {directory}") from error
+
+
+def _build(directory: pathlib.Path) -> None:
     if (directory / "config.json").is_file() and not (directory / "plan.json").exists():
         _write(directory, single.content(single.read(directory)), "run")
         return

@@ -113,7 +113,7 @@ def locate(
     model: keras.Model,
     arrays: Mapping[str, np.ndarray],
     feed: Callable[[int, int], tf.data.Dataset],
-    examples: Callable[[int, int], tf.data.Dataset],
+    examples: Callable[[int, int], tf.data.Dataset] | None,
     *,
     step: int,
     steps: int,
@@ -125,13 +125,13 @@ def locate(
         model: the model; it is left with the state before that step.
         arrays: the sound state.
         feed, step, steps, epochs: as for `state.fit`.
-        examples: as `feed`, but what it gives are always inputs and targets.
+        examples: as `feed`, but what it gives are always inputs and targets; None finds the step alone.
 
     Returns:
         `step`, from 1, of the whole training; `epoch`, from 1; `where`: "input", "activation", "loss" or
         "gradient", the first of them that is not finite in that step; `layer`: of an activation the first
         layer in the model's order, of a gradient the layer nearest to the output whose weights it spoiled.
-        Only the step that is given where nothing breaks again, which on a CPU does not happen.
+        Step and epoch alone where nothing breaks again, which on a CPU does not happen.
     """
     until = _Until()
     restore(model, arrays)
@@ -139,7 +139,8 @@ def locate(
     fit(model, feed, None, [until], step=step, steps=steps, epochs=epochs)
     broken = step + until.step
     place = {"step": broken, "epoch": (broken - 1) // steps + 1}
-    if not until.found:
+    if not until.found or examples is None:
+        restore(model, until.before if until.found else arrays)
         return place
     spoiled = [variable.path for variable in model.trainable_variables if not _finite(variable)]
     restore(model, until.before)

@@ -13,7 +13,6 @@ lock              who writes, while somebody does
 """
 
 import csv
-import errno
 import io
 import json
 import math
@@ -23,10 +22,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 
-from bnhead.errors import ResourcesError, RunDirectoryError
+from bnhead import files
+from bnhead.errors import RunDirectoryError
 
-_WRITING = ".writing-"  # prefix of the folders of temporary files
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OURS = (
     *("config.json", "environment.json", "status.json", "history.csv", "result.json"),
     *("model.keras", "best.keras", "checkpoints", "tensorboard"),
@@ -76,17 +74,17 @@ class RunDirectory:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise self._error(error) from error
+            raise files.unwritable(error, f"workdir {self.path}") from error
 
     def begin(self, settings: dict) -> None:
         """Records the settings of a run that starts here; what an unfinished one left is removed first."""
         self.make()
         try:
-            for left in self.path.glob(f"{_WRITING}*"):  # by a process that was killed
+            for left in self.path.glob(f"{files.WRITING}*"):  # by a process that was killed
                 shutil.rmtree(left)
             self._remove([name for name in _OURS if name != "checkpoints"])
         except OSError as error:
-            raise self._error(error) from error
+            raise files.unwritable(error, f"workdir {self.path}") from error
         self.write("config.json", settings)
 
     def clear(self) -> list[str]:
@@ -98,7 +96,7 @@ class RunDirectory:
         try:
             self._remove(there)
         except OSError as error:
-            raise self._error(error) from error
+            raise files.unwritable(error, f"workdir {self.path}") from error
         return there
 
     def _remove(self, names: Sequence[str]) -> None:
@@ -116,15 +114,8 @@ class RunDirectory:
         try:
             names = {path.name for path in self.path.iterdir()}
         except OSError as error:
-            raise self._error(error) from error
-        return any(name != "lock" and not name.startswith(_WRITING) for name in names)
-
-    def _error(self, error: OSError, name: str = "") -> RunDirectoryError | ResourcesError:
-        """Our error for one of the file system's."""
-        where = self.path / name if name else f"workdir {self.path}"
-        if error.errno in _FULL:
-            return ResourcesError(f"{where} cannot be written: the disk is full")
-        return RunDirectoryError(f"{where} cannot be written: {error.strerror or error}")
+            raise files.unwritable(error, f"workdir {self.path}") from error
+        return any(name != "lock" and not name.startswith(files.WRITING) for name in names)
 
     def read(self, name: str) -> dict | None:
         """The JSON object in the file called `name`, or None where there is none."""
@@ -158,26 +149,12 @@ class RunDirectory:
             RunDirectoryError, ResourcesError: it cannot be written, or the disk is full; what was there
                 before still is.
         """
-        target = self.path / name
+        path = self.path / name
         try:
-            target.parent.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=_WRITING, dir=self.path) as folder:
-                temporary = pathlib.Path(folder) / target.name
-                write(temporary)
-                _synced(temporary)
-                os.replace(temporary, target)
-                _synced(target.parent)
+            path.parent.mkdir(exist_ok=True)
+            files.replace(path, write)
         except OSError as error:
-            raise self._error(error, name) from error
-
-
-def _synced(path: pathlib.Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            raise files.unwritable(error, str(path)) from error
 
 
 def differences(before: dict, now: dict) -> str:

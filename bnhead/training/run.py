@@ -1,7 +1,6 @@
 """One training run, from the config to the run directory."""
 
 import contextlib
-import errno
 import math
 import sys
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
+from bnhead import files
 from bnhead.census import Census, DeadUnits, count
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
@@ -29,8 +29,6 @@ from bnhead.training.records import RunDirectory
 from bnhead.training.state import Saver, captured, fit, restore
 from bnhead.training.tasks import TASKS
 from bnhead.training.workshop import Workshop
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def train(
@@ -233,12 +231,16 @@ def _do(
 
 
 def _located(config: TrainConfig, parts: Parts, latest: Checkpoint) -> dict:
-    """Where a run broke, found again from its latest checkpoint (`failures.locate`)."""
+    """Where a run broke, found again from its latest checkpoint; on one device also in which layer."""
+
+    def examples(epoch: int, step: int) -> tf.data.Dataset:
+        return feeding.examples(config, parts.dataset, epoch, step)
+
     return locate(
         parts.model,
         latest.arrays,
         parts.feed,
-        lambda epoch, step: feeding.examples(config, parts.dataset, epoch, step),
+        examples if parts.replicas.number == 1 else None,
         step=latest.step,
         steps=parts.steps,
         epochs=config.epochs,
@@ -391,7 +393,7 @@ def _shortage_said(config: TrainConfig) -> Iterator[None]:
     except (MemoryError, tf.errors.ResourceExhaustedError, OSError, RuntimeError) as error:
         if isinstance(error, ResourcesError):
             raise
-        if getattr(error, "errno", None) in _FULL or "No space left" in str(error):
+        if getattr(error, "errno", None) in files.FULL or "No space left" in str(error):
             raise ResourcesError(
                 f"workdir {config.directory}: the disk is full; the run can go on"
             ) from error

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from bnhead import files
 from bnhead.data import cache, load, sources
 from bnhead.data.pipelines import Streamed
 
@@ -79,7 +80,7 @@ def test_a_place_that_cannot_be_written_is_said_and_is_no_error(tmp_path, monkey
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     assert cache.write(tmp_path / "cache", ARRAYS) == "No space left on device"
     assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing half-written stays"
 
@@ -88,7 +89,7 @@ def test_a_process_that_is_killed_leaves_nothing_that_counts(tmp_path):
     path = cache.folder(tmp_path, "killed")
     code = (
         "import os, sys, pathlib, numpy as np; from bnhead.data import cache; "
-        "cache.os.fsync = lambda fd: os._exit(9); "
+        "os.fsync = lambda fd: os._exit(9); "
         f"cache.write(pathlib.Path({str(path)!r}), {{'images': np.zeros(5)}})"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
@@ -137,6 +138,6 @@ def test_a_read_only_place_loses_nothing(tmp_path, data_dir, monkeypatch):
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", read_only)
+    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", read_only)
     assert sources.load("digits", str(tmp_path)).train.fingerprint() == expected
     assert not list((tmp_path / "digits" / "1.0.0").glob("bnhead-*"))

@@ -1,7 +1,9 @@
+import os
+
 import pytest
 
-from bnhead.errors import RunDirectoryError
-from bnhead.report.files import replace
+from bnhead.errors import ResourcesError, RunDirectoryError
+from bnhead.files import replace, unwritable
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -26,14 +28,28 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new"]
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(RunDirectoryError, match="there/a cannot be written: No such file or directory"):
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
         replace(tmp_path / "there" / "a", lambda path: path.write_text(""))
     (tmp_path / "a").write_text("before")
 
     def full(path):
+        path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunDirectoryError, match="a cannot be written: No space left on device"):
+    with pytest.raises(OSError, match="No space left"):
         replace(tmp_path / "a", full)
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (28, ResourcesError, "a cannot be written: the disk is full"),
+        (122, ResourcesError, "a cannot be written: the disk is full"),
+        (30, RunDirectoryError, "a cannot be written: Read-only file system"),
+    ],
+)
+def test_a_file_systems_error_is_one_line(number, kind, message):
+    error = unwritable(OSError(number, os.strerror(number)), "a")
+    assert type(error) is kind and str(error) == message
