@@ -81,7 +81,10 @@ def outputs(weights, nets):
 
 @pytest.mark.parametrize(
     ("backend", "nets"),
-    [("jax", "few"), *(pytest.param(b, "all", marks=pytest.mark.slow) for b in ("jax", "torch"))],
+    [
+        pytest.param(b, n, marks=pytest.mark.slow)
+        for b, n in (("jax", "few"), ("jax", "all"), ("torch", "all"))
+    ],
 )
 def test_the_same_outputs_on_another_backend(backend, nets, tmp_path):
     if not importlib.util.find_spec(backend):

@@ -86,7 +86,7 @@ def test_wheel(somebodys_project, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mode", ["lenient", *(pytest.param(m, marks=pytest.mark.slow) for m in ("strict", "compat"))]
+    "mode", [pytest.param(mode, marks=pytest.mark.slow) for mode in ("lenient", "strict", "compat")]
 )
 def test_editable(somebodys_project, tmp_path, mode):
     place = checkout(tmp_path / "checkout")

@@ -13,6 +13,7 @@ from bnhead.errors import UsageError
 
 def zoo():
     """Every way to write an activation, inside and outside of a nested model."""
+    keras.utils.set_random_seed(0)
     inside = keras.Sequential(
         [
             keras.Input((8, 8, 4)),

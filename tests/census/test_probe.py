@@ -405,7 +405,9 @@ def test_a_layer_that_is_called_twice_is_counted_where_it_is_called_first():
 HEADS_THAT_MASK = ["fc", "bn_fc", "fc_fc", "fc_bn", "bn_gap_fc", "catpool_fc", "flatten_bn_dropout0.5_fc"]
 
 
-@pytest.mark.parametrize("head", HEADS_THAT_MASK)
+@pytest.mark.parametrize(
+    "head", [h if h in ("fc", "bn_fc") else pytest.param(h, marks=pytest.mark.slow) for h in HEADS_THAT_MASK]
+)
 def test_one_image_of_nan_makes_every_head_unknown_and_never_dead(head):
     model = resnet8((8, 8, 3), head, 4, fc_units=6, seed=0)
     x = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")

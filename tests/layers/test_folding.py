@@ -31,7 +31,7 @@ def norms(model):
         pytest.param("resnet18", set(), marks=pytest.mark.slow),
         pytest.param("resnet50_v1", set(), marks=pytest.mark.slow),
         ("wrn10_1", {"stage1_block1_bn1", "stage2_block1_bn1", "stage3_block1_bn1", "final_bn"}),
-        ("keras:MobileNetV2", set()),
+        pytest.param("keras:MobileNetV2", set(), marks=pytest.mark.slow),
     ],
 )
 def test_outputs_stay_and_norms_go(name, left):

@@ -23,9 +23,7 @@ def shaken(model, seed):
     return model
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == "resnet50_v1" else pytest.param(n, marks=pytest.mark.slow) for n in TWINS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) for n in TWINS])
 def test_weights_of_keras_applications_give_the_same_outputs_both_ways(name):
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
     theirs = shaken(getattr(keras.applications, TWINS[name])(include_top=False, weights=None), 1)

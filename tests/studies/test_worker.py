@@ -85,6 +85,7 @@ def test_the_pace_of_a_run_goes_by_its_first_steps(short_config, monkeypatch):
     assert worker.pace(short_config(batch_size=1437), print)["seconds"] > 0, "of epochs of one step"
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_epochs_and_its_figures(short_config, monkeypatch):
     monkeypatch.setattr(worker, "_started", lambda: keras)
     told, config = [], short_config()

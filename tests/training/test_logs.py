@@ -46,6 +46,7 @@ def test_tensorboard_tells_what_was_run(short_run):
     assert "`resnet8`, head `bn_fc`: 2x2x64 -> gap" in text
 
 
+@pytest.mark.slow
 def test_weight_histograms_come_on_request(short_run, short_config):
     config, _ = short_run
     tags = events(config, "train").Tags()["tensors"]

@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -110,6 +112,7 @@ def test_a_run_that_lacks_a_piece_of_its_state_does_not(
     assert kills.unlike(whole, kills.evidence(gone_on(stopped, tmp_path, data_dir))) != []
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, data_dir, capsys):
     (newest,) = (stopped / "checkpoints").iterdir()
     place = tmp_path / "run"
@@ -124,18 +127,12 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, da
     assert kills.unlike(whole, kills.evidence(place)) == []
 
 
-@pytest.mark.parametrize("head", kills.HEADS[-1:])
-def test_killed_at_random_instants(whole, head, tmp_path, data_dir):
-    forked = kills.context()
-    process = forked.Process(target=kills.run, args=(str(tmp_path / "whole"), data_dir, head))
-    process.start()
-    process.join()
-    ended = kills.killed_and_finished(
-        str(tmp_path / "run"), data_dir, head, random.Random(1), 6, kills=2, checkpoint_seconds=0.0
-    )
+def test_killed_at_random_instants(whole, tmp_path, data_dir):
+    draw = random.Random(1)
+    place = str(tmp_path / "run")
+    ended = kills.killed_and_finished(place, data_dir, HEAD, draw, 6, kills=2, checkpoint_seconds=0.0)
     assert "-9" in ended[0] and ended[-1].endswith(": 0"), ended
-    different = kills.unlike(kills.evidence(tmp_path / "whole"), kills.evidence(tmp_path / "run"))
-    assert different == [], ended
+    assert kills.unlike(whole, kills.evidence(place)) == [], ended
 
 
 @pytest.mark.slow
@@ -179,3 +176,33 @@ def test_overwrite_removes_a_run_and_says_what(stopped, tmp_path, data_dir, caps
     told = capsys.readouterr().err
     assert f"removed from {place}: environment.json, status.json, history.csv, checkpoints, " in told
     assert result["epochs"] == 1 and result["head"].count("bn") == 0
+
+
+ON_JAX = """
+import sys
+from bnhead.errors import Interrupted
+from bnhead.training import train
+from tests.training import kills
+from tests.training.test_resume import SignalAt, config
+
+place, data_dir = sys.argv[1:]
+train(config(f"{place}/whole", data_dir))
+try:
+    train(config(f"{place}/run", data_dir), [SignalAt(15, 12)])
+    raise SystemExit("it was not interrupted")
+except Interrupted:
+    train(config(f"{place}/run", data_dir))
+found = kills.unlike(kills.evidence(f"{place}/whole"), kills.evidence(f"{place}/run"))
+assert not found, found
+"""
+
+
+@pytest.mark.slow
+def test_on_jax_too(tmp_path, data_dir):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ON_JAX, str(tmp_path), data_dir],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "goes on after step 12 of 20" in done.stderr, done.stderr[-2000:]

@@ -188,7 +188,8 @@ def test_the_checks_are_recorded_with_the_datas_fingerprint(short_run, data_dir)
     assert checks["duplicates"] == {"train_test": 0, "within_train": 0, "within_test": 0}
 
 
-@pytest.mark.parametrize("task", ["classification", pytest.param("multilabel", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
 def test_shifted_and_mixed_training(short_config, data_dir, task):
     settings = {"validation": 0.1, "imbalance": "step:2", "label_noise": 0.1, "mixup": 0.4, "cutout": 2}
     config = short_config(task=task, batch_size=128, test_corruption="contrast:1", **settings)
@@ -209,6 +210,7 @@ def test_shifted_and_mixed_training(short_config, data_dir, task):
     assert result["data"]["test_sha256"] == plain.fingerprint()
 
 
+@pytest.mark.slow
 def test_mixup_reaches_the_loss(short_config):
     """Mixed about half and half, no net can be surer than the mixture is, whose entropy is log 2."""
     config = short_config(mixup=50.0, epochs=3, batch_size=64)
@@ -220,7 +222,7 @@ def test_mixup_reaches_the_loss(short_config):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"augment": "crop_flip", "cutout": 2},
+        pytest.param({"augment": "crop_flip", "cutout": 2}, marks=pytest.mark.slow),
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"head": "cdropout0.5_fc"}, marks=pytest.mark.slow),
     ],
@@ -234,6 +236,7 @@ def test_images_kept_on_a_device_train_the_same_net(short_config, monkeypatch, s
     assert kept == fed and used
 
 
+@pytest.mark.slow
 def test_pictures_of_many_sizes_with_imagenets_augmentation(short_config, tmp_path, data_dir):
     pictures = {
         f"{split}/{name}/{i}.jpg": smooth(20 + i, 30 - i, i + 50 * (name == "b"))

@@ -139,6 +139,7 @@ def test_labels_as_an_input_frozen_statistics_and_a_plain_model(short_config):
     assert np.abs(norm.moving_variance - 1).max() > 0.01
 
 
+@pytest.mark.slow
 def test_recomputed_statistics_are_those_that_are_reported(short_config):
     """After very few steps moving averages are far behind; the saved model has the new ones."""
     config = short_config(head="bn_fc", epochs=2, batch_size=512, recompute_batch_stats="all")

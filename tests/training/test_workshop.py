@@ -42,8 +42,8 @@ def test_data_is_opened_once_for_equal_settings(short_config):
 @pytest.mark.parametrize(
     "head",
     [
-        "bn_fc",
-        *(pytest.param(h, marks=pytest.mark.slow) for h in ("dropout0.5_fc", "fbn_fc", "brn_fc", "noise_fc")),
+        pytest.param(head, marks=pytest.mark.slow)
+        for head in ("bn_fc", "dropout0.5_fc", "fbn_fc", "brn_fc", "noise_fc")
     ],
 )
 def test_a_run_with_another_runs_graph_is_the_run_of_its_own(head, short_config):
