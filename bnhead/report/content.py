@@ -1,5 +1,7 @@
 """Everything that a study's report says, as plain data; both pages are written from it."""
 
+import hashlib
+import json
 from typing import Any
 
 from bnhead.report import figures, words
@@ -30,6 +32,7 @@ def content(study: Study) -> dict[str, Any]:
         "tone": figures.TONES.get(verdict["word"], "bad"),
         "sentence": verdict["sentence"],
         "exploratory": verdict["exploratory"],
+        "edited": is_edited(plan),
         "stale": verdict["plan_sha256"] != plan["sha256"],
         "metric": words.metric(plan["primary"]),
         "unit": words.unit(plan["primary"]),
@@ -60,6 +63,13 @@ def content(study: Study) -> dict[str, Any]:
     }
 
 
+def is_edited(plan: dict[str, Any]) -> bool:
+    """Whether a plan is not what was hashed before the first run (`studies.plan.digest`)."""
+    rest = {key: value for key, value in plan.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest() != plan["sha256"]
+
+
 def cells(study: Study) -> dict[str, Any]:
     """The table of cells: headings, and a row of texts for each."""
     primary = study.plan["primary"]
@@ -87,8 +97,14 @@ def cells(study: Study) -> dict[str, Any]:
                     words.spread(cell.get("sd"), primary),
                     words.score(cell.get("min"), primary),
                     words.score(cell.get("max"), primary),
-                    *(words.share(own.get("mean")) for own in dead),
+                    *(_counted(own, cell.get("n")) for own in dead),
                 ],
             }
         )
     return {"headings": ["n", "mean", "sd", "least", "most", *headings], "rows": rows}
+
+
+def _counted(dead: dict[str, Any], runs: int | None) -> str:
+    """The mean share, and of how many runs it is where that is not all: the others' counts are unknown."""
+    some = f" ({dead['n']} of {runs})" if dead.get("n", runs) != runs else ""
+    return words.share(dead.get("mean")) + some

@@ -6,7 +6,7 @@ from typing import Any
 
 from bnhead.report.study import Run, Study
 
-_OWN = ("started", "seconds")  # of environment.json: what differs between any two runs
+_OWN = ("started", "seconds", "sessions")  # of environment.json: what differs between any two runs
 
 
 def command(study: Study, run: Run) -> str:

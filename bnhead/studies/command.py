@@ -24,8 +24,8 @@ _HEADLINE = (
     "again goes on."
 )
 _STATUS = (
-    "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 7 runs failed (the same command does them), "
-    "130 interrupted."
+    "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 6 the disk is full, 7 runs failed (the same command "
+    "does them), 130 interrupted."
 )
 _VERIFY_USAGE = """usage: bnhead verify DIR
 
@@ -138,9 +138,11 @@ def _check(request: Request, study: Study, arguments: Sequence[str]) -> None:
         least = 1 if name == "seeds" else 0
         if getattr(request, name) < least:
             raise UsageError(f"{name} must be at least {least}, got {getattr(request, name)}")
+    if "://" in request.dir:
+        raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
     given = {argument.lstrip("-").partition("=")[0] for argument in arguments}
     for name in study.varies:
-        if name in given:
+        if name in given or getattr(request, name) != getattr(TrainConfig, name):
             raise UsageError(f"flag --{name} is what study {request.study} varies; leave it out")
 
 
@@ -194,11 +196,12 @@ def dry_run(plan: Plan, directory: pathlib.Path, elsewhere: Mapping[str, Any]) -
 
 def command_of(config: TrainConfig) -> str:
     """The `bnhead train` command of a run: the flags that are not at their defaults."""
-    plain = TrainConfig()
+    # the learning rate's default is the task's
+    plain = {**dataclasses.asdict(TrainConfig(task=config.task)), "task": TrainConfig.task}
     given = {
-        spec.name: getattr(config, spec.name)
-        for spec in dataclasses.fields(config)
-        if getattr(config, spec.name) != getattr(plain, spec.name) or spec.name in ("head", "seed")
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if value != plain[name] or name in ("head", "seed")
     }
     return " ".join(["bnhead train", *(shlex.quote(f"--{name}={value}") for name, value in given.items())])
 

@@ -10,6 +10,7 @@ lock                 held by the process that works here
 """
 
 import contextlib
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -103,8 +104,8 @@ def set_aside(directory: pathlib.Path, run: str) -> pathlib.Path:
     """Moves a run's directory to `damaged/`, so that the run can be done again, and returns its new place."""
     try:
         (directory / "damaged").mkdir(exist_ok=True)
-        number = 1 + sum(1 for _ in (directory / "damaged").glob(f"{run}-*"))
-        return (directory / "runs" / run).rename(directory / "damaged" / f"{run}-{number}")
+        places = (directory / "damaged" / f"{run}-{number}" for number in itertools.count(1))
+        return (directory / "runs" / run).rename(next(place for place in places if not place.exists()))
     except OSError as error:
         raise RunDirectoryError(f"{directory / 'runs' / run} cannot be moved: {error.strerror}") from error
 

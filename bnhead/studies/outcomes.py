@@ -64,7 +64,7 @@ def damage(place: pathlib.Path, settings: Mapping[str, Any], primary: str) -> st
     directory = RunDirectory(place)
     try:
         config, result = directory.read("config.json"), directory.read("result.json")
-        directory.read("environment.json")
+        environment, told = directory.read("environment.json"), directory.read("status.json")
     except RunDirectoryError as error:
         return str(error)
     if config is None:
@@ -73,30 +73,47 @@ def damage(place: pathlib.Path, settings: Mapping[str, Any], primary: str) -> st
         return "config.json holds other settings than the plan"
     if result is None:
         return ""
-    if not isinstance(result, dict) or result.get("status") not in SCORED:
-        return "result.json has no status"
-    return _contradiction(place, settings, primary, result) if result["status"] == "finished" else ""
+    if not environment:
+        return "result.json is there and environment.json is not"
+    status = result.get("status")
+    if status not in SCORED or not isinstance(result.get("data"), dict):
+        return f"result.json has no {'data' if status in SCORED else 'status'}"
+    if told and told.get("status") in SCORED and told["status"] != status:
+        return f"status is {told['status']} in status.json and {status} in result.json"
+    return _contradiction(place, settings, primary, result)
 
 
 def _contradiction(
     place: pathlib.Path, settings: Mapping[str, Any], primary: str, result: Mapping[str, Any]
 ) -> str:
-    """Whether a finished run's result is that of its last epoch."""
-    score = result.get(primary)
-    if not isinstance(score, int | float) or not math.isfinite(score):
+    """Whether a result is that of its history's last epoch, and a finished run's of the last of all."""
+    finished = result["status"] == "finished"
+    if finished and not _is_finite(result.get(primary)):
         return f"result.json has no finite {primary}"
     try:
-        rows = list(csv.DictReader((place / "history.csv").read_text().splitlines()))
-        last = float(rows[-1][primary])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        rows = _history(place / "history.csv")
+        last = {primary: rows[-1][primary], **rows[-1]}
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
         return f"history.csv cannot be read: {error}"
-    if not len(rows) == result.get("epochs") == settings["epochs"]:
+    if len(rows) != result.get("epochs") or (finished and len(rows) != settings["epochs"]):
         return f"history.csv has {len(rows)} epochs, result.json {result.get('epochs')}"
-    if (
-        settings["recompute_batch_stats"] == "none" and last != score
-    ):  # else the result is of other statistics
-        return f"{primary} is {last} in history.csv and {score} in result.json"
+    if not finished or settings["recompute_batch_stats"] != "none":  # then the result is of other statistics
+        return ""
+    for key in (name for name in last if name in result and name.startswith(("test_", "dead/"))):
+        there, here = last[key], result[key]
+        if there != here and (_is_finite(there) or here is not None):
+            return f"{key} is {there} in history.csv and {here} in result.json"
     return ""
+
+
+def _history(path: pathlib.Path) -> list[dict[str, float]]:
+    """Raises where a row is cut off, or holds what is no number."""
+    table = csv.DictReader(path.read_text().splitlines(), restval="nothing")
+    return [{name: float(text or "nan") for name, text in row.items()} for row in table]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _outcome(plan: Plan, run: PlannedRun, place: pathlib.Path, failures: Mapping[str, str]) -> Outcome:

@@ -1,7 +1,8 @@
 """The rule that turns outcomes into a verdict; its order is the order below.
 
 INVALID                 a run of the comparison is missing; the code, packages, devices or data of its runs
-                        are not one; or there are fewer than 3 seeds
+                        are not one; there are fewer than 3 seeds; or runs finished and neither head is
+                        further above chance than delta
 UNSTABLE                the treatment diverges or fails to learn in a fifth of the seeds or more, or in more
                         than the control does
 NO MATERIAL DIFFERENCE  two one-sided tests at +-delta: p, adjusted by Holm, is below alpha
@@ -11,11 +12,13 @@ UNDECIDED               none of these; with how many more seeds would decide at 
 
 Replicates are seeds, and runs of one seed are pairs. Runs that diverge or fail to learn are scored at chance;
 where there are any, `converged` has the same numbers without their pairs, and decides nothing. Holm's family
-is all comparisons of the plan. Of two heads that do not differ, HELPS and HURTS together have at most the
-probability alpha, over the whole family. A study of several comparisons has the word that all of them share,
-and MIXED where they differ; it is INVALID where one of them is.
+is all comparisons of the plan; one that has no p-value yet counts as 1. Of two heads that do not differ,
+HELPS and HURTS together have at most the probability alpha, over the whole family. A study of several
+comparisons has the word that all of them share, and MIXED where they differ; it is INVALID where one of them
+is.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +30,10 @@ from bnhead.studies.width import width_law
 FORMAT = 1
 LEAST_SEEDS = 3
 UNSTABLE_SHARE = 0.2
-_ONE = ("bnhead", "source_sha256", "python", "tensorflow", "keras", "numpy", "backend", "devices", "threads")
+_ONE = (
+    *("bnhead", "source_sha256", "python", "tensorflow", "keras", "numpy"),
+    *("backend", "backend_version", "devices", "threads"),
+)
 _FINGERPRINT = ("name", "train", "test", "train_sha256", "test_sha256")
 _NUMBERS = ("n", "mean", "sd", "interval", "p", "interval_tost", "p_tost")
 
@@ -43,9 +49,9 @@ def judge(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     outcomes = sorted(outcomes, key=lambda one: place[one.run.id])
     compared = [_measured(plan, comparison, outcomes) for comparison in plan.comparisons]
     for name in ("p", "p_tost"):
-        known = [one for one in compared if one[name] is not None]
-        for one, value in zip(known, statistics.holm([one[name] for one in known]), strict=True):
-            one[name.replace("p", "p_holm", 1)] = value
+        values = statistics.holm([1.0 if one[name] is None else one[name] for one in compared])
+        for one, value in zip(compared, values, strict=True):
+            one[name.replace("p", "p_holm", 1)] = None if one[name] is None else value
     for comparison, numbers in zip(plan.comparisons, compared, strict=True):
         _decide(plan, comparison, numbers, _invalid(plan, comparison, outcomes))
     return {
@@ -126,7 +132,17 @@ def _invalid(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) ->
         values |= {str(plan.data[name])} if name in plan.data else set()
         if len(values) > 1:
             return f"its runs are not of one data set ({name}): {', '.join(v[:20] for v in sorted(values))}"
+    if _learned_nothing(plan, runs):
+        return f"neither head is more than {_amount(plan, plan.delta)} above chance: nothing was learned"
     return ""
+
+
+def _learned_nothing(plan: Plan, runs: Sequence[Outcome]) -> bool:
+    """Whether runs finished, and no cell of them is on average further above chance than the margin."""
+    finished = [one for one in runs if one.status == "finished"]
+    by_cell = [[one.score for one in finished if one.run.cell == cell] for cell in {r.run.cell for r in runs}]
+    means = [statistics.describe(scores)["mean"] for scores in by_cell if scores]
+    return bool(means) and max(means) <= plan.chance + plan.delta
 
 
 def _decide(plan: Plan, comparison: Comparison, numbers: dict[str, Any], invalid: str) -> None:
@@ -205,13 +221,13 @@ def _cell(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     counted: dict[str, list[float]] = {}
     for one in own:
         for key, value in one.result.items():
-            if key.startswith("dead/") and isinstance(value, int | float):
+            if key.startswith("dead/") and isinstance(value, int | float) and math.isfinite(value):
                 counted.setdefault(key.removeprefix("dead/"), []).append(value)
     dead = {key: statistics.describe(values) for key, values in counted.items()}
     return {
         "name": name,
         **statistics.describe([one.score for one in own]),
-        "dead": {key: {"mean": value["mean"], "sd": value["sd"]} for key, value in dead.items()},
+        "dead": {key: {name: value[name] for name in ("n", "mean", "sd")} for key, value in dead.items()},
     }
 
 

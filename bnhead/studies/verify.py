@@ -1,5 +1,6 @@
 """Everything a study says, computed again from its runs and compared with what it has written."""
 
+import itertools
 import pathlib
 import shutil
 import tempfile
@@ -57,11 +58,7 @@ def disagreements(written: Any, computed: Any, path: str = "") -> Iterator[str]:
 
 
 def _reports(directory: pathlib.Path, verdict: dict[str, Any]) -> Iterator[str]:
-    """Builds the report anew, elsewhere, and compares its lines."""
-    there = [name for name in REPORTS if (directory / name).is_file()]
-    if not there:
-        yield "report.md is not there; `bnhead report` writes it"
-        return
+    """Builds the report anew, elsewhere, and compares its files."""
     from bnhead import report
 
     with tempfile.TemporaryDirectory() as folder:
@@ -71,9 +68,25 @@ def _reports(directory: pathlib.Path, verdict: dict[str, Any]) -> Iterator[str]:
         shutil.copy(directory / "plan.json", place)
         RunDirectory(place).write("verdict.json", verdict)
         report.build(place)
-        for name in there:
-            lines = [(root / name).read_text().splitlines() for root in (directory, place)]
-            if lines[0] != lines[1]:
-                pairs = zip(*(own + [""] * (max(map(len, lines)) - len(own)) for own in lines), strict=True)
-                number, pair = next((n, pair) for n, pair in enumerate(pairs, 1) if pair[0] != pair[1])
-                yield f"{name}: line {number} is {pair[0][:80]!r}, the runs give {pair[1][:80]!r}"
+        names = [name for name in REPORTS if (place / name).is_file()]
+        for name in [*names, *sorted(_events(place) | _events(directory))]:
+            if not (directory / name).is_file():
+                yield f"{name} is not there; `bnhead report` writes it"
+            elif not (place / name).is_file():
+                yield f"{name} is not of this study"
+            elif (found := [(root / name).read_bytes() for root in (directory, place)])[0] != found[1]:
+                yield f"{name}: {_first_difference(*found)}" if name in REPORTS else f"{name} differs"
+
+
+def _events(directory: pathlib.Path) -> set[str]:
+    """The names of TensorBoard's files."""
+    found = (path for path in directory.glob("tensorboard/**/*") if path.is_file())
+    return {path.relative_to(directory).as_posix() for path in found}
+
+
+def _first_difference(written: bytes, made: bytes) -> str:
+    """The first line in which two texts differ, which are not the same."""
+    lines = (text.decode(errors="surrogateescape").split("\n") for text in (written, made))
+    pairs = enumerate(itertools.zip_longest(*lines), 1)
+    number, (there, here) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+    return f"line {number} is {there!r:.80}, the runs give {here!r:.80}"

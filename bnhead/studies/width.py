@@ -2,7 +2,8 @@
 seeds.
 
 A line is fitted for each seed and its slopes are averaged, so that the interval tells the spread between
-seeds. The share is of units silent on an input (`per_input`) and of units silent on all (`dataset`).
+seeds. The share is of units silent on an input (`per_input`) and of units silent on all (`dataset`). Where a
+seed has none of them at any width, or nothing else, there is no slope: it would be that of the half trials.
 """
 
 import math
@@ -41,7 +42,9 @@ def _law(
     for point in points:
         by_seed.setdefault(point["seed"], []).append(point)
     of_head = len({widths[one.run.cell] for one in runs})
-    slopes = [_slope(own) for own in by_seed.values() if len(own) == of_head]
+    whole = [own for own in by_seed.values() if len(own) == of_head]
+    is_told = all(0 < sum(point["share"] for point in own) < len(own) for own in whole)
+    slopes = [_slope(own) for own in whole] if is_told else []
     mean, interval = statistics.mean_interval(slopes, alpha) if slopes else (None, None)
     return {
         "head": head,

@@ -8,9 +8,11 @@ import platform
 import keras
 import tensorflow as tf
 
+from bnhead.training.source import source_sha256
 from bnhead.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy")
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 # Where one of these changes while a run is stopped, its figures may end in other digits.
 DECISIVE = ("python", "bnhead", *_PACKAGES, "backend", "backend_version", "devices", "cores", "threads")
 
@@ -29,20 +31,28 @@ def devices() -> list[str]:
 
 def environment() -> dict:
     """Time, versions, backend, devices, cores and TensorFlow's threads (0: it chooses) of this process."""
-    threads = tf.config.threading
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "bnhead": __version__,
+        "source_sha256": source_sha256(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
         "backend": keras.backend.backend(),
         "backend_version": importlib.metadata.version(keras.backend.backend()),
         "devices": devices(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": [threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()],
+        "threads": _threads(),
         "platform": platform.platform(),
         "host": platform.node(),
     }
+
+
+def _threads() -> list[int]:
+    """Of an operation, and between operations, by TensorFlow's settings or else by its variables."""
+    threads = tf.config.threading
+    given = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
+    texts = [os.environ.get(name, "") for name in _THREADS]
+    return [n or (int(text) if text.isdigit() else 0) for n, text in zip(given, texts, strict=True)]
 
 
 def changed(before: dict, now: dict) -> str:

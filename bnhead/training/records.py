@@ -82,7 +82,8 @@ class RunDirectory:
         try:
             for left in self.path.glob(f"{files.WRITING}*"):  # by a process that was killed
                 shutil.rmtree(left)
-            self._remove([name for name in _OURS if name != "checkpoints"])
+            # without its settings, what is left of a run that is killed here would be a stranger's
+            self._remove([name for name in _OURS if name not in ("config.json", "checkpoints")])
         except OSError as error:
             raise files.unwritable(error, f"workdir {self.path}") from error
         self.write("config.json", settings)

@@ -69,8 +69,11 @@ class Workshop:
 def take_over(model: keras.Model, fresh: keras.Model) -> None:
     """Gives all variables of a compiled model the values of a model that was just built in the same way.
 
-    Those are weights, moving averages, random states and the optimizer's; metrics are reset.
+    Those are weights, moving averages, random states and the optimizer's; metrics are reset. A model that
+    diverged was left to train step by step (`failures.locate`); it trains as the fresh one would.
     """
+    if model.steps_per_execution != fresh.steps_per_execution:
+        model.steps_per_execution, model.train_function = fresh.steps_per_execution, None
     fresh.optimizer.build(fresh.trainable_variables)
     model.optimizer.build(model.trainable_variables)
     for to, of in ((model, fresh), (model.optimizer, fresh.optimizer)):

@@ -19,7 +19,7 @@ SETTINGS = {
 ENVIRONMENT = {
     "started": "2026-01-01T00:00:00+00:00", "python": "3.11.9", "bnhead": "0.1.0", "tensorflow": "2.21.0",
     "keras": "3.15.1", "backend": "tensorflow", "devices": ["CPU"], "platform": "Linux-6.1-x86_64",
-    "seconds": 12.3,
+    "seconds": 12.3, "sessions": [{"started": "2026-01-01T00:00:00+00:00", "step": 0}],
 }  # fmt: skip
 CONTROLS = ("gbn16_fc", "fbn_fc", "center_fc", "scale_fc", "noise_fc", "ln_fc", "bn_fc")
 PLACES = {"fc": "", "bn_gap_fc": "P0", "bn_fc": "P1", "fc_bn": "P2", "fc_out_bn": "P3"}
@@ -57,7 +57,7 @@ def write(directory: pathlib.Path, shape: str = "two", seed: int = 0, seeds: int
             plan["runs"].append({"id": identity, "cell": cell["name"], "seed": s})
             own = {**settings, **cell["settings"], "seed": s}
             scores[cell["name"], s] = _run(directory / "runs" / identity, own, cell, s, random, plan, shape)
-    text = json.dumps(plan, sort_keys=True)
+    text = json.dumps(plan, sort_keys=True, separators=(",", ":"))
     plan["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     verdict = _verdict(plan, scores, shape)
     if shape == "damaged":

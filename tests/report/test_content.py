@@ -1,6 +1,7 @@
 import pytest
 
 from bnhead.report.content import cells, content
+from bnhead.report.pages import html, markdown
 from bnhead.report.study import read
 from tests.report import studies
 
@@ -33,11 +34,28 @@ def test_the_flow_and_what_was_not_read(tmp_path):
     assert len(said["exclusions"]) == 3 and len(said["commands"]) == 20
 
 
+def test_a_mean_of_some_counts_says_of_how_many(tmp_path):
+    study = read(studies.write(tmp_path, seeds=4))
+    study.verdict["cells"][0]["dead"]["head_fc/dataset"] = {"n": 3, "mean": 0.02, "sd": None}
+    study.verdict["cells"][1]["dead"]["head_fc/dataset"] = {"n": 4, "mean": 0.02, "sd": None}
+    assert [row["texts"][-1] for row in cells(study)["rows"]] == ["2.0% (3 of 4)", "2.0%"]
+
+
 def test_a_verdict_of_another_plan_is_stale(tmp_path):
     study = read(studies.write(tmp_path, seeds=2))
     assert not content(study)["stale"]
     study.verdict["plan_sha256"] = "other"
     assert content(study)["stale"]
+
+
+def test_a_plan_that_is_not_what_was_hashed_is_said_on_both_pages(tmp_path):
+    study = read(studies.write(tmp_path, seeds=2))
+    assert not content(study)["edited"]
+    study.plan["delta"] = 0.02
+    said = content(study)
+    assert said["edited"]
+    for page in (html(said, "study.html"), markdown(said, "study.md")):
+        assert "The plan was changed after it was frozen" in page
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def test_the_shell_reads_values_as_they_are():
 
 
 def test_machines_that_differ_are_told_apart():
-    environments = [{"keras": "3.15.1", "devices": ["CPU"], "seconds": 1, "started": "now"},
+    environments = [{"keras": "3.15.1", "devices": ["CPU"], "seconds": 1, "started": "now",
+                     "sessions": [{"started": "now", "step": 0}]},
                     {"keras": "3.15.1", "devices": ["GPU", "CPU"]}, {"keras": "3.16.0"}, {}]  # fmt: skip
     runs = [Run(str(i), "fc", i, environment=own) for i, own in enumerate(environments)]
     assert machine(runs) == [

@@ -58,7 +58,9 @@ def test_what_differs_when_runs_are_done_again_is_not_in_it(built, tmp_path):
     place = shutil.copytree(built, tmp_path / "copy")
     for file in place.glob("runs/*/environment.json"):
         own = json.loads(file.read_text())
-        studies.dump(file, {**own, "started": "2027-02-03T04:05:06+00:00", "seconds": 99.9})
+        sessions = [*own["sessions"], {"started": "2027-02-03T04:05:06+00:00", "step": 7}]
+        again = {"started": "2027-02-03T04:05:06+00:00", "seconds": 99.9, "sessions": sessions}
+        studies.dump(file, {**own, **again})
     for file in place.glob("runs/*/history.csv"):
         lines = file.read_text().splitlines()
         if len(lines) > 2:

@@ -35,17 +35,23 @@ def write_run(config, score=None, *, status="finished", environment=ENVIRONMENT,
     directory = RunDirectory(config.directory)
     directory.begin(config.settings())
     directory.write("environment.json", environment)
+    share = 0.4 + 0.02 * (config.seed % 5)
     rows = [
-        {"epoch": epoch + 1, "test_accuracy": score if epoch + 1 == config.epochs else 0.5}
+        {
+            "epoch": epoch + 1,
+            "test_accuracy": score if epoch + 1 == config.epochs else 0.5,
+            "test_loss": 0.5,
+            "dead/head_fc/per_input": share,
+        }
         for epoch in range(config.epochs)
     ]
     directory.write_table("history.csv", rows)
     data = {"name": "digits/1.0.0", "train": 1437, "test": 360}
-    share = 0.4 + 0.02 * (config.seed % 5)
     result = {
         "status": status,
         "epochs": config.epochs,
         "test_accuracy": score,
+        "test_loss": 0.5,
         "dead/head_fc/per_input": share,
         "dead/head_fc/inputs": 360,
         "data": data,
@@ -53,6 +59,7 @@ def write_run(config, score=None, *, status="finished", environment=ENVIRONMENT,
         **figures,
     }
     directory.write("result.json", result)
+    directory.write("status.json", {"status": status})
     return result
 
 

@@ -82,6 +82,10 @@ def test_flags_become_the_plan():
         (["width", "--workdir=x"], "flag --workdir is the study's to set"),
         (["width", "--fc_units=64"], "flag --fc_units is what study width varies; leave it out"),
         (["batch_size", "--batch_size", "64"], "flag --batch_size is what study batch_size varies"),
+        (
+            ["width", "--dir=gs://bucket/x"],
+            "dir must be a path on a disk of this machine, got 'gs://bucket/x'",
+        ),
         (["width", "--seeds=0"], "seeds must be at least 1, got 0"),
         (["width", "--workers=-1"], "workers must be at least 0, got -1"),
         (["width", "--engine=rey"], "engine 'rey' is not known; did you mean 'ray'"),
@@ -95,6 +99,12 @@ def test_bad_input_is_one_line_and_exits_2(arguments, message, capsys):
     assert main(["study", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("bnhead study: ") and message in err and err.count("\n") == 1
+
+
+def test_what_a_study_varies_is_no_more_its_users_in_a_flag_file(tmp_path):
+    (tmp_path / "flags").write_text("--fc_units=64\n")
+    with pytest.raises(UsageError, match="flag --fc_units is what study width varies; leave it out"):
+        command.parse(["width", f"--flagfile={tmp_path / 'flags'}"])
 
 
 def test_bad_input_brings_no_tensorflow():
@@ -120,8 +130,16 @@ def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys, c
     assert not place.exists()
 
 
-def test_the_commands_of_a_dry_run_are_the_runs():
-    _, plan, elsewhere = command.parse(["learning_rate", "--data_dir=here", "--weight_histograms"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["learning_rate", "--data_dir=here", "--weight_histograms"],
+        ["bn_before_fc", "--task=regression", "--dataset=digits_rotation"],
+        ["bn_before_fc", "--task=regression", "--dataset=digits_rotation", "--learning_rate=0.1"],
+    ],
+)
+def test_the_commands_of_a_dry_run_are_the_runs(arguments):
+    _, plan, elsewhere = command.parse(arguments)
     for run in plan.runs:
         config = plan.config(run, pathlib.Path("some where"), elsewhere)
         assert train.parse(shlex.split(command.command_of(config))[2:]) == config

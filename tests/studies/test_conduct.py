@@ -123,6 +123,13 @@ def test_a_damaged_run_is_set_aside_and_done_again(tmp_path, undisturbed, capsys
     assert "to be done again" in capsys.readouterr().out
 
 
+def test_a_run_that_lost_its_environment_is_done_again(tmp_path, undisturbed):
+    study(tmp_path, plan_of())
+    (tmp_path / "runs" / read_plan(tmp_path).runs[3].id / "environment.json").unlink()
+    study(tmp_path, plan_of())
+    assert verdict_bytes(tmp_path) == undisturbed
+
+
 def test_a_killed_worker_is_replaced(tmp_path, capsys):
     place, calm = tmp_path / "disturbed" / "study", tmp_path / "calm"
     with local.Pool(2) as pool:

@@ -91,3 +91,9 @@ def test_damaged_runs_are_kept(tmp_path):
         (tmp_path / "runs" / "abc").mkdir(parents=True)
         assert set_aside(tmp_path, "abc") == tmp_path / "damaged" / f"abc-{number}"
     assert not (tmp_path / "runs" / "abc").exists()
+    (tmp_path / "damaged" / "abc-1").rmdir()
+    (tmp_path / "damaged" / "abc-2" / "kept").touch()
+    (tmp_path / "runs" / "abc").mkdir()
+    assert set_aside(tmp_path, "abc") == tmp_path / "damaged" / "abc-1"
+    (tmp_path / "runs" / "abc").mkdir()
+    assert set_aside(tmp_path, "abc") == tmp_path / "damaged" / "abc-3"

@@ -70,6 +70,13 @@ def edit(key, value):
         ("result.json", edit("test_accuracy", None), "result.json has no finite test_accuracy"),
         ("result.json", edit("epochs", 1), "history.csv has 2 epochs, result.json 1"),
         ("result.json", edit("status", "done"), "result.json has no status"),
+        ("result.json", edit("status", "diverged"), "status is finished in status.json and diverged in"),
+        ("result.json", edit("data", None), "result.json has no data"),
+        ("result.json", edit("test_loss", 0.2), "test_loss is 0.5 in history.csv and 0.2 in result.json"),
+        ("result.json", edit("dead/head_fc/per_input", 0.1), "dead/head_fc/per_input is 0.4 in history.csv"),
+        ("environment.json", lambda path: path.unlink(), "result.json is there and environment.json is not"),
+        ("history.csv", lambda path: path.write_bytes(path.read_bytes()[:-5]), "history.csv cannot be read"),
+        ("history.csv", lambda path: path.write_text('"' + "0" * 200_000), "history.csv cannot be read"),
         ("history.csv", lambda path: path.unlink(), "history.csv cannot be read"),
         ("history.csv", cut, "history.csv cannot be read"),
         ("history.csv", lambda path: path.write_bytes(b"\xff\xfe"), "history.csv cannot be read"),
@@ -83,6 +90,15 @@ def test_damage_is_found(plan, tmp_path, name, harm, message):
     harm(place / name)
     assert message in damage(place, config.settings(), "test_accuracy")
     assert read(plan, tmp_path, {})[0].status == "damaged"
+
+
+def test_the_history_of_a_run_that_did_not_train_is_looked_at_too(plan, tmp_path):
+    config = plan.config(plan.runs[0], tmp_path)
+    write_run(config, None, status="diverged", test_accuracy=float("nan"))
+    place = tmp_path / "runs" / plan.runs[0].id
+    assert damage(place, config.settings(), "test_accuracy") == ""
+    cut(place / "history.csv")
+    assert "history.csv cannot be read" in damage(place, config.settings(), "test_accuracy")
 
 
 def test_statistics_recomputed_after_the_last_epoch_are_no_contradiction(tmp_path):

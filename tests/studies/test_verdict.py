@@ -98,7 +98,9 @@ def test_diverged_runs_are_scored_at_chance_and_converged_ones_told_beside():
     assert verdict_of(differences)["comparisons"][0]["converged"] is None
 
 
-@pytest.mark.parametrize("name", ["bnhead", "keras", "devices", "threads"])
+@pytest.mark.parametrize(
+    "name", ["bnhead", "source_sha256", "keras", "backend_version", "devices", "threads"]
+)
 def test_mixed_code_is_invalid(name):
     plan = with_data(plan_of(), FACTS)
     outcomes = outcomes_of(plan, {"fc": [0.9] * 4, "bn_fc": [0.95] * 4})
@@ -152,6 +154,42 @@ def test_a_family_is_adjusted_and_has_the_word_its_members_share():
     lacking = outcomes_of(plan, scores, {("fc_bn", 0): "missing"})
     verdict = judge(plan, lacking)
     assert verdict["word"] == "INVALID" and verdict["comparisons"][1]["word"] == "HELPS"
+
+
+def test_a_comparison_without_a_number_is_still_one_of_the_family():
+    plan = with_data(plan_of("placement", seeds=5), FACTS)
+    rng = np.random.default_rng(3)
+    scores = {cell.name: rng.normal(0.9, 0.01, 5).tolist() for cell in plan.cells}
+    missing = outcomes_of(plan, scores, {("fc_bn", seed): "missing" for seed in range(5)})
+    compared = judge(plan, missing)["comparisons"]
+    lacking = compared.pop(2)
+    assert lacking["p"] is lacking["p_holm"] is lacking["p_holm_tost"] is None
+    for name in ("p", "p_tost"):
+        smallest = min(compared, key=lambda one: one[name])
+        assert smallest[name.replace("p", "p_holm", 1)] == pytest.approx(min(1, 4 * smallest[name]))
+
+
+@pytest.mark.parametrize(("control", "word"), [(0.1, "INVALID"), (0.12, "NO MATERIAL DIFFERENCE")])
+def test_two_heads_that_learned_nothing_are_no_comparison(control, word):
+    verdict = verdict_of([0.001, -0.001, 0.0, 0.0], control=control)
+    assert verdict["word"] == word
+    assert ("neither head is more than 1 point above chance" in verdict["sentence"]) == (word == "INVALID")
+    unstable = {(cell, seed): "diverged" for cell in ("fc", "bn_fc") for seed in range(4)}
+    assert verdict_of([0.0] * 4, unstable, control=control)["word"] == "UNSTABLE"
+
+
+def test_a_count_that_is_no_number_is_left_out():
+    plan = with_data(plan_of(), FACTS)
+    outcomes = outcomes_of(plan, {"fc": [0.9] * 4, "bn_fc": [0.95] * 4})
+    shares = [0.5, float("nan"), None, 0.7, *[0.1] * 4]
+    outcomes = [
+        dataclasses.replace(one, result={**RESULT, "dead/head_fc/dataset": share})
+        for one, share in zip(outcomes, shares, strict=True)
+    ]
+    cells = judge(plan, outcomes)["cells"]
+    assert cells[0]["dead"]["head_fc/dataset"]["mean"] == pytest.approx(0.6)
+    assert [cell["dead"]["head_fc/dataset"]["n"] for cell in cells] == [2, 4]
+    json.dumps(cells, allow_nan=False)
 
 
 @pytest.mark.parametrize(("p_value", "word"), [(0.04, "NO MATERIAL DIFFERENCE"), (0.07, "UNDECIDED")])

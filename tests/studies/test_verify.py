@@ -12,12 +12,15 @@ from tests.studies.fake import plan_of, study
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A finished study with a report of one line, and a builder of such reports."""
+    """A finished study with a report of two lines, and a builder of such reports."""
     import bnhead
 
     def build(directory):
         verdict = json.loads((directory / "verdict.json").read_text())
-        (directory / "report.md").write_text(f"# {directory.name}\n{verdict['sentence']}\n")
+        for name in ("report.md", "report.html"):
+            (directory / name).write_text(f"# {directory.name}\n{verdict['sentence']}\n")
+        (directory / "tensorboard" / "bands").mkdir(parents=True, exist_ok=True)
+        (directory / "tensorboard" / "bands" / "events").write_bytes(b"\x00\xff")
 
     report = types.ModuleType("bnhead.report")
     report.build = build
@@ -66,6 +69,35 @@ def test_a_changed_report(place):
 def test_a_report_that_is_not_there(place):
     (place / "report.md").unlink()
     assert verify(place) == ["report.md is not there; `bnhead report` writes it"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (lambda text: text + "\n", "report.md: line 4 is '', the runs give None"),
+        (lambda text: text.rstrip("\n"), "report.md: line 3 is None, the runs give ''"),
+        (
+            lambda text: text.replace("\n", "\r\n"),
+            "report.md: line 1 is '# study\\r', the runs give '# study'",
+        ),
+        (lambda text: "\udcff" + text, "report.md: line 1 is '\\udcff# study', the runs give '# study'"),
+    ],
+)
+def test_every_byte_of_a_report_counts(place, text, found):
+    changed = text((place / "report.md").read_text())
+    (place / "report.md").write_bytes(changed.encode(errors="surrogateescape"))
+    assert verify(place) == [found]
+
+
+def test_every_file_of_a_report_counts(place):
+    (place / "report.html").unlink()
+    (place / "tensorboard" / "bands" / "events").write_bytes(b"\x00")
+    (place / "tensorboard" / "events").touch()
+    assert verify(place) == [
+        "report.html is not there; `bnhead report` writes it",
+        "tensorboard/bands/events differs",
+        "tensorboard/events is not of this study",
+    ]
 
 
 @pytest.mark.parametrize("name", ["plan.json", "verdict.json"])

@@ -2,12 +2,27 @@ import pytest
 import tensorflow as tf
 
 from bnhead.training.environment import DECISIVE, changed, environment, prepare
+from bnhead.training.source import source_sha256
 
 
 def test_what_decides_about_digits_is_recorded():
     now = environment()
     assert set(DECISIVE) <= set(now) and now["cores"] >= 1 and len(now["threads"]) == 2
     assert changed(now, environment()) == ""
+
+
+def test_threads_are_those_of_the_variables_where_none_are_set(monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "many")
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+    assert environment()["threads"][0] == 1
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 3)
+    monkeypatch.setattr(tf.config.threading, "get_inter_op_parallelism_threads", lambda: 0)
+    assert environment()["threads"] == [3, 0]
+
+
+def test_the_code_is_recorded():
+    assert environment()["source_sha256"] == source_sha256()
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,25 @@ def test_what_an_unfinished_run_left_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
 
 
+def test_a_run_that_is_killed_while_it_begins_again_is_still_a_run(tmp_path, monkeypatch):
+    run = begun(tmp_path, seed=1)
+    run.write("status.json", {"status": "running"})
+    (tmp_path / "checkpoints").mkdir()
+    removed = []
+
+    def killed(self, names):
+        for name in names[:1]:
+            removed.append(name)
+            (tmp_path / name).unlink(missing_ok=True)
+        raise SystemExit
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(RunDirectory, "_remove", killed)
+        run.begin({"seed": 1})
+    assert removed
+    begun(tmp_path, seed=1)
+
+
 def test_a_run_that_is_cleared_says_what_went_and_leaves_what_is_not_its_own(tmp_path):
     run = begun(tmp_path, seed=1)
     run.write("result.json", {"x": 1})

@@ -1,11 +1,12 @@
 """The same runs on a Ray cluster: `pip install "bnhead[ray]"`.
 
-One actor for each worker, with one CPU and an equal share of the GPUs, so that several small runs use one
-GPU. The study's directory must be reachable from every machine under the same path. Ray begins a killed actor
-anew; its run goes on where a checkpoint allows.
+One actor for each worker, with one CPU, or a share where there are fewer, and an equal share of the GPUs, so
+that several small runs use one GPU. The study's directory must be reachable from every machine under the same
+path. Ray begins a killed actor anew; its run goes on where a checkpoint allows.
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +22,15 @@ def cores() -> int:
         return local.cores()
     with Pool(1) as pool:
         return pool.cpus()
+
+
+def share(total: float, workers: int) -> float:
+    """What each worker takes of a thing of which there are `total`: at most a whole one, and so much that all
+    workers fit, none of them on two things at once.
+
+    Ray counts in ten thousandths and rounds: six times its 1 / 6 are more than 1, and the sixth would wait.
+    """
+    return math.floor(10_000 / math.ceil(workers / total)) / 10_000 if total else 0.0
 
 
 class Pool:
@@ -47,10 +57,10 @@ class Pool:
         if not self._ray.is_initialized():
             self._ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
             self._mine = True
-        gpus = self._ray.cluster_resources().get("GPU", 0)
+        there = self._ray.cluster_resources()
         options = {
-            "num_cpus": 1,
-            "num_gpus": min(1.0, gpus / self._count),
+            "num_cpus": share(there.get("CPU", 1), self._count),
+            "num_gpus": share(there.get("GPU", 0), self._count),
             "runtime_env": {"env_vars": worker.ENVIRONMENT},
         }
         self._new = lambda: self._ray.remote(_Actor).options(**options).remote()

@@ -30,6 +30,25 @@ def test_the_number_of_cpus_without_a_cluster(monkeypatch):
     assert engine.cores() == local.cores()
 
 
+@pytest.mark.parametrize(
+    ("total", "workers", "expected"),
+    [(0, 4, 0.0), (2, 1, 1.0), (2, 2, 1.0), (2, 3, 0.5), (1, 4, 0.25), (1, 6, 0.1666), (4.0, 9, 0.3333)],
+)
+def test_all_workers_fit_on_what_there_is(total, workers, expected):
+    assert engine.share(total, workers) == expected
+    units = round(10_000 * expected)  # as Ray counts
+    assert not total or int(total) * (10_000 // units) >= workers
+
+
+@pytest.mark.slow
+@needs_ray
+@quiet
+def test_more_workers_than_cpus_do_their_jobs():
+    with engine.Pool(3 * local.cores()) as pool:
+        jobs = [Job(str(seed), "", TrainConfig(seed=seed), fake.look) for seed in range(3 * local.cores())]
+        assert [event.what for event in pool.run(jobs)].count("done") == len(jobs)
+
+
 @pytest.mark.slow
 @needs_ray
 @quiet
