@@ -79,12 +79,15 @@ class RunDirectory:
             raise self._error(error) from error
 
     def begin(self, settings: dict) -> None:
-        """Records the settings of a run that starts here; what an unfinished one left is removed first."""
+        """Records the settings of a run that starts here; what an unfinished one left is removed first.
+
+        `config.json` is replaced and never missing, so that the place is a run's at every instant.
+        """
         self.make()
         try:
             for left in self.path.glob(f"{_WRITING}*"):  # by a process that was killed
                 shutil.rmtree(left)
-            self._remove([name for name in _OURS if name != "checkpoints"])
+            self._remove([name for name in _OURS if name not in ("config.json", "checkpoints")])
         except OSError as error:
             raise self._error(error) from error
         self.write("config.json", settings)

@@ -51,6 +51,23 @@ def test_what_an_unfinished_run_left_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
 
 
+def test_a_process_that_is_killed_while_it_begins_leaves_a_run_that_can_go_on(tmp_path, monkeypatch):
+    run = begun(tmp_path, seed=1)
+    run.write("status.json", {"status": "running"})
+    (tmp_path / "checkpoints").mkdir()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for what in ("_remove", "write"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RunDirectory, what, killed)
+            RunDirectory(tmp_path).begin({"seed": 1})
+        RunDirectory(tmp_path).check({"seed": 1})
+    run.begin({"seed": 1})
+    assert run.read("config.json") == {"seed": 1}
+
+
 def test_a_run_that_is_cleared_says_what_went_and_leaves_what_is_not_its_own(tmp_path):
     run = begun(tmp_path, seed=1)
     run.write("result.json", {"x": 1})
