@@ -270,6 +270,7 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     if not parts.replicas.first:
         return saved
     if saved is None:
+        checkpoints.set_aside(directory)
         if complaints:
             complaints.append(f"{directory.path} starts again from the beginning")
     else:

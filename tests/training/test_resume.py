@@ -1,5 +1,6 @@
 """A run that was stopped ends as one that never was: the short form; `kills.py` is the long one."""
 
+import dataclasses
 import json
 import os
 import random
@@ -8,10 +9,11 @@ import signal
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from bnhead.errors import Interrupted
-from bnhead.training import TrainConfig, run, state, train
+from bnhead.training import TrainConfig, checkpoints, run, state, train
 from tests.training import kills
 
 STEPS = 5
@@ -125,6 +127,22 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, da
 
 
 @pytest.mark.parametrize("head", kills.HEADS[-1:])
+def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(stopped, tmp_path, data_dir, capsys):
+    """As of a backbone's file that has been written anew."""
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    (newest,) = (place / "checkpoints").iterdir()
+    good = checkpoints.decode(newest.read_bytes())
+    other = dataclasses.replace(good, arrays={**good.arrays, "99999/kernel": np.zeros(3)})
+    for step in range(1000, 1003):
+        content = checkpoints.encode(dataclasses.replace(other, step=step))
+        (place / "checkpoints" / f"step-{step:010}").write_bytes(content)
+    with pytest.raises(Interrupted):
+        train(config(place, data_dir), [SignalAt(signal.SIGTERM, 2)])
+    assert "it is of another net" in capsys.readouterr().err
+    assert (place / "checkpoints" / "step-0000000002").exists(), "its own are not the oldest"
+
+
 def test_killed_at_random_instants(whole, head, tmp_path, data_dir):
     forked = kills.context()
     process = forked.Process(target=kills.run, args=(str(tmp_path / "whole"), data_dir, head))
