@@ -168,8 +168,8 @@ class TrainConfig:
     )
     steps_per_execution: int = _flag(
         0,
-        "Training steps that are done before Python looks again. 0 takes 1, on a GPU under TensorFlow the "
-        "largest divisor of an epoch's steps that is at most 32.",
+        "Training steps that are done before Python looks again, a divisor of an epoch's. 0 takes 1, on a "
+        "GPU under TensorFlow the largest divisor that is at most 32.",
     )
     jit_compile: str = _flag(
         "auto",
