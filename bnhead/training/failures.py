@@ -10,7 +10,7 @@ from keras import ops
 
 from bnhead import graph
 from bnhead.data import DataSet
-from bnhead.training.state import captured, fit, restore
+from bnhead.training.state import captured, fit, restore, weights_are_finite
 
 LOOKED_AT = 1.0  # seconds between two looks at all weights
 MARGIN = 0.01  # of the constant answer's loss: by so much must a loss be lower, to have learned
@@ -48,12 +48,6 @@ class Finite(keras.callbacks.Callback):
             self.broken = self.model.stop_training = True
         if due:
             self._looked = time.monotonic()
-
-
-def weights_are_finite(model: keras.Model) -> bool:
-    """Whether all weights are; moving averages, which are weights too, among them."""
-    sums = [ops.sum(ops.abs(ops.cast(weight, "float32"))) for weight in model.weights]
-    return bool(np.isfinite(ops.convert_to_numpy(ops.stack(sums))).all())
 
 
 class Learning(keras.callbacks.Callback):

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bnhead.data import load
-from bnhead.training import train
+from bnhead.training import checkpoints, train
 from bnhead.training.failures import Finite, Learning, constant_loss, locate, weights_are_finite
 from bnhead.training.state import captured
 
@@ -127,6 +129,23 @@ def test_what_never_beats_the_constant_answer_has_failed(losses, within, failed)
     learning.set_model(net())
     learning.on_epoch_end(1)
     assert learning.failed == failed == bool(getattr(learning.model, "stop_training", False))
+
+
+def test_no_checkpoint_holds_what_is_not_finite(short_config):
+    """The loss stays finite, and weights are looked at every second only."""
+
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == STEPS + 2:
+                self.model.get_layer("head_bn").moving_mean.assign(np.full(64, np.nan, "float32"))
+
+    config = short_config(checkpoint_seconds=0.0)
+    assert train(config, [Spoil()])["status"] == "diverged"
+    written = sorted((Path(config.workdir) / checkpoints.FOLDER).glob("step-*"))
+    assert [path.name for path in written] == [f"step-{step:010}" for step in (5, 6, 7)]
+    for path in written:
+        arrays = checkpoints.decode(path.read_bytes()).arrays.values()
+        assert all(np.isfinite(array).all() for array in arrays)
 
 
 def test_failing_to_learn_is_a_result(short_config):
