@@ -69,7 +69,7 @@ def train(
         raise UsageError("dry_run: train() does no dry run; rehearsal.rehearse(config) does")
     replicas = distribution.find(config)
     directory = replicas.directory(config.directory)
-    with replicas.computing(), _shortage_said(config), contextlib.ExitStack() as held:
+    with replicas.computing(), shortage_said(config), contextlib.ExitStack() as held:
         if (result := replicas.of_first(lambda: _checked(config, directory))) is not None:
             return result
         parts = assemble(config, replicas, workshop or Workshop())
@@ -385,7 +385,7 @@ def _status_kept(directory: RunDirectory) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shortage_said(config: TrainConfig) -> Iterator[None]:
+def shortage_said(config: TrainConfig) -> Iterator[None]:
     """Turns the many ways in which memory and disks say that they are full into one error."""
     try:
         yield
