@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import math
 import sys
 import time
@@ -14,7 +15,7 @@ import tensorflow as tf
 from bnhead.census import Census, DeadUnits, count
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
-from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
+from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.training import checkpoints, distribution, environment, feeding, lock
 from bnhead.training.best import Best, best_state
@@ -60,7 +61,8 @@ def train(
 
     Raises:
         UsageError: the config asks for a layer or a head that the net cannot have.
-        DataError: the data set is not there, or has fewer images than a batch.
+        DataError: the data set is not there, has fewer images than a batch, or is not the one that the run
+            was begun on.
         RunDirectoryError: the directory holds another run, is being written, or cannot be.
         ResourcesError: memory or disk is full; the run can go on.
         Interrupted: by a signal; the run can go on.
@@ -188,6 +190,7 @@ def _do(
             "dead_units": dead_units.state(),
             "events": event_sizes(directory.path / "tensorboard"),
             "best": best.record if best else {},
+            "data": parts.checked,
         }
 
     with feeding.pictures_named(dataset), deferred() as pending:
@@ -258,6 +261,7 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     content = parts.replicas.bytes_of_first(newest)
     saved = checkpoints.decode(content) if content else None
     if saved is not None:
+        _check_same_data(saved, parts.checked, directory)
         try:
             restore(parts.model, saved.arrays)
         except ValueError as error:
@@ -289,6 +293,17 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     directory.write("environment.json", {**(before or now), "sessions": sessions})
     directory.write("status.json", {"status": "running"})
     return saved
+
+
+def _check_same_data(saved: Checkpoint, checked: dict, directory: RunDirectory) -> None:
+    """Raises DataError where the data of a run that goes on are not those that it was begun on."""
+    before, now = saved.records["data"], json.loads(json.dumps(checked))
+    if before != now:
+        keys = ", ".join(key for key in {**before, **now} if before.get(key) != now.get(key))
+        raise DataError(
+            f"workdir {directory.path} holds a run on other data, which differ in {keys}; it cannot go on "
+            "with these (--overwrite removes it)"
+        )
 
 
 def counted_layers(config: TrainConfig) -> list[str] | None:

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from bnhead.errors import Interrupted
-from bnhead.training import TrainConfig, checkpoints, run, state, train
+from bnhead.errors import DataError, Interrupted
+from bnhead.training import TrainConfig, checkpoints, feeding, run, state, train
 from tests.training import kills
 
 STEPS = 5
@@ -127,6 +127,24 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, da
 
 
 @pytest.mark.parametrize("head", kills.HEADS[-1:])
+def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monkeypatch):
+    """As of a folder that pictures were added to: an epoch's steps would be others."""
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    before = {path: path.read_bytes() for path in (place / "checkpoints").iterdir()}
+    load = feeding.open_data
+
+    def fewer(config):
+        digits = load(config)
+        return dataclasses.replace(digits, train=digits.train.take(np.arange(1100)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feeding, "open_data", fewer)
+        with pytest.raises(DataError, match=r"other data, which differ in splits, .*batches"):
+            train(config(place, data_dir))
+    assert {path: path.read_bytes() for path in (place / "checkpoints").iterdir()} == before
+
+
 def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(stopped, tmp_path, data_dir, capsys):
     """As of a backbone's file that has been written anew."""
     place = tmp_path / "run"
