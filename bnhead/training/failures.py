@@ -72,14 +72,15 @@ class Learning(keras.callbacks.Callback):
             self.failed = self.model.stop_training = True
 
 
-def constant_loss(task: str, dataset: DataSet) -> float:
+def constant_loss(task: str, dataset: DataSet, mixup: float = 0.0) -> float:
     """The training loss of the best answer that does not look at the image.
 
     It is the entropy of the classes; of a sigmoid for each class, the mean entropy of each; of numbers in
-    units of their deviation, 1.
+    units of their deviation, 1. Mixup leaves the entropies, since a mixture's loss is the mixture of the
+    losses. Of numbers it leaves the variance 1 - 2 E[share (1 - share)], with a share from Beta(mixup, mixup).
     """
     if task == "regression":
-        return 1.0
+        return (mixup + 1) / (2 * mixup + 1)
     share = np.asarray(dataset.class_counts(), float) / dataset.train.size
     with np.errstate(divide="ignore", invalid="ignore"):
         surprise = np.nan_to_num(-share * np.log(share))

@@ -113,6 +113,16 @@ def test_the_best_constant_answers_loss(data_dir):
     assert constant_loss("regression", digits) == 1
 
 
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+def test_the_best_constant_answers_loss_of_mixed_numbers(alpha):
+    draw = np.random.default_rng(0)
+    targets = draw.permutation(np.linspace(-1, 1, 100_000))
+    targets /= targets.std()
+    share = draw.beta(alpha, alpha, len(targets))
+    mixed = share * targets + (1 - share) * draw.permutation(targets)
+    assert constant_loss("regression", None, alpha) == pytest.approx(mixed.var(), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("losses", "within", "failed"),
     [
