@@ -42,6 +42,14 @@ def test_a_directory_with_other_things_is_refused_even_where_it_may_be_overwritt
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "gone"}
 
 
+def test_a_config_of_something_else_is_no_run(tmp_path):
+    """Many a model's directory has a config.json, and checkpoints beside it."""
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "image_size": 224}')
+    for overwrite in (False, True):
+        with pytest.raises(RunDirectoryError, match=r"its config.json is not that of a run"):
+            RunDirectory(tmp_path).check({"seed": 1, "head": "fc", "image_size": 0}, overwrite=overwrite)
+
+
 def test_what_an_unfinished_run_left_is_removed(tmp_path):
     run = begun(tmp_path, seed=1)
     run.write_table("history.csv", [{"epoch": 1}])
