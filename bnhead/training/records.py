@@ -86,13 +86,20 @@ class RunDirectory:
         `config.json` is replaced and never missing, so that the place is a run's at every instant.
         """
         self.make()
+        self.tidy()
         try:
-            for left in self.path.glob(f"{_WRITING}*"):  # by a process that was killed
-                shutil.rmtree(left)
             self._remove([name for name in _OURS if name not in ("config.json", "checkpoints")])
         except OSError as error:
             raise self._error(error) from error
         self.write("config.json", settings)
+
+    def tidy(self) -> None:
+        """Removes what processes that were killed had begun to write."""
+        try:
+            for left in self.path.glob(f"{_WRITING}*"):
+                shutil.rmtree(left)
+        except OSError as error:
+            raise self._error(error) from error
 
     def clear(self) -> list[str]:
         """Removes the run that is here and returns the names of what was; other files stay.

@@ -93,6 +93,7 @@ def _taken(config: TrainConfig, directory: RunDirectory, held: contextlib.ExitSt
     """As `_checked`, with the directory locked for as long as `held` lasts, and free for the run."""
     directory.make()
     stale = held.enter_context(lock.held(directory.path))
+    directory.tidy()
     if stale:
         _say(f"process {stale['pid']} on {stale['host']} left {directory.path} unfinished")
     if (result := _checked(config, directory)) is not None:

@@ -59,6 +59,7 @@ def stopped(tmp_path_factory, data_dir):
 def gone_on(stopped, tmp_path, data_dir, **settings):
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
+    (place / ".writing-abc").mkdir()  # by a process that was killed
     train(config(place, data_dir, **settings))
     return place
 
@@ -72,6 +73,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_and_says_so(stopped):
 def test_a_run_that_was_stopped_ends_in_the_same_bits(stopped, whole, tmp_path, data_dir, capsys):
     place = gone_on(stopped, tmp_path, data_dir)
     assert kills.unlike(whole, kills.evidence(place)) == []
+    assert not list(place.glob(".writing-*"))
     assert f"goes on after step {STOPPED} of {4 * STEPS}" in capsys.readouterr().err
     sessions = json.loads((place / "environment.json").read_text())["sessions"]
     assert [session["step"] for session in sessions] == [0, STOPPED]
