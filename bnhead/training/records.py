@@ -50,13 +50,13 @@ class RunDirectory:
             RunDirectoryError: the place holds a run of other settings, which it lists with their keys, or
                 something that is no run.
         """
+        before = self.read("config.json")
         if self.path.is_symlink() and not self.path.exists():
             raise RunDirectoryError(
                 f"workdir {self.path} is a link to {os.readlink(self.path)}, which is not there"
             )
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"workdir {self.path} is a file")
-        before = self.read("config.json")
         if before is None and self._strangers():
             raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
         if before is not None and 2 * len(settings.keys() & before.keys()) < len(settings):

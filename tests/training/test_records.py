@@ -99,6 +99,11 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
         RunDirectory(tmp_path / "file" / "run").make()
 
 
+def test_a_place_that_cannot_be_looked_at_is_said(tmp_path):
+    with pytest.raises(RunDirectoryError, match="File name too long"):
+        RunDirectory(tmp_path / ("x" * 300)).check({"seed": 1})
+
+
 def test_a_damaged_file_is_said(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(RunDirectoryError, match=r"config.json cannot be read"):
