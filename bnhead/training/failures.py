@@ -53,6 +53,8 @@ class Finite(keras.callbacks.Callback):
 class Learning(keras.callbacks.Callback):
     """Stops a training whose loss, some epochs in, was never below that of the best constant answer.
 
+    Losses are taken without what a backbone's own regularizers add, by its weights as they then are.
+
     Args:
         constant: that answer's loss.
         within: epochs that training has for it; 0 never stops.
@@ -68,8 +70,14 @@ class Learning(keras.callbacks.Callback):
         self.failed = False
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self._within and min(self._losses()) > self._lowest:
+        if epoch + 1 == self._within and min(self._losses()) - penalty(self.model) > self._lowest:
             self.failed = self.model.stop_training = True
+
+
+def penalty(model: keras.Model) -> float:
+    """What the regularizers of a model's weights add to its loss."""
+    weights = [weight for weight in model.trainable_weights if weight.regularizer is not None]
+    return float(sum(ops.convert_to_numpy(weight.regularizer(weight)) for weight in weights))
 
 
 def constant_loss(task: str, dataset: DataSet, mixup: float = 0.0) -> float:

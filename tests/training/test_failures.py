@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bnhead.data import load
 from bnhead.training import checkpoints, train
-from bnhead.training.failures import Finite, Learning, constant_loss, locate, weights_are_finite
+from bnhead.training.failures import Finite, Learning, constant_loss, locate, penalty, weights_are_finite
 from bnhead.training.state import captured
 
 STEPS = 5
@@ -156,6 +156,18 @@ def test_no_checkpoint_holds_what_is_not_finite(short_config):
     for path in written:
         arrays = checkpoints.decode(path.read_bytes()).arrays.values()
         assert all(np.isfinite(array).all() for array in arrays)
+
+
+def test_regularizers_do_not_count_as_failing_to_learn():
+    layer = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5), name="first")
+    model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1, kernel_regularizer=None)])
+    layer.kernel.assign(np.ones((2, 3), "float32"))
+    assert penalty(model) == 3 and penalty(net()) == 0
+    for loss, failed in ((2.3 + 3, True), (2.2 + 3, False)):
+        learning = Learning(2.3, 1, lambda loss=loss: [loss])
+        learning.set_model(model)
+        learning.on_epoch_end(0)
+        assert learning.failed == failed
 
 
 def test_failing_to_learn_is_a_result(short_config):
