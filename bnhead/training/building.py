@@ -62,7 +62,8 @@ def executed_at_once(steps: int, wanted: int = 0) -> int:
         if steps % wanted:
             nearest = max(divisor for divisor in range(1, wanted) if steps % divisor == 0)
             raise UsageError(
-                f"steps_per_execution must divide the {steps} steps of an epoch, got {wanted}; {nearest} would"
+                f"steps_per_execution must divide the {steps} steps of an epoch, got {wanted}; "
+                f"{nearest} would"
             )
         return wanted
     if keras.backend.backend() != "tensorflow" or not tf.config.list_physical_devices("GPU"):

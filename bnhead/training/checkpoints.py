@@ -103,7 +103,7 @@ def newest(directory: RunDirectory, settings: dict) -> tuple[Checkpoint | None, 
 
 
 def set_aside(directory: RunDirectory) -> None:
-    """Sets all checkpoints aside, as `newest` does with one: a run that begins anew would not outlive them."""
+    """Sets all checkpoints aside, as `newest` does with one: those of a new run would not outlive them."""
     for path in _files(directory.path / FOLDER):
         _set_aside(path)
 

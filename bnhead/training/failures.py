@@ -85,7 +85,7 @@ def constant_loss(task: str, dataset: DataSet, mixup: float = 0.0) -> float:
 
     It is the entropy of the classes; of a sigmoid for each class, the mean entropy of each; of numbers in
     units of their deviation, 1. Mixup leaves the entropies, since a mixture's loss is the mixture of the
-    losses. Of numbers it leaves the variance 1 - 2 E[share (1 - share)], with a share from Beta(mixup, mixup).
+    losses; of numbers' variance it leaves 1 - 2 E[share (1 - share)], with a share from Beta(mixup, mixup).
     """
     if task == "regression":
         return (mixup + 1) / (2 * mixup + 1)

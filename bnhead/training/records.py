@@ -60,7 +60,9 @@ class RunDirectory:
         if before is None and self._strangers():
             raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
         if before is not None and 2 * len(settings.keys() & before.keys()) < len(settings):
-            raise RunDirectoryError(f"workdir {self.path}: its config.json is not that of a run; choose another")
+            raise RunDirectoryError(
+                f"workdir {self.path}: its config.json is not that of a run; choose another"
+            )
         if before is not None and before != settings and not overwrite:
             there = differences(before, settings)
             raise RunDirectoryError(

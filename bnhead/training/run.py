@@ -178,7 +178,9 @@ def _do(
     start = time.perf_counter() - (saved.records["seconds"] if saved else 0)
     history = HistoryFile(directory, saved.records["rows"] if saved else [])
     finite = Finite()
-    learning = Learning(constant_loss(config.task, dataset, config.mixup), config.learn_within, history.losses)
+    learning = Learning(
+        constant_loss(config.task, dataset, config.mixup), config.learn_within, history.losses
+    )
     best = _best(config, directory, parts, saved)
     events = str(directory.path / "tensorboard")
     about = "" if saved else f"`{config.backbone}`, head `{config.head}`: {diagram}"

@@ -106,7 +106,9 @@ def test_executions_that_would_reach_into_the_next_epoch_are_refused(short_confi
     """Keras takes whole executions: of 11 steps by 4 it makes 12, and by the end the data runs out."""
     assert [executed_at_once(12, wanted) for wanted in (1, 3, 12)] == [1, 3, 12]
     for wanted, nearest in ((5, 4), (11, 6), (13, 12), (100, 12)):
-        with pytest.raises(UsageError, match=f"divide the 12 steps of an epoch, got {wanted}; {nearest} would"):
+        with pytest.raises(
+            UsageError, match=f"divide the 12 steps of an epoch, got {wanted}; {nearest} would"
+        ):
             executed_at_once(12, wanted)
     with pytest.raises(UsageError, match="steps_per_execution must divide the 5 steps"):
         build(short_config(steps_per_execution=3), digits)

@@ -92,7 +92,11 @@ def test_bad_arguments(arguments, status, message, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\xff\xfe,1\n", "history.csv cannot be read: "), (b"loss\n1\n", "it has no column epoch"), (None, "Is a")],
+    [
+        (b"\xff\xfe,1\n", "history.csv cannot be read: "),
+        (b"loss\n1\n", "it has no column epoch"),
+        (None, "Is a"),
+    ],
 )
 def test_a_damaged_history_is_said(runs, content, message, capsys):
     path = pathlib.Path(runs[1]) / "history.csv"

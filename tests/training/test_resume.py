@@ -147,7 +147,9 @@ def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monke
     assert {path: path.read_bytes() for path in (place / "checkpoints").iterdir()} == before
 
 
-def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(stopped, tmp_path, data_dir, capsys):
+def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(
+    stopped, tmp_path, data_dir, capsys
+):
     """As of a backbone's file that has been written anew."""
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
