@@ -128,7 +128,6 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, da
     assert kills.unlike(whole, kills.evidence(place)) == []
 
 
-@pytest.mark.parametrize("head", kills.HEADS[-1:])
 def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monkeypatch):
     """As of a folder that pictures were added to: an epoch's steps would be others."""
     place = tmp_path / "run"
@@ -165,6 +164,7 @@ def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(
     assert (place / "checkpoints" / "step-0000000002").exists(), "its own are not the oldest"
 
 
+@pytest.mark.parametrize("head", kills.HEADS[-1:])
 def test_killed_at_random_instants(whole, head, tmp_path, data_dir):
     forked = kills.context()
     process = forked.Process(target=kills.run, args=(str(tmp_path / "whole"), data_dir, head))
