@@ -42,7 +42,10 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
         if name not in there or name not in arrays or tuple(there[name].shape) != arrays[name].shape:
             raise ValueError(f"it is of another net: {name} is not in both, or of two shapes")
     for name, variable in there.items():
-        variable.assign(arrays[name])
+        array = arrays[name]
+        if array.dtype.kind == "V":  # bfloat16, whose name NumPy's files do not hold
+            array = array.view(ops.convert_to_numpy(variable).dtype)
+        variable.assign(array)
 
 
 def weights_are_finite(model: keras.Model) -> bool:
