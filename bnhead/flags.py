@@ -101,7 +101,7 @@ def _flags_in(path: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line and not line.startswith(("#", "//"))]
     for line in found:
-        if not line.startswith("--") or "flagfile" in line:
+        if not line.startswith("--") or line == "--" or line.startswith("--flagfile"):
             raise UsageError(f"flagfile {path!r} holds a line that is no flag: {line!r}")
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from bnhead import heads
+from bnhead import heads, seeds
 from bnhead.errors import DataError, UsageError, nearest
 from bnhead.graph import inlined, replay
 from bnhead.heads import feature_map
@@ -93,6 +93,8 @@ def from_hub(
         head, outputs, norm, preprocessing, seed, head_options: as `from_applications`'.
     """
     _no_norm(norm, f"hub:{preset}")
+    if seed is not None:
+        keras.utils.set_random_seed(seeds.stream(seed, "backbone"))  # a file holds no random states
     try:
         import keras_hub
     except ImportError as error:
@@ -127,6 +129,8 @@ def from_file(
         head, outputs, norm, preprocessing, seed, head_options: as `from_applications`'.
     """
     _no_norm(norm, path)
+    if seed is not None:
+        keras.utils.set_random_seed(seeds.stream(seed, "backbone"))
     try:
         net = keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, TypeError) as error:

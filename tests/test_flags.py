@@ -45,6 +45,43 @@ def test_what_cannot_be_meant(arguments, message):
         parse(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# mine\n--size=4\n\n  --loud\n// and\n--rate=0.25\n", Settings("a", 7, True, 0.25)),
+        ('{"size": 4, "loud": true, "rate": 0.25}', Settings("a", 7, True, 0.25)),
+        ("--where=/my/flagfile/there\n", None),
+    ],
+)
+def test_a_flag_file_gives_way_to_the_command_line(tmp_path, text, expected):
+    file = tmp_path / "flags"
+    file.write_text(text)
+    if expected:
+        assert parse("a", "--size", "7", f"--flagfile={file}") == expected
+        assert parse("a", f"--flagfile={file}", "--noloud") == Settings("a", 4, False, 0.25)
+    else:
+        assert flags.parse(Settings, [f"--flagfile={file}"]) == Settings("/my/flagfile/there")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--", "holds a line that is no flag: '--'"),
+        ("size=3", "holds a line that is no flag: 'size=3'"),
+        ("--flagfile=other", "holds a line that is no flag: '--flagfile=other'"),
+        ("--size=3\n--size=4", "flag --size is given 2 times"),
+        ("--siz=3", "flag --siz is not known; did you mean 'size'"),
+        ('{"size": 3', "cannot be read: "),
+        ('{"size": "x"}', "--size=x: "),
+    ],
+)
+def test_a_flag_file_that_cannot_be_meant(tmp_path, text, message):
+    file = tmp_path / "flags"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        parse("a", f"--flagfile={file}")
+
+
 def test_usage():
     text = flags.usage(Settings, "tool", "Does it.", "Exit status: 0.", positional="where")
     assert text.startswith("usage: tool WHERE [--flag=value ...]\n\nDoes it.\n\n  WHERE\n    The place.\n")

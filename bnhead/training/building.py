@@ -40,20 +40,32 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
         keras.config.set_dtype_policy(policy)
     sgd = optimizer(config, model, steps)
     how = {
-        "steps_per_execution": config.steps_per_execution or executed_at_once(steps),
+        "steps_per_execution": executed_at_once(steps, config.steps_per_execution),
         "jit_compile": {"auto": "auto", "on": True, "off": False}[config.jit_compile],
     }
     return compiled(model, config.task, dataset, sgd, soft=config.mixup > 0, **how)
 
 
-def executed_at_once(steps: int) -> int:
+def executed_at_once(steps: int, wanted: int = 0) -> int:
     """Training steps per execution: on a GPU under TensorFlow some, so that it does not wait for Python.
 
     There the loop is part of the graph; on JAX it is Python's, and on a CPU a step takes long enough.
 
     Args:
         steps: optimizer steps per epoch.
+        wanted: so many; 0 leaves it to this function.
+
+    Raises:
+        UsageError: they do not divide the epoch, whose last execution would go on into the next one.
     """
+    if wanted:
+        if steps % wanted:
+            nearest = max(divisor for divisor in range(1, wanted) if steps % divisor == 0)
+            raise UsageError(
+                f"steps_per_execution must divide the {steps} steps of an epoch, got {wanted}; "
+                f"{nearest} would"
+            )
+        return wanted
     if keras.backend.backend() != "tensorflow" or not tf.config.list_physical_devices("GPU"):
         return 1
     return max(divisor for divisor in range(1, 33) if steps % divisor == 0)

@@ -96,10 +96,20 @@ def newest(directory: RunDirectory, settings: dict) -> tuple[Checkpoint | None, 
                 raise ValueError("it is of a run with other settings")
         except (OSError, ValueError) as error:
             complaints.append(f"checkpoint {path} is not used: {error}")
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            _set_aside(path)
             continue
         return checkpoint, complaints
     return None, complaints
+
+
+def set_aside(directory: RunDirectory) -> None:
+    """Sets all checkpoints aside, as `newest` does with one: those of a new run would not outlive them."""
+    for path in _files(directory.path / FOLDER):
+        _set_aside(path)
+
+
+def _set_aside(path: pathlib.Path) -> None:
+    path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

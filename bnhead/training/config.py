@@ -168,8 +168,8 @@ class TrainConfig:
     )
     steps_per_execution: int = _flag(
         0,
-        "Training steps that are done before Python looks again. 0 takes 1, on a GPU under TensorFlow the "
-        "largest divisor of an epoch's steps that is at most 32.",
+        "Training steps that are done before Python looks again, a divisor of an epoch's. 0 takes 1, on a "
+        "GPU under TensorFlow the largest divisor that is at most 32.",
     )
     jit_compile: str = _flag(
         "auto",
@@ -195,7 +195,7 @@ class TrainConfig:
         _check_choice("augment", self.augment, AUGMENTATIONS)
         _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("jit_compile", self.jit_compile, JIT)
-        if "://" in self.workdir or "\0" in self.workdir:
+        if "://" in self.workdir or "\0" in self.workdir or not _is_text(self.workdir):
             raise UsageError(f"workdir must be a path on a disk of this machine, got {self.workdir!r}")
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
         _check_distribution(self)
@@ -233,18 +233,28 @@ class TrainConfig:
         }
         for name, (rule, holds) in rules.items():
             value = getattr(self, name)
-            if not math.isfinite(value) or not holds(value):
+            if (isinstance(value, float) and not math.isfinite(value)) or not holds(value):
                 raise UsageError(f"{name} must be {rule}, got {value}")
 
     @property
     def directory(self) -> str:
         """`workdir`, or the place a run without one gets."""
-        place = self.dataset.replace("/", "-").replace(":", "-"), self.backbone, self.head, f"seed{self.seed}"
+        dataset, backbone = self.dataset.replace("/", "-").replace(":", "-"), self.backbone.replace("/", "-")
+        place = dataset, backbone, self.head, f"seed{self.seed}"
         return self.workdir or "/".join(("runs", *place))
 
     def settings(self) -> dict:
         """The fields as plain values, without those that only say where and how (`WHERE`)."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in WHERE}
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be written in UTF-8, as TensorFlow and terminals must."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_shifts(config: TrainConfig) -> None:

@@ -69,10 +69,13 @@ class EpochLines(keras.callbacks.Callback):
         self._bar.stop()
 
     def _print(self, line: str) -> None:
-        if self._bar.disable:
-            print(line, flush=True)
-        else:
+        if not self._bar.disable:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            return
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:  # `| head` has seen enough, which does not end the training
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,18 +72,27 @@ def _read(place: str) -> dict:
     settings = directory.read("config.json")
     if settings is None:
         raise RunDirectoryError(f"{place} holds no run: there is no config.json")
-    try:
-        text = (directory.path / "history.csv").read_text()
-    except FileNotFoundError:
-        text = ""
     result = directory.read("result.json") or directory.read("status.json") or {}
     ran_on = directory.read("environment.json") or {}
     return {
         "settings": settings,
         "ran on": {key: value for key, value in ran_on.items() if key not in ("started", "sessions")},
         "result": _flat(result),
-        "history": list(csv.DictReader(text.splitlines())),
+        "history": _history(directory.path / "history.csv"),
     }
+
+
+def _history(path: pathlib.Path) -> list[dict]:
+    """A run's table; empty before the first epoch."""
+    try:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+    if any("epoch" not in row for row in rows):
+        raise RunDirectoryError(f"{path} cannot be read: it has no column epoch")
+    return rows
 
 
 def _flat(values: dict, prefix: str = "") -> dict:

@@ -10,7 +10,7 @@ from keras import ops
 
 from bnhead import graph
 from bnhead.data import DataSet
-from bnhead.training.state import captured, fit, restore
+from bnhead.training.state import captured, fit, restore, weights_are_finite
 
 LOOKED_AT = 1.0  # seconds between two looks at all weights
 MARGIN = 0.01  # of the constant answer's loss: by so much must a loss be lower, to have learned
@@ -50,14 +50,10 @@ class Finite(keras.callbacks.Callback):
             self._looked = time.monotonic()
 
 
-def weights_are_finite(model: keras.Model) -> bool:
-    """Whether all weights are; moving averages, which are weights too, among them."""
-    sums = [ops.sum(ops.abs(ops.cast(weight, "float32"))) for weight in model.weights]
-    return bool(np.isfinite(ops.convert_to_numpy(ops.stack(sums))).all())
-
-
 class Learning(keras.callbacks.Callback):
     """Stops a training whose loss, some epochs in, was never below that of the best constant answer.
+
+    Losses are taken without what a backbone's own regularizers add, by its weights as they then are.
 
     Args:
         constant: that answer's loss.
@@ -74,18 +70,25 @@ class Learning(keras.callbacks.Callback):
         self.failed = False
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self._within and min(self._losses()) > self._lowest:
+        if epoch + 1 == self._within and min(self._losses()) - penalty(self.model) > self._lowest:
             self.failed = self.model.stop_training = True
 
 
-def constant_loss(task: str, dataset: DataSet) -> float:
+def penalty(model: keras.Model) -> float:
+    """What the regularizers of a model's weights add to its loss."""
+    weights = [weight for weight in model.trainable_weights if weight.regularizer is not None]
+    return float(sum(ops.convert_to_numpy(weight.regularizer(weight)) for weight in weights))
+
+
+def constant_loss(task: str, dataset: DataSet, mixup: float = 0.0) -> float:
     """The training loss of the best answer that does not look at the image.
 
     It is the entropy of the classes; of a sigmoid for each class, the mean entropy of each; of numbers in
-    units of their deviation, 1.
+    units of their deviation, 1. Mixup leaves the entropies, since a mixture's loss is the mixture of the
+    losses; of numbers' variance it leaves 1 - 2 E[share (1 - share)], with a share from Beta(mixup, mixup).
     """
     if task == "regression":
-        return 1.0
+        return (mixup + 1) / (2 * mixup + 1)
     share = np.asarray(dataset.class_counts(), float) / dataset.train.size
     with np.errstate(divide="ignore", invalid="ignore"):
         surprise = np.nan_to_num(-share * np.log(share))

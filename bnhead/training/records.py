@@ -48,15 +48,19 @@ class RunDirectory:
             RunDirectoryError: the place holds a run of other settings, which it lists with their keys, or
                 something that is no run.
         """
+        before = self.read("config.json")
         if self.path.is_symlink() and not self.path.exists():
             raise RunDirectoryError(
                 f"workdir {self.path} is a link to {os.readlink(self.path)}, which is not there"
             )
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"workdir {self.path} is a file")
-        before = self.read("config.json")
         if before is None and self._strangers():
             raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
+        if before is not None and 2 * len(settings.keys() & before.keys()) < len(settings):
+            raise RunDirectoryError(
+                f"workdir {self.path}: its config.json is not that of a run; choose another"
+            )
         if before is not None and before != settings and not overwrite:
             there = differences(before, settings)
             raise RunDirectoryError(
@@ -77,16 +81,25 @@ class RunDirectory:
             raise files.unwritable(error, f"workdir {self.path}") from error
 
     def begin(self, settings: dict) -> None:
-        """Records the settings of a run that starts here; what an unfinished one left is removed first."""
+        """Records the settings of a run that starts here; what an unfinished one left is removed first.
+
+        `config.json` is replaced and never missing, so that the place is a run's at every instant.
+        """
         self.make()
+        self.tidy()
         try:
-            for left in self.path.glob(f"{files.WRITING}*"):  # by a process that was killed
-                shutil.rmtree(left)
-            # without its settings, what is left of a run that is killed here would be a stranger's
             self._remove([name for name in _OURS if name not in ("config.json", "checkpoints")])
         except OSError as error:
             raise files.unwritable(error, f"workdir {self.path}") from error
         self.write("config.json", settings)
+
+    def tidy(self) -> None:
+        """Removes what processes that were killed had begun to write."""
+        try:
+            for left in self.path.glob(f"{files.WRITING}*"):
+                shutil.rmtree(left)
+        except OSError as error:
+            raise files.unwritable(error, f"workdir {self.path}") from error
 
     def clear(self) -> list[str]:
         """Removes the run that is here and returns the names of what was; other files stay.

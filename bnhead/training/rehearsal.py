@@ -12,7 +12,7 @@ from bnhead.training import distribution, feeding
 from bnhead.training.building import describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.records import RunDirectory
-from bnhead.training.run import Parts, assemble
+from bnhead.training.run import Parts, assemble, shortage_said
 from bnhead.training.state import fit
 from bnhead.training.workshop import Workshop
 
@@ -28,11 +28,11 @@ def rehearse(config: TrainConfig) -> dict:
         `seconds`, estimated from them for all epochs.
 
     Raises:
-        UsageError, DataError, RunDirectoryError: as `train` does.
+        UsageError, DataError, RunDirectoryError, ResourcesError: as `train` does.
     """
     RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
     replicas = distribution.find(config)
-    with replicas.computing():
+    with replicas.computing(), shortage_said(config):
         parts = assemble(config, replicas, Workshop())
         model = parts.model
         size = training_bytes(model, config.batch_size)
@@ -72,30 +72,31 @@ def _width(dtype: str) -> int:
 
 
 class _Clock(keras.callbacks.Callback):
-    """Takes the time of each execution, and stops after a few."""
+    """Takes the time after each execution, with the steps done until then, and stops after a few."""
 
     def __init__(self):
         super().__init__()
-        self.times, self.steps = [], []
+        self.times, self.steps, self._first, self._done = [], [], 0, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._first = batch
 
     def on_train_batch_end(self, batch, logs=None):
+        self._done += batch + 1 - self._first
         self.times.append(time.perf_counter())
-        self.steps.append(batch + 1)
-        if self.steps[-1] >= STEPS or self.times[-1] - self.times[0] > SECONDS:
+        self.steps.append(self._done)
+        if self._done - self.steps[0] >= STEPS or self.times[-1] - self.times[0] > SECONDS:
             self.model.stop_training = True
 
 
 def _seconds_per_step(config: TrainConfig, parts: Parts) -> float:
     """Of the executions behind the first, in which the step is compiled."""
     clock, steps = _Clock(), parts.steps
-    epochs = math.ceil(2 * parts.model.steps_per_execution / steps)
-    if parts.steps == 1:  # an epoch after the other, with its evaluation left out
-        epochs = min(config.epochs, 3)
+    epochs = min(config.epochs, math.ceil((parts.model.steps_per_execution + STEPS) / steps))
     fit(parts.model, parts.feed, None, [clock], step=0, steps=steps, epochs=epochs)
     if len(clock.times) < 2:
         return float("nan")
-    done = clock.steps[-1] - clock.steps[0] if steps > 1 else len(clock.times) - 1
-    return (clock.times[-1] - clock.times[0]) / max(done, 1)
+    return (clock.times[-1] - clock.times[0]) / (clock.steps[-1] - clock.steps[0])
 
 
 def _seconds_per_evaluation(config: TrainConfig, parts: Parts) -> float:
@@ -119,11 +120,17 @@ def report(found: dict, config: TrainConfig) -> str:
         ("parameters", f"{found['parameters']:,}, of them {found['trainable']:,} are trained"),
         ("memory", f"about {found['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
         ("steps", f"{found['steps']:,}: {config.epochs} epochs of {found['steps_per_epoch']:,}"),
-        ("a step", f"{found['seconds_per_step'] * 1000:,.1f} ms here, now"),
+        ("a step", _step(found["seconds_per_step"])),
         ("time", f"about {_duration(found['seconds'])}, after start-up"),
         ("run", f"{config.directory} (a dry run: nothing was written there)"),
     ]
     return "\n".join(["settings", *settings, "", *(f"{name:<12}{text}" for name, text in rows)])
+
+
+def _step(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "unknown: the whole run is one execution"
+    return f"{seconds * 1000:,.1f} ms here, now"
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """One training run, from the config to the run directory."""
 
 import contextlib
+import json
 import math
 import sys
 import time
@@ -14,7 +15,7 @@ from bnhead import files
 from bnhead.census import Census, DeadUnits, count
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
-from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
+from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.training import checkpoints, distribution, environment, feeding, lock
 from bnhead.training.best import Best, best_state
@@ -58,7 +59,8 @@ def train(
 
     Raises:
         UsageError: the config asks for a layer or a head that the net cannot have.
-        DataError: the data set is not there, or has fewer images than a batch.
+        DataError: the data set is not there, has fewer images than a batch, or is not the one that the run
+            was begun on.
         RunDirectoryError: the directory holds another run, is being written, or cannot be.
         ResourcesError: memory or disk is full; the run can go on.
         Interrupted: by a signal; the run can go on.
@@ -67,7 +69,7 @@ def train(
         raise UsageError("dry_run: train() does no dry run; rehearsal.rehearse(config) does")
     replicas = distribution.find(config)
     directory = replicas.directory(config.directory)
-    with replicas.computing(), _shortage_said(config), contextlib.ExitStack() as held:
+    with replicas.computing(), shortage_said(config), contextlib.ExitStack() as held:
         if (result := replicas.of_first(lambda: _checked(config, directory))) is not None:
             return result
         parts = assemble(config, replicas, workshop or Workshop())
@@ -89,6 +91,7 @@ def _taken(config: TrainConfig, directory: RunDirectory, held: contextlib.ExitSt
     """As `_checked`, with the directory locked for as long as `held` lasts, and free for the run."""
     directory.make()
     stale = held.enter_context(lock.held(directory.path))
+    directory.tidy()
     if stale:
         _say(f"process {stale['pid']} on {stale['host']} left {directory.path} unfinished")
     if (result := _checked(config, directory)) is not None:
@@ -173,7 +176,9 @@ def _do(
     start = time.perf_counter() - (saved.records["seconds"] if saved else 0)
     history = HistoryFile(directory, saved.records["rows"] if saved else [])
     finite = Finite()
-    learning = Learning(constant_loss(config.task, dataset), config.learn_within, history.losses)
+    learning = Learning(
+        constant_loss(config.task, dataset, config.mixup), config.learn_within, history.losses
+    )
     best = _best(config, directory, parts, saved)
     events = str(directory.path / "tensorboard")
     about = "" if saved else f"`{config.backbone}`, head `{config.head}`: {diagram}"
@@ -186,6 +191,7 @@ def _do(
             "dead_units": dead_units.state(),
             "events": event_sizes(directory.path / "tensorboard"),
             "best": best.record if best else {},
+            "data": parts.checked,
         }
 
     with feeding.pictures_named(dataset), deferred() as pending:
@@ -260,6 +266,7 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     content = parts.replicas.bytes_of_first(newest)
     saved = checkpoints.decode(content) if content else None
     if saved is not None:
+        _check_same_data(saved, parts.checked, directory)
         try:
             restore(parts.model, saved.arrays)
         except ValueError as error:
@@ -272,6 +279,7 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     if not parts.replicas.first:
         return saved
     if saved is None:
+        checkpoints.set_aside(directory)
         if complaints:
             complaints.append(f"{directory.path} starts again from the beginning")
     else:
@@ -290,6 +298,17 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     directory.write("environment.json", {**(before or now), "sessions": sessions})
     directory.write("status.json", {"status": "running"})
     return saved
+
+
+def _check_same_data(saved: Checkpoint, checked: dict, directory: RunDirectory) -> None:
+    """Raises DataError where the data of a run that goes on are not those that it was begun on."""
+    before, now = saved.records["data"], json.loads(json.dumps(checked))
+    if before != now:
+        keys = ", ".join(key for key in {**before, **now} if before.get(key) != now.get(key))
+        raise DataError(
+            f"workdir {directory.path} holds a run on other data, which differ in {keys}; it cannot go on "
+            "with these (--overwrite removes it)"
+        )
 
 
 def counted_layers(config: TrainConfig) -> list[str] | None:
@@ -386,7 +405,7 @@ def _status_kept(directory: RunDirectory) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shortage_said(config: TrainConfig) -> Iterator[None]:
+def shortage_said(config: TrainConfig) -> Iterator[None]:
     """Turns the many ways in which memory and disks say that they are full into one error."""
     try:
         yield

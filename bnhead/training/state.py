@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from bnhead.errors import Interrupted
 from bnhead.training import checkpoints
@@ -41,11 +42,22 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
         if name not in there or name not in arrays or tuple(there[name].shape) != arrays[name].shape:
             raise ValueError(f"it is of another net: {name} is not in both, or of two shapes")
     for name, variable in there.items():
-        variable.assign(arrays[name])
+        array = arrays[name]
+        if array.dtype.kind == "V":  # bfloat16, whose name NumPy's files do not hold
+            array = array.view(ops.convert_to_numpy(variable).dtype)
+        variable.assign(array)
+
+
+def weights_are_finite(model: keras.Model) -> bool:
+    """Whether all weights are; moving averages, which are weights too, among them."""
+    sums = [ops.sum(ops.abs(ops.cast(weight, "float32"))) for weight in model.weights]
+    return bool(np.isfinite(ops.convert_to_numpy(ops.stack(sums))).all())
 
 
 class Saver(keras.callbacks.Callback):
     """Writes checkpoints every few seconds, between two steps, and after the last epoch; goes last of all.
+
+    None is written of weights that are not finite: `locate` and a run that goes on begin with sound ones.
 
     Args:
         directory: the run's directory; None where another process writes it.
@@ -98,7 +110,8 @@ class Saver(keras.callbacks.Callback):
     def _save_if_due(self) -> None:
         due = time.monotonic() - self._saved_at >= self._seconds or self._done == self._total
         if (due or self._pending.signal) and not self.model.stop_training:
-            self._save()
+            if weights_are_finite(self.model):
+                self._save()
             if self._pending.signal:
                 raise Interrupted(self._pending.signal)
 

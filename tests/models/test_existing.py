@@ -79,6 +79,18 @@ def test_a_file_of_ones_own_keeps_its_weights_and_loses_its_classifier(file):
     assert models.build(path, (16, 16, 3)).output.shape == (None, 4, 4, 6)
 
 
+def test_the_seed_decides_what_the_dropout_of_a_file_draws(tmp_path):
+    x = keras.layers.Dropout(0.5)(keras.layers.Conv2D(2, 3)(image := keras.Input((8, 8, 3))))
+    keras.Model(image, x).save(tmp_path / "net.keras")
+
+    def drawn(seed):
+        model = models.build(str(tmp_path / "net.keras"), (8, 8, 3), "fc", 2, seed=seed)
+        return np.array(model(np.ones((1, 8, 8, 3)), training=True))
+
+    np.testing.assert_array_equal(drawn(1), drawn(1))
+    assert not np.array_equal(drawn(1), drawn(2))
+
+
 def test_a_files_units_are_counted_behind_the_preprocessing(file):
     from bnhead.census import count
 

@@ -102,8 +102,20 @@ def test_on_a_gpu_several_steps_are_executed_at_once(monkeypatch, steps, at_once
     assert executed_at_once(steps) == at_once
 
 
+def test_executions_that_would_reach_into_the_next_epoch_are_refused(short_config, digits):
+    """Keras takes whole executions: of 11 steps by 4 it makes 12, and by the end the data runs out."""
+    assert [executed_at_once(12, wanted) for wanted in (1, 3, 12)] == [1, 3, 12]
+    for wanted, nearest in ((5, 4), (11, 6), (13, 12), (100, 12)):
+        with pytest.raises(
+            UsageError, match=f"divide the 12 steps of an epoch, got {wanted}; {nearest} would"
+        ):
+            executed_at_once(12, wanted)
+    with pytest.raises(UsageError, match="steps_per_execution must divide the 5 steps"):
+        build(short_config(steps_per_execution=3), digits)
+
+
 def test_how_steps_are_executed(short_config, digits):
-    model = build(short_config(steps_per_execution=3, jit_compile="on"), digits)
-    assert model.steps_per_execution == 3 and model.jit_compile is True
+    model = build(short_config(steps_per_execution=5, jit_compile="on"), digits)
+    assert model.steps_per_execution == 5 and model.jit_compile is True
     model = build(short_config(), digits)
     assert model.steps_per_execution == 1 and model.jit_compile is False, "never XLA on a CPU unless asked"

@@ -78,6 +78,17 @@ def test_damaged_ones_are_said_set_aside_and_passed_over(tmp_path):
     assert checkpoints.newest(directory, SETTINGS)[1] == [], "said once"
 
 
+def test_a_run_that_begins_anew_keeps_its_own_and_not_those_of_a_later_step(tmp_path):
+    directory = RunDirectory(tmp_path)
+    for step in (800, 900, 1000):
+        checkpoints.save(directory, checkpoint(step))
+    checkpoints.set_aside(directory)
+    assert checkpoints.newest(directory, SETTINGS) == (None, [])
+    checkpoints.save(directory, checkpoint(1))
+    same(checkpoints.newest(directory, SETTINGS)[0], checkpoint(1))
+    assert len(list((tmp_path / "checkpoints").glob("*.damaged"))) == 3, "nothing is lost"
+
+
 def test_a_write_that_fails_leaves_the_older_ones(tmp_path, monkeypatch):
     directory = RunDirectory(tmp_path)
     for step in (1, 2, 3):

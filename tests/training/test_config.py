@@ -30,6 +30,7 @@ from bnhead.training.config import WHERE
         ({"learning_rate": "0.1"}, "learning_rate must be of type float, got '0.1'"),
         ({"warmup_epochs": -1}, "warmup_epochs must be a finite number of at least 0, got -1.0"),
         ({"pixels": "sined"}, "pixels 'sined' is not known; did you mean 'signed'"),
+        ({"workdir": "run\udcff"}, r"workdir must be a path on a disk of this machine, got 'run\\udcff'"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay must be a finite number of at least 0, got -0.0001"),
         ({"fc_units": 0}, "fc_units must be at least 1, got 0"),
@@ -76,6 +77,10 @@ def test_bad_values_are_one_line(settings, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_seed_may_have_any_length():
+    assert TrainConfig(seed=10**400).seed == 10**400
+
+
 def test_values_are_made_canonical():
     config = TrainConfig(head="gap_bn_fc_out", learning_rate=1)
     assert config.head == "bn_fc"
@@ -91,6 +96,13 @@ def test_default_directory():
     assert TrainConfig(head="bn_fc", seed=4).directory == "runs/digits/resnet20/bn_fc/seed4"
     assert TrainConfig(dataset="cifar10:3.0.2").directory == "runs/cifar10-3.0.2/resnet20/fc/seed0"
     assert TrainConfig(workdir="elsewhere").directory == "elsewhere"
+
+
+def test_a_backbones_file_does_not_lead_out_of_runs(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "net.keras").write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    assert TrainConfig(backbone="../net.keras").directory == "runs/digits/..-net.keras/fc/seed0"
 
 
 def test_settings_leave_out_places_only():

@@ -1,3 +1,8 @@
+import json
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from bnhead.training import train
@@ -15,6 +20,18 @@ def test_one_line_per_epoch_where_there_is_no_terminal(short_config, capsys):
         assert all(
             word in line for word in ("  accuracy ", "  test loss ", "  test accuracy ", "  silent ", " s")
         )
+
+
+def test_a_reader_that_has_gone_does_not_end_the_training(short_config):
+    config = short_config()
+    flags = [f"--{name}={value}" for name, value in config.settings().items()]
+    flags += [f"--workdir={config.workdir}", f"--data_dir={config.data_dir}"]
+    command = [sys.executable, "-m", "bnhead", "train", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, told) == (0, b"")
+    assert json.loads((pathlib.Path(config.workdir) / "status.json").read_text()) == {"status": "finished"}
 
 
 def test_a_bar_is_drawn_on_request_and_the_lines_stay(short_config, capsys):

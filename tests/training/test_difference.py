@@ -1,5 +1,6 @@
 import json
 import math
+import pathlib
 import subprocess
 import sys
 
@@ -87,6 +88,23 @@ def test_bad_arguments(arguments, status, message, capsys):
     assert main(arguments) == status
     told = capsys.readouterr().err
     assert told.startswith(f"bnhead diff: {message}") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe,1\n", "history.csv cannot be read: "),
+        (b"loss\n1\n", "it has no column epoch"),
+        (None, "Is a"),
+    ],
+)
+def test_a_damaged_history_is_said(runs, content, message, capsys):
+    path = pathlib.Path(runs[1]) / "history.csv"
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert main(runs) == 3
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
 
 
 def test_no_tensorflow_is_needed(runs):

@@ -1,11 +1,13 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bnhead.data import load
-from bnhead.training import train
-from bnhead.training.failures import Finite, Learning, constant_loss, locate, weights_are_finite
+from bnhead.training import checkpoints, train
+from bnhead.training.failures import Finite, Learning, constant_loss, locate, penalty, weights_are_finite
 from bnhead.training.state import captured
 
 STEPS = 5
@@ -111,6 +113,16 @@ def test_the_best_constant_answers_loss(data_dir):
     assert constant_loss("regression", digits) == 1
 
 
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+def test_the_best_constant_answers_loss_of_mixed_numbers(alpha):
+    draw = np.random.default_rng(0)
+    targets = draw.permutation(np.linspace(-1, 1, 100_000))
+    targets /= targets.std()
+    share = draw.beta(alpha, alpha, len(targets))
+    mixed = share * targets + (1 - share) * draw.permutation(targets)
+    assert constant_loss("regression", None, alpha) == pytest.approx(mixed.var(), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("losses", "within", "failed"),
     [
@@ -127,6 +139,35 @@ def test_what_never_beats_the_constant_answer_has_failed(losses, within, failed)
     learning.set_model(net())
     learning.on_epoch_end(1)
     assert learning.failed == failed == bool(getattr(learning.model, "stop_training", False))
+
+
+def test_no_checkpoint_holds_what_is_not_finite(short_config):
+    """The loss stays finite, and weights are looked at every second only."""
+
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == STEPS + 2:
+                self.model.get_layer("head_bn").moving_mean.assign(np.full(64, np.nan, "float32"))
+
+    config = short_config(checkpoint_seconds=0.0)
+    assert train(config, [Spoil()])["status"] == "diverged"
+    written = sorted((Path(config.workdir) / checkpoints.FOLDER).glob("step-*"))
+    assert [path.name for path in written] == [f"step-{step:010}" for step in (5, 6, 7)]
+    for path in written:
+        arrays = checkpoints.decode(path.read_bytes()).arrays.values()
+        assert all(np.isfinite(array).all() for array in arrays)
+
+
+def test_regularizers_do_not_count_as_failing_to_learn():
+    layer = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.5), name="first")
+    model = keras.Sequential([keras.Input((2,)), layer, keras.layers.Dense(1, kernel_regularizer=None)])
+    layer.kernel.assign(np.ones((2, 3), "float32"))
+    assert penalty(model) == 3 and penalty(net()) == 0
+    for loss, failed in ((2.3 + 3, True), (2.2 + 3, False)):
+        learning = Learning(2.3, 1, lambda loss=loss: [loss])
+        learning.set_model(model)
+        learning.on_epoch_end(0)
+        assert learning.failed == failed
 
 
 def test_failing_to_learn_is_a_result(short_config):

@@ -42,6 +42,14 @@ def test_a_directory_with_other_things_is_refused_even_where_it_may_be_overwritt
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "gone"}
 
 
+def test_a_config_of_something_else_is_no_run(tmp_path):
+    """Many a model's directory has a config.json, and checkpoints beside it."""
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "image_size": 224}')
+    for overwrite in (False, True):
+        with pytest.raises(RunDirectoryError, match=r"its config.json is not that of a run"):
+            RunDirectory(tmp_path).check({"seed": 1, "head": "fc", "image_size": 0}, overwrite=overwrite)
+
+
 def test_what_an_unfinished_run_left_is_removed(tmp_path):
     run = begun(tmp_path, seed=1)
     run.write_table("history.csv", [{"epoch": 1}])
@@ -51,23 +59,21 @@ def test_what_an_unfinished_run_left_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
 
 
-def test_a_run_that_is_killed_while_it_begins_again_is_still_a_run(tmp_path, monkeypatch):
+def test_a_process_that_is_killed_while_it_begins_leaves_a_run_that_can_go_on(tmp_path, monkeypatch):
     run = begun(tmp_path, seed=1)
     run.write("status.json", {"status": "running"})
     (tmp_path / "checkpoints").mkdir()
-    removed = []
 
-    def killed(self, names):
-        for name in names[:1]:
-            removed.append(name)
-            (tmp_path / name).unlink(missing_ok=True)
-        raise SystemExit
+    def killed(*_):
+        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr(RunDirectory, "_remove", killed)
-        run.begin({"seed": 1})
-    assert removed
-    begun(tmp_path, seed=1)
+    for what in ("_remove", "write"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RunDirectory, what, killed)
+            RunDirectory(tmp_path).begin({"seed": 1})
+        RunDirectory(tmp_path).check({"seed": 1})
+    run.begin({"seed": 1})
+    assert run.read("config.json") == {"seed": 1}
 
 
 def test_a_run_that_is_cleared_says_what_went_and_leaves_what_is_not_its_own(tmp_path):
@@ -91,6 +97,11 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match="cannot be"):
         RunDirectory(tmp_path / "file" / "run").make()
+
+
+def test_a_place_that_cannot_be_looked_at_is_said(tmp_path):
+    with pytest.raises(RunDirectoryError, match="File name too long"):
+        RunDirectory(tmp_path / ("x" * 300)).check({"seed": 1})
 
 
 def test_a_damaged_file_is_said(tmp_path):

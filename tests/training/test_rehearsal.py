@@ -1,11 +1,13 @@
+import itertools
 import math
 
 import keras
 import pytest
+import tensorflow as tf
 
-from bnhead.errors import RunDirectoryError, UsageError
-from bnhead.training import command, train
-from bnhead.training.rehearsal import _duration, rehearse, training_bytes
+from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
+from bnhead.training import command, rehearsal, train
+from bnhead.training.rehearsal import _Clock, _duration, rehearse, report, training_bytes
 
 
 def test_it_tells_sizes_and_times_and_writes_nothing(short_config, tmp_path, capsys):
@@ -24,6 +26,36 @@ def test_it_tells_sizes_and_times_and_writes_nothing(short_config, tmp_path, cap
     told = capsys.readouterr().out
     assert "head        2x2x64" in told and f"{found['parameters']:,}" in told and "35: 7 epochs of 5" in told
     assert "nothing was written there" in told and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("at_once", "steps", "counted"),
+    [(1, 50, range(1, 22)), (1, 1, range(1, 22)), (5, 5, range(5, 26, 5)), (30, 390, (30, 60))],
+)
+def test_steps_are_counted_behind_the_first_execution(at_once, steps, counted):
+    """On a GPU the first execution is often longer than all that is timed, or an epoch."""
+    clock, model = _Clock(), keras.Sequential()
+    clock.set_model(model)
+    model.stop_training = False
+    for step in itertools.takewhile(lambda _: not model.stop_training, itertools.count(step=at_once)):
+        clock.on_train_batch_begin(step % steps)
+        clock.on_train_batch_end(step % steps + at_once - 1)
+    assert clock.steps == list(counted) and len(clock.times) == len(counted)
+
+
+def test_a_run_of_one_execution_has_no_time(short_config):
+    config = short_config(epochs=1, steps_per_execution=5, dry_run=True)
+    told = report(rehearse(config), config)
+    assert "a step      unknown: the whole run is one execution" in told and "about unknown" in told
+
+
+def test_memory_that_is_full_is_said(short_config, monkeypatch):
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(rehearsal, "fit", fit)
+    with pytest.raises(ResourcesError, match="out of memory with batch_size 256"):
+        rehearse(short_config(dry_run=True))
 
 
 def test_what_is_there_is_not_gone_over(short_run, short_config):

@@ -1,5 +1,6 @@
 """A run that was stopped ends as one that never was: the short form; `kills.py` is the long one."""
 
+import dataclasses
 import json
 import os
 import random
@@ -10,10 +11,11 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
-from bnhead.errors import Interrupted
-from bnhead.training import TrainConfig, run, state, train
+from bnhead.errors import DataError, Interrupted
+from bnhead.training import TrainConfig, checkpoints, feeding, run, state, train
 from tests.training import kills
 
 STEPS = 5
@@ -59,6 +61,7 @@ def stopped(tmp_path_factory, data_dir):
 def gone_on(stopped, tmp_path, data_dir, **settings):
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
+    (place / ".writing-abc").mkdir()  # by a process that was killed
     train(config(place, data_dir, **settings))
     return place
 
@@ -72,6 +75,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_and_says_so(stopped):
 def test_a_run_that_was_stopped_ends_in_the_same_bits(stopped, whole, tmp_path, data_dir, capsys):
     place = gone_on(stopped, tmp_path, data_dir)
     assert kills.unlike(whole, kills.evidence(place)) == []
+    assert not list(place.glob(".writing-*"))
     assert f"goes on after step {STOPPED} of {4 * STEPS}" in capsys.readouterr().err
     sessions = json.loads((place / "environment.json").read_text())["sessions"]
     assert [session["step"] for session in sessions] == [0, STOPPED]
@@ -125,6 +129,42 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, da
     assert f"{newest.name} is not used: its bytes are not those that were written" in told
     assert "starts again from the beginning" in told
     assert kills.unlike(whole, kills.evidence(place)) == []
+
+
+def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monkeypatch):
+    """As of a folder that pictures were added to: an epoch's steps would be others."""
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    before = {path: path.read_bytes() for path in (place / "checkpoints").iterdir()}
+    load = feeding.open_data
+
+    def fewer(config):
+        digits = load(config)
+        return dataclasses.replace(digits, train=digits.train.take(np.arange(1100)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feeding, "open_data", fewer)
+        with pytest.raises(DataError, match=r"other data, which differ in splits, .*batches"):
+            train(config(place, data_dir))
+    assert {path: path.read_bytes() for path in (place / "checkpoints").iterdir()} == before
+
+
+def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(
+    stopped, tmp_path, data_dir, capsys
+):
+    """As of a backbone's file that has been written anew."""
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    (newest,) = (place / "checkpoints").iterdir()
+    good = checkpoints.decode(newest.read_bytes())
+    other = dataclasses.replace(good, arrays={**good.arrays, "99999/kernel": np.zeros(3)})
+    for step in range(1000, 1003):
+        content = checkpoints.encode(dataclasses.replace(other, step=step))
+        (place / "checkpoints" / f"step-{step:010}").write_bytes(content)
+    with pytest.raises(Interrupted):
+        train(config(place, data_dir), [SignalAt(signal.SIGTERM, 2)])
+    assert "it is of another net" in capsys.readouterr().err
+    assert (place / "checkpoints" / "step-0000000002").exists(), "its own are not the oldest"
 
 
 def test_killed_at_random_instants(whole, tmp_path, data_dir):

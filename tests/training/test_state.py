@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bnhead.training.checkpoints import Checkpoint, decode, encode
 from bnhead.training.state import captured, fit, restore, variables
 
 STEPS = 4
@@ -70,6 +71,20 @@ def test_values_are_copies_and_come_back():
     restore(model, {**after, **before})
     for name, value in captured(model).items():
         assert value.tobytes() == {**after, **before}[name].tobytes()
+
+
+def test_values_of_two_bytes_come_back_from_a_file():
+    def net(seed):
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, dtype="bfloat16")])
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+        return model
+
+    model, other = net(0), net(1)
+    arrays = captured(model)
+    restore(other, decode(encode(Checkpoint({}, 1, arrays, {}))).arrays)
+    for name, value in captured(other).items():
+        assert value.dtype == arrays[name].dtype and value.tobytes() == arrays[name].tobytes()
 
 
 @pytest.mark.parametrize("change", ["other shape", "too few", "too many"])
