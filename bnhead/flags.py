@@ -79,6 +79,8 @@ def _with_flagfile(arguments: Sequence[str], known: Mapping[str, object]) -> lis
     Raises:
         UsageError: a flag that is given twice in one place, or a file that cannot be read.
     """
+    if "--flagfile" in arguments:
+        raise UsageError("flag --flagfile needs a value, as in --flagfile=PATH")
     files = [a.partition("=")[2] for a in arguments if a.startswith("--flagfile")]
     own = [a for a in arguments if not a.startswith("--flagfile")]
     if len(files) > 1:

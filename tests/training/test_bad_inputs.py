@@ -93,6 +93,7 @@ USAGE = [  # flags -> what the line says
     ),
     (["--flagfile=/nowhere/flags"], "flagfile '/nowhere/flags' cannot be read: No such file or directory"),
     (["--flagfile=/"], "flagfile '/' cannot be read: Is a directory"),
+    (["--flagfile", "flags"], "flag --flagfile needs a value, as in --flagfile=PATH"),
     (["--flagfile=a", "--flagfile=b"], "flag --flagfile is given 2 times"),
 ]
 
