@@ -117,6 +117,7 @@ def test_a_layer_called_several_times_has_a_name_for_each_call():
     assert [c.units for c in count(model, x, "all").layers.values()] == [3, 4, 5]
 
 
+@pytest.mark.slow
 def test_keras_applications():
     net = keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=10)
     found = activations(net)

@@ -128,6 +128,7 @@ def elsewhere(backend, **environment):
     assert done.returncode == 0 and done.stdout.startswith("as expected"), done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_on_two_replicas():
     elsewhere("tensorflow", REPLICAS="2")
 

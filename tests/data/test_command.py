@@ -25,6 +25,7 @@ def test_numbers_and_domains(data_dir, capsys):
     assert "outputs      1 numbers" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_is_bnheads_and_quiet(data_dir):
     done = subprocess.run(
         [sys.executable, "-m", "bnhead", "data", "digits", f"--data_dir={data_dir}"],

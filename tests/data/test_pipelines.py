@@ -151,8 +151,10 @@ def test_mixup_mixes_numbers():
     np.testing.assert_allclose(mixed.mean(), plain.mean(), atol=1e-6)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize(
+    ("compiled", "size"),
+    [(False, 7), (True, 8), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((False, 8), (True, 7)))],
+)
 def test_a_batch_gathered_on_a_device_is_that_of_the_pipeline(compiled, size):
     split, how = numbered(), Recipe("crop_flip", cutout=3)
     assert how.compiles and not Recipe("imagenet").compiles and not Recipe(mixup=0.1).compiles

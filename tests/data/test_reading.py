@@ -114,6 +114,7 @@ def test_a_folder_of_pictures_in_memory_streamed_and_cut(pets, data_dir):
     assert not list(pets.glob("*bnhead*")), "the copies lie elsewhere"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_mocked_imagenet_is_streamed(tmp_path):
     """TFDS' mock of imagenet2012: 1,000 classes, JPEGs of many sizes, no files."""

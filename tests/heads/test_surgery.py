@@ -73,7 +73,7 @@ def test_fold_and_swap_on_a_net_of_keras_applications(head, theirs):
 
 
 @pytest.mark.parametrize("net", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("head", mostly_slow("fastai", "arcface", "final_bn_logits", "plain"))
+@pytest.mark.parametrize("head", mostly_slow("arcface", "plain"))
 def test_every_preset_takes_another_norm_and_gives_it_back(head, net, request):
     """Unfolding and folding: a norm put in before the first Dense changes nothing, and goes again."""
     x = images() if net == "ours" else images(16, 3, 32)
@@ -128,6 +128,7 @@ def test_an_inserted_norm_changes_nothing_at_step_0(before, ours):
     assert np.abs(in_training - np.asarray(ours(images(50)))).max() > 1e-4, "in training it is a batch norm"
 
 
+@pytest.mark.slow
 def test_insert_into_a_net_of_keras_applications_and_fold_it_out_again(theirs):
     x = images(20, 3, 32)
     inserted = heads.insert_bn(theirs, x)

@@ -9,8 +9,7 @@ from bnhead import models
 from bnhead.errors import UsageError
 from bnhead.models.blocks import endpoints
 
-LIGHT = ["resnet8", "resnet20", "preresnet20", "plain20", "wrn16_8", "vgg16_bn", "allcnn"]
-LIGHT += ["resnet18", "resnet18_v2"]
+LIGHT = ["resnet8", "resnet20", "preresnet20", "plain20", "vgg16_bn", "allcnn", "resnet18_v2"]
 
 
 EVERY_NAME = [pytest.param(n, marks=[] if n in LIGHT else pytest.mark.slow) for n in models.__all__]

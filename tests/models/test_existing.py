@@ -16,7 +16,7 @@ from tests.heads.test_surgery import chain, conv
 LITE0 = Path(__file__).parents[3] / "shared" / "data" / "efficientnet_lite0_imagenet.keras"
 
 
-NAMES = ["MobileNetV2", "VGG16"]
+NAMES = ["MobileNetV2"]
 
 
 @pytest.mark.parametrize(

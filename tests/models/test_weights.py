@@ -42,6 +42,7 @@ def test_weights_of_keras_applications_give_the_same_outputs_both_ways(name):
     )
 
 
+@pytest.mark.slow
 def test_imagenet_goes_through_keras_applications(monkeypatch):
     given = shaken(keras.applications.ResNet50V2(include_top=False, weights=None), 1)
 

@@ -8,6 +8,14 @@ from bnhead.errors import Interrupted
 from bnhead.training.interruption import deferred, obey_termination
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """SIGINT as in a terminal: in a shell's background it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_is_noted_and_a_second_one_obeyed(number, status):
     before = signal.getsignal(number)

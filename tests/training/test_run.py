@@ -164,11 +164,13 @@ def test_a_loss_that_stops_being_finite_is_a_result(short_config):
     assert json.loads((directory(config) / "result.json").read_text())["dead/head_fc/dataset"] is None
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_a_result_though_the_loss_is_finite(short_config):
     result = train(short_config(learning_rate=1e4, warmup_epochs=0))
     assert math.isfinite(result["test_loss"]) and result["status"] == "diverged"
 
 
+@pytest.mark.slow
 def test_mixed_precision_computes_in_bfloat16_and_saves_a_model_that_loads(short_config):
     config = short_config(mixed_precision=True)
     policy = keras.config.dtype_policy()

@@ -106,7 +106,9 @@ def test_equal_targets_have_nothing_to_learn():
         compiled(linear(1), "regression", data_set(np.full((12, 1), 4.0), (), 1), None)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", ["classification", "regression", pytest.param("multilabel", marks=pytest.mark.slow)]
+)
 def test_every_task_trains_and_reports_its_figures(task, short_config):
     settings = {"dataset": "digits_rotation"} if task == "regression" else {}
     config = short_config(task=task, head="bn_fc", epochs=1, batch_size=512, **settings)

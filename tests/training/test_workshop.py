@@ -68,12 +68,12 @@ def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
 
 
 def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
-    config = short_config(steps_per_execution=2)
+    config = short_config(steps_per_execution=5)
     data = open_data(config)
     used, fresh = build(config, data), build(config, data)
     used.steps_per_execution, used.train_function = 1, print  # as `failures.locate` leaves a model
     take_over(used, fresh)
-    assert used.steps_per_execution == 2 and used.train_function is None
+    assert used.steps_per_execution == 5 and used.train_function is None
 
 
 def test_everything_is_taken_over(short_config):
