@@ -67,6 +67,7 @@ def where_bnhead_is(project, path, *, site=False):
     return Path(done.stdout.splitlines()[-1]).parent.parent
 
 
+@pytest.mark.slow
 def test_bare_checkout(somebodys_project, tmp_path):
     place = checkout(tmp_path / "checkout")
     assert where_bnhead_is(somebodys_project, place) == place

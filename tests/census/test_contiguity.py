@@ -118,6 +118,7 @@ def test_many_blocks_by_drawing_agree_with_the_exact_value(monkeypatch):
         monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_drawn_p_values_of_blocks_are_uniform():
     rng = np.random.default_rng(1)
     found = [block_test(shuffled(320, 100, rng), (64,) * 5, seed=i).p for i in range(300)]

@@ -544,6 +544,7 @@ def test_labels_of_more_classes_than_outputs():
     assert counts.class_active.shape == (7, UNITS) and counts.class_active.sum() == counts.active.sum()
 
 
+@pytest.mark.slow
 def test_masks_and_further_arguments_reach_the_layers():
     """Padding must not be averaged, and a recurrent layer must get its initial state."""
     tokens = keras.Input((6,), dtype="int32")

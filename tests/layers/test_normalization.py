@@ -131,6 +131,7 @@ def test_the_default_norm():
     )
 
 
+@pytest.mark.slow
 def test_a_net_trains_as_with_kerass_layer():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(5, 32, 8, 8, 1)).astype("float32"), rng.integers(0, 10, (5, 32))

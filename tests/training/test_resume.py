@@ -180,6 +180,7 @@ def test_killed_at_random_instants_fifty_times():
     assert kills.main(["--runs=50"]) == 0
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_apart_and_comes_back(tmp_path, data_dir, short_config):
     settings = {"validation": 0.2, "epochs": 3}
     place = tmp_path / "whole"
