@@ -169,10 +169,17 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return bool({"--help", "-help", "-h"} & set(arguments))
 
 
+def told(text: str) -> int:
+    """Prints a text, as for help, and returns the exit status 0."""
+    return reported("bnhead", lambda: print(text.rstrip()) or 0)
+
+
 def reported(program: str, work: Callable[[], int]) -> int:
     """Does the work and returns its exit status; our errors become one line on stderr and theirs."""
     try:
-        return work()
+        status = work()
+        sys.stdout.flush()
+        return status
     except (UsageError, RunDirectoryError, DataError, ResourcesError, StudyError) as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)  # paths can hold anything
         return error.exit_status

@@ -1,5 +1,7 @@
 import dataclasses
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -108,3 +110,14 @@ def test_what_is_held_back_is_shown_when_the_import_fails(capfd):
     with flags.quiet():
         os.write(2, b"chatter\n")
     assert capfd.readouterr().err == "the reason\n"
+
+
+@pytest.mark.parametrize("command", [["train", "--help"], ["heads"], ["study"]])
+def test_a_reader_that_goes_away_is_no_error(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "bnhead", *command], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bnhead.data.catalog import check_name
 from bnhead.errors import UsageError
-from bnhead.flags import asks_for_help, quiet, reported, split
+from bnhead.flags import asks_for_help, quiet, reported, split, told
 
 _USAGE = """usage: bnhead data NAME [--flag=value ...]
 
@@ -39,8 +39,7 @@ _NAMED = 12  # classes whose counts are printed
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     if asks_for_help(arguments):
-        print(_USAGE, end="")
-        return 0
+        return told(_USAGE)
     return reported("bnhead data", lambda: _describe(*parse(arguments)))
 
 

@@ -23,8 +23,7 @@ _FLAGS = {"features": "8x8x64", "outputs": "10", "fc_units": "256"}
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     if flags.asks_for_help(arguments):
-        print(_USAGE, end="")
-        return 0
+        return flags.told(_USAGE)
     return flags.reported("bnhead heads", lambda: _list(arguments))
 
 

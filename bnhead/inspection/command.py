@@ -19,8 +19,7 @@ _STATUS = "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 130 interrupted.
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     if flags.asks_for_help(arguments):
-        print(flags.usage(Request, PROGRAM, _HEADLINE, _STATUS, positional="model"))
-        return 0
+        return flags.told(flags.usage(Request, PROGRAM, _HEADLINE, _STATUS, positional="model"))
     return flags.reported(PROGRAM, lambda: _inspect(flags.parse(Request, arguments, positional="model")))
 
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from bnhead.errors import UsageError
-from bnhead.flags import asks_for_help, reported
+from bnhead.flags import asks_for_help, reported, told
 
 _USAGE = """usage: bnhead report DIR
 
@@ -21,8 +21,7 @@ Exit status: 0 ok, 2 usage, 3 DIR holds neither study nor run, or cannot be writ
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     if asks_for_help(arguments):
-        print(_USAGE, end="")
-        return 0
+        return told(_USAGE)
     return reported("bnhead report", lambda: _report(parse(arguments)))
 
 

@@ -81,19 +81,16 @@ Request = dataclasses.make_dataclass(
 def main(arguments: Sequence[str]) -> int:
     """Runs `bnhead study` and returns its exit status. Without arguments it lists the studies."""
     if flags.asks_for_help(arguments):
-        print(flags.usage(Request, STUDY, _HEADLINE, _STATUS, positional="study"))
-        return 0
+        return flags.told(flags.usage(Request, STUDY, _HEADLINE, _STATUS, positional="study"))
     if not arguments:
-        print(listing())
-        return 0
+        return flags.told(listing())
     return flags.reported(STUDY, lambda: _study(arguments))
 
 
 def main_verify(arguments: Sequence[str]) -> int:
     """Runs `bnhead verify` and returns its exit status."""
     if flags.asks_for_help(arguments):
-        print(_VERIFY_USAGE)
-        return 0
+        return flags.told(_VERIFY_USAGE)
     return flags.reported(VERIFY, lambda: _verify(arguments))
 
 

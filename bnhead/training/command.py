@@ -21,8 +21,7 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
         program: the name that messages begin with.
     """
     if flags.asks_for_help(arguments):
-        print(usage(program))
-        return 0
+        return flags.told(usage(program))
     return flags.reported(program, lambda: _train(parse(arguments)))
 
 

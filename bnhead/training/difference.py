@@ -21,8 +21,7 @@ Exit status: 0 ok, 2 usage, 3 run directory."""
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     if flags.asks_for_help(arguments):
-        print(_HELP)
-        return 0
+        return flags.told(_HELP)
     return flags.reported("bnhead diff", lambda: _diff(arguments))
 
 
