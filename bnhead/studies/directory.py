@@ -11,7 +11,6 @@ lock                 held by the process that works here
 
 import contextlib
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -108,8 +107,3 @@ def set_aside(directory: pathlib.Path, run: str) -> pathlib.Path:
         return (directory / "runs" / run).rename(next(place for place in places if not place.exists()))
     except OSError as error:
         raise RunDirectoryError(f"{directory / 'runs' / run} cannot be moved: {error.strerror}") from error
-
-
-def text_of(content: Mapping[str, Any]) -> str:
-    """A JSON file's text, as `RunDirectory.write` writes it."""
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
