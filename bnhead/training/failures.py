@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from bnhead import graph
 from bnhead.data import DataSet
+from bnhead.graph import taps
 from bnhead.training.state import captured, fit, restore, weights_are_finite
 
 LOOKED_AT = 1.0  # seconds between two looks at all weights
@@ -160,17 +160,14 @@ def _first_in(model: keras.Model, inputs, targets) -> dict | None:
     """What is not finite first, on the way of a batch from the inputs to the loss; None where all is."""
     if not all(_finite(x) for x in keras.tree.flatten(inputs)):
         return {"where": "input", "layer": ""}
-    flat = graph.inlined(model)
-    calls = [call for call in graph.named_calls(flat) if "float" in call[1].outputs[0].dtype]
-    outputs = [ops.all(ops.isfinite(ops.cast(call.outputs[0], "float32"))) for _, call in calls]
-    logits = flat.output
-    *sound, logits = keras.Model(flat.inputs, [*outputs, logits])(
-        graph.flat_inputs(flat, inputs), training=True
-    )
-    for (name, _), finite in zip(calls, sound, strict=True):
-        if not bool(finite):
-            return {"where": "activation", "layer": name}
-    loss = model.compute_loss(inputs, targets, logits)
+    with keras.StatelessScope(), taps.opened(model) as opened:
+        outputs = model(inputs, training=True)
+        loss = model.compute_loss(inputs, targets, outputs)
+    seen = opened.passes[0]
+    for tap in sorted([*seen.activations, *seen.outputs], key=lambda tap: tap.order):
+        # a rectifier may turn NaN into 0, so what goes into it is looked at too
+        if not all(_finite(value) for value in (tap.before, tap.after) if value is not None):
+            return {"where": "activation", "layer": tap.path or tap.name}
     return None if np.isfinite(float(loss)) else {"where": "loss", "layer": ""}
 
 

@@ -1,0 +1,39 @@
+"""A Keras model, read from outside.
+
+functional  reading and copying the recorded graph of a functional model
+taps        seeing every activation of any model while a real forward pass runs
+trace       tracing a forward pass that leaves nothing in the model
+audit       what the taps did not see, found in the traced program
+"""
+
+from bnhead.graph.functional import (
+    Call,
+    calls,
+    copy,
+    flat_inputs,
+    functional,
+    inlined,
+    named_calls,
+    nested,
+    new_inputs,
+    replay,
+    run,
+    same,
+    used_inputs,
+)
+
+__all__ = [
+    "Call",
+    "calls",
+    "copy",
+    "flat_inputs",
+    "functional",
+    "inlined",
+    "named_calls",
+    "nested",
+    "new_inputs",
+    "replay",
+    "run",
+    "same",
+    "used_inputs",
+]

@@ -1,0 +1,116 @@
+"""Tracing a model's forward pass, in evaluation mode and without a trace of it in the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from bnhead.errors import UsageError
+from bnhead.graph import audit, taps
+from bnhead.graph.functional import functional
+
+
+def specs(model: keras.Model) -> Any:
+    """The model's inputs as abstract tensors, in the structure it takes; None where they are not known.
+
+    They are known of a functional or Sequential model that is built. JAX and PyTorch need every size but the
+    batch's, which is 2 here.
+    """
+    graph = functional(model)
+    if graph is None or not getattr(graph, "inputs", None):
+        return None
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), graph._inputs_struct)
+    shapes = [(x.shape[0] or 2, *x.shape[1:]) for x in graph.inputs]
+    if any(None in shape for shape in shapes):
+        return None
+    flat = [(shape, x.dtype) for shape, x in zip(shapes, graph.inputs, strict=True)]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        made = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in flat]
+    else:
+        made = [keras.ops.zeros(shape, dtype) for shape, dtype in flat]
+    return keras.tree.pack_sequence_as(graph._inputs_struct, made)
+
+
+def forward(model: keras.Model, inputs: Any) -> taps.Pass:
+    """One pass of the model on abstract or real inputs, for what is in it; its tensors are of no use after.
+
+    Raises:
+        UsageError: the model has no `call` that can be run.
+    """
+    seen: dict[str, Any] = {}
+
+    def run(x):
+        with keras.StatelessScope(), taps.opened(model, evaluating=True) as opened:
+            outputs = model(x, training=False)
+        seen["taps"] = opened
+        return keras.tree.flatten(outputs)
+
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        program = tf.function(run).get_concrete_function(inputs).graph
+        missed = audit.of_graph(program, seen["taps"])
+    elif name == "jax":
+        import jax
+
+        program = jax.make_jaxpr(run)(inputs)
+        missed = audit.of_jaxpr(program, seen["taps"])
+    else:
+        import torch
+
+        with torch.no_grad():
+            run(inputs)
+        missed = {}
+    found = seen["taps"].passes[0]
+    for path, why in missed.items():
+        found.missed.setdefault(path, why)
+    return found
+
+
+def compiled(function: Callable, model: keras.Model) -> Callable:
+    """`function(*arguments)`, compiled where the backend does that, reading the model's weights as they are.
+
+    Variables can be read and assigned inside; what is assigned is dropped.
+    """
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        def stateless(*arguments):
+            with keras.StatelessScope():
+                return function(*arguments)
+
+        # relaxed shapes: the last, smaller batch of a pass is not traced again every time
+        return tf.function(stateless, reduce_retracing=True)
+    if name == "jax":
+        import jax
+
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+
+        @jax.jit
+        def of_values(values, *arguments):
+            mapping = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return function(*arguments)
+
+        return lambda *arguments: of_values([v.value for v in variables], *arguments)
+    import torch
+
+    def without_gradients(*arguments):
+        with torch.no_grad(), keras.StatelessScope():
+            return function(*arguments)
+
+    return without_gradients
+
+
+def require_built(model: Any) -> None:
+    """Raises UsageError unless the model can be called."""
+    if not isinstance(model, keras.Layer) or not model.built:
+        name = getattr(model, "name", model)
+        raise UsageError(f"model {name!r} must be built: call it on a batch of inputs first")

@@ -1,0 +1,53 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from bnhead.errors import UsageError
+from bnhead.graph import trace
+
+
+def net():
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization()(layers.Dense(5, "relu", name="fc")(inputs), training=True)
+    x = layers.Dropout(0.5)(x, training=True)
+    return keras.Model(inputs, layers.GaussianNoise(1.0)(layers.Dense(2)(x)))
+
+
+def state(model):
+    return [np.array(ops.convert_to_numpy(v)) for v in model.variables]
+
+
+def test_a_traced_pass_leaves_nothing_in_the_model():
+    model = net()
+    before = state(model)
+    found = trace.forward(model, trace.specs(model))
+    assert [tap.name for tap in found.activations] == ["fc"] and not found.missed
+    for one, other in zip(before, state(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_is_compiled_reads_the_present_weights_and_assigns_nothing():
+    model = net()
+    run = trace.compiled(lambda x: ops.sum(model(x, training=True)), model)
+    x, before = tf.ones((4, 6)), state(model)
+    first = float(run(x))
+    assert float(run(x)) == first  # the random state stands where it stood
+    for one, other in zip(before, state(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+    model.set_weights([w * 0 + 3 for w in model.get_weights()])
+    assert float(run(x)) != first
+
+
+def test_inputs_that_are_not_known():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    model = Own()
+    assert trace.specs(model) is None
+    with pytest.raises(UsageError, match="must be built: call it on a batch of inputs first"):
+        trace.require_built(model)
+    model(np.zeros((1, 2)))
+    trace.require_built(model)
