@@ -101,6 +101,7 @@ class DeadUnits(keras.callbacks.Callback):
         self._log_dir, self._log_scalars, self._pictures_every = log_dir, log_scalars, pictures_every
         self._probe: Probe | None = None
         self._step: StepCounter | None = None
+        self._training = False
         self._board: Board | None = None
         self._forget()
 
@@ -120,6 +121,7 @@ class DeadUnits(keras.callbacks.Callback):
             self._step = self._step or StepCounter(model, self.layers, **self._step_options)
             self._step.detach()
             self._step.attach()
+            self._training = False
         elif model.built:
             self._prepare()
 
@@ -141,6 +143,15 @@ class DeadUnits(keras.callbacks.Callback):
         self.census = None if state["census"] is None else Census.from_dict(state["census"])
         self.histories = {name: History.from_dict(plain) for name, plain in state["histories"].items()}
         self._counts, self._drawn, self._names = state["counts"], state["drawn"], list(state["names"])
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Notes that the model trains, and is not only evaluated."""
+        self._training = True
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Leaves a model that was evaluated alone as it was."""
+        if self._step is not None and not self._training:
+            self._step.detach()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Forgets the last epoch's training batches."""
@@ -168,6 +179,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Draws what is not drawn yet, and leaves the model as it was."""
+        self._training = False
         if self._step is not None:
             self._step.detach()
         if self._log_dir is not None and not self._drawn:

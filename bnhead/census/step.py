@@ -64,7 +64,8 @@ class StepCounter:
         sizes = [site.units for site in self.sites]
         kinds = {"tensorflow": _GraphTotals, "jax": _CallbackTotals}
         self._totals = kinds.get(keras.backend.backend(), _HostTotals)(sizes, eps, len(self._watched) + 1)
-        self._step: Callable | None = None
+        self._step: Callable | None = None  # the counting step, while it is attached
+        self._previous: Callable | None = None  # what the instance had in its place
 
     def attach(self) -> None:
         """Makes the model's training step count; call it before `fit` has made its function."""
@@ -73,6 +74,8 @@ class StepCounter:
 
         @functools.wraps(step)
         def counting(*arguments, **keywords):
+            if self._step is not counting:  # detached while another one stood around it
+                return step(*arguments, **keywords)
             with self._taps.open() as seen:
                 result = step(*arguments, **keywords)
                 inputs = keras.utils.unpack_x_y_sample_weight(arguments[-1])[0]
@@ -80,16 +83,20 @@ class StepCounter:
                 self._totals.add([seen[site.name][:2] for site in self.sites], ops.stack(sums, axis=1))
             return result
 
-        self._model.train_step = counting
-        self._model.train_function = None  # made anew, with the counters in it
-        self._step = step
+        self._previous = vars(self._model).get("train_step")
+        self._model.train_step = self._step = counting
+        self._model.train_function = None  # made again, with the counters in it
 
     def detach(self) -> None:
-        """Gives the model its own training step back."""
-        if self._step is not None:
+        """Restores the model's training step; where that is wrapped by now, stops counting."""
+        if self._step is None:
+            return
+        if vars(self._model).get("train_step") is self._step:
             del self._model.train_step
-            self._model.train_function = None
-            self._step = None
+            if self._previous is not None:
+                self._model.train_step = self._previous
+        self._step = self._previous = None
+        self._model.train_function = None
 
     def reset(self) -> None:
         """Forgets what was counted, at the beginning of an epoch."""
@@ -144,6 +151,7 @@ class _Taps:
     def __init__(self, sites: Sequence[Site], read: Callable):
         self._sites, self._read = sites, read
         self._lock, self._depth = threading.RLock(), 0
+        self._undo: list[Callable[[], None]] = []
         self._seen = threading.local()  # replicas of one step are traced in threads of their own
 
     @contextlib.contextmanager
@@ -153,15 +161,23 @@ class _Taps:
             self._depth += 1
             if self._depth == 1:
                 for site in self._sites:
-                    site.operation.call = self._tapped(site, site.operation.call)
+                    self._put(site)
         try:
             yield self._seen.values
         finally:
             with self._lock:
                 self._depth -= 1
-                if self._depth == 0:
-                    for site in self._sites:
-                        del site.operation.call
+                while self._depth == 0 and self._undo:
+                    self._undo.pop()()
+
+    def _put(self, site: Site) -> None:
+        """Taps a layer's `call`; undoing puts back what was there, which may be another counter's tap."""
+        instance = vars(site.operation)
+        if "call" in instance:
+            self._undo.append(functools.partial(instance.__setitem__, "call", instance["call"]))
+        else:
+            self._undo.append(functools.partial(delattr, site.operation, "call"))
+        site.operation.call = self._tapped(site, site.operation.call)
 
     def _tapped(self, site: Site, call: Callable) -> Callable:
         @functools.wraps(call)
@@ -198,7 +214,8 @@ def _batch_totals(sizes: Sequence[int], eps: float, seen: Sequence[tuple], sums:
     layer_of_unit = np.repeat(np.eye(len(sizes), dtype="float32"), sizes, axis=0)
     silent = ops.matmul(ops.cast(ops.logical_not(high), "float32"), layer_of_unit)
     starts = np.cumsum([0, *(size + 1 for size in sizes)])
-    places = ops.reshape(ops.cast(silent, "int32") + starts[:-1].astype("int32"), (-1,))
+    first = ops.convert_to_tensor(starts[:-1].astype("int32"))  # NumPy and a tensor on a GPU do not add up
+    places = ops.reshape(ops.cast(silent, "int32") + first, (-1,))
     histogram = ops.segment_sum(ops.ones_like(places), places, num_segments=int(starts[-1]))
     count = [ops.sum(ops.cast(where, "int32"), axis=0) for where in (high, low)]
     finite = ops.isfinite(sums)

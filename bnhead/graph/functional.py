@@ -269,6 +269,9 @@ def run(model: keras.Model, inputs: Sequence[Any], watch: Callable[..., Any], pr
 
     for name, call in named_calls(graph, prefix):
         arguments, keywords = keras.tree.map_structure(now, (call.arguments, call.keywords))
+        if getattr(call.operation, "_call_has_training_arg", False):
+            # the node holds the call's own default, True for augmentation; Keras overrides it too
+            keywords = {**keywords, "training": False}
 
         def compute(*first, name=name, call=call, arguments=arguments, keywords=keywords):
             arguments = (*first, *arguments[len(first) :])

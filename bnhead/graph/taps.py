@@ -1,13 +1,12 @@
 """Taps: what goes into and comes out of every activation of a Keras model, while a real forward pass runs.
 
-The functions that compute activations are hooked while a model is called, so what is seen is what the model
-computes, in evaluation and in training, inside subclassed models and inside layers that hold layers. Nothing
-is read off a recorded graph, a class or an attribute's name. `opened` puts the hooks in place and takes them
-away again, whatever happens.
+The functions that compute activations are hooked while a model is called. So what is seen is what the model
+computes, in evaluation and in training, in subclassed models and in layers that hold layers. Nothing is read
+off a recorded graph or a class. `opened` installs the hooks and removes them again, whatever happens.
 
-An activation site is a call of an activation function. The outermost call counts: `mish` is one activation and
-not the `softplus` inside it. Calls inside loops and conditions cannot be read from outside of them, so they are
-listed in `Pass.missed`. A recurrent layer is one such loop; it is seen at its output instead.
+An activation site is a call of an activation function. The outermost call counts: `mish` is one activation,
+and the `softplus` inside it is not another. Tensors cannot be read out of loops and conditions: an activation
+in one is listed in `Pass.missed`. A recurrent layer is such a loop; it is seen at its output.
 """
 
 import contextlib
@@ -67,7 +66,7 @@ class Tap:
         is_layer_output: whether `after` is what the layer returns.
         is_output: whether `after` is an output of the model.
         order: its place among all taps of the pass, as they ran.
-        name: the layer's path where the layer returns `after`, else the path and the kind; "#2" for a later call.
+        name: the layer's path where the layer returns `after`, else path and kind; "#2" for a later call.
     """
 
     path: str
@@ -128,8 +127,8 @@ class Taps:
     Args:
         model: the model whose layers are looked at; calls of other models are not.
         evaluating: whether rematerialised layers run plainly; a training step needs them as they are.
-        watch: `(key, tensor) -> tensor`, called with what goes into each activation (and with what a recurrent
-            layer returns); the pass goes on with what comes back. None leaves everything as it is.
+        watch: `(key, tensor) -> tensor`, called with what goes into each activation and with what a recurrent
+            layer returns; the pass continues with its result. None changes nothing.
     """
 
     def __init__(self, model: keras.Model, *, evaluating: bool = False, watch: Callable | None = None):
@@ -550,7 +549,7 @@ def _call_hook(original: Callable) -> Callable:
 
 
 def _hook_attributes(operation: keras.Operation) -> None:
-    """Hooks functions of the user's own that a layer holds as an activation, until the last taps are closed."""
+    """Hooks a user's own activation functions on a layer, until the last taps are closed."""
     for name, value in list(vars(operation).items()):
         if (
             "activation" not in name

@@ -243,6 +243,34 @@ def test_evaluation_mode_and_present_weights():
     assert probe.count(x).figures()["dead/hidden/dataset"] == 1
 
 
+def by_predict(model, x):
+    """`(units,)`: inputs on which each unit of the layer "fc" is active, in evaluation mode."""
+    return (keras.Model(model.inputs, model.get_layer("fc").output).predict(x, verbose=0) > 0).sum(0)
+
+
+AS_TRAINING = {  # layers that train, augment or draw unless Keras tells them that it evaluates
+    "flip": lambda x: layers.RandomFlip()(x),
+    "rotation": lambda x: layers.RandomRotation(0.5)(x),
+    "brightness": lambda x: layers.RandomBrightness(0.5, (0, 1))(x),
+    "dropout": lambda x: layers.Dropout(0.5)(x, training=True),
+    "batch norm": lambda x: layers.BatchNormalization()(x, training=True),
+    "nested": lambda x: keras.Sequential([keras.Input((8, 8, 3)), layers.RandomFlip()])(x, training=True),
+}
+
+
+@pytest.mark.parametrize("name", AS_TRAINING)
+def test_what_was_recorded_as_training_is_counted_as_predict_runs_it(name):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(AS_TRAINING[name](inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(32, "relu", name="fc")(x)))
+    images = np.random.default_rng(0).random((40, 8, 8, 3)).astype("float32")
+    before, expected = [np.array(v) for v in model.variables], by_predict(model, images)
+    for _ in range(2):
+        np.testing.assert_array_equal(count(model, images).layers["fc"].active, expected)
+    for one, other in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(one, np.array(other))
+
+
 def test_inputs_that_are_not_finite_void_the_count_though_the_kernel_returns_zeros():
     model, layer, x = planted_dense(0)
     x[[123, 300], 2] = np.nan

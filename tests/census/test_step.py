@@ -1,3 +1,4 @@
+import contextlib
 import os
 import subprocess
 import sys
@@ -107,6 +108,74 @@ def test_nan_in_a_training_batch_is_unknown():
     assert "first on input 50, at the inputs" in counts.unknown
 
 
+class Interrupts(keras.callbacks.Callback):
+    """Ctrl-C at one of the hooks; Keras calls no other one then."""
+
+    def __init__(self, hook):
+        super().__init__()
+        setattr(self, hook, self.stop)
+
+    def stop(self, *arguments, **keywords):
+        raise KeyboardInterrupt
+
+
+HOOKS = ["on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end"]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_model_whose_training_was_interrupted_trains_and_counts_as_before(hook):
+    results = []
+    for interrupted in (False, True):
+        keras.backend.clear_session()  # operations are numbered through the session
+        model = net(0.1)
+        weights = model.get_weights()
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, DeadUnits(layers="all"), Interrupts(hook))
+            model.set_weights(weights)
+        dead_units = DeadUnits(layers="all", inputs_per_step=None)
+        history = fit(model, dead_units)
+        history["loss"] += fit(model)["loss"]
+        results.append((history, model.get_weights()))
+        assert dead_units.census.layers["fc"].inputs == 96
+        assert not any("call" in vars(layer) for layer in model.layers)
+    np.testing.assert_equal(results[0][0], results[1][0])
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_two_callbacks_count_the_same_and_leave_nothing_behind():
+    model, first, second = net(), DeadUnits(layers=["fc"]), DeadUnits(layers="all")
+    fit(model, first, second)
+    np.testing.assert_array_equal(first.census.layers["fc"].active, second.census.layers["fc"].active)
+    assert not any("call" in vars(layer) for layer in model.layers)
+    fit(model)
+    fit(model, DeadUnits(layers=["fc"]))
+
+
+def test_evaluating_leaves_the_model_as_it_was():
+    model = net()
+    model.evaluate(*data(), verbose=0, callbacks=[DeadUnits()])
+    assert "train_step" not in vars(model)
+    dead_units = DeadUnits(layers=["fc"], inputs_per_step=None)
+    model.fit(*data(), batch_size=32, verbose=0, validation_data=data(), callbacks=[dead_units])
+    assert dead_units.census.layers["fc"].inputs == 96  # validation does not end the counting
+    assert "train_step" not in vars(model)
+
+
+def test_a_training_step_that_the_model_had_before_is_put_back():
+    model, steps = net(), []
+    plain = model.train_step
+
+    def own(batch):
+        steps.append(1)
+        return plain(batch)
+
+    model.train_step = own
+    fit(model, DeadUnits(layers=["fc"]))
+    assert steps and vars(model)["train_step"] is own
+
+
 def test_a_layer_called_twice_and_numbers_that_make_no_sense():
     relu, inputs = layers.ReLU(name="relu"), keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(2)(relu(layers.Dense(4)(relu(inputs)))))
@@ -148,16 +217,36 @@ def mirrored(replicas):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope()
 
 
+def no_numpy_beside_tensors():
+    """torch: a tensor that NumPy reads is an error, as on a GPU; on a CPU nothing else would show it.
+
+    Keras' own conversion first brings the tensor to the CPU, so it is allowed.
+    """
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import inspect
+    from unittest import mock
+
+    import torch
+
+    original = torch.Tensor.__array__
+
+    def refused(tensor, *arguments, **keywords):
+        assert any(frame.function == "convert_to_numpy" for frame in inspect.stack()), "NumPy reads a tensor"
+        return original(tensor, *arguments, **keywords)
+
+    return mock.patch.object(torch.Tensor, "__array__", refused)
+
+
 def check_both_ways_of_counting():
     """The probe and the step against NumPy on `predict`, for the vector; gradients and slopes run at all."""
-    import contextlib
-
     replicas = int(os.environ.get("REPLICAS", "1"))
     with mirrored(replicas) if replicas > 1 else contextlib.nullcontext():
         model = net()
     x, y = data()
     inside, probed = DeadUnits(layers="all", inputs_per_step=None), DeadUnits((x, y), "all", gradients=True)
-    fit(model, inside, probed)
+    with no_numpy_beside_tensors():
+        fit(model, inside, probed)
     loud = keras.Model(model.inputs, model.get_layer("fc").output).predict(x, verbose=0) > 0
     for dead_units in (inside, probed):
         np.testing.assert_array_equal(dead_units.census.layers["fc"].active, loud.sum(0))
