@@ -52,26 +52,28 @@ def class_numbers(y: Any, classes: int) -> np.ndarray | None:
     """Labels as class numbers; None where they are no labels of one of several classes.
 
     Args:
-        y: whole numbers `(batch,)` or `(batch, 1)`, or one-hot `(batch, classes)`.
+        y: whole numbers `(batch,)` or `(batch, 1)` of any dtype, or one-hot `(batch, classes)`.
         classes: number of classes.
 
     Returns:
         `(batch,)` int32.
 
     Raises:
-        UsageError: numbers outside of 0 to classes - 1.
+        UsageError: integers outside of 0 to classes - 1.
     """
     if y is None or not hasattr(y, "shape") or classes < 2:
         return None
     y = np.asarray(keras.ops.convert_to_numpy(y))
-    if y.ndim == 2 and y.shape[1] == classes and classes > 2:
+    if y.ndim == 2 and y.shape[1] == classes:
         one_hot = np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
         return y.argmax(1).astype(np.int32) if one_hot else None
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1 or not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
+    if y.ndim != 1 or y.dtype.kind not in "iubf" or not np.array_equal(y, np.floor(y)):
         return None
     if len(y) and not 0 <= y.min() <= y.max() < classes:
+        if y.dtype.kind == "f":
+            return None
         raise UsageError(f"labels must be 0 to {classes - 1}, got {y.min()} to {y.max()}")
     return y.astype(np.int32)
 

@@ -13,7 +13,7 @@ from bnhead.census.probe import Probe
 from bnhead.census.revival import Revival, revive
 from bnhead.census.step import StepCounter
 from bnhead.errors import UsageError, nearest
-from bnhead.inputs import check_data
+from bnhead.inputs import check_data, class_numbers
 
 
 class DeadUnits(keras.callbacks.Callback):
@@ -82,6 +82,8 @@ class DeadUnits(keras.callbacks.Callback):
         super().__init__()
         if data is not None:
             check_data(data, batch_size)
+            if classes is not None and isinstance(data, tuple) and len(data) > 1:
+                class_numbers(data[1], classes)  # said now, and not after an epoch
         for name, value in (("every", every), ("pictures_every", pictures_every)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")

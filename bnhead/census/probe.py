@@ -36,7 +36,7 @@ class Probe:
             backward pass, labels, and batches whose inputs do not see each other, as in evaluation mode.
         together: whether to count co-death: memory of the order of units squared.
         classes: number of classes of the labels; None for the size of the model's output. Labels that are no
-            classes are not counted by class.
+            classes are not counted by class: regression targets, or numbers beyond that size.
 
     Raises:
         UsageError: a subclassed model, a layer the model does not have, or one without a single output.
@@ -62,6 +62,7 @@ class Probe:
             raise UsageError("gradient-dead units need the loss of a compiled model")
         self._model = model
         self._classes = _classes(model) if classes is None else classes
+        self._classes_given = classes is not None
         self._reduce = _Reduce(model, self.sites, eps, by, gradients, together, self._classes)
         self._run = _compiled(self._reduce)
 
@@ -80,14 +81,14 @@ class Probe:
             batch_size: inputs at a time, where `data` is arrays.
 
         Raises:
-            UsageError: data that cannot be read, or labels out of range.
+            UsageError: data that cannot be read, or labels that are not below the `classes` that were given.
         """
         check_data(data, batch_size)
         census = Census({site.name: Counts.empty(site.units) for site in self.sites})
         first = 0
         for x, y in batches(data, batch_size):
             flat = flat_inputs(self._model, x)
-            numbers = class_numbers(y, self._classes)
+            numbers = self._class_numbers(y)
             if self._reduce.gradients and y is None:
                 raise UsageError("gradient-dead units need labels: data must be (x, y)")
             found = _to_numpy(self._run(flat, numbers, y if self._reduce.gradients else None))
@@ -98,6 +99,15 @@ class Probe:
         for counts in census.layers.values():
             counts.bad_weights = bad
         return census
+
+    def _class_numbers(self, y: Any) -> np.ndarray | None:
+        """The batch's classes; None where a number of classes that nobody gave does not fit the labels."""
+        try:
+            return class_numbers(y, self._classes)
+        except UsageError:
+            if self._classes_given:
+                raise
+            return None
 
     def _counts(self, found: dict[str, Any], numbers: np.ndarray | None, first: int) -> Census:
         """One batch's census from what came out of the graph."""

@@ -562,7 +562,43 @@ def test_options_that_make_no_sense():
     with pytest.raises(UsageError, match=r"gradient-dead units need labels: data must be \(x, y\)"):
         count(model, x, gradients=True)
     with pytest.raises(UsageError, match="labels must be 0 to 2, got 0 to 3"):
-        count(model, (x, np.arange(len(x)) % 4))
+        count(model, (x, np.arange(len(x)) % 4), classes=3)
+
+
+@pytest.mark.parametrize(
+    "targets", [np.arange(1, 6), np.array([-1, 1]), np.array([0, 255]), np.array([3.0, 4.0])]
+)
+def test_targets_that_are_no_classes_neither_end_a_training_nor_are_classes(targets):
+    """Ratings, hinge labels, a label to be ignored: whole numbers that are no classes of one output."""
+    from bnhead import DeadUnits
+
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(1)(layers.Dense(8, "relu", name="fc")(inputs)))
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
+    y = np.resize(targets, 50)
+    dead_units = DeadUnits((x, y))
+    history = model.fit(x, y, epochs=2, verbose=0, callbacks=[dead_units]).history
+    assert len(history["dead/fc/per_input"]) == 2 and "dead/fc/class_dead" not in history
+    assert dead_units.census.layers["fc"].inputs == 50
+
+
+@pytest.mark.parametrize("labels", [lambda y: y, lambda y: y.astype("float32"), lambda y: np.eye(2)[y]])
+def test_binary_labels_are_classes_in_every_form(labels):
+    model, layer, x = planted_dense(0)
+    model = keras.Model(model.input, layers.Dense(1 if labels(np.zeros(1, int)).ndim == 1 else 2)(
+        model.get_layer(layer).output))  # fmt: skip
+    y = np.arange(len(x)) % 2
+    counts = count(model, (x, labels(y)), [layer]).layers[layer]
+    loud = activations_of(model, layer, x)
+    np.testing.assert_array_equal(counts.class_active, [loud[y == c].sum(0) for c in range(2)])
+
+
+def test_labels_beyond_the_classes_that_were_given_are_said_before_training():
+    from bnhead import DeadUnits
+
+    with pytest.raises(UsageError, match="labels must be 0 to 2, got 0 to 3"):
+        DeadUnits((np.zeros((4, 6)), np.arange(4)), classes=3)
 
 
 def test_labels_of_more_classes_than_outputs():
