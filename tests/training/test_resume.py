@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(
 def test_killed_at_random_instants(whole, tmp_path, data_dir):
     draw = random.Random(1)
     place = str(tmp_path / "run")
-    ended = kills.killed_and_finished(place, data_dir, HEAD, draw, 6, kills=2, checkpoint_seconds=0.0)
+    ended = kills.killed_and_finished(place, data_dir, HEAD, draw, 2, kills=2, checkpoint_seconds=0.0)
     assert "-9" in ended[0] and ended[-1].endswith(": 0"), ended
     assert kills.unlike(whole, kills.evidence(place)) == [], ended
 
