@@ -10,7 +10,7 @@ from bnhead.census.board import Board
 from bnhead.census.changes import CHANGES, History
 from bnhead.census.counters import FIGURES, Census
 from bnhead.census.probe import Probe
-from bnhead.census.revival import Revival, revive
+from bnhead.census.revival import Revival, revive_layers
 from bnhead.census.step import StepCounter
 from bnhead.errors import UsageError, nearest
 from bnhead.inputs import check_data, class_numbers
@@ -226,13 +226,12 @@ class DeadUnits(keras.callbacks.Callback):
         self._drawn = True
 
     def _revive(self, epoch: int) -> None:
-        done = []
-        for site in self._prepare().sites:
-            counts = self.census.layers[site.name]
-            if counts.unknown or not (dormant := counts.dormant(self.revive)).any():
-                continue
-            seed = seeds.stream(self.revive_seed, "revival", epoch)
-            done.append(revive(self.model, site, dormant, seed))
+        dormant = [
+            (site, counts.dormant(self.revive))
+            for site in self._prepare().sites
+            if not (counts := self.census.layers[site.name]).unknown and counts.dormant(self.revive).any()
+        ]
+        done = revive_layers(self.model, dormant, seeds.stream(self.revive_seed, "revival", epoch))
         self.revivals += [(epoch, revival) for revival in done]
         if self._board is not None and done:
             self._board.text("dead/revived", "\n\n".join(map(str, done)), epoch)

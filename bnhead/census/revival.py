@@ -19,7 +19,9 @@ from bnhead.graph import Call, calls, functional
 
 _DENSE = (keras.layers.Dense,)
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-_POOLINGS = (
+_CHANNELWISE = (
+    keras.layers.ELU,
+    keras.layers.PReLU,
     keras.layers.AveragePooling1D,
     keras.layers.AveragePooling2D,
     keras.layers.GlobalAveragePooling1D,
@@ -89,7 +91,8 @@ def revive(model: keras.Model, site: Site, dormant: np.ndarray, seed: int) -> Re
         found.skipped = "the layer is in a nested model that is called in several places"
         return found
     try:
-        incoming, outgoing = _incoming(graph, site.call), _outgoing(graph, site)
+        incoming = _incoming(graph, site.call)
+        _outgoing(graph, site)  # whether they can be told apart, before anything is changed
     except _Mixed as mixed:
         found.skipped = str(mixed)
         return found
@@ -98,11 +101,31 @@ def revive(model: keras.Model, site: Site, dormant: np.ndarray, seed: int) -> Re
         entries = (..., units)
         found.slots += _set(model, variable, entries, fresh[entries])
         found.incoming.append(variable.path)
-    for variable, rows in outgoing:
-        entries = (..., np.flatnonzero(np.isin(rows, units)), slice(None))
-        found.slots += _set(model, variable, entries, 0.0)
-        found.outgoing.append(variable.path)
+    found.outgoing, slots = _set_outgoing_to_zero(model, site, units)
+    found.slots += slots
     return found
+
+
+def revive_layers(model: keras.Model, layers: Sequence[tuple[Site, np.ndarray]], seed: int) -> list[Revival]:
+    """Revives units of several layers, each a site with its dormant units as for `revive`.
+
+    Where one layer reads another, a kernel holds the outgoing weights of the first and the incoming ones of
+    the second. What both share is 0 in the end, so that the net's outputs do not change.
+    """
+    done = [revive(model, site, dormant, seed) for site, dormant in layers]
+    for (site, _), revival in zip(layers, done, strict=True):
+        if not revival.skipped:
+            _set_outgoing_to_zero(model, site, revival.units)
+    return done
+
+
+def _set_outgoing_to_zero(model: keras.Model, site: Site, units: Sequence[int]) -> tuple[list[str], int]:
+    """Sets what reads the units to 0; returns the variables' paths and the number of optimizer slots."""
+    paths, slots = [], 0
+    for variable, rows in _outgoing(_graph_of(functional(model), site.call), site):
+        slots += _set(model, variable, (..., np.flatnonzero(np.isin(rows, units)), slice(None)), 0.0)
+        paths.append(variable.path)
+    return paths, slots
 
 
 class _Mixed(Exception):
@@ -130,7 +153,7 @@ def _incoming(graph: Any, call: Call) -> list[tuple[Any, Any]]:
         layer = call.operation
         if isinstance(layer, keras.layers.BatchNormalization):
             variables += _norm_variables(layer)
-        elif isinstance(layer, _DENSE + _CONVOLUTIONS) and getattr(layer, "groups", 1) == 1:
+        elif _is_one_kernel(layer):
             kernel = [(layer.kernel, layer.kernel_initializer)]
             return kernel + ([(layer.bias, layer.bias_initializer)] if layer.use_bias else []) + variables
         elif isinstance(layer, LINEAR_LAYERS) or len(call.inputs) != 1 or not _keeps_units(layer):
@@ -146,8 +169,27 @@ def _norm_variables(layer: Any) -> list[tuple[Any, Any]]:
     return [(variable, initializer) for variable, initializer in pairs if variable is not None]
 
 
+def _is_one_kernel(layer: keras.Operation) -> bool:
+    """Whether a layer is a Dense or a convolution whose `call` is Keras' own, with one kernel."""
+    return _runs(layer, _DENSE + _CONVOLUTIONS) and getattr(layer, "groups", 1) == 1
+
+
 def _keeps_units(layer: keras.Operation) -> bool:
-    return kind_of(layer)[0] in ("rectifier", "activation", "norm") or isinstance(layer, _POOLINGS)
+    """Whether channel u of what a layer returns is made of channel u of what it reads, and of nothing else.
+
+    That is known of operations and of Keras' own layers. An `activation` says nothing: a recurrent layer has
+    one, and so may a whole block.
+    """
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return True
+    if isinstance(layer, keras.Layer):
+        return _runs(layer, _CHANNELWISE)
+    return kind_of(layer)[0] in ("rectifier", "activation")
+
+
+def _runs(layer: keras.Operation, classes: tuple[type, ...]) -> bool:
+    """Whether a layer's `call` is that of one of these classes, and not a subclass's own."""
+    return any(isinstance(layer, each) and type(layer).call is each.call for each in classes)
 
 
 def _outgoing(graph: Any, site: Site) -> list[tuple[Any, np.ndarray]]:
@@ -165,7 +207,7 @@ def _outgoing(graph: Any, site: Site) -> list[tuple[Any, np.ndarray]]:
             raise _Mixed("they are an output of their model")
         for call in readers.get(id(tensor), []):
             layer = call.operation
-            if isinstance(layer, _DENSE + _CONVOLUTIONS) and getattr(layer, "groups", 1) == 1:
+            if _is_one_kernel(layer):
                 _join(found, layer.kernel, rows)
             else:
                 waiting.append((call.outputs[0], _passed_on(call, tensor, rows)))
@@ -203,9 +245,16 @@ def _drawn(initializer: Any, variable: Any, seed: int) -> np.ndarray:
 
 
 def _set(model: keras.Model, variable: Any, entries: tuple, values: Any) -> int:
-    """Sets entries of a variable, and those of its optimizer slots back; returns the number of slots."""
+    """Sets entries of a variable, and those of its optimizer slots back; returns the number of slots.
+
+    An optimizer with `use_ema` puts its averages in the place of the weights when training ends, so that they
+    are set too.
+    """
     _assign(variable, entries, values)
-    slots = optimizer_slots(getattr(model, "optimizer", None), variable)
+    optimizer = getattr(model, "optimizer", None)
+    if (average := _average(optimizer, variable)) is not None:
+        _assign(average, entries, values)
+    slots = optimizer_slots(optimizer, variable)
     for slot, initial in slots:
         _assign(slot, entries, initial)
     return len(slots)
@@ -215,6 +264,15 @@ def _assign(variable: Any, entries: tuple, values: Any) -> None:
     array = np.array(keras.ops.convert_to_numpy(variable))
     array[entries] = values
     variable.assign(array)
+
+
+def _average(optimizer: Any, variable: Any) -> Any:
+    """The optimizer's moving average of a trainable variable; None where it keeps none."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind a loss scale
+    averages = getattr(optimizer, "_model_variables_moving_average", None) or []
+    trained = getattr(optimizer, "_trainable_variables", None) or []
+    pairs = zip(trained, averages, strict=False)
+    return next((average for other, average in pairs if other is variable), None)
 
 
 def optimizer_slots(optimizer: Any, variable: Any) -> Sequence[tuple[Any, float]]:

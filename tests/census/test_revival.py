@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from bnhead import DeadUnits
+from bnhead.census import count
 from bnhead.census.find import sites
 from bnhead.census.revival import optimizer_slots, revive
 from bnhead.models import resnet8
@@ -156,3 +158,75 @@ def test_slots_of_optimizers(optimizer, number, initial):
 def test_averages_of_weights_are_no_slots():
     model, _ = net(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True))
     assert len(optimizer_slots(model.optimizer, model.get_layer("fc").kernel)) == 1
+
+
+def test_revived_units_of_consecutive_layers_do_not_hear_each_other():
+    inputs = keras.Input((12,))
+    first, second = layers.Dense(8, "relu", name="first"), layers.Dense(6, "relu", name="second")
+    model = keras.Model(inputs, layers.Dense(3)(second(first(inputs))))
+    first.bias.assign([-99.0] * 2 + [0.0] * 6)
+    second.bias.assign([-99.0] * 3 + [0.0] * 3)
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(40, 12)).astype("float32")
+    before = model.predict(x, verbose=0)
+    dead_units = DeadUnits(x, ["first", "second"], revive=0.0)
+    dead_units.set_model(model)
+    dead_units.set_params({"epochs": 9})
+    dead_units.on_epoch_end(0, {})
+    assert [revival.units for _, revival in dead_units.revivals] == [[0, 1], [0, 1, 2]]
+    kernel = np.array(second.kernel)
+    assert not kernel[:2].any() and kernel[2:, :3].all()
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_ema": True}, {"use_ema": True, "ema_overwrite_frequency": 5}])
+def test_averaged_weights_do_not_undo_a_revival(options):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(320, 12)).astype("float32"), rng.integers(0, 4, 320)
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(24, "relu", name="fc"), layers.Dense(4)])
+    model.get_layer("fc").bias.assign([-100.0] * 6 + [0.0] * 18)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01, **options), loss)
+    history = model.fit(x, y, epochs=6, verbose=0, callbacks=[DeadUnits(x, revive=0.0)]).history
+    assert history["dead/fc/dataset"][0] == 0.25 and history["dead/fc/dataset"][-1] == 0
+    assert count(model, x).figures()["dead/fc/dataset"] == 0
+
+
+class Mixes(layers.Layer):
+    """A layer of one's own that mixes its channels, and has an activation."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inner, self.activation = layers.Dense(8), keras.activations.relu
+
+    def call(self, x):
+        return self.activation(self.inner(x))
+
+
+class ResidualDense(layers.Dense):
+    def call(self, x):
+        return x + super().call(x)
+
+
+MIXING = {
+    "rnn": lambda: layers.SimpleRNN(8, "relu", return_sequences=True, name="mix"),
+    "gru": lambda: layers.GRU(8, return_sequences=True, name="mix"),
+    "wrapped": lambda: layers.TimeDistributed(layers.Dense(8, "relu"), name="mix"),
+    "own": lambda: Mixes(name="mix"),
+    "subclass": lambda: ResidualDense(8, "relu", name="mix"),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_units_behind_or_before_a_layer_that_mixes_channels_are_left(name):
+    inputs = keras.Input((4, 8))
+    x = layers.Dense(8, "relu", name="fc")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="out")(MIXING[name]()(x)))
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    before = state(model)
+    for layer in ("fc", "mix"):
+        done = revive(model, site_of(model, layer), np.arange(8) == 2, seed=0)
+        assert "is not theirs alone" in done.skipped, layer
+    assert not changed(before, state(model))
