@@ -212,9 +212,11 @@ class Taps:
         after, path = flat[0], "/".join(frame.path)
         if isinstance(frame.layer, keras.layers.TimeDistributed):
             _merge_steps(self.current, frame.first, args[0].shape[1])
-        for tap in self.current.activations[frame.first :]:
-            if tap.path == path and tap.after is after:
-                tap.is_layer_output = True
+        returned = [
+            tap for tap in self.current.activations[frame.first :] if tap.path == path and tap.after is after
+        ]
+        for tap in returned:
+            tap.is_layer_output = True
         if not path:
             return results
         kind = RECURRENT if frame.recurrent else OUTPUT
@@ -229,6 +231,8 @@ class Taps:
             results = keras.tree.pack_sequence_as(results, [after, *flat[1:]])
         self._pass_on_facts(frame.layer, args, after)
         groups, axis = self._known(after)
+        for tap in returned:  # a layer that applies its own activation says where its channels are
+            tap.axis = axis
         mask = backend.get_keras_mask(after)
         tap = Tap(path, number, kind, frame.layer, None, after, None, mask, groups, axis)
         self._add(self.current.outputs, tap)

@@ -222,8 +222,8 @@ def test_groups_and_axes_of_channels():
     first = layers.Conv2D(4, 3, data_format="channels_first", activation="relu", name="first")
     model = stack(first, layers.Dropout(0.5), layers.ReLU(name="then"), shape=(3, 8, 8))
     found = {tap.name: tap for tap in seen(model, IMAGES.transpose(0, 3, 1, 2)).activations}
-    assert found["first"].units is None  # the format is known when the layer has returned
-    assert found["then"].units == 4
+    assert found["first"].axis == found["then"].axis == 1
+    assert found["first"].units == found["then"].units == 4
 
 
 def test_outputs_masks_and_what_goes_back_in():
