@@ -1,18 +1,18 @@
 """What the census costs: ResNet-20, its 19 ReLUs and the head's, CIFAR-sized images, batches of 128.
 
-Everything is timed in turn within one run, round after round; medians over the rounds with the range, and
-ratios round by round. An epoch is 50,000 images, 391 steps; its time is that of the steps
-measured here, scaled.
+Times are CPU times of all threads. Everything is timed in turn within one run, round after round; medians over
+the rounds with the range, and ratios round by round. An epoch is 50,000 images, 391 steps; its time is that of the
+steps measured here, scaled.
 
     (a) training steps without a census, and with `DeadUnits` counting inside the step
-        `DeadUnits` on a probe set of 2,048, which happens once per epoch
+        `DeadUnits` on a probe set of 2,048, which happens once per epoch, beside `predict` on the same images
     (b) the activations of the same 2,048, dumped with `predict` and counted by NumPy; the counts must agree
     (c) one forward pass per layer over the training set, as keras-contrib's DeadReluDetector goes: timed on
         `--images` of them and scaled to 50,000
     (d) the histograms of all weights that `keras.callbacks.TensorBoard(histogram_freq=1)` writes
     peak memory of the pass over 2,048 and over `--many` images, each in a process of its own
 
-    python benchmarks/census.py [--rounds=9] [--bursts=8] [--steps=4] [--images=512] [--many=16384]
+    python benchmarks/census.py [--rounds=15] [--bursts=8] [--steps=4] [--images=512] [--many=16384]
 """
 
 import argparse
@@ -26,6 +26,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import scipy.stats
 import tensorflow as tf
 
 from bnhead.census import DeadUnits, Probe
@@ -63,7 +64,7 @@ def steps(model: keras.Model, number: int) -> Callable[[], None]:
 
 def dump(model: keras.Model, data: tuple) -> Callable[[], dict]:
     """(b): the share per input and on the whole set, from the activations themselves."""
-    outputs = {site.name: site.call.outputs[0] for site in activations(model)}
+    outputs = {site.name: site.layer.output for site in activations(model)}
     whole = keras.Model(model.inputs, outputs)
 
     def run():
@@ -78,7 +79,7 @@ def dump(model: keras.Model, data: tuple) -> Callable[[], dict]:
 
 def per_layer(model: keras.Model, data: np.ndarray) -> Callable[[], None]:
     """(c): for each layer a model up to it, run over all images; a unit is dead when it is 0 on all."""
-    parts = [keras.Model(model.inputs, site.call.outputs[0]) for site in activations(model)]
+    parts = [keras.Model(model.inputs, site.layer.output) for site in activations(model)]
 
     def run():
         for part in parts:
@@ -104,9 +105,9 @@ def histograms(model: keras.Model, folder: str) -> Callable[[], None]:
 
 
 def timed(function: Callable) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def spread(values: list[float], form: str) -> str:
@@ -128,7 +129,7 @@ def memory(number: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--bursts", type=int, default=8)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--images", type=int, default=512)
@@ -148,8 +149,8 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     plain, counting, data = compiled(), compiled(), images(PROBE)
     inside = DeadUnits(layers="all")
-    inside.set_params({"epochs": 1})
     inside.set_model(counting)
+    inside.set_params({"epochs": 1})
     probe = Probe(plain, "all")
     with tempfile.TemporaryDirectory() as folder:
         ways = {
@@ -157,6 +158,7 @@ def compare(options: argparse.Namespace) -> None:
             "inside": steps(counting, options.steps),
             "read": lambda: inside.on_epoch_end(0, {}),
             "probe": lambda: probe.count(data, batch_size=BATCH),
+            "predict": lambda: plain.predict(data[0], batch_size=BATCH, verbose=0),
             "dump": dump(plain, data),
             "layers": per_layer(plain, data[0][: options.images]),
             "histograms": histograms(plain, folder),
@@ -188,8 +190,8 @@ def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None
     whole = [s * EPOCH / options.images for s in seconds["layers"]]
     read = statistics.median(seconds["read"]) / statistics.median(epoch)
     inside = sorted(i / n - 1 + read for i, n in zip(seconds["inside"], seconds["none"], strict=True))
-    quarter = len(inside) // 4
-    middle = f"{statistics.median(inside):+.1%} ({inside[quarter]:+.1%} to {inside[-1 - quarter]:+.1%})"
+    low = int(scipy.stats.binom.ppf(0.025, len(inside), 0.5))
+    middle = f"{statistics.median(inside):+.1%} ({inside[low]:+.1%} to {inside[-1 - low]:+.1%})"
 
     def line(name: str, text: str) -> None:
         shares = [s / e for s, e in zip(seconds[name], epoch, strict=True)]
@@ -198,8 +200,12 @@ def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None
     times = [w / p for w, p in zip(whole, seconds["probe"], strict=True)]
     print(f"n = {options.rounds} rounds, median (range); TensorFlow {tf.__version__}")
     print(f"  {f'an epoch of {EPOCH:,} without a census':<40}{spread(epoch, '.1f')} s")
-    print(f"  {'DeadUnits inside the step':<40}{middle} of an epoch: half of {len(inside)} bursts")
+    print(
+        f"  {'DeadUnits inside the step':<40}{middle} of an epoch: 95 % interval of the median of {len(inside)} bursts"
+    )
     line("probe", f"DeadUnits on a probe set of {PROBE:,}")
+    ratios = [p / q for p, q in zip(seconds["probe"], seconds["predict"], strict=True)]
+    print(f"  {'that probe, in calls of predict':<40}{spread(ratios, '.2f')}")
     line("dump", f"(b) predict of {PROBE:,} and NumPy")
     print(f"  {'(c) a forward pass per layer':<40}{spread(whole, '.0f')} s for {EPOCH:,} images,", end="")
     print(f" {spread(times, '.0f')} times the probe set's count")

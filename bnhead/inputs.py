@@ -1,4 +1,4 @@
-"""A model's inputs and labels, as people pass them: arrays, tuples of arrays, a batched `tf.data.Dataset`."""
+"""A model's inputs and labels, as people pass them: arrays, or anything that yields batches."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,37 +8,66 @@ import numpy as np
 
 from bnhead.errors import UsageError
 
+KINDS = "arrays, a tuple (x, y) of arrays, or batches (a tf.data.Dataset, a PyDataset, a DataLoader)"
 
-def check_data(data: Any, batch_size: int) -> None:
-    """Raises UsageError unless `batches` can read `data`, once and to its end."""
+
+def check_data(data: Any, batch_size: int, *, again: bool = False) -> None:
+    """Raises UsageError unless `batches` can read `data` to its end.
+
+    Args:
+        data: as for `batches`.
+        batch_size: inputs at a time, where `data` is arrays.
+        again: whether it will be read more than once, which an iterator cannot be.
+    """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise UsageError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
     if _is_dataset(data):
         if data.cardinality() == -1:  # tf.data.INFINITE_CARDINALITY
             raise UsageError("data must be a tf.data.Dataset that ends; this one repeats for ever")
-        return
-    x, y = _unpack(data)
+    elif isinstance(data, Iterator):
+        if again:
+            raise UsageError(f"data is read after every epoch, and a {type(data).__name__} only once")
+    elif not _is_stream(data):
+        _check_arrays(*_unpack(data), kind=type(data).__name__)
+
+
+def _check_arrays(x: Any, y: Any, kind: str = "batch") -> None:
     leaves = [
         leaf for leaf in keras.tree.flatten(x) if leaf is not None
     ]  # None is an optional input left out
     if not leaves or not all(len(getattr(leaf, "shape", ())) >= 1 for leaf in leaves):
-        kind = type(data).__name__
-        raise UsageError(
-            f"data must be arrays, a tuple (x, y) of arrays or a batched tf.data.Dataset, got {kind}"
-        )
+        raise UsageError(f"data must be {KINDS}, got {kind}{_advice(x)}")
+    if any(type(leaf).__name__ == "RaggedTensor" for leaf in leaves):
+        raise UsageError("data must be arrays of one shape, got a RaggedTensor; to_tensor() pads it")
+    if isinstance(y, list) and not any(hasattr(leaf, "shape") for leaf in keras.tree.flatten(y)):
+        raise UsageError("labels must be an array, got a list; np.asarray makes one")
     sizes = {len(leaf) for leaf in leaves + ([y] if hasattr(y, "shape") else [])}
     if len(sizes) > 1:
         raise UsageError(f"data must be arrays of one length, got {', '.join(map(str, sorted(sizes)))}")
 
 
+def _advice(x: Any) -> str:
+    numbers = isinstance(x, list) and all(isinstance(leaf, int | float) for leaf in keras.tree.flatten(x))
+    return " of numbers; np.asarray makes an array" if numbers and x else ""
+
+
 def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    """`(x, y)` of each batch, y None where there are no labels; the last batch may be smaller."""
-    if _is_dataset(data):
-        for batch in data:
-            yield keras.utils.unpack_x_y_sample_weight(batch)[:2]
+    """`(x, y)` of each batch, y None where there are no labels; the last batch may be smaller.
+
+    Args:
+        data: an array, a list or dict of arrays for a model of several inputs, a tuple `(x, y)` of them, or
+            batches of such things: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch `DataLoader`, or
+                an
+            iterator.
+        batch_size: inputs at a time, where `data` is arrays.
+    """
+    if _is_dataset(data) or _is_stream(data):
+        for batch in _stream(data):
+            x, y = keras.utils.unpack_x_y_sample_weight(batch)[:2]
+            _check_arrays(x, y)
+            yield x, y
         return
-    pair = _unpack(data)
-    arrays = keras.tree.map_structure(lambda leaf: None if leaf is None else np.asarray(leaf), pair)
+    arrays = keras.tree.map_structure(lambda leaf: None if leaf is None else on_host(leaf), _unpack(data))
     size = next(len(leaf) for leaf in keras.tree.flatten(arrays) if leaf is not None)
     for start in range(0, size, batch_size):
 
@@ -46,6 +75,33 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
             return None if leaf is None else leaf[i : i + batch_size]
 
         yield keras.tree.map_structure(part, arrays)
+
+
+def _stream(data: Any) -> Iterator[Any]:
+    """The batches; tensors of another library than the backend's come as arrays."""
+    backend = keras.backend.backend()
+
+    def native(leaf):
+        library = type(leaf).__module__.split(".")[0]
+        return on_host(leaf) if library in ("tensorflow", "torch") and library != backend else leaf
+
+    is_loader = type(data).__module__.startswith("torch.")
+    for batch in (data[i] for i in range(len(data))) if isinstance(data, keras.utils.PyDataset) else data:
+        batch = tuple(batch) if is_loader and isinstance(batch, list) else batch
+        yield keras.tree.map_structure(native, batch)
+
+
+def arrays_of(data: Any) -> tuple[Any, Any] | None:
+    """`(x, y)` where `data` is arrays, y None where there are no labels; None where it yields batches."""
+    return None if _is_dataset(data) or _is_stream(data) else _unpack(data)
+
+
+def on_host(array: Any) -> np.ndarray:
+    """A tensor of any backend, on any device, as an array."""
+    if type(array).__module__.startswith("torch"):
+        array = array.detach().cpu()
+        return array.numpy() if str(array.dtype) != "torch.bfloat16" else array.float().numpy()
+    return np.asarray(array)
 
 
 def class_numbers(y: Any, classes: int) -> np.ndarray | None:
@@ -63,7 +119,7 @@ def class_numbers(y: Any, classes: int) -> np.ndarray | None:
     """
     if y is None or not hasattr(y, "shape") or classes < 2:
         return None
-    y = np.asarray(keras.ops.convert_to_numpy(y))
+    y = on_host(y)
     if y.ndim == 2 and y.shape[1] == classes:
         one_hot = np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
         return y.argmax(1).astype(np.int32) if one_hot else None
@@ -80,6 +136,17 @@ def class_numbers(y: Any, classes: int) -> np.ndarray | None:
 
 def _unpack(data: Any) -> tuple[Any, Any]:
     return keras.utils.unpack_x_y_sample_weight(data)[:2] if isinstance(data, tuple) else (data, None)
+
+
+def _is_stream(data: Any) -> bool:
+    """Whether it yields batches, and is no array or structure of arrays."""
+    if isinstance(data, Iterator | keras.utils.PyDataset):
+        return True
+    return (
+        isinstance(data, Iterable)
+        and not isinstance(data, tuple | list | dict | str)
+        and not hasattr(data, "shape")
+    )
 
 
 def _is_dataset(data: Any) -> bool:

@@ -5,15 +5,16 @@ from typing import Any
 
 import keras
 
-from bnhead import seeds
+from bnhead import keys, seeds
 from bnhead.census.board import Board
 from bnhead.census.changes import CHANGES, History
 from bnhead.census.counters import FIGURES, Census
+from bnhead.census.labels import Labels
 from bnhead.census.probe import Probe
 from bnhead.census.revival import Revival, revive_layers
 from bnhead.census.step import StepCounter
 from bnhead.errors import UsageError, nearest
-from bnhead.inputs import check_data, class_numbers
+from bnhead.inputs import arrays_of, check_data
 
 
 class DeadUnits(keras.callbacks.Callback):
@@ -81,9 +82,10 @@ class DeadUnits(keras.callbacks.Callback):
     ):
         super().__init__()
         if data is not None:
-            check_data(data, batch_size)
-            if classes is not None and isinstance(data, tuple) and len(data) > 1:
-                class_numbers(data[1], classes)  # said now, and not after an epoch
+            check_data(data, batch_size, again=True)
+            arrays = arrays_of(data)
+            if classes is not None and arrays is not None:
+                Labels.of(arrays[1], classes, given=True)  # said now, and not after an epoch
         for name, value in (("every", every), ("pictures_every", pictures_every)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -114,18 +116,21 @@ class DeadUnits(keras.callbacks.Callback):
         self._counts, self._drawn, self._names = 0, True, []
 
     def set_model(self, model: keras.Model) -> None:
-        """Finds the layers to count; called by Keras when `fit` begins, before it makes its functions."""
+        """Finds the layers to count; called by Keras when `fit` begins."""
         if model is not self.model:
             self._probe, self._step = None, None
             self._forget()
         super().set_model(model)
-        if self.data is None:
-            self._step = self._step or StepCounter(model, self.layers, **self._step_options)
-            self._step.detach()
-            self._step.attach()
-            self._training = False
-        elif model.built:
+        if self.data is not None and model.built:
             self._prepare()
+
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """Makes the step count; called by Keras after `set_model`, before it makes its functions."""
+        super().set_params(params)
+        if self.data is None and self.model is not None:
+            self._step = self._step or StepCounter(self.model, self.layers, **self._step_options)
+            self._step.attach(session=params)
+            self._training = False
 
     def state(self) -> dict[str, Any]:
         """What was counted so far, as plain data for JSON: for a training that goes on in another process.
@@ -195,6 +200,7 @@ class DeadUnits(keras.callbacks.Callback):
         """The probe, built once for a model: a new one for each count would be traced for each count."""
         if self._probe is None:
             self._probe = Probe(self.model, self.layers, **self._options)
+            self._probe.prepare(self.data, self.batch_size)
         return self._probe
 
     def _changed(self, epoch: int) -> dict[str, float]:
@@ -209,7 +215,7 @@ class DeadUnits(keras.callbacks.Callback):
                 found = history.add(epoch, counts.active, counts.inputs)
             values = found.figures() if found else dict.fromkeys(CHANGES, float("nan"))
             wanted = [figure for figure in CHANGES if self.figures is None or figure in self.figures]
-            figures |= {f"dead/{name}/{figure}": values[figure] for figure in wanted}
+            figures |= {keys.key(name, figure): values[figure] for figure in wanted}
         return figures
 
     def _write(self, figures: dict[str, float], epoch: int) -> None:

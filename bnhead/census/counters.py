@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bnhead import keys
 from bnhead.census.codeath import effective_patterns, phi_matrix
 from bnhead.census.contiguity import block_test, dead_runs
 from bnhead.errors import UsageError
@@ -64,8 +65,7 @@ class Counts:
             silent. A histogram, so that percentiles over the inputs are exact without keeping the inputs.
         active: `(units,)` int64, the inputs on which the unit was active at some position.
         saturated: `(units,)` int64, the inputs on which it was active at every position.
-        runs: (`(3,)` float64: over the inputs on which the Wald-Wolfowitz z is defined, their number, the sum
-            of z and the sum of z squared.)
+        runs: (`(2,)` float64, see `run_statistics`.)
         magnitude: (`(units,)` float64, sum over the inputs of the mean over the positions of |a|.)
         moments: (mean and deviations of the layer's values.)
         class_inputs: (`(classes,)` int64, inputs of each class.)
@@ -109,11 +109,9 @@ class Counts:
         active: np.ndarray,
         saturated: np.ndarray,
         switches: np.ndarray | None = None,
-        *,
-        first: int = 0,
         **optional: Any,
     ) -> "Counts":
-        """Counts of one batch.
+        """Counts of one batch, where activations are at hand as arrays.
 
         Args:
             silent: `(batch,)` integers, the number of silent units per input.
@@ -121,19 +119,13 @@ class Counts:
             saturated: `(units,)`, number of inputs on which it was active everywhere.
             switches: `(batch,)` integers, the number of neighbours u, u + 1 of which one alone is silent;
                 None counts no runs.
-            first: index of the batch's first input in the whole set.
             optional: the other attributes.
         """
-        units = len(active)
-        counts = cls(
-            np.bincount(silent, minlength=units + 1).astype(np.int64),
-            np.asarray(active, np.int64),
-            np.asarray(saturated, np.int64),
-            first=first,
-            **optional,
-        )
+        size = len(active) + 1
+        inputs = np.bincount(silent, minlength=size).astype(np.int64)
+        counts = cls(inputs, np.asarray(active, np.int64), np.asarray(saturated, np.int64), **optional)
         if switches is not None:
-            counts.runs = _sums(wald_wolfowitz(np.asarray(silent), np.asarray(switches) + 1, units))
+            counts.runs = run_statistics(np.bincount(silent, np.asarray(switches) + 1, size), inputs)
         return counts
 
     def merge(self, other: "Counts") -> "Counts":
@@ -306,28 +298,27 @@ class Counts:
         return cls(**{name: _revived(name, value) for name, value in plain.items()})
 
 
-def wald_wolfowitz(silent: np.ndarray, runs: np.ndarray, units: int) -> np.ndarray:
-    """z of the number of runs on each input, NaN where all units or none are silent.
+def run_statistics(runs: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Inputs on which the Wald-Wolfowitz z of the number of runs is defined, and the sum of z over them.
 
     With k of D units silent, an exchangeable order has mean 1 + 2 k (D - k) / D runs; z is negative where
-    silent units lie closer together than that.
+    silent units lie closer together than that. It is not defined where all units or none are silent. Mean and
+    variance depend on k alone, so sums by k are all that z needs.
 
     Args:
-        silent: `(batch,)`, number of silent units.
-        runs: `(batch,)`, number of runs of both kinds.
-        units: D.
+        runs: `(D + 1,)`; entry k is the number of runs of both kinds, added up over the inputs with k silent
+            units.
+        inputs: `(D + 1,)`; entry k is the number of these inputs.
 
     Reference: Wald & Wolfowitz 1940, "On a test whether two samples are from the same population".
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = 1 + 2.0 * silent * (units - silent) / units
-        variance = (mean - 1) * (mean - 2) / (units - 1)
-        return np.where(variance > 0, (runs - mean) / np.sqrt(variance), np.nan)
-
-
-def _sums(z: np.ndarray) -> np.ndarray:
-    z = z[np.isfinite(z)]
-    return np.array([len(z), z.sum(), (z * z).sum()], np.float64)
+    units = len(inputs) - 1
+    silent = np.arange(units + 1)
+    mean = 1 + 2.0 * silent * (units - silent) / units
+    variance = (mean - 1) * (mean - 2) / max(units - 1, 1)
+    defined = (variance > 0) & (inputs > 0)
+    z = (runs - inputs * mean)[defined] / np.sqrt(variance[defined])
+    return np.array([inputs[defined].sum(), z.sum()], np.float64)
 
 
 _ADDED = (
@@ -410,9 +401,13 @@ class Census:
 
     Attributes:
         layers: name of the layer -> its counts.
+        not_looked_at: path of a layer -> why an activation there could not be seen.
+        notes: what was decided, a line each: how labels were read, what is counted by row, which weights.
     """
 
     layers: dict[str, Counts] = field(default_factory=dict)
+    not_looked_at: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def figures(self, names: Sequence[str] | None = None) -> dict[str, float]:
         """Every layer's figures under `dead/<layer>/<figure>`, the names in `logs` and in TensorBoard.
@@ -421,7 +416,7 @@ class Census:
             names: the figures to give, of `FIGURES`; None for all.
         """
         return {
-            f"dead/{name}/{figure}": value
+            keys.key(name, figure): value
             for name, counts in self.layers.items()
             for figure, value in counts.figures().items()
             if names is None or figure in names
@@ -430,26 +425,30 @@ class Census:
     def merge(self, other: "Census") -> "Census":
         """The census of both sets of inputs together; layers that only one of them has are kept."""
         names = list(dict.fromkeys([*self.layers, *other.layers]))
-        return Census(
-            {
-                name: self.layers[name].merge(other.layers[name])
-                if name in self.layers and name in other.layers
-                else self.layers.get(name, other.layers.get(name))
-                for name in names
-            }
-        )
+        layers = {
+            name: self.layers[name].merge(other.layers[name])
+            if name in self.layers and name in other.layers
+            else self.layers.get(name, other.layers.get(name))
+            for name in names
+        }
+        notes = list(dict.fromkeys([*self.notes, *other.notes]))
+        return Census(layers, {**self.not_looked_at, **other.not_looked_at}, notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {name: counts.to_dict() for name, counts in self.layers.items()}
+        layers = {name: counts.to_dict() for name, counts in self.layers.items()}
+        return {"layers": layers, "not_looked_at": dict(self.not_looked_at), "notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Census":
         """What `to_dict` gave."""
-        return cls({name: Counts.from_dict(counts) for name, counts in plain.items()})
+        layers = {name: Counts.from_dict(counts) for name, counts in plain["layers"].items()}
+        return cls(layers, dict(plain["not_looked_at"]), list(plain["notes"]))
 
     def __str__(self) -> str:
-        return "\n".join(_lines(name, counts) for name, counts in self.layers.items())
+        lines = [_lines(name, counts) for name, counts in self.layers.items()]
+        lines += [f"not looked at: {path or 'the model'}, {why}" for path, why in self.not_looked_at.items()]
+        return "\n".join([*lines, *self.notes])
 
 
 def _lines(name: str, counts: Counts) -> str:

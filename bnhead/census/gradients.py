@@ -6,20 +6,52 @@ from typing import Any
 import keras
 from keras import ops
 
-Taps = dict[str, Any]
+from bnhead.census.reductions import wide
+
+Taps = dict[Any, Any]
+# factors of the loss of a float16 model: a gradient below 6e-8 is 0 in float16, and one above 65,504 infinite
+SCALES = (1.0, 2.0**8, 2.0**16, 2.0**24)
 
 
 def sensitivities(forward: Callable[[Callable], tuple[Taps, Any]]) -> Taps:
     """dL / dz of every tapped pre-activation z.
 
     Args:
-        forward: `forward(watch) -> (taps, loss)` runs the model; it puts `z = watch(name, z)` behind each
+        forward: `forward(watch) -> (taps, loss)` runs the model; it puts `z = watch(name, z)` after each
             pre-activation and goes on with what comes back. The loss is a scalar.
 
     Returns:
         name -> gradient, of z's shape.
     """
     return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()](forward)
+
+
+def magnitudes(forward: Callable[[Callable], tuple[Taps, Any]], *, half: bool) -> Taps:
+    """|dL / dz| of every tapped pre-activation z, in float32 or float64.
+
+    Args:
+        forward: as for `sensitivities`.
+        half: whether something of the model computes in float16. There the loss is scaled, by several
+            factors, and the largest result that is finite is taken: a gradient is 0 only if it is 0 at every
+            scale.
+    """
+
+    def scaled(scale):
+        def run(watch):
+            found, loss = forward(watch)
+            return found, ops.cast(loss, "float32") * scale if half else loss
+
+        return run
+
+    largest: Taps = {}
+    for scale in SCALES if half else (1.0,):
+        for name, gradient in sensitivities(scaled(scale)).items():
+            size = ops.abs(wide(gradient))
+            if half:
+                size = ops.where(ops.isfinite(size), size / scale, 0.0)
+                size = ops.maximum(size, largest[name]) if name in largest else size
+            largest[name] = size
+    return largest
 
 
 def _tensorflow(forward):

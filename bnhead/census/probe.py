@@ -7,12 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from bnhead.census import gradients, reductions
-from bnhead.census.counters import Census, Counts, Moments
-from bnhead.census.find import NORM, OTHER, RECTIFIER, Site, find, watched, without_activation
+from bnhead.census import gradients, totals
+from bnhead.census.counters import Census
+from bnhead.census.find import Found, Site
+from bnhead.census.labels import Labels
 from bnhead.errors import UsageError
-from bnhead.graph import flat_inputs, functional, run
-from bnhead.inputs import batches, check_data, class_numbers
+from bnhead.graph import flat_inputs, functional, taps, trace
+from bnhead.inputs import arrays_of, batches, check_data
 
 BY = ("output", "slope")
 
@@ -20,12 +21,15 @@ BY = ("output", "slope")
 class Probe:
     """Counts the units of a model's layers, in one compiled pass over a set of inputs.
 
-    The model's own layers run, in evaluation mode, so a probe built once sees the weights as they are
-    whenever it counts. What leaves the graph is, per batch and layer, a few numbers per input and per unit.
-    Under `tf.distribute` it runs on one replica, whose weights are those of all.
+    The model runs as `predict` runs it, in evaluation mode, and nothing in it changes: neither moving
+        statistics
+    nor seed generators nor recurrent states. A probe built once sees the weights as they are whenever it
+    counts. The totals stay on the device until the pass is over. Under `tf.distribute` it runs on one
+    replica, whose weights are those of all. On PyTorch the counted layers' activations of one batch are held
+    in memory, as in a training step.
 
     Args:
-        model: a built functional or Sequential model.
+        model: any built Keras model.
         layers: None for the last activation before the output, "all" for every activation, "norms" for every
             batch norm, or a sequence of names and layers; see `bnhead.census.find`. A layer that is called
             several times is counted once for each call: `relu`, `relu#2`, ...
@@ -36,10 +40,13 @@ class Probe:
             backward pass, labels, and batches whose inputs do not see each other, as in evaluation mode.
         together: whether to count co-death: memory of the order of units squared.
         classes: number of classes of the labels; None for the size of the model's output. Labels that are no
-            classes are not counted by class: regression targets, or numbers beyond that size.
+            classes are not counted by class, and the census says so: regression targets, or numbers beyond
+                that
+            size.
 
     Raises:
-        UsageError: a subclassed model, a layer the model does not have, or one without a single output.
+        UsageError: a model that is not built, a layer the model does not have, or one without units. Where
+            the model's inputs are not known (a subclassed model), `prepare` or `count` says so.
     """
 
     def __init__(
@@ -57,93 +64,212 @@ class Probe:
             raise UsageError(f"eps must be at least 0, got {eps}")
         if by not in BY:
             raise UsageError(f"by must be 'output' or 'slope', got {by!r}")
-        self.sites = find(model, layers)
         if gradients and not getattr(model, "compiled", False):
             raise UsageError("gradient-dead units need the loss of a compiled model")
-        self._model = model
-        self._classes = _classes(model) if classes is None else classes
-        self._classes_given = classes is not None
-        self._reduce = _Reduce(model, self.sites, eps, by, gradients, together, self._classes)
-        self._run = _compiled(self._reduce)
+        trace.require_built(model)
+        self._model, self._layers, self._classes = model, layers, classes
+        self._gradients = gradients
+        self._options = {"eps": eps, "by_slope": by == "slope", "together": together}
+        self._found: Found | None = None
+        self._plan: totals.Plan | None = None
+        self._passes: dict[Labels, tuple[Callable, Callable]] = {}
+        if (inputs := trace.specs(model)) is not None:
+            self._find(inputs)
 
     @property
-    def layers(self) -> list[keras.Operation]:
+    def sites(self) -> list[Site]:
+        """What is counted; empty until the first batch where the model's inputs are not known before."""
+        return [] if self._plan is None else self._plan.sites
+
+    @property
+    def layers(self) -> list[keras.Operation | None]:
         """The layers and operations that are counted."""
-        return [site.operation for site in self.sites]
+        return [site.layer for site in self.sites]
+
+    def prepare(self, data: Any, batch_size: int = 256) -> None:
+        """Finds the layers, and looks at labels that are at hand, before anything is counted.
+
+        Args:
+            data: as for `count`. Batches are not read, so that what counts them later sees all of them.
+            batch_size: as for `count`.
+
+        Raises:
+            UsageError: as for `count`.
+        """
+        arrays = arrays_of(data)
+        if arrays is not None:
+            self._labels_of(arrays[1])
+            if self._plan is None:
+                self._find(next(batches(data, self._batch_size(batch_size)))[0])
+        elif self._plan is None and hasattr(data, "element_spec"):
+            x = keras.utils.unpack_x_y_sample_weight(data.element_spec)[0]
+            if (inputs := trace.abstract(x)) is not None:
+                self._find(inputs)
 
     def count(self, data: Any, *, batch_size: int = 256) -> Census:
         """Counts on all of `data`, the last partial batch included.
 
         Args:
             data: inputs as an array, a list or dict of arrays for a model of several inputs, a tuple
-                `(x, y)`, or a batched `tf.data.Dataset` of x or of such tuples. Labels are whole
-                numbers or one-hot.
+                `(x, y)`, or batches of x or of such tuples: a `tf.data.Dataset`, a `PyDataset`, a
+                `DataLoader`, an iterator that ends. Labels are whole numbers or one-hot.
             batch_size: inputs at a time, where `data` is arrays.
 
         Raises:
-            UsageError: data that cannot be read, or labels that are not below the `classes` that were given.
+            UsageError: data that cannot be read or does not fit the model, or arrays of labels that are not
+                below the `classes` that were given.
         """
         check_data(data, batch_size)
-        census = Census({site.name: Counts.empty(site.units) for site in self.sites})
-        first = 0
-        for x, y in batches(data, batch_size):
-            flat = flat_inputs(self._model, x)
-            numbers = self._class_numbers(y)
-            if self._reduce.gradients and y is None:
+        arrays = arrays_of(data)
+        labels = None if arrays is None else self._labels_of(arrays[1])
+        total: totals.Totals | None = None
+        for x, y in batches(data, self._batch_size(batch_size)):
+            x = self._arranged(x)
+            if self._gradients and y is None:
                 raise UsageError("gradient-dead units need labels: data must be (x, y)")
-            found = _to_numpy(self._run(flat, numbers, y if self._reduce.gradients else None))
-            batch = self._counts(found, numbers, first)
-            first += next(iter(batch.layers.values())).inputs
-            census = census.merge(batch)
+            if total is None:
+                if self._plan is None:
+                    self._find(x)
+                labels = labels or self._labels_of(y, stream=True)
+                run, add, layouts = self._compiled(labels)
+                total = totals.Totals(self._plan, *layouts, add)
+            total.add(run(x, y if labels.form or self._gradients else None))
+        if total is None:
+            raise UsageError("data must have at least one batch of inputs")
+        census = totals.census_of(self._plan, labels, total.read())
+        return self._described(census, labels)
+
+    def _described(self, census: Census, labels: Labels) -> Census:
+        """Adds what was not looked at, what was decided, and a weight that is not finite."""
+        census.not_looked_at = dict(self._found.missed)
+        if labels.note:
+            census.notes.insert(0, labels.note)
+        if self._options["by_slope"] and (smooth := self._without_slope(self._found.select(self._layers))):
+            census.not_looked_at |= {site.name: "an output, which has no slope" for site in smooth}
+        if getattr(getattr(self._model, "optimizer", None), "use_ema", False):
+            census.notes.append(
+                "weights: those that the model has now; use_ema puts their averages in place when fit ends"
+            )
         bad = _bad_weight(self._model)
         for counts in census.layers.values():
             counts.bad_weights = bad
         return census
 
-    def _class_numbers(self, y: Any) -> np.ndarray | None:
-        """The batch's classes; None where a number of classes that nobody gave does not fit the labels."""
-        try:
-            return class_numbers(y, self._classes)
-        except UsageError:
-            if self._classes_given:
-                raise
-            return None
+    def _find(self, inputs: Any) -> None:
+        self._found = Found.of(self._model, trace.forward(self._model, inputs))
+        sites = self._found.select(self._layers)
+        if self._options["by_slope"]:
+            smooth = self._without_slope(sites)
+            if not (sites := [site for site in sites if site not in smooth]):
+                raise UsageError(
+                    f"by='slope' needs an activation; {smooth[0].name!r} is counted at its output"
+                )
+        self._plan = totals.Plan.of(self._found, sites, input_names(self._model), **self._options)
 
-    def _counts(self, found: dict[str, Any], numbers: np.ndarray | None, first: int) -> Census:
-        """One batch's census from what came out of the graph."""
-        census = Census()
-        for site in self.sites:
-            arrays = found[site.name]
-            optional = {
-                name: arrays.get(name) for name in ("magnitude", "gradient", "together", "class_active")
-            }
-            optional = {name: _whole(name, array) for name, array in optional.items() if array is not None}
-            counts = Counts.of_batch(
-                *(arrays[name] for name in ("silent", "active", "saturated", "switches")),
-                first=first,
-                groups=site.groups,
-                **optional,
+    @staticmethod
+    def _without_slope(sites: Sequence[Site]) -> list[Site]:
+        return [site for site in sites if site.key[2]]
+
+    def _labels_of(self, y: Any, stream: bool = False) -> Labels:
+        classes = self._classes
+        if classes is None:
+            classes = 0 if self._found is None else self._found.classes
+        return Labels.of(y, classes, given=self._classes is not None and not stream)
+
+    def _batch_size(self, batch_size: int) -> int:
+        """The model's own batch size where it has one, as a stateful model does."""
+        graph = functional(self._model)
+        sizes = {tensor.shape[0] for tensor in getattr(graph, "inputs", None) or ()} - {None}
+        return sizes.pop() if len(sizes) == 1 else batch_size
+
+    def _arranged(self, x: Any) -> Any:
+        """A batch's inputs in the structure that the model takes.
+
+        Raises:
+            UsageError: inputs of another number or rank, or of another batch size than the model's own.
+        """
+        graph = functional(self._model)
+        if graph is None:
+            return x
+        given, taken = keras.tree.flatten(x), graph.inputs
+        if len(given) != len(taken) and not isinstance(x, dict):
+            raise UsageError(f"data must have the {len(taken)} inputs of the model, got {len(given)}")
+        if len(given) == len(taken) == 1 and len(given[0].shape) == len(taken[0].shape) - 1 > 1:
+            raise UsageError(
+                f"data must yield batches of shape {_shape(taken[0])}, got {_shape(given[0])}: is it batched?"
             )
-            if "class_active" in optional:
-                counts.class_inputs = np.bincount(numbers, minlength=self._classes).astype(np.int64)
-            if "deviation" in arrays:
-                values = counts.inputs * _size(arrays["positions"])
-                mean = arrays["first"].astype(np.float64) + arrays["mean"]
-                counts.moments = Moments(values, mean, arrays["deviation"].astype(np.float64))
-            self._void(counts, site, found["finite"])
-            census.layers[site.name] = counts
-        return census
+        try:
+            flat = flat_inputs(self._model, x)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"data does not fit the model: {str(error).splitlines()[0]}") from error
+        for tensor, own in zip(flat, taken, strict=True):
+            if tensor is not None and own.shape[0] not in (None, tensor.shape[0]):
+                size, rows = own.shape[0], tensor.shape[0]
+                raise UsageError(
+                    f"data must be whole batches of {size}, the model's own size; one has {rows}"
+                )
+        return keras.tree.pack_sequence_as(graph._inputs_struct, flat)
 
-    def _void(self, counts: Counts, site: Site, found: np.ndarray) -> None:
-        """Notes on which inputs a value up to the site was not finite, and where."""
-        upto = self._reduce.watched.index(site.name) + 1
-        bad = ~found[:, :upto]
-        rows = bad.any(1)
-        if rows.any():
-            row = int(np.argmax(rows))
-            counts.nonfinite = int(rows.sum())
-            counts.first_nonfinite = counts.first + row
-            counts.nonfinite_at = self._reduce.watched[int(np.argmax(bad[row]))]
+    def _compiled(self, labels: Labels) -> tuple[Callable, Callable, tuple[totals.Layout, totals.Layout]]:
+        """The pass over a batch and the adding up, built once for labels that are read alike."""
+        if labels not in self._passes:
+            layouts = totals.Layout(), totals.Layout()
+
+            def batch(x, y):
+                return self._reduced(x, y, labels, *layouts)
+
+            add = totals.adding(len(self._plan.places))
+            self._passes[labels] = trace.compiled(batch, self._model), add, layouts
+        return self._passes[labels]
+
+    def _reduced(
+        self, x: Any, y: Any, labels: Labels, whole: totals.Layout, real: totals.Layout
+    ) -> dict[str, Any]:
+        """What `totals` adds up, of one batch; runs inside the compiled pass."""
+        plan = self._plan
+        with taps.opened(self._model, evaluating=True, paths=plan.paths) as opened:
+            self._model(x, training=False)
+        seen = opened.passes[0]
+        one_hot = labels.one_hot(ops.convert_to_tensor(y)) if labels.form else None
+        numbers = totals.whole_numbers(plan, seen, one_hot)
+        sums, moments = totals.real_numbers(plan, seen)
+        if self._gradients:
+            sums |= self._gradient_sums(x, y)
+        wide = any(keras.backend.standardize_dtype(a.dtype) == "float64" for a in sums.values())
+        return {
+            "whole": whole.pack(numbers, "int32"),
+            "real": real.pack(sums, "float64" if wide else "float32"),
+            "moments": moments,
+        }
+
+    def _gradient_sums(self, x: Any, y: Any) -> dict[totals.Key, Any]:
+        """Sum over inputs and positions of |dL/dz|, z being a pre-activation or a layer's output."""
+        sites = {key: site for site in self._plan.sites for key in site.steps or (site.key,)}
+
+        def forward(watch):
+            watched = {}
+
+            def at(key, tensor):
+                if key in sites:
+                    watched[key] = tensor = watch(key, tensor)
+                return tensor
+
+            with taps.opened(self._model, evaluating=True, watch=at, paths=()):
+                outputs = self._model(x, training=False)
+            return watched, self._model._compile_loss(y, outputs)
+
+        half = any(
+            getattr(layer, "compute_dtype", "") == "float16" for layer in self._model._flatten_layers()
+        )
+        sums: dict[totals.Key, Any] = {}
+        for key, size in gradients.magnitudes(forward, half=half).items():
+            site = sites[key]
+            if site.axis not in (-1, None):
+                size = ops.moveaxis(size, site.axis, -1)
+            by_unit = ops.sum(size, tuple(range(len(size.shape) - 1)))
+            name = site.name, "gradient"
+            sums[name] = sums[name] + by_unit if name in sums else by_unit
+        return sums
 
 
 def count(
@@ -156,184 +282,29 @@ def count(
 ) -> Census:
     """Counts the units of `model`'s layers on `data`, in evaluation mode.
 
-    `options`, the other arguments and the errors are those of `Probe` and `Probe.count`.
+    `options`, the other arguments and the errors are those of `Probe` and `Probe.count`. Each call traces the
+    model; build a `Probe` to count again and again.
     """
     return Probe(model, layers, **options).count(data, batch_size=batch_size)
 
 
-class _Reduce(keras.layers.Layer):
-    """Runs the model on a batch and reduces what it counts.
-
-    Attributes:
-        watched: names of the inputs and sites whose values must be finite, in the order in which they run:
-            the model's inputs, every rectifier (which may turn NaN into silence) and every counted site.
-    """
-
-    def __init__(self, model, counted, eps, by, gradients, together, classes):
-        super().__init__(autocast=False, name="census")
-        self.inner = model
-        self.counted = {site.name: site for site in counted}
-        self.eps, self.by = eps, by
-        self.gradients, self.together, self.classes = gradients, together, classes
-        self.stops = {site.name: site for site in watched(model, counted)}
-        inputs = [f"input {tensor.name!r}" for tensor in functional(model).inputs]
-        self.watched = [*inputs, *self.stops]
-        self.built = True
-
-    def call(self, inputs, numbers=None, y=None):
-        one_hot = None if numbers is None else ops.one_hot(numbers, self.classes, dtype="float32")
-        found: dict[str, Any] = {}
-        finite = [_finite_or_absent(tensor, inputs) for tensor in inputs]
-        by_name: dict[str, Any] = {}
-
-        def forward(watch, reduce=False):
-            before: dict[str, Any] = {}
-            outputs = run(
-                self.inner, inputs, lambda *call: self._stop(*call, watch, before, found_or(reduce))
-            )
-            return before, outputs
-
-        def found_or(reduce):
-            return (found, by_name, one_hot) if reduce else None
-
-        forward(lambda name, tensor: tensor, reduce=True)
-        if self.gradients:
-            for name, gradient in gradients.sensitivities(self._loss(forward, y)).items():
-                if name in self.counted:
-                    axes = tuple(range(len(gradient.shape) - 1))
-                    found[name]["gradient"] = ops.sum(ops.abs(ops.cast(gradient, "float32")), axes)
-        stops = [by_name[name] for name in self.watched[len(inputs) :]]
-        return {**found, "finite": ops.stack([*finite, *stops], axis=1)}
-
-    def _loss(self, forward, y):
-        def loss(watch):
-            before, outputs = forward(watch)
-            structure = functional(self.inner)._outputs_struct
-            outputs = keras.tree.pack_sequence_as(structure, outputs)
-            return before, self.inner._compile_loss(y, outputs)
-
-        return loss
-
-    def _stop(self, name, operation, arguments, compute, watch, taps, into):
-        """Runs one call, and at a site reads its pre-activation and its output."""
-        site = self.stops.get(name)
-        if site is None:
-            return compute()
-        before, function = arguments[0] if arguments else None, compute
-        if site.fused:
-            with without_activation(operation) as function:
-                before = compute()
-        tapped = site.fused or (site.kind != OTHER and _is_tensor(before))
-        if tapped:
-            before = watch(name, before)
-            if name in self.counted:
-                taps[name] = before
-            after = function(before)
-        else:
-            after = compute()
-            if name in self.counted:
-                taps[name] = after = watch(name, after)
-        if into:
-            self._reduce(site, before if tapped else after, after, function, *into)
-        return after
-
-    def _reduce(self, site, before, after, function, found, by_name, one_hot):
-        finite = reductions.finite(before)
-        if site.name not in self.counted:
-            by_name[site.name] = finite
-            return
-        if site.kind == RECTIFIER and self.by == "output":
-            somewhere, everywhere = reductions.active_of_rectifier(before, self.eps)
-        else:
-            finite = ops.logical_and(finite, reductions.finite(after))
-            by_slope = self.by == "slope" and before is not after
-            size = reductions.slope(function, before) if by_slope else ops.abs(after)
-            somewhere, everywhere = reductions.active_of_size(size, self.eps)
-        by_name[site.name] = finite
-        arrays = reductions.silence(somewhere, everywhere)
-        arrays["magnitude"] = reductions.magnitude(after)
-        if site.kind == NORM or not site.positions:
-            arrays |= reductions.moments(after)
-            arrays["positions"] = ops.shape(after)[1:-1]
-        if one_hot is not None:
-            arrays["class_active"] = reductions.by_class(somewhere, one_hot)
-        if self.together:
-            arrays["together"] = reductions.together(somewhere)
-        found[site.name] = arrays
+def input_names(model: keras.Model) -> list[str]:
+    graph = functional(model)
+    if graph is None or not getattr(graph, "inputs", None):
+        return ["the inputs"]
+    return [f"input {tensor.name!r}" for tensor in keras.tree.flatten(graph._inputs_struct)]
 
 
-def _finite_or_absent(tensor: Any, inputs: Sequence[Any]) -> Any:
-    there = next(x for x in inputs if x is not None)
-    if tensor is None or not keras.backend.is_float_dtype(tensor.dtype):
-        return ops.ones(ops.shape(there)[:1], dtype="bool")
-    return reductions.finite(tensor)
-
-
-def _is_tensor(value: Any) -> bool:
-    return keras.ops.is_tensor(value)
-
-
-def _classes(model: keras.Model) -> int:
-    """Number of classes a model tells apart by its output: 2 for a single logit, 0 for several outputs."""
-    outputs = functional(model).outputs if functional(model) else []
-    if len(outputs) != 1 or len(outputs[0].shape) != 2 or not outputs[0].shape[-1]:
-        return 0
-    return max(2, outputs[0].shape[-1])
+def _shape(tensor: Any) -> str:
+    return "(batch, " + ", ".join(map(str, tensor.shape[1:])) + ")" if len(tensor.shape) else "()"
 
 
 def _bad_weight(model: keras.Model) -> str:
-    for variable in model.weights:
-        if keras.backend.is_float_dtype(variable.dtype):
-            values = np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
-            if not np.isfinite(values).all():
-                return variable.path
-    return ""
-
-
-def _compiled(layer: _Reduce) -> Callable:
-    """`layer(inputs, numbers, y)` in evaluation mode, compiled where the backend does that."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        # relaxed shapes: the last, smaller batch of a pass is not traced anew every time
-        return tf.function(lambda x, n, y: layer(x, n, y, training=False), reduce_retracing=True)
-    if backend == "jax":
-        import jax
-
-        @jax.jit
-        def stateless(trainable, fixed, x, n, y):
-            variables = [*layer.trainable_variables, *layer.non_trainable_variables]
-            mapping = zip(variables, [*trainable, *fixed], strict=True)
-            with keras.StatelessScope(state_mapping=list(mapping)):
-                return layer(x, n, y, training=False)
-
-        def pass_on(x, n, y):
-            variables = [
-                [v.value for v in vs] for vs in (layer.trainable_variables, layer.non_trainable_variables)
-            ]
-            return stateless(*variables, x, n, y)
-
-        return pass_on
-    import torch
-
-    def without_gradients(x, n, y):
-        with torch.no_grad():
-            return layer(x, n, y, training=False)
-
-    return without_gradients
-
-
-def _to_numpy(found: Any) -> Any:
-    return keras.tree.map_structure(lambda tensor: np.asarray(keras.ops.convert_to_numpy(tensor)), found)
-
-
-def _whole(name: str, array: np.ndarray) -> np.ndarray:
-    """Counts come out of matrix products as floats, exact up to 2**24 inputs a batch."""
-    return (
-        np.rint(array).astype(np.int64) if name in ("together", "class_active") else array.astype(np.float64)
-    )
-
-
-def _size(shape: np.ndarray) -> int:
-    return int(np.prod(shape))
+    """Path of the first weight that is not finite; the sums are computed on the device."""
+    weights = [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
+    if not weights:
+        return ""
+    with totals.no_gradients():
+        finite = [ops.all(ops.isfinite(v.value)) for v in weights]
+        fine = np.asarray(totals.to_host(ops.stack(finite)))
+    return "" if fine.all() else weights[int(np.argmin(fine))].path

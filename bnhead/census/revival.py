@@ -6,7 +6,7 @@ these entries. Units whose incoming or outgoing weights cannot be told apart (th
 are left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,18 @@ import keras
 import numpy as np
 
 from bnhead import seeds
-from bnhead.census.find import LINEAR_LAYERS, Site, kind_of
+from bnhead.census.find import Site
 from bnhead.graph import Call, calls, functional
 
 _DENSE = (keras.layers.Dense,)
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_ELEMENTWISE = frozenset(  # functions of `keras.ops` and `keras.activations`, as operations of a graph
+    {
+        *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh"),
+        *("leaky_relu", "mish", "relu", "relu6", "selu", "silu", "soft_shrink", "softplus", "softsign"),
+        *("sparse_plus", "squareplus", "tanh", "tanh_shrink", "threshold", "sigmoid"),
+    }
+)
 _CHANNELWISE = (
     keras.layers.ELU,
     keras.layers.PReLU,
@@ -86,13 +93,10 @@ def revive(model: keras.Model, site: Site, dormant: np.ndarray, seed: int) -> Re
     if not len(units):
         found.skipped = "there are none"
         return found
-    graph = _graph_of(functional(model), site.call)
-    if graph is None:
-        found.skipped = "the layer is in a nested model that is called in several places"
-        return found
     try:
-        incoming = _incoming(graph, site.call)
-        _outgoing(graph, site)  # whether they can be told apart, before anything is changed
+        graph, call = _located(model, site)
+        incoming = _incoming(graph, call)
+        _outgoing(graph, call)  # whether they can be told apart, before anything is changed
     except _Mixed as mixed:
         found.skipped = str(mixed)
         return found
@@ -122,7 +126,7 @@ def revive_layers(model: keras.Model, layers: Sequence[tuple[Site, np.ndarray]],
 def _set_outgoing_to_zero(model: keras.Model, site: Site, units: Sequence[int]) -> tuple[list[str], int]:
     """Sets what reads the units to 0; returns the variables' paths and the number of optimizer slots."""
     paths, slots = [], 0
-    for variable, rows in _outgoing(_graph_of(functional(model), site.call), site):
+    for variable, rows in _outgoing(*_located(model, site)):
         slots += _set(model, variable, (..., np.flatnonzero(np.isin(rows, units)), slice(None)), 0.0)
         paths.append(variable.path)
     return paths, slots
@@ -132,17 +136,30 @@ class _Mixed(Exception):
     """A unit's weights cannot be told from other units'."""
 
 
-def _graph_of(graph: Any, call: Call) -> Any:
-    """The functional graph, of this or a nested model, in which a call lies."""
-    own = calls(graph)
-    if any(other.outputs[0] is call.outputs[0] for other in own):
-        return graph
-    for other in own:
-        inside = functional(other.operation)
-        found = _graph_of(inside, call) if inside is not None else None
-        if found is not None:
-            return found if len([c for c in own if c.operation is other.operation]) == 1 else None
-    return None
+def _located(model: keras.Model, site: Site) -> tuple[Any, Call]:
+    """The call that makes the site's units, and the functional graph, of this or a nested model, it is in.
+
+    Raises:
+        _Mixed: there is no such call, or there are several.
+    """
+    if functional(model) is None:
+        raise _Mixed("the model is no functional one, so what reads them is not known")
+    if not site.is_layer_output:
+        raise _Mixed(f"{site.layer.name!r} does something with them before it returns")
+    found = list(_calls_of(functional(model), site.layer))
+    if not found:
+        raise _Mixed("their layer is inside a layer that is no functional model")
+    if len(found) > 1:
+        raise _Mixed("their layer, or the nested model it is in, is called in several places")
+    return found[0]
+
+
+def _calls_of(graph: Any, layer: Any) -> Iterator[tuple[Any, Call]]:
+    for call in calls(graph):
+        if call.operation is layer:
+            yield graph, call
+        elif (inside := functional(call.operation)) is not None:
+            yield from _calls_of(inside, layer)
 
 
 def _incoming(graph: Any, call: Call) -> list[tuple[Any, Any]]:
@@ -156,7 +173,7 @@ def _incoming(graph: Any, call: Call) -> list[tuple[Any, Any]]:
         elif _is_one_kernel(layer):
             kernel = [(layer.kernel, layer.kernel_initializer)]
             return kernel + ([(layer.bias, layer.bias_initializer)] if layer.use_bias else []) + variables
-        elif isinstance(layer, LINEAR_LAYERS) or len(call.inputs) != 1 or not _keeps_units(layer):
+        elif len(call.inputs) != 1 or not _keeps_units(layer):
             raise _Mixed(f"what comes in through {layer.name!r} is not theirs alone")
         if id(call.inputs[0]) not in makers:
             raise _Mixed("their incoming weights lie outside of the nested model")
@@ -184,7 +201,12 @@ def _keeps_units(layer: keras.Operation) -> bool:
         return True
     if isinstance(layer, keras.Layer):
         return _runs(layer, _CHANNELWISE)
-    return kind_of(layer)[0] in ("rectifier", "activation")
+    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in _plain_name(layer)).lstrip("_")
+    return type(layer).__module__.startswith("keras.") and snake in _ELEMENTWISE
+
+
+def _plain_name(operation: keras.Operation) -> str:
+    return type(operation).__name__.replace("ReLU", "Relu").replace("ELU", "Elu")
 
 
 def _runs(layer: keras.Operation, classes: tuple[type, ...]) -> bool:
@@ -192,15 +214,15 @@ def _runs(layer: keras.Operation, classes: tuple[type, ...]) -> bool:
     return any(isinstance(layer, each) and type(layer).call is each.call for each in classes)
 
 
-def _outgoing(graph: Any, site: Site) -> list[tuple[Any, np.ndarray]]:
-    """Kernels that read the site's units, each with the unit that each of its input rows reads, else -1."""
+def _outgoing(graph: Any, made: Call) -> list[tuple[Any, np.ndarray]]:
+    """Kernels that read what a call returns, each with the unit that its input rows read, -1 for others."""
     readers: dict[int, list[Call]] = {}
     for call in calls(graph):
         for tensor in call.inputs:
             readers.setdefault(id(tensor), []).append(call)
     outputs = {id(tensor) for tensor in graph.outputs}
     found: list[tuple[Any, np.ndarray]] = []
-    waiting = [(site.call.outputs[0], np.arange(site.units))]
+    waiting = [(made.outputs[0], np.arange(made.outputs[0].shape[-1]))]
     while waiting:
         tensor, rows = waiting.pop()
         if id(tensor) in outputs:

@@ -1,23 +1,24 @@
 """Counting on the training batches themselves, inside the compiled training step: no extra forward pass.
 
-The layers are tapped only while the step is traced (or run, where it is eager), and the counters are no part
-of the model: its weights, its random streams and what is saved stay as they are.
+Taps are open while the step is traced (or run, where it is eager), and the totals stay on the device. They
+are no part of the model: its weights, its random streams and what is saved stay as they are.
 """
 
-import contextlib
 import functools
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from bnhead.census import reductions
-from bnhead.census.counters import Census, Counts
-from bnhead.census.find import OTHER, RECTIFIER, Site, find, sites, watched, without_activation
+from bnhead.census import totals
+from bnhead.census.counters import Census
+from bnhead.census.find import Found
+from bnhead.census.labels import Labels
+from bnhead.census.probe import input_names
 from bnhead.errors import UsageError
+from bnhead.graph import taps, trace
 
 
 class StepCounter:
@@ -25,18 +26,21 @@ class StepCounter:
 
     What a dead unit of a training epoch is differs from one of a fixed probe set: it was silent on all of
     these inputs, each with the weights of its step, its augmentation, its dropout and its batch statistics.
-    Silence, activity per unit and finiteness are counted, with one reduction per activation for each; figures
-    that need labels, magnitudes or gradients are not.
+    Silence, activity per unit, runs and finiteness are counted; figures that need labels, magnitudes or
+    gradients are not. Every pass of a step counts, so a step that runs the model on two views counts both.
+    Whatever the step does not run through the model, or a part of it, is not counted: "no inputs were
+    counted".
 
     Args:
-        model: a compiled functional or Sequential model.
-        layers: see `bnhead.census.find.find`.
+        model: a compiled model.
+        layers: see `bnhead.census.find`.
         eps: a unit is silent where its absolute output is at most this.
         inputs_per_step: how many inputs of each batch (on each replica) are counted; None for all. Batches
             are shuffled, so the first are as good as any.
 
     Raises:
-        UsageError: a layer that is called more than once in the model, whose calls cannot be told apart here.
+        UsageError: numbers that make no sense; a layer that the model does not have, which for a subclassed
+            model is known in the first step.
     """
 
     def __init__(
@@ -51,283 +55,249 @@ class StepCounter:
             raise UsageError(f"eps must be at least 0, got {eps}")
         if inputs_per_step is not None and inputs_per_step < 1:
             raise UsageError(f"inputs_per_step must be at least 1 or None, got {inputs_per_step}")
-        self.sites = find(model, layers)
-        self._model, self._limit = model, inputs_per_step
-        self._counted = {site.name for site in self.sites}
-        operations = [site.operation for site in sites(model)]
-        for site in self.sites:
-            if sum(operation is site.operation for operation in operations) > 1:
-                again = "is called more than once, which cannot be counted inside the step"
-                raise UsageError(f"layers: {site.name!r} {again}; give data to count on")
-        self._watched = watched(model, self.sites)
-        self._taps = _Taps(self._watched, self._tap)
-        sizes = [site.units for site in self.sites]
-        kinds = {"tensorflow": _GraphTotals, "jax": _CallbackTotals}
-        self._totals = kinds.get(keras.backend.backend(), _HostTotals)(sizes, eps, len(self._watched) + 1)
-        self._step: Callable | None = None  # the counting step, while it is attached
-        self._previous: Callable | None = None  # what the instance had in its place
+        trace.require_built(model)
+        self._model, self._layers = model, layers
+        self._options = {"eps": eps, "limit": inputs_per_step, "details": False}
+        self._plan: totals.Plan | None = None
+        self._missed: dict[str, str] = {}
+        self._layout = totals.Layout()
+        if (inputs := trace.specs(model)) is not None:
+            self._find([trace.forward(model, inputs)])
+        self._totals: _Totals | None = None
+        self._session: Any = None
+        self._undo: list[Callable[[], None]] = []  # while attached
 
-    def attach(self) -> None:
-        """Makes the model's training step count; call it before `fit` has made its function."""
-        self._totals.make(self._model)
-        step = self._model.train_step
+    def attach(self, session: Any = None) -> None:
+        """Makes the model's training step count; call it before `fit` has made its function.
+
+        Args:
+            session: what all counters of one `fit` share. Those of another one, which an exception has left
+                on the model, are taken away.
+        """
+        self.detach()
+        self._session = session
+        kind = {"tensorflow": _GraphTotals, "jax": _CarriedTotals}.get(keras.backend.backend(), _EagerTotals)
+        self._totals = kind(self._model, self._plan)
+        name = kind.step
+        while (left := _counter_on(self._model, name)) and (session is None or left._session is not session):
+            left.detach()
+        step, before = getattr(self._model, name), vars(self._model).get(name)
 
         @functools.wraps(step)
         def counting(*arguments, **keywords):
-            if self._step is not counting:  # detached while another one stood around it
-                return step(*arguments, **keywords)
-            with self._taps.open() as seen:
-                result = step(*arguments, **keywords)
-                inputs = keras.utils.unpack_x_y_sample_weight(arguments[-1])[0]
-                sums = [self._sum_of_inputs(inputs), *(seen[site.name][-1] for site in self._watched)]
-                self._totals.add([seen[site.name][:2] for site in self.sites], ops.stack(sums, axis=1))
-            return result
+            if self.is_attached:
+                return self._totals.run(self._counted, step, *arguments, **keywords)
+            return step(*arguments, **keywords)  # detached while another one stood around it
 
-        self._previous = vars(self._model).get("train_step")
-        self._model.train_step = self._step = counting
+        counting.counter, counting.before = self, before
+        setattr(self._model, name, counting)
+        self._undo += [functools.partial(_restore, self._model, name), self._totals.remove]
         self._model.train_function = None  # made again, with the counters in it
 
     def detach(self) -> None:
         """Restores the model's training step; where that is wrapped by now, stops counting."""
-        if self._step is None:
-            return
-        if vars(self._model).get("train_step") is self._step:
-            del self._model.train_step
-            if self._previous is not None:
-                self._model.train_step = self._previous
-        self._step = self._previous = None
-        self._model.train_function = None
+        if self.is_attached:
+            undo, self._undo = self._undo, []
+            while undo:
+                undo.pop()()
+            self._model.train_function = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the model's training step counts."""
+        return bool(self._undo)
 
     def reset(self) -> None:
         """Forgets what was counted, at the beginning of an epoch."""
-        self._totals.reset()
+        if self._totals is not None:
+            self._totals.reset()
 
     def census(self) -> Census:
-        """The counts since the last `reset`."""
-        *sums, bad, first = self._totals.read()
-        names = ["the inputs", *(site.name for site in self._watched)]
-        census = Census()
-        for site, (histogram, active, saturated) in zip(self.sites, zip(*sums, strict=True), strict=True):
-            counts = Counts(histogram, active, saturated, groups=site.groups)
-            upto = names.index(site.name) + 1
-            if bad[upto - 1]:
-                earliest = int(np.argmin(first[:upto]))
-                counts.nonfinite, counts.first_nonfinite = int(bad[upto - 1]), int(first[earliest])
-                counts.nonfinite_at = names[earliest]
-            census.layers[site.name] = counts
+        """The counts since the last `reset`.
+
+        Raises:
+            UsageError: no step has run any part of a model whose layers are known in the first step.
+        """
+        if self._plan is None:
+            raise UsageError(f"model {self._model.name!r}: the training step runs no layer of it; give data")
+        found = self._totals.read() if self._layout.parts else None
+        if found is None:
+            census = totals.nothing_counted(self._plan)
+        else:
+            census = totals.census_of(self._plan, Labels(), {"whole": self._layout.unpack(found)})
+        census.not_looked_at = dict(self._missed)
         return census
 
-    def _sum_of_inputs(self, inputs: Any) -> Any:
-        """`(batch,)` float32, not finite where an input is not."""
-        flat = [tensor[: self._limit] for tensor in keras.tree.flatten(inputs) if tensor is not None]
-        sums = [_sum(tensor) for tensor in flat if keras.backend.is_float_dtype(tensor.dtype)]
-        return sum(sums, ops.zeros(ops.shape(flat[0])[:1], "float32"))
+    def _find(self, passes: Sequence[taps.Pass]) -> None:
+        found = Found.of(self._model, *passes)
+        self._missed = found.missed
+        sites = found.select(self._layers)
+        self._plan = totals.Plan.of(found, sites, input_names(self._model), **self._options)
 
-    def _tap(self, site: Site, before: Any, after: Any) -> tuple[Any, ...]:
-        """Largest and smallest over the positions, `(batch, units)`, and a sum `(batch,)` that shows NaN.
-
-        Of a rectifier they are those of the pre-activation, of others those of |a|. Sites that are watched
-        but not counted have the sum alone.
-        """
-        before = ops.stop_gradient(before)[: self._limit]  # JAX lets nothing else out of the derivative
-        if site.name not in self._counted:
-            return (_sum(before),)
-        total, values = _sum(before), before
-        if site.kind != RECTIFIER:
-            after = ops.stop_gradient(after)[: self._limit]
-            total, values = total + _sum(after), ops.abs(after)
-        axes = reductions.positions(values)
-        high, low = (ops.max(values, axes), ops.min(values, axes)) if axes else (values, values)
-        return ops.cast(high, "float32"), ops.cast(low, "float32"), total
+    def _counted(self, passes: Sequence[taps.Pass]) -> tuple[list[Any], int]:
+        """The whole numbers of each pass of a step, a vector each, and the number of places in them."""
+        passes = [seen for seen in passes if seen.activations or seen.outputs]
+        if self._plan is None and passes:
+            self._find(passes)
+        counted = [seen for seen in passes if self._plan.runs_in(seen)]
+        vectors = [self._layout.pack(totals.whole_numbers(self._plan, seen), "int32") for seen in counted]
+        return vectors, 0 if self._plan is None else len(self._plan.places)
 
 
-def _sum(tensor: Any) -> Any:
-    return ops.sum(ops.cast(tensor, "float32"), axis=tuple(range(1, len(tensor.shape))))
+def _counter_on(model: keras.Model, name: str) -> StepCounter | None:
+    """The counter whose step a model has; None where it has another one."""
+    return getattr(vars(model).get(name), "counter", None)
 
 
-class _Taps:
-    """Reads pre-activations and outputs of sites while their layers are called."""
-
-    def __init__(self, sites: Sequence[Site], read: Callable):
-        self._sites, self._read = sites, read
-        self._lock, self._depth = threading.RLock(), 0
-        self._undo: list[Callable[[], None]] = []
-        self._seen = threading.local()  # replicas of one step are traced in threads of their own
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[dict[str, Any]]:
-        self._seen.values = {}
-        with self._lock:
-            self._depth += 1
-            if self._depth == 1:
-                for site in self._sites:
-                    self._put(site)
-        try:
-            yield self._seen.values
-        finally:
-            with self._lock:
-                self._depth -= 1
-                while self._depth == 0 and self._undo:
-                    self._undo.pop()()
-
-    def _put(self, site: Site) -> None:
-        """Taps a layer's `call`; undoing puts back what was there, which may be another counter's tap."""
-        instance = vars(site.operation)
-        if "call" in instance:
-            self._undo.append(functools.partial(instance.__setitem__, "call", instance["call"]))
-        else:
-            self._undo.append(functools.partial(delattr, site.operation, "call"))
-        site.operation.call = self._tapped(site, site.operation.call)
-
-    def _tapped(self, site: Site, call: Callable) -> Callable:
-        @functools.wraps(call)
-        def tapped(*arguments, **keywords):
-            if not site.fused:
-                after = call(*arguments, **keywords)
-                alone = arguments and ops.is_tensor(arguments[0]) and site.kind != OTHER
-                before = arguments[0] if alone else after
-            else:
-                with without_activation(site.operation) as activation:
-                    before = call(*arguments, **keywords)
-                after = activation(before)
-            self._seen.values[site.name] = self._read(site, before, after)
-            return after
-
-        return tapped
+def _restore(model: keras.Model, name: str) -> None:
+    """Puts back what a model had before its counters, as far as they are detached."""
+    while (counter := _counter_on(model, name)) is not None and not counter.is_attached:
+        before = vars(model)[name].before
+        delattr(model, name)
+        if before is not None:
+            setattr(model, name, before)
 
 
-def _batch_totals(sizes: Sequence[int], eps: float, seen: Sequence[tuple], sums: Any) -> tuple[Any, ...]:
-    """All layers' counts on one batch, side by side so that there are few operations.
+class _Totals:
+    """Totals of whole numbers that one training step adds to.
 
-    Args:
-        sizes: units of each layer.
-        eps: threshold of silence.
-        seen: per layer largest and smallest values, `(batch, units)`.
-        sums: `(batch, watched)`.
-
-    Returns:
-        int32 or bool: histograms of silent units `(sum(sizes) + layers,)`, active and saturated
-        `(sum(sizes),)`, inputs with something not finite up to each watched place `(watched,)`, and whether
-        each place is finite `(batch, watched)`.
+    Attributes:
+        step: name of the model's method that runs the forward passes.
     """
-    high, low = (ops.concatenate(values, axis=1) > eps for values in zip(*seen, strict=True))
-    layer_of_unit = np.repeat(np.eye(len(sizes), dtype="float32"), sizes, axis=0)
-    silent = ops.matmul(ops.cast(ops.logical_not(high), "float32"), layer_of_unit)
-    starts = np.cumsum([0, *(size + 1 for size in sizes)])
-    first = ops.convert_to_tensor(starts[:-1].astype("int32"))  # NumPy and a tensor on a GPU do not add up
-    places = ops.reshape(ops.cast(silent, "int32") + first, (-1,))
-    histogram = ops.segment_sum(ops.ones_like(places), places, num_segments=int(starts[-1]))
-    count = [ops.sum(ops.cast(where, "int32"), axis=0) for where in (high, low)]
-    finite = ops.isfinite(sums)
-    upto = ops.cumsum(ops.cast(ops.logical_not(finite), "int32"), axis=1) > 0
-    return histogram, *count, ops.sum(ops.cast(upto, "int32"), axis=0), finite
+
+    step = "train_step"
+
+    def __init__(self, model: keras.Model, plan: totals.Plan | None):
+        self._model, self._places = model, 0 if plan is None else len(plan.places)
+
+    def run(self, count: Callable, step: Callable, *arguments: Any, **keywords: Any) -> Any:
+        """Runs a step, and adds what `count` makes of its passes, after everything the step does itself."""
+        with taps.opened(self._model) as seen:
+            result = step(*arguments, **keywords)
+        vectors, self._places = count(seen.passes)
+        for vector in vectors:
+            self.add(vector)
+        return result
+
+    def remove(self) -> None:
+        """Takes away what was put into the model."""
 
 
-NEVER = np.iinfo(np.int64).max
+class _EagerTotals(_Totals):
+    """PyTorch: one tensor, added to while the step runs."""
 
+    _total: Any = None
 
-class _HostTotals:
-    """Adds up on the host, batch by batch: for backends whose step is eager."""
-
-    def __init__(self, sizes: Sequence[int], eps: float, watched: int):
-        self._sizes, self._eps, self._watched = sizes, eps, watched
-        self.reset()
-
-    def make(self, model: keras.Model) -> None:
-        """Nothing has to be made."""
-
-    def reset(self) -> None:
-        units = sum(self._sizes)
-        self._sums = [np.zeros(n, np.int64) for n in (units + len(self._sizes), units, units, self._watched)]
-        self._first, self._inputs = np.full(self._watched, NEVER), 0
-
-    def add(self, seen: Sequence[tuple], sums: Any) -> None:
-        self._take(*_batch_totals(self._sizes, self._eps, seen, sums))
-
-    def _take(self, *arrays: Any) -> None:
-        *sums, finite = (np.asarray(ops.convert_to_numpy(array)) for array in arrays)
-        for total, batch in zip(self._sums, sums, strict=True):
-            total += batch
-        here = np.where(finite.all(0), NEVER, self._inputs + finite.argmin(0))
-        self._first = np.minimum(self._first, here)
-        self._inputs += len(finite)
-
-    def read(self) -> tuple:
-        """Per layer histogram, active and saturated; bad inputs up to each watched place, and its first."""
-        return *_split(self._sizes, *self._sums[:3]), self._sums[3].copy(), self._first
-
-
-class _CallbackTotals(_HostTotals):
-    """JAX: the compiled step hands its small arrays to the host."""
-
-    def add(self, seen: Sequence[tuple], sums: Any) -> None:
-        import jax
-
-        jax.debug.callback(self._take, *_batch_totals(self._sizes, self._eps, seen, sums), ordered=False)
+    def add(self, vector: Any) -> None:
+        with totals.no_gradients():
+            vector = vector.detach()
+            if self._total is None:
+                zeros = totals.nothing(vector.shape[0], self._places, "int64")
+                self._total = ops.convert_to_tensor(zeros)
+            self._total = totals.added(self._total, vector, self._places)
 
     def reset(self) -> None:
-        self._wait()
-        super().reset()
+        self._total = None
 
-    def read(self) -> tuple:
-        self._wait()
-        return super().read()
-
-    def _wait(self) -> None:
-        import jax
-
-        jax.effects_barrier()
+    def read(self) -> np.ndarray | None:
+        return None if self._total is None else totals.to_host(self._total)
 
 
-class _GraphTotals:
-    """TensorFlow: variables of the replicas, added up when they are read."""
+class _GraphTotals(_Totals):
+    """TensorFlow: a variable of each replica, made when the step is traced, since its size is known then."""
 
-    def __init__(self, sizes: Sequence[int], eps: float, watched: int):
-        self._sizes, self._eps, self._watched = sizes, eps, watched
+    _variable: Any = None
 
-    def make(self, model: keras.Model) -> None:
+    def add(self, vector: Any) -> None:
         import tensorflow as tf
 
-        units, layers = sum(self._sizes), len(self._sizes)
-        options = {
-            "trainable": False,
-            "synchronization": tf.VariableSynchronization.ON_READ,
-            "aggregation": tf.VariableAggregation.SUM,
-        }
-        self._strategy = model.distribute_strategy
-        with self._strategy.scope():
-            shapes = (units + layers,), (units,), (units,), (self._watched,)
-            self._sums = [tf.Variable(tf.zeros(shape, tf.int64), **options) for shape in shapes]
-            # the first bad input's number plus one, 0 without one
-            self._first = tf.Variable(tf.zeros(self._watched, tf.int64), **options)
-            self._inputs = tf.Variable(tf.zeros((), tf.int64), **options)
+        if self._variable is None:
+            self._make(vector.shape[0])
+        with tf.init_scope():
+            variable = self._variable
+        total = variable.read_value()
+        variable.assign(totals.added(total, vector, self._places))
+
+    def _make(self, size: int) -> None:
+        import tensorflow as tf
+
+        def make(*_):
+            if self._variable is None:
+                with tf.init_scope(), self._model.distribute_strategy.scope():
+                    self._variable = tf.Variable(
+                        totals.nothing(size, self._places, "int64"),
+                        trainable=False,
+                        synchronization=tf.VariableSynchronization.ON_READ,
+                        aggregation=tf.VariableAggregation.SUM,
+                    )
+
+        replica = tf.distribute.get_replica_context()
+        if tf.distribute.has_strategy() and replica is not None:
+            replica.merge_call(make)
+        else:
+            make()
 
     def reset(self) -> None:
-        import tensorflow as tf
+        if self._variable is not None:
+            size = self._variable.shape[0]
+            for replica in self._replicas():
+                replica.assign(totals.nothing(size, self._places, "int64"))
 
-        for variable in (*self._sums, self._first, self._inputs):
-            variable.assign(tf.zeros(variable.shape, variable.dtype))
+    def read(self) -> np.ndarray | None:
+        """With several replicas, the first of each replica's own inputs that is not finite."""
+        if self._variable is None:
+            return None
+        each = np.stack([replica.numpy() for replica in self._replicas()])
+        return np.concatenate([each[:, : -self._places].sum(0), each[:, -self._places :].min(0)])
 
-    def add(self, seen: Sequence[tuple], sums: Any) -> None:
-        import tensorflow as tf
-
-        *counts, finite = _batch_totals(self._sizes, self._eps, seen, sums)
-        for variable, batch in zip(self._sums, counts, strict=True):
-            variable.assign_add(tf.cast(batch, tf.int64))
-        bad = tf.cast(tf.logical_not(finite), tf.int64)
-        fresh = tf.logical_and(tf.reduce_any(bad > 0, 0), self._first.value() == 0)
-        self._first.assign_add(tf.where(fresh, self._inputs.value() + tf.argmax(bad, 0) + 1, 0))
-        self._inputs.assign_add(tf.shape(finite, tf.int64)[0])
-
-    def read(self) -> tuple:
-        """As `_HostTotals.read`; with several replicas the first of each replica's own inputs."""
-        *sums, bad = (variable.numpy() for variable in self._sums)
-        replicas = np.array([r.numpy() for r in self._strategy.experimental_local_results(self._first)])
-        return *_split(self._sizes, *sums), bad, np.where(replicas > 0, replicas - 1, NEVER).min(0)
+    def _replicas(self) -> Sequence[Any]:
+        return self._model.distribute_strategy.experimental_local_results(self._variable)
 
 
-def _split(sizes: Sequence[int], histogram: np.ndarray, *units: np.ndarray) -> tuple[list[np.ndarray], ...]:
-    """Cuts what stands side by side; copies, so that what was read stays."""
-    edges = np.cumsum([size + 1 for size in sizes])[:-1]
-    parts = [np.split(array, np.cumsum(sizes)[:-1]) for array in units]
-    return tuple([part.copy() for part in cut] for cut in (np.split(histogram, edges), *parts))
+class _CarriedTotals(_Totals):
+    """JAX: the trainer carries the totals through the compiled step, as the state of a seed generator.
+
+    Such a state is among the model's non-trainable variables, and in neither its weights nor a saved file.
+    """
+
+    step = "stateless_call"
+
+    def __init__(self, model: keras.Model, plan: totals.Plan | None):
+        super().__init__(model, plan)
+        zeros = self._zeros(0 if plan is None else plan.size)
+        self.state = keras.Variable(zeros, trainable=False, dtype="int32", name="bnhead_totals")
+        model._seed_generators.append(self)
+
+    def _zeros(self, size: int) -> np.ndarray:
+        return totals.nothing(size, self._places, "int32") if size else np.zeros(0, "int32")
+
+    def run(self, count: Callable, step: Callable, *arguments: Any, **keywords: Any) -> Any:
+        if not keywords.get("training"):
+            return step(*arguments, **keywords)
+        with taps.opened(self._model) as seen, seen.calling(arguments[2:] or keywords):
+            outputs, variables, *others = step(*arguments, **keywords)
+        vectors, self._places = count(seen.passes)
+        variables = list(variables)
+        place = next(i for i, v in enumerate(self._model.non_trainable_variables) if v is self.state)
+        for vector in vectors:
+            total, size = variables[place], vector.shape[0]
+            if not total.shape[0]:  # known now; the second step is traced once more, with totals of this size
+                total, self.state._shape = ops.convert_to_tensor(self._zeros(size)), (size,)
+            variables[place] = totals.added(total, ops.stop_gradient(vector), self._places)
+        return outputs, variables, *others
+
+    def remove(self) -> None:
+        self._model._seed_generators = [g for g in self._model._seed_generators if g is not self]
+
+    def reset(self) -> None:
+        self._sync()
+        self.state.assign(self._zeros(int(self.state.value.shape[0])))
+
+    def read(self) -> np.ndarray | None:
+        self._sync()
+        state = totals.to_host(self.state.value)
+        return state if len(state) else None
+
+    def _sync(self) -> None:
+        if hasattr(self._model, "jax_state_sync") and getattr(self._model, "_jax_state", None):
+            self._model.jax_state_sync()

@@ -13,11 +13,9 @@ from bnhead.graph.functional import (
     flat_inputs,
     functional,
     inlined,
-    named_calls,
     nested,
     new_inputs,
     replay,
-    run,
     same,
     used_inputs,
 )
@@ -29,11 +27,9 @@ __all__ = [
     "flat_inputs",
     "functional",
     "inlined",
-    "named_calls",
     "nested",
     "new_inputs",
     "replay",
-    "run",
     "same",
     "used_inputs",
 ]

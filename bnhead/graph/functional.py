@@ -4,7 +4,6 @@ A layer may be called in several models and several times in one. What counts he
 between one model's inputs and outputs.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,24 +215,8 @@ def functional(model: Any) -> Functional | None:
     return graph if isinstance(graph, Functional) and type(graph).call is Functional.call else None
 
 
-def named_calls(model: keras.Model, prefix: str = "") -> list[tuple[str, Call]]:
-    """`calls`, each with a name of its own: the layer's, and `relu#2` for the second call of a layer `relu`.
-
-    Args:
-        model: a functional model.
-        prefix: put before each name.
-    """
-    times: Counter[str] = Counter()
-    named = []
-    for call in calls(model):
-        name = call.operation.name
-        times[name] += 1
-        named.append((prefix + (f"{name}#{times[name]}" if times[name] > 1 else name), call))
-    return named
-
-
 def nested(call: Call) -> Functional | None:
-    """The functional graph that a call runs and `run` descends into; None for everything else."""
+    """The functional graph that a call with one argument runs, in evaluation mode; None for others."""
     graph = functional(call.operation)
     plain = len(call.arguments) == 1 and not call.keywords.get("training")
     return graph if plain and set(call.keywords) <= {"training", "mask"} else None
@@ -242,44 +225,3 @@ def nested(call: Call) -> Functional | None:
 def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
     """Inputs in any structure that a functional model takes, as a list with a tensor or None for each."""
     return functional(model)._standardize_inputs(inputs)
-
-
-def run(model: keras.Model, inputs: Sequence[Any], watch: Callable[..., Any], prefix: str = "") -> list[Any]:
-    """Runs a functional model call by call, those inside nested functional models too.
-
-    In evaluation mode, inside a layer's `call` or a compiled function, this is what the model computes.
-
-    Args:
-        model: a functional or Sequential model.
-        inputs: tensors as `flat_inputs` gives them.
-        watch: `(name, operation, arguments, compute) -> results`, called in the place of each call, first for
-            a nested model and then for what is inside; `compute()` does what the model would have done,
-            `compute(x)` the same with x in the place of the first argument. Names
-            are those of `named_calls`, and inside the nested model `encoder` they begin with `encoder.`.
-        prefix: put before each name.
-
-    Returns:
-        The outputs, flat.
-    """
-    graph = functional(model)
-    values = dict(zip(map(id, graph.inputs), inputs, strict=True))
-
-    def now(argument):
-        return values.get(id(argument), argument)
-
-    for name, call in named_calls(graph, prefix):
-        arguments, keywords = keras.tree.map_structure(now, (call.arguments, call.keywords))
-        if getattr(call.operation, "_call_has_training_arg", False):
-            # the node holds the call's own default, True for augmentation; Keras overrides it too
-            keywords = {**keywords, "training": False}
-
-        def compute(*first, name=name, call=call, arguments=arguments, keywords=keywords):
-            arguments = (*first, *arguments[len(first) :])
-            if (inside := nested(call)) is not None:
-                results = run(inside, flat_inputs(inside, arguments[0]), watch, f"{name}.")
-                return results if len(results) > 1 else results[0]
-            return call.operation(*arguments, **keywords)
-
-        results = keras.tree.flatten(watch(name, call.operation, arguments, compute))
-        values.update(zip(map(id, call.outputs), results, strict=True))
-    return [values[id(tensor)] for tensor in graph.outputs]

@@ -14,7 +14,7 @@ import functools
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class Tap:
         number: how many activations (or outputs) this path had before in the same pass.
         kind: the function that was called ("relu", "gelu", ...); "function" for one of the user's own;
             "recurrent", "norm" or "output" for a layer's output.
-        layer: the innermost layer being called; None directly under the model.
+        layer: the layer that `path` ends in; None directly under the model.
         before: what went in; None for a layer's output.
         after: what came out; of the same shape as `before`.
         function: the activation as a function of `before` alone; None where it cannot be called again.
@@ -66,6 +66,7 @@ class Tap:
         is_layer_output: whether `after` is what the layer returns.
         is_output: whether `after` is an output of the model.
         order: its place among all taps of the pass, as they ran.
+        steps: keys of the calls that were put side by side as its positions (`TimeDistributed`), or ().
         name: the layer's path where the layer returns `after`, else path and kind; "#2" for a later call.
     """
 
@@ -82,6 +83,7 @@ class Tap:
     is_layer_output: bool = False
     is_output: bool = False
     order: int = 0
+    steps: tuple[tuple[str, int, bool], ...] = ()
     name: str = ""
 
     @property
@@ -101,16 +103,18 @@ class Pass:
     """One call of the model (or of one of its layers from outside of it).
 
     Attributes:
-        inputs: the tensors it was called with.
+        inputs: the tensors it was called with, flat; None for an optional one that was left out.
         activations: its activations, in the order in which they ran.
         outputs: its layers' outputs, in the order in which they returned.
         missed: path -> why an activation there was not looked at.
+        results: what it returned, flat.
     """
 
     inputs: list[Any] = field(default_factory=list)
     activations: list[Tap] = field(default_factory=list)
     outputs: list[Tap] = field(default_factory=list)
     missed: dict[str, str] = field(default_factory=dict)
+    results: list[Any] = field(default_factory=list)
 
 
 class _Frame:
@@ -127,12 +131,21 @@ class Taps:
     Args:
         model: the model whose layers are looked at; calls of other models are not.
         evaluating: whether rematerialised layers run plainly; a training step needs them as they are.
-        watch: `(key, tensor) -> tensor`, called with what goes into each activation and with what a recurrent
-            layer returns; the pass continues with its result. None changes nothing.
+        watch: `(key, tensor) -> tensor`, called with what goes into each activation and with what each layer
+            returns; the pass continues with its result. None changes nothing.
+        paths: the paths of which tensors are kept; None for all. The memory of the others is freed early.
     """
 
-    def __init__(self, model: keras.Model, *, evaluating: bool = False, watch: Callable | None = None):
-        self.model, self.evaluating, self.watch = model, evaluating, watch
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        evaluating: bool = False,
+        watch: Callable | None = None,
+        paths: Collection[str] | None = None,
+    ):
+        self.model, self.evaluating, self.watch, self._kept = model, evaluating, watch, paths
+        self.plain = not evaluating and watch is None and paths is None
         self.passes: list[Pass] = []
         self.paths: list[str] = []  # of the layers called, in order
         self.operations: set[str] = set()  # names of TensorFlow's operations that were seen as such
@@ -164,7 +177,8 @@ class Taps:
 
     @contextlib.contextmanager
     def _pass(self, root: keras.Operation, inputs: Any) -> Iterator[None]:
-        self.passes.append(Pass([x for x in keras.tree.flatten(inputs) if ops.is_tensor(x)]))
+        flat = keras.tree.flatten(inputs)
+        self.passes.append(Pass([x for x in flat if x is None or ops.is_tensor(x)]))
         self._numbers.clear()
         try:
             yield
@@ -180,9 +194,10 @@ class Taps:
             if id(layer) not in self._layers:  # a metric's or another model's
                 with _suspended():
                     return original(layer, *args, **kwargs)
-            with self._pass(layer, (args, kwargs)):
+            with self._pass(layer, args or kwargs):
                 results = self._framed(layer, original, args, kwargs)
-                outputs = {id(x) for x in keras.tree.flatten(results)} if layer is self.model else set()
+                self.current.results = keras.tree.flatten(results)
+                outputs = {id(x) for x in self.current.results} if layer is self.model else set()
                 for tap in (*self.current.activations, *self.current.outputs):
                     tap.is_output = id(tap.after) in outputs
                 return results
@@ -194,7 +209,8 @@ class Taps:
         if layer is not self.model and not held:
             path = (*path, layer.name)
         mask = backend.get_keras_mask(args[0]) if args and ops.is_tensor(args[0]) else None
-        frame = _Frame(layer, path, len(self.current.activations), mask)
+        named = self._stack[-1].layer if held else layer
+        frame = _Frame(named, path, len(self.current.activations), mask)
         self._stack.append(frame)
         try:
             self.paths.append("/".join(path))
@@ -202,7 +218,9 @@ class Taps:
                 results = original(layer, *args, **kwargs)
         finally:
             self._stack.pop()
-        return results if self._loop or _scope() != self._scope else self._returned(frame, args, results)
+        if held or self._loop or _scope() != self._scope:
+            return results
+        return self._returned(frame, args, results)
 
     def _returned(self, frame: _Frame, args: tuple, results: Any) -> Any:
         """Notes a layer's output."""
@@ -223,7 +241,7 @@ class Taps:
         if isinstance(frame.layer, keras.layers.BatchNormalization):
             kind = NORM
         number = self._numbered(path, "output")
-        if kind == RECURRENT and self.watch is not None:
+        if self.watch is not None:
             mask = backend.get_keras_mask(after)
             after = self.watch((path, number, True), after)
             if mask is not None:
@@ -311,6 +329,8 @@ class Taps:
 
     def _add(self, to: list[Tap], tap: Tap) -> None:
         tap.order = len(self.current.activations) + len(self.current.outputs)
+        if self._kept is not None and tap.path not in self._kept:
+            tap.before = tap.after = tap.function = tap.mask = None
         to.append(tap)
 
     def _numbered(self, path: str, what: str) -> int:
@@ -372,7 +392,7 @@ def _merge_steps(found: Pass, first: int, steps: int | None) -> None:
         same = taps[i::each]
         for part in ("before", "after"):
             setattr(taps[i], part, ops.stack([getattr(tap, part) for tap in same], axis=1))
-        taps[i].mask, taps[i].axis = None, -1
+        taps[i].mask, taps[i].axis, taps[i].steps = None, -1, tuple(tap.key for tap in same)
     found.activations[first:] = taps[:each]
 
 
@@ -410,11 +430,18 @@ _lock, _users, _undo = threading.RLock(), 0, []
 def opened(model: keras.Model, **options: Any) -> Iterator[Taps]:
     """Collects what `model` computes in the calls that this thread makes meanwhile.
 
+    Where taps of the same model are open already, and neither has options, these are given: two that count
+        inside
+    a training step see the same passes.
+
     Args:
         model: any built Keras model.
         options: as for `Taps`.
     """
     global _users
+    if not options and _local.taps is not None and _local.taps.model is model and _local.taps.plain:
+        yield _local.taps
+        return
     with _lock:
         _users += 1
         if _users == 1:
@@ -626,6 +653,7 @@ def _operations(taps: Taps) -> Iterator[None]:
         kind = _TF_OPERATIONS.get(op_type.decode() if isinstance(op_type, bytes) else op_type)
         if kind is not None and _local.taps is taps:
             taps.by_value(kind, inputs[0], outputs[0], getattr(tf.nn, kind))
+        return outputs  # what the next callback is given, as another counter's
 
     op_callbacks.add_op_callback(seen)
     try:

@@ -13,27 +13,36 @@ from bnhead.graph.functional import functional
 def specs(model: keras.Model) -> Any:
     """The model's inputs as abstract tensors, in the structure it takes; None where they are not known.
 
-    They are known of a functional or Sequential model that is built. JAX and PyTorch need every size but the
-    batch's, which is 2 here.
+    They are known of a functional or Sequential model that is built.
     """
     graph = functional(model)
     if graph is None or not getattr(graph, "inputs", None):
         return None
+    return abstract(graph._inputs_struct)
+
+
+def abstract(like: Any) -> Any:
+    """Abstract tensors in the structure of `like`, of its shapes and dtypes; None where they do not do.
+
+    JAX and PyTorch need every size. The batch's is 2 here; where another one is not known, the result is
+    None.
+    """
+    flat = [(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in keras.tree.flatten(like)]
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), graph._inputs_struct)
-    shapes = [(x.shape[0] or 2, *x.shape[1:]) for x in graph.inputs]
-    if any(None in shape for shape in shapes):
+        made = [tf.TensorSpec(shape, dtype) for shape, dtype in flat]
+        return keras.tree.pack_sequence_as(like, made)
+    if any(None in shape[1:] for shape, _ in flat):
         return None
-    flat = [(shape, x.dtype) for shape, x in zip(shapes, graph.inputs, strict=True)]
+    flat = [((shape[0] or 2, *shape[1:]) if shape else shape, dtype) for shape, dtype in flat]
     if keras.backend.backend() == "jax":
         import jax
 
         made = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in flat]
     else:
         made = [keras.ops.zeros(shape, dtype) for shape, dtype in flat]
-    return keras.tree.pack_sequence_as(graph._inputs_struct, made)
+    return keras.tree.pack_sequence_as(like, made)
 
 
 def forward(model: keras.Model, inputs: Any) -> taps.Pass:

@@ -44,14 +44,19 @@ def _inspect(request: Request) -> int:
         "counted on": f"the first {inputs:,} test images of {source.dataset.name}, in evaluation mode",
         "bound": f"a unit that is dead here fires on less than {min(1, 3 / inputs):.2%} of inputs, at 95 %",
     }
+    if census.not_looked_at:
+        missed = (f"{path or 'the model'} ({why})" for path, why in census.not_looked_at.items())
+        about["not looked at"] = "; ".join(missed)
+    if census.notes:
+        about["notes"] = "; ".join(census.notes)
     _write(request, census, about, source.dataset.classes)
     width = None if sys.stdout.isatty() else 190
     Console(width=width, highlight=False).print(terminal(census))
     for name, counts in census.layers.items():
         if counts.unknown:
             print(f"{name}: unknown, {counts.unknown}")
-    print("".join(f"\n{name:<11} {text}" for name, text in about.items()))
-    print(f"{'look':<11} {pathlib.Path(request.directory) / 'index.html'}")
+    print("".join(f"\n{name:<13} {text}" for name, text in about.items()))
+    print(f"{'look':<13} {pathlib.Path(request.directory) / 'index.html'}")
     return 0
 
 
@@ -101,7 +106,7 @@ def _write(request: Request, census: Any, about: dict[str, str], classes: Sequen
         directory.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"out {directory.path} cannot be written: {error.strerror}") from error
-    content = {"about": about, "classes": list(classes), "layers": tables.as_data(census)}
+    content = {"about": about, "classes": list(classes), **tables.as_data(census)}
     texts = {
         "census.json": json.dumps(_finite(content), allow_nan=False) + "\n",
         "census.csv": tables.as_csv(census),

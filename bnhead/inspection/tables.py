@@ -81,8 +81,9 @@ def as_csv(census: Census) -> str:
 
 
 def as_data(census: Census) -> dict[str, Any]:
-    """Plain data: per layer its figures, why it is unknown, and the counts that `Census.from_dict` reads."""
-    return {
+    """Plain data: what `Census.to_dict` gives, and for each layer its figures and why it is unknown."""
+    layers = {
         name: {"figures": counts.figures(), "unknown": counts.unknown, "counts": counts.to_dict()}
         for name, counts in census.layers.items()
     }
+    return {**census.to_dict(), "layers": layers}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bnhead import heads
+from bnhead import heads, keys
 from bnhead.heads.diagram import svg
 from bnhead.report import charts, words
 from bnhead.report.curves import Band, at_most, band
@@ -180,11 +180,10 @@ def dead_units(
 ) -> list[dict[str, Any]]:
     """The dead units by epoch: for each layer and figure a chart, or a note where all is 0."""
     columns = dict.fromkeys(column for run in runs for column in run.history)
-    layers = dict.fromkeys(name.split("/")[1] for name in columns if re.fullmatch("dead/.+/per_input", name))
     drawn = []
-    for layer in layers:
+    for layer in keys.layers(columns, "per_input"):
         for figure, title in FIGURES.items():
-            chart = by_epoch(of_cell, panels, f"dead/{layer}/{figure}", words.share,
+            chart = by_epoch(of_cell, panels, keys.key(layer, figure), words.share,
                              tick=lambda v: f"{100 * v:.3g}%", whole=True)  # fmt: skip
             if chart is not None:
                 drawn.append({"layer": layer, "figure": figure, "title": title, **chart})

@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+from bnhead import keys
 from bnhead.errors import RunDirectoryError
 from bnhead.report import figures, words
 from bnhead.report.provenance import machine, train_command
@@ -84,15 +85,14 @@ def _curves(run: Run) -> dict[str, Any] | None:
 
 def _counts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """For each layer, what was counted and its share."""
-    layers = dict.fromkeys(key.split("/")[1] for key in run.result if key.startswith("dead/"))
     return [
         (
             layer,
             [
-                (text, words.share(run.result.get(f"dead/{layer}/{name}")))
+                (text, words.share(run.result.get(keys.key(layer, name))))
                 for name, text in _SHOWN.items()
-                if f"dead/{layer}/{name}" in run.result
+                if keys.key(layer, name) in run.result
             ],
         )
-        for layer in layers
+        for layer in keys.layers(run.result)
     ]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bnhead import keys
 from bnhead.studies import statistics
 from bnhead.studies.outcomes import Outcome
 from bnhead.studies.plan import Plan
@@ -61,7 +62,7 @@ def _points(
     layer: str, figure: str, runs: Sequence[Outcome], widths: dict[str, int]
 ) -> Iterable[dict[str, Any]]:
     for one in sorted(runs, key=lambda one: (one.run.seed, widths[one.run.cell])):
-        share, inputs = (one.result.get(f"dead/{layer}/{name}") for name in (figure, "inputs"))
+        share, inputs = (one.result.get(keys.key(layer, name)) for name in (figure, "inputs"))
         if one.status == "finished" and share is not None:
             width = widths[one.run.cell]
             trials = width * inputs if figure == "per_input" else width
@@ -74,5 +75,4 @@ def _slope(points: Sequence[dict[str, Any]]) -> float:
 
 
 def _layers(runs: Sequence[Outcome]) -> list[str]:
-    keys = (key.split("/") for one in runs for key in one.result if key.startswith("dead/"))
-    return list(dict.fromkeys(key[1] for key in keys if key[2] == "per_input"))
+    return keys.layers((name for one in runs for name in one.result), "per_input")

@@ -8,6 +8,7 @@ import time
 import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bnhead import keys
 from bnhead.training.building import describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import TASKS
@@ -95,7 +96,7 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
         ("head", result["head"]),
         *_outcomes(result),
     ]
-    for layer in dict.fromkeys(key.split("/")[1] for key in result if key.startswith("dead/")):
+    for layer in keys.layers(result):
         rows += _dead_rows(layer, result)
     if result.get("replicas", 1) > 1:
         seen = f"batch norms see {result['batch_norm_examples']} of the {config.batch_size} images of a step"
@@ -135,9 +136,8 @@ def _outcome(result: dict, split: str, images: str) -> tuple[str, str]:
 
 
 def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:
-    figures = {
-        key.split("/", 2)[2]: value for key, value in result.items() if key.startswith(f"dead/{layer}/")
-    }
+    found = ((keys.parts(name), value) for name, value in result.items() if keys.is_key(name))
+    figures = {figure: value for (other, figure), value in found if other == layer}
     if not _finite(figures["per_input"]):
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
     share = {name: f"{value:.1%}" for name, value in figures.items()}

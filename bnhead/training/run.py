@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from bnhead import files
+from bnhead import files, keys
 from bnhead.census import Census, DeadUnits, count
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
@@ -356,9 +356,9 @@ def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, statu
         tested = _evaluated(config, parts, "test")
         census = count(model, feeding.probe(config, dataset), counted_layers(config))
     counted = {
-        f"dead/{name}/{key}": value
+        keys.key(name, figure): value
         for name, counts in census.layers.items()
-        for key, value in {**counts.figures(), "inputs": counts.inputs, "bound": counts.bound}.items()
+        for figure, value in {**counts.figures(), "inputs": counts.inputs, "bound": counts.bound}.items()
     }
     first = f"test_{TASKS[config.task].primary}"
     return {

@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 from bnhead.census import count
-from bnhead.census.find import activations, default_layers, find, kind_of, norms, sites
+from bnhead.census.find import activations, default_layers, found_in
 from bnhead.errors import UsageError
 
 
@@ -40,17 +40,17 @@ def zoo():
 
 
 KINDS = {
-    "encoder.conv_relu": "rectifier",
-    "encoder.relu_layer": "rectifier",
-    "encoder.depthwise": "rectifier",
-    "gelu_layer": "activation",
-    "leaky": "activation",
-    "relu": "rectifier",
-    "leaky_relu": "activation",
-    "re_lu": "rectifier",
-    "prelu": "activation",
-    "dense_with_layer": "rectifier",
-    "dense_with_leaky": "activation",
+    "encoder/conv_relu": "relu",
+    "encoder/relu_layer": "relu",
+    "encoder/depthwise": "relu6",
+    "gelu_layer": "gelu",
+    "leaky": "leaky_relu",
+    "relu": "relu",
+    "leaky_relu": "leaky_relu",
+    "re_lu": "relu",
+    "prelu": "prelu",
+    "dense_with_layer": "relu",
+    "dense_with_leaky": "leaky_relu",
 }
 
 
@@ -59,7 +59,7 @@ def test_every_activation_is_found_wherever_it_stands():
     names = {re.sub(r"_\d+$", "", name): kind for name, kind in found.items()}  # operations are numbered
     assert names == KINDS
     assert list(names) == list(KINDS)  # in the order in which they run
-    assert [site.name for site in norms(zoo())] == ["encoder.norm", "outer_norm"]
+    assert [site.name for site in found_in(zoo()).norms] == ["encoder/norm", "outer_norm"]
     assert default_layers(zoo()) == ["dense_with_leaky"]
 
 
@@ -73,36 +73,41 @@ def test_they_are_all_counted():
     assert shares["dense_with_leaky"] == 0 and shares["dense_with_layer"] > 0
 
 
+def relu_by_another_rule(x, slope=0.1):
+    return ops.maximum(slope * x, x)
+
+
+relu_by_another_rule.__name__ = "relu"
+
+
 @pytest.mark.parametrize(
-    ("operation", "expected"),
+    ("layer", "expected"),
     [
-        (layers.ReLU(max_value=6), ("rectifier", False)),
-        (layers.ReLU(negative_slope=0.1), ("activation", False)),
-        (layers.ReLU(threshold=0.5), ("activation", False)),
-        (layers.Activation("relu6"), ("rectifier", False)),
-        (layers.Activation("linear"), ("other", False)),
-        (layers.Activation("softmax"), ("other", False)),
-        (layers.Dense(3), ("other", False)),
-        (layers.Dense(3, "silu"), ("activation", True)),
-        (
-            layers.Dense(3, functools.partial(keras.activations.relu, negative_slope=0.1)),
-            ("activation", True),
-        ),
-        (layers.Dense(3, layers.ReLU(negative_slope=0.1)), ("activation", True)),
-        (layers.Conv1D(3, 3, activation="relu"), ("rectifier", True)),
-        (layers.SeparableConv2D(3, 3, activation="relu"), ("rectifier", True)),
-        (layers.Conv2DTranspose(3, 3, activation="elu"), ("activation", True)),
-        (layers.TimeDistributed(layers.Dense(3, "relu")), ("activation", False)),
-        (layers.LSTM(3), ("activation", False)),
-        (layers.ELU(), ("activation", False)),
-        (layers.BatchNormalization(), ("norm", False)),
-        (layers.MaxPooling2D(), ("other", False)),
-        (layers.LayerNormalization(), ("other", False)),
+        (layers.ReLU(max_value=6), "relu6"),
+        (layers.ReLU(negative_slope=0.1), "leaky_relu"),
+        (layers.ReLU(threshold=0.5), "leaky_relu"),
+        (layers.Activation("relu6"), "relu6"),
+        (layers.Activation("linear"), None),
+        (layers.Activation("softmax"), None),
+        (layers.Dense(3), None),
+        (layers.Dense(3, "silu"), "silu"),
+        (layers.Dense(3, relu_by_another_rule), "function"),
+        (layers.Dense(3, functools.partial(keras.activations.relu, negative_slope=0.1)), "leaky_relu"),
+        (layers.Dense(3, layers.ReLU(negative_slope=0.1)), "leaky_relu"),
+        (layers.TimeDistributed(layers.Dense(3, "relu")), "relu"),
+        (layers.LSTM(3), "recurrent"),
+        (layers.Bidirectional(layers.GRU(3)), "recurrent"),
+        (layers.ELU(), "elu"),
+        (layers.BatchNormalization(), None),
+        (layers.LayerNormalization(), None),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_kinds(operation, expected):
-    assert kind_of(operation) == expected
+def test_kinds(layer, expected):
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, layers.Dense(2)(layer(inputs)))
+    kinds = {site.kind for site in activations(model)}
+    assert kinds == ({expected} if expected else set())
 
 
 def test_a_layer_called_several_times_has_a_name_for_each_call():
@@ -121,7 +126,7 @@ def test_a_layer_called_several_times_has_a_name_for_each_call():
 def test_keras_applications():
     net = keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=10)
     found = activations(net)
-    assert len(found) == 35 and {site.kind for site in found} == {"rectifier"}
+    assert len(found) == 35 and {site.kind for site in found} <= {"relu", "relu6"}
     net = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
     assert len(activations(net)) == 49
     assert default_layers(net) == ["conv5_block3_out"]
@@ -147,32 +152,32 @@ def test_groups_are_those_of_the_nearest_concatenation():
     x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(joined))
     y = layers.Conv2D(5, 1, activation="relu", name="after")(x)
     model = keras.Model(inputs, layers.GlobalAveragePooling2D()(y))
-    groups = {site.name: site.groups for site in sites(model)}
+    groups = {site.name: site.groups for site in found_in(model).sites}
     assert groups["join"] == groups["norm"] == groups["relu"] == (6, 2, 3)
     assert groups["after"] == ()
     across = layers.Concatenate(axis=1, name="rows")([a, a])
     model = keras.Model(inputs, layers.ReLU(name="relu")(across))
-    assert {site.groups for site in sites(model)} == {()}
+    assert {site.groups for site in found_in(model).sites} == {()}
     x = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
     assert "blocks_p" not in count(model, x, ["relu"]).layers["relu"].figures()
 
 
 def test_words_names_and_layers_mix():
     model = zoo()
-    found = find(model, ["norms", "plain", model.get_layer("pool"), "outer_norm"])
-    assert [site.name for site in found] == ["encoder.norm", "outer_norm", "plain", "pool"]
-    assert [site.name for site in find(model, "plain")] == ["plain"]
+    found = found_in(model).select(["norms", "plain", model.get_layer("pool"), "outer_norm"])
+    assert [site.name for site in found] == ["encoder/norm", "outer_norm", "plain", "pool"]
+    assert [site.name for site in found_in(model).select("plain")] == ["plain"]
 
 
 def test_what_is_not_there():
     with pytest.raises(
-        UsageError, match=r"has no layer 'encoder.relu_leyer'; did you mean 'encoder.relu_layer'"
+        UsageError, match=r"has no layer 'encoder/relu_leyer'; did you mean 'encoder/relu_layer'"
     ):
-        find(zoo(), ["encoder.relu_leyer"])
+        found_in(zoo()).select(["encoder/relu_leyer"])
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(2)(inputs))
     with pytest.raises(UsageError, match="layers must name at least one layer"):
-        find(model, "norms")
+        found_in(model).select("norms")
 
 
 class Opaque(keras.Model):
@@ -184,12 +189,45 @@ class Opaque(keras.Model):
         return self.dense(x)
 
 
-def test_a_subclassed_model_inside_is_counted_at_its_output_when_named():
+def test_layers_by_identity():
+    model, other = zoo(), zoo()
+    inside = model.get_layer("encoder").get_layer("relu_layer")
+    assert [site.name for site in found_in(model).select([inside])] == ["encoder/relu_layer"]
+    with pytest.raises(UsageError, match="does not call this layer 'gelu_layer'"):
+        found_in(model).select([other.get_layer("gelu_layer")])
+
+
+def test_a_subclassed_model_is_looked_into():
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, layers.Dense(2)(Opaque()(layers.Dense(3, "relu")(inputs))))
-    with pytest.raises(UsageError, match="may be inside the nested model 'opaque'; name the layers to count"):
-        default_layers(model)
+    model = keras.Model(inputs, layers.Dense(2)(Opaque()(layers.Dense(3, "relu", name="first")(inputs))))
+    found = found_in(model)
+    assert [site.name for site in found.activations] == ["first", f"opaque/{model.layers[2].dense.name}"]
     x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
     assert 0 < count(model, x, ["opaque"]).figures()["dead/opaque/per_input"] < 1
-    with pytest.raises(UsageError, match="'opaque' must be a built functional or Sequential model"):
-        sites(Opaque())
+    with pytest.raises(UsageError, match="model 'opaque' must be built: call it on a batch of inputs first"):
+        found_in(Opaque())
+    alone = Opaque()
+    alone(x)
+    with pytest.raises(UsageError, match="model 'opaque': its inputs are not known; give data to count on"):
+        found_in(alone)
+    assert [site.kind for site in found_in(alone, x).activations] == ["relu"]
+
+
+class WithMaximum(layers.Layer):
+    def call(self, x):
+        return ops.maximum(x, 0.0)
+
+
+def test_what_no_hook_sees_is_listed_and_not_guessed():
+    inputs = keras.Input((4,))
+    x = WithMaximum(name="hidden_relu")(layers.Dense(3, name="first")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    found = found_in(model)
+    assert found.missed == {"hidden_relu": "maximum with 0 that no hook saw"}
+    with pytest.raises(UsageError, match=r"no activation before its output \(hidden_relu: maximum with 0"):
+        found.select(None)
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
+    census = count(model, x, ["hidden_relu"])
+    out = keras.Model(inputs, model.get_layer("hidden_relu").output).predict(x, verbose=0)
+    np.testing.assert_array_equal(census.layers["hidden_relu"].active, (out > 0).sum(0))
+    assert "not looked at: hidden_relu, maximum with 0" in str(census)

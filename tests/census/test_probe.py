@@ -169,7 +169,7 @@ def test_gradients_of_feature_maps_inside_a_nested_model():
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x = np.random.default_rng(0).normal(size=(20, 4, 4, 2)).astype("float32")
     y = np.random.default_rng(0).integers(0, 3, 20)
-    counts = count(model, (x, y), ["encoder.act"], gradients=True).layers["encoder.act"]
+    counts = count(model, (x, y), ["encoder/act"], gradients=True).layers["encoder/act"]
     assert counts.gradient_dead.tolist() == [True] + [False] * 5
 
 
@@ -218,11 +218,32 @@ def test_the_last_partial_batch_counts(size):
     assert figures_of(counts) == pytest.approx(by_numpy(model, layer, x), abs=1e-9)
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
 def test_arrays_tuples_and_datasets_give_the_same_counts():
     model, layer, x = planted_dense(1)
     y = np.zeros(len(x), int)
     slices = tf.data.Dataset.from_tensor_slices
-    kinds = [x, (x, y), (x, y, y), slices(x).batch(33), slices((x, y)).batch(500)]
+    whole = (x[:300], y[:300]), (x[300:], y[300:])
+    kinds = [
+        x,
+        (x, y),
+        (x, y, y),
+        slices(x).batch(33),
+        slices((x, y)).batch(500),
+        iter(whole),
+        Batches(whole),
+    ]
     figures = [count(model, data).layers[layer].figures() for data in kinds]
     assert "class_dead" not in figures[0] and figures[1].pop("class_dead") == 0
     for f in figures:
@@ -369,17 +390,17 @@ def nested(*stack):
 
 def test_a_nested_model_is_counted_inside_or_at_its_output():
     model, name = nested(layers.ReLU(name="last"))
-    assert default_layers(model) == [f"{name}.last"]
+    assert default_layers(model) == [f"{name}/last"]
     x = np.random.default_rng(0).normal(size=(50, 6, 6, 2)).astype("float32")
-    census = count(model, x, [name, f"{name}.last", f"{name}.map"])
+    census = count(model, x, [name, f"{name}/last", f"{name}/map"])
     expected = by_numpy(model, name, x)
     assert figures_of(census.layers[name]) == pytest.approx(expected, abs=1e-9)
-    assert figures_of(census.layers[f"{name}.last"]) == pytest.approx(expected, abs=1e-9)
+    assert figures_of(census.layers[f"{name}/last"]) == pytest.approx(expected, abs=1e-9)
     before = keras.Model(model.inputs, model.get_layer("adapter").output).predict(x, verbose=0)
     expected = by_numpy(model.get_layer(name), "map", before)
-    assert figures_of(census.layers[f"{name}.map"]) == pytest.approx(expected, abs=1e-9)
+    assert figures_of(census.layers[f"{name}/map"]) == pytest.approx(expected, abs=1e-9)
     model, name = nested(layers.MaxPooling2D())
-    assert default_layers(model) == [f"{name}.map"]
+    assert default_layers(model) == [f"{name}/map"]
 
 
 def test_softmax_is_no_activation_to_count():
@@ -393,7 +414,13 @@ def test_softmax_is_no_activation_to_count():
     ("data", "batch_size", "message"),
     [
         (np.zeros((5, 6)), 0, "batch_size must be a whole number of at least 1, got 0"),
-        ((row for row in [1]), 8, "data must be arrays, .* got generator"),
+        (
+            [[1.0, 2.0], [3.0, 4.0]],
+            8,
+            "data must be arrays, .* got list of numbers; np.asarray makes an array",
+        ),
+        ((np.zeros((2, 6)), [0, 1]), 8, "labels must be an array, got a list; np.asarray makes one"),
+        (tf.ragged.constant([[1.0], [1.0, 2.0]]), 8, "got a RaggedTensor; to_tensor"),
         ("images", 8, "data must be arrays, .* got str"),
         (tf.data.Dataset.from_tensors(np.zeros((5, 6))).repeat(), 8, "this one repeats for ever"),
     ],
@@ -417,7 +444,7 @@ def test_what_cannot_be_counted_is_said():
         Probe(model, eps=-1)
     with pytest.raises(UsageError, match="eps must be at least 0, got nan"):
         Probe(model, eps=float("nan"))
-    with pytest.raises(UsageError, match="must be a built functional or Sequential model"):
+    with pytest.raises(UsageError, match="must be built: call it on a batch of inputs first"):
         Probe(keras.Sequential([layers.Dense(3, "relu")]))
 
 
@@ -486,7 +513,7 @@ def test_nan_inside_a_nested_model_is_named_with_its_path():
     model.get_layer("adapter").kernel.assign(np.full((1, 1, 2, 2), 1.0))
     x = np.full((3, 6, 6, 2), 10.0, "float32")
     assert count(model, x, ["adapter"]).layers["adapter"].unknown == ""
-    assert count(model, x, [name]).layers[name].nonfinite_at == f"{name}.map"
+    assert count(model, x, [name]).layers[name].nonfinite_at == f"{name}/map"
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -5,7 +5,7 @@ from keras import layers
 
 from bnhead import DeadUnits
 from bnhead.census import count
-from bnhead.census.find import sites
+from bnhead.census.find import found_in
 from bnhead.census.revival import optimizer_slots, revive
 from bnhead.models import resnet8
 
@@ -27,7 +27,7 @@ def net(optimizer="adam"):
 
 
 def site_of(model, name):
-    return next(site for site in sites(model) if site.name == name)
+    return found_in(model).select([name])[0]
 
 
 def state(model):
@@ -123,7 +123,7 @@ def test_flatten_and_nested_models():
     )
     inputs = keras.Input((4, 4, 2))
     model = keras.Model(inputs, layers.Dense(2)(inside(inputs)))
-    done = revive(model, site_of(model, "inside.map"), np.array([False, True, False]), seed=0)
+    done = revive(model, site_of(model, "inside/map"), np.array([False, True, False]), seed=0)
     assert not done.skipped
     kernel = np.array(inside.get_layer("d").kernel).reshape(16, 3, 5)
     assert (kernel[:, 1] == 0).all() and (kernel[:, [0, 2]] != 0).all()
@@ -132,7 +132,7 @@ def test_flatten_and_nested_models():
         [keras.Input((4, 4, 2)), layers.Conv2D(3, 1, activation="relu", name="map")], name="end"
     )
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(end(inputs))))
-    done = revive(model, site_of(model, f"{end.name}.map"), np.array([False, True, False]), seed=0)
+    done = revive(model, site_of(model, f"{end.name}/map"), np.array([False, True, False]), seed=0)
     assert done.skipped == "they are an output of their model"
 
 

@@ -4,7 +4,7 @@ import pytest
 from keras import layers, ops
 
 from bnhead.errors import UsageError
-from bnhead.graph import calls, copy, flat_inputs, inlined, replay, run, same
+from bnhead.graph import calls, copy, inlined, replay, same
 
 
 def branched():
@@ -100,44 +100,6 @@ def test_a_copy_can_perform_calls_otherwise_and_remake_layers():
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     np.testing.assert_allclose(copied(x), -2 * model(x), rtol=1e-5)
     assert copied.name == "other"
-
-
-def test_run_computes_what_the_model_does_and_names_every_call():
-    inner = keras.Sequential(
-        [keras.Input((4,)), layers.Dense(4, name="dense"), layers.ReLU(name="relu")], name="inner"
-    )
-    inputs = keras.Input((4,))
-
-    class Scale(layers.Layer):
-        def call(self, x, by, offset=0.0):
-            return x * by + offset
-
-    x = Scale(name="scale")(inner(inputs), by=3.0, offset=1.0)
-    model = keras.Model(inputs, inner(x))
-    seen = []
-
-    def watch(name, operation, arguments, compute):
-        seen.append(name)
-        return compute()
-
-    data = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    (outputs,) = run(model, flat_inputs(model, data), watch)
-    np.testing.assert_array_equal(outputs, model(data))
-    assert seen == [
-        "inner", "inner.dense", "inner.relu", "scale", "inner#2", "inner#2.dense", "inner#2.relu",
-    ]  # fmt: skip
-
-
-def test_run_lets_a_watcher_change_what_a_call_reads():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, layers.Dense(2, name="dense")(layers.ReLU(name="relu")(inputs)))
-
-    def watch(name, operation, arguments, compute):
-        return compute(-arguments[0]) if name == "relu" else compute()
-
-    data = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
-    (outputs,) = run(model, flat_inputs(model, data), watch)
-    np.testing.assert_allclose(outputs, model(-data), rtol=1e-6)
 
 
 def test_inlined_models_share_layers_and_compute_the_same():

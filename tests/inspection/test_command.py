@@ -25,7 +25,9 @@ def test_a_run_in_one_command(short_run, tmp_path, capsys):
     for name in ("per_input", "dataset", "always_on"):
         assert figures[name] == pytest.approx(result[f"dead/head_fc/{name}"])
     assert figures["gradient_dead"] >= figures["dataset"] and figures["patterns"] > 1
-    again = Census.from_dict({name: layer["counts"] for name, layer in content["layers"].items()})
+    again = Census.from_dict(
+        {**content, "layers": {n: layer["counts"] for n, layer in content["layers"].items()}}
+    )
     assert again.layers["head_fc"].inputs == 360
     table = list(csv.DictReader((tmp_path / "out" / "census.csv").read_text().splitlines()))
     assert [row["layer"] for row in table] == list(content["layers"])

@@ -1,0 +1,53 @@
+import keras
+import numpy as np
+
+from bnhead.census import totals
+
+ops = keras.ops
+
+
+def vector(inputs, sums, first):
+    return ops.convert_to_tensor(np.array([inputs, *sums, *first], "int32"))
+
+
+def test_the_first_input_that_is_not_finite_is_the_first_of_all_batches():
+    total = ops.convert_to_tensor(totals.nothing(5, 2, "int64"))
+    never = np.iinfo("int64").max
+    assert total.numpy().tolist() == [0, 0, 0, never, never]
+    for batch in (vector(4, [1, 2], [-1, -1]), vector(4, [1, 0], [2, -1]), vector(3, [0, 5], [0, 1])):
+        total = totals.added(total, batch, 2)
+    assert total.numpy().tolist() == [11, 2, 7, 6, 9]
+
+
+def test_a_vector_gives_back_the_arrays_that_went_in():
+    layout = totals.Layout()
+    arrays = {("", "inputs"): np.array([3]), ("a", "active"): np.arange(4), ("a", "together"): np.eye(2)}
+    packed = layout.pack({key: ops.convert_to_tensor(array) for key, array in arrays.items()}, "int32")
+    found = layout.unpack(np.asarray(packed))
+    assert list(found) == list(arrays)
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(found[key], array)
+
+
+def test_batches_add_up_in_64_bits():
+    rng = np.random.default_rng(0)
+    values = [rng.normal(1000, 1e-3, (size, 3)) for size in (5, 1, 7)]
+    add, state = totals.adding(1), None
+    for part in values:
+        batch = {
+            "whole": ops.convert_to_tensor(np.array([len(part), 2**30, -1], "int32")),
+            "real": ops.convert_to_tensor(np.float32([1.5])),
+            "moments": {
+                "fc": {
+                    "values": ops.convert_to_tensor(np.float32(len(part))),
+                    "mean": ops.convert_to_tensor(part.mean(0)),
+                    "deviation": ops.convert_to_tensor(((part - part.mean(0)) ** 2).sum(0)),
+                }
+            },
+        }
+        state = add(state, batch)
+    found = totals.to_host(state)
+    assert found["whole"].tolist()[:2] == [13, 3 * 2**30] and found["real"].tolist() == [4.5]
+    every = np.concatenate(values)
+    np.testing.assert_allclose(found["moments"]["fc"]["mean"], every.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found["moments"]["fc"]["deviation"] / 13, every.var(0), rtol=1e-6)
