@@ -1,11 +1,11 @@
 """What the census costs: ResNet-20, its 19 ReLUs and the head's, CIFAR-sized images, batches of 128.
 
-Times are CPU times of all threads. Everything is timed in turn within one run, round after round; medians over
-the rounds with the range, and ratios round by round. An epoch is 50,000 images, 391 steps; its time is that of the
-steps measured here, scaled.
+Times are CPU times of all threads. Everything is timed in turn within one run, round after
+round; medians over the rounds with the range, and ratios round by round. An epoch is 50,000
+images, 391 steps; its time is that of the steps measured here, scaled.
 
     (a) training steps without a census, and with `DeadUnits` counting inside the step
-        `DeadUnits` on a probe set of 2,048, which happens once per epoch, beside `predict` on the same images
+        `DeadUnits` on a probe set of 2,048, once per epoch, beside `predict` on the same images
     (b) the activations of the same 2,048, dumped with `predict` and counted by NumPy; the counts must agree
     (c) one forward pass per layer over the training set, as keras-contrib's DeadReluDetector goes: timed on
         `--images` of them and scaled to 50,000
@@ -200,9 +200,7 @@ def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None
     times = [w / p for w, p in zip(whole, seconds["probe"], strict=True)]
     print(f"n = {options.rounds} rounds, median (range); TensorFlow {tf.__version__}")
     print(f"  {f'an epoch of {EPOCH:,} without a census':<40}{spread(epoch, '.1f')} s")
-    print(
-        f"  {'DeadUnits inside the step':<40}{middle} of an epoch: 95 % interval of the median of {len(inside)} bursts"
-    )
+    print(f"  {'DeadUnits inside the step':<40}{middle} of an epoch (95 %, {len(inside)} bursts)")
     line("probe", f"DeadUnits on a probe set of {PROBE:,}")
     ratios = [p / q for p, q in zip(seconds["probe"], seconds["predict"], strict=True)]
     print(f"  {'that probe, in calls of predict':<40}{spread(ratios, '.2f')}")

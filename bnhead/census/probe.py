@@ -190,7 +190,9 @@ class Probe:
         """
         graph = functional(self._model)
         if graph is None:
-            return x
+            return keras.tree.map_structure(
+                lambda leaf: leaf if leaf is None else ops.convert_to_tensor(leaf), x
+            )
         given, taken = keras.tree.flatten(x), graph.inputs
         if len(given) != len(taken) and not isinstance(x, dict):
             raise UsageError(f"data must have the {len(taken)} inputs of the model, got {len(given)}")

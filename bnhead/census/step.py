@@ -6,7 +6,7 @@ are no part of the model: its weights, its random streams and what is saved stay
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -78,21 +78,26 @@ class StepCounter:
         self._session = session
         kind = {"tensorflow": _GraphTotals, "jax": _CarriedTotals}.get(keras.backend.backend(), _EagerTotals)
         self._totals = kind(self._model, self._plan)
-        name = kind.step
+        for name, method in kind.methods.items():
+            self._wrap(name, getattr(self._totals, method), session)
+        self._undo.append(self._totals.remove)
+        self._model.train_function = None  # made again, with the counters in it
+
+    def _wrap(self, name: str, run: Callable, session: Any) -> None:
         while (left := _counter_on(self._model, name)) and (session is None or left._session is not session):
             left.detach()
+            _restore(self._model, name)
         step, before = getattr(self._model, name), vars(self._model).get(name)
 
         @functools.wraps(step)
         def counting(*arguments, **keywords):
             if self.is_attached:
-                return self._totals.run(self._counted, step, *arguments, **keywords)
+                return run(self._counted, step, *arguments, **keywords)
             return step(*arguments, **keywords)  # detached while another one stood around it
 
         counting.counter, counting.before = self, before
         setattr(self._model, name, counting)
-        self._undo += [functools.partial(_restore, self._model, name), self._totals.remove]
-        self._model.train_function = None  # made again, with the counters in it
+        self._undo.append(functools.partial(_restore, self._model, name))
 
     def detach(self) -> None:
         """Restores the model's training step; where that is wrapped by now, stops counting."""
@@ -162,10 +167,10 @@ class _Totals:
     """Totals of whole numbers that one training step adds to.
 
     Attributes:
-        step: name of the model's method that runs the forward passes.
+        methods: name of a method of the model -> that of ours which is called in its place.
     """
 
-    step = "train_step"
+    methods: ClassVar = {"train_step": "run"}
 
     def __init__(self, model: keras.Model, plan: totals.Plan | None):
         self._model, self._places = model, 0 if plan is None else len(plan.places)
@@ -260,10 +265,11 @@ class _CarriedTotals(_Totals):
     Such a state is among the model's non-trainable variables, and in neither its weights nor a saved file.
     """
 
-    step = "stateless_call"
+    methods: ClassVar = {"train_step": "within", "stateless_call": "run"}
 
     def __init__(self, model: keras.Model, plan: totals.Plan | None):
         super().__init__(model, plan)
+        self._trains = False
         zeros = self._zeros(0 if plan is None else plan.size)
         self.state = keras.Variable(zeros, trainable=False, dtype="int32", name="bnhead_totals")
         model._seed_generators.append(self)
@@ -272,7 +278,7 @@ class _CarriedTotals(_Totals):
         return totals.nothing(size, self._places, "int32") if size else np.zeros(0, "int32")
 
     def run(self, count: Callable, step: Callable, *arguments: Any, **keywords: Any) -> Any:
-        if not keywords.get("training"):
+        if not self._trains:
             return step(*arguments, **keywords)
         with taps.opened(self._model) as seen, seen.calling(arguments[2:] or keywords):
             outputs, variables, *others = step(*arguments, **keywords)
@@ -285,6 +291,14 @@ class _CarriedTotals(_Totals):
                 total, self.state._shape = ops.convert_to_tensor(self._zeros(size)), (size,)
             variables[place] = totals.added(total, ops.stop_gradient(vector), self._places)
         return outputs, variables, *others
+
+    def within(self, count: Callable, step: Callable, *arguments: Any, **keywords: Any) -> Any:
+        """Runs a training step, so that the calls of the model in it count; those of `evaluate` do not."""
+        self._trains = True
+        try:
+            return step(*arguments, **keywords)
+        finally:
+            self._trains = False
 
     def remove(self) -> None:
         self._model._seed_generators = [g for g in self._model._seed_generators if g is not self]

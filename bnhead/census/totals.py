@@ -32,7 +32,7 @@ class Plan:
         inputs: names of the model's inputs, for the same.
         eps: threshold of silence.
         by_slope: whether the slope is compared with it, and not the output.
-        details: whether magnitudes and moments are counted too.
+        details: whether this is a probe, where more is read than in a step.
         together: whether co-death is.
         limit: how many inputs of a batch are counted; None for all.
         folded: name of a layer -> how many rows it has for each input, where that is not one.
@@ -170,12 +170,20 @@ def _finite_inputs(plan: Plan, seen: taps.Pass, given: Any) -> list[Any]:
 
 
 def _finite_at(plan: Plan, site: Site, every: dict, inputs: Any) -> Any:
+    """Whether the values at a site are finite, for each input.
+
+    A rectifier may make 0 of NaN, so what goes into it is looked at. In a step that alone is read: TensorFlow
+    fuses a smooth activation with the product before it, rounds otherwise where it cannot, and would train
+    other weights.
+    """
     tap = every.get(site.key)
     if tap is None:
         return ops.ones((inputs,), dtype="bool")
-    parts = [tap.before] if site.rectifies else [x for x in (tap.before, tap.after) if x is not None]
-    finite = reductions.finite(parts[0][: plan.limit])
-    for other in parts[1:]:
+    read = [tap.before] if site.rectifies else [tap.after]
+    if plan.details and not site.rectifies and tap.before is not None:
+        read.append(tap.before)
+    finite = reductions.finite(read[0][: plan.limit])
+    for other in read[1:]:
         finite = ops.logical_and(finite, reductions.finite(other[: plan.limit]))
     return reductions.of_inputs(finite, inputs)
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src import backend
 
@@ -134,6 +135,7 @@ class Taps:
         watch: `(key, tensor) -> tensor`, called with what goes into each activation and with what each layer
             returns; the pass continues with its result. None changes nothing.
         paths: the paths of which tensors are kept; None for all. The memory of the others is freed early.
+        marked: whether name scopes say in the traced program what was seen, for `graph.audit`.
     """
 
     def __init__(
@@ -143,9 +145,11 @@ class Taps:
         evaluating: bool = False,
         watch: Callable | None = None,
         paths: Collection[str] | None = None,
+        marked: bool = False,
     ):
         self.model, self.evaluating, self.watch, self._kept = model, evaluating, watch, paths
-        self.plain = not evaluating and watch is None and paths is None
+        self._marked = marked
+        self.plain = not evaluating and watch is None and paths is None and not marked
         self.passes: list[Pass] = []
         self.paths: list[str] = []  # of the layers called, in order
         self.operations: set[str] = set()  # names of TensorFlow's operations that were seen as such
@@ -168,6 +172,9 @@ class Taps:
     @contextlib.contextmanager
     def calling(self, inputs: Any) -> Iterator[None]:
         """The model's own call, where it does not go through `Layer.__call__` (`stateless_call` on JAX)."""
+        if self._stack:
+            yield
+            return
         with self._pass(self.model, inputs):
             self._stack.append(_Frame(self.model, (), 0, None))
             try:
@@ -178,7 +185,8 @@ class Taps:
     @contextlib.contextmanager
     def _pass(self, root: keras.Operation, inputs: Any) -> Iterator[None]:
         flat = keras.tree.flatten(inputs)
-        self.passes.append(Pass([x for x in flat if x is None or ops.is_tensor(x)]))
+        given = [x for x in flat if x is None or ops.is_tensor(x) or isinstance(x, np.ndarray)]
+        self.passes.append(Pass(given))
         self._numbers.clear()
         try:
             yield
@@ -214,7 +222,7 @@ class Taps:
         self._stack.append(frame)
         try:
             self.paths.append("/".join(path))
-            with _named(f"{LAYER_MARK}{len(self.paths) - 1}_"):
+            with self._scope_named(f"{LAYER_MARK}{len(self.paths) - 1}_"):
                 results = original(layer, *args, **kwargs)
         finally:
             self._stack.pop()
@@ -278,7 +286,7 @@ class Taps:
         of_before = functools.partial(_at, function, args, kwargs, first)
         self._inside, self._inner = 1, None
         try:
-            with _named(f"{MARK}{next(_marks)}_"):
+            with self._scope_named(f"{MARK}{next(_marks)}_"):
                 after = of_before(before)
         finally:
             self._inside = 0
@@ -314,10 +322,16 @@ class Taps:
         previous, self._loop = self._loop, self._loop or name
         if name == _A_RECURRENT_LAYER and self._stack:
             self._stack[-1].recurrent = True
+        scope = self._scope_named(RECURRENT_MARK) if name == _A_RECURRENT_LAYER else contextlib.nullcontext()
         try:
-            yield
+            with scope:
+                yield
         finally:
             self._loop = previous
+
+    def _scope_named(self, name: str) -> contextlib.AbstractContextManager:
+        """A name scope, where marks are wanted: names change the order in which TensorFlow adds gradients."""
+        return _named(name) if self._marked else contextlib.nullcontext()
 
     def concatenated(self, tensors: Sequence[Any], axis: int, result: Any) -> None:
         """Notes the groups of channels of a concatenation along the last axis."""
@@ -408,7 +422,8 @@ def _covers(mask: Any, tensor: Any) -> bool:
 
 
 def _is_activation_of(layer: keras.Operation, holder: keras.Operation) -> bool:
-    return any(value is layer and "activation" in name for name, value in vars(holder).items())
+    held = {**vars(holder), **getattr(holder, "_modules", {})}  # a PyTorch module keeps its layers apart
+    return any(value is layer and "activation" in name for name, value in held.items())
 
 
 def _symbolic(args: tuple, kwargs: dict) -> bool:
@@ -493,7 +508,7 @@ def _install() -> None:
 
 def _activation_functions() -> list[tuple[Any, str]]:
     name = keras.backend.backend()
-    places: list[tuple[Any, Sequence[str]]] = [(backend.nn, _FUNCTIONS)]
+    places: list[tuple[Any, Sequence[str]]] = [(backend.nn, _FUNCTIONS), (backend.numpy, ("tanh",))]
     if name == "tensorflow":
         import tensorflow as tf
 
@@ -501,7 +516,7 @@ def _activation_functions() -> list[tuple[Any, str]]:
     elif name == "jax":
         import jax
 
-        places += [(jax.nn, _FUNCTIONS)]
+        places += [(jax.nn, _FUNCTIONS), (jax.numpy, ("tanh",))]
     else:
         import torch
 
@@ -555,8 +570,7 @@ def _loop_hook(name: str, function: Callable) -> Callable:
     def hooked(*args, **kwargs):
         if _local.taps is None:
             return function(*args, **kwargs)
-        scope = _named(RECURRENT_MARK) if name == _A_RECURRENT_LAYER else contextlib.nullcontext()
-        with _local.taps.loop(name), scope:
+        with _local.taps.loop(name):
             return function(*args, **kwargs)
 
     return hooked

@@ -54,7 +54,7 @@ def forward(model: keras.Model, inputs: Any) -> taps.Pass:
     seen: dict[str, Any] = {}
 
     def run(x):
-        with keras.StatelessScope(), taps.opened(model, evaluating=True) as opened:
+        with keras.StatelessScope(), taps.opened(model, evaluating=True, marked=True) as opened:
             outputs = model(x, training=False)
         seen["taps"] = opened
         return keras.tree.flatten(outputs)
