@@ -37,10 +37,15 @@ class DeadUnits(keras.callbacks.Callback):
         layers: None for the last activation before the output, "all" for every activation, "norms" for every
             batch norm, or a sequence of names; see `bnhead.census.find`.
         every: count in the first epoch, in every `every`-th and in the last; the others' figures are NaN.
+            Where another callback stops the training after this one in the list, the last epoch's count is in
+            `census`, `histories` and TensorBoard, and not in `logs`.
         batch_size: inputs at a time, where `data` is arrays.
         eps: a unit is silent where its absolute output is at most this; 0 is right for ReLU.
         by, gradients, together, classes: as for `bnhead.census.Probe`.
-        figures: which figures enter `logs`; None for all. TensorBoard's `log_dir` gets the same.
+        figures: which figures enter `logs`; None for all, an empty sequence for none. TensorBoard's `log_dir`
+            gets the same.
+        prefix: put before the names of the figures, where several of these callbacks count in one training:
+            with "val_" they are `val_dead/<layer>/<figure>`.
         log_dir: TensorBoard directory for figures and pictures, a run of its own; None writes none.
         log_scalars: whether the figures are written there too; without, they are in `logs` alone.
         pictures_every: draw in the first and every so-many-th count (a picture takes 0.1 s or so), and at
@@ -73,6 +78,7 @@ class DeadUnits(keras.callbacks.Callback):
         together: bool = False,
         classes: int | None = None,
         figures: Sequence[str] | None = None,
+        prefix: str = "",
         log_dir: str | None = None,
         log_scalars: bool = True,
         pictures_every: int = 10,
@@ -98,7 +104,7 @@ class DeadUnits(keras.callbacks.Callback):
         if revive is not None and not 0 <= revive < 1:
             raise UsageError(f"revive must be a threshold in [0, 1), got {revive}")
         self.data, self.layers, self.every, self.batch_size = data, layers, every, batch_size
-        self.figures, self.revive, self.revive_seed = figures, revive, revive_seed
+        self.prefix, self.figures, self.revive, self.revive_seed = prefix, figures, revive, revive_seed
         counted = {"gradients": gradients, "together": together, "classes": classes}
         self._options = {"eps": eps, "by": by, **counted}
         self._step_options = {"eps": eps, "inputs_per_step": inputs_per_step}
@@ -114,6 +120,7 @@ class DeadUnits(keras.callbacks.Callback):
         self.histories: dict[str, History] = {}
         self.revivals: list[tuple[int, Revival]] = []
         self._counts, self._drawn, self._names = 0, True, []
+        self._left_out: int | None = None  # the last epoch, where it was not counted
 
     def set_model(self, model: keras.Model) -> None:
         """Finds the layers to count; called by Keras when `fit` begins."""
@@ -167,16 +174,19 @@ class DeadUnits(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Counts, and adds the figures to `logs`."""
-        last = epoch + 1 == self.params.get("epochs")
+        last = epoch + 1 == self.params.get("epochs") or bool(getattr(self.model, "stop_training", False))
         if self._counts and (epoch + 1) % self.every and not last:
             if logs is not None:
                 logs.update(dict.fromkeys(self._names, float("nan")))
+            self._left_out = epoch
             return
+        self._left_out = None
         if self._step is not None:
             self.census = self._step.census()
         else:
             self.census = self._prepare().count(self.data, batch_size=self.batch_size)
         figures = self.census.figures(self.figures) | self._changed(epoch + 1)
+        figures = {f"{self.prefix}{name}": value for name, value in figures.items()}
         self._names, self._counts, self._drawn = list(figures), self._counts + 1, False
         if logs is not None:
             logs.update(figures)
@@ -187,6 +197,8 @@ class DeadUnits(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Draws what is not drawn yet, and leaves the model as it was."""
         self._training = False
+        if self._left_out is not None:  # a callback behind this one has stopped the training
+            self.on_epoch_end(self._left_out)
         if self._step is not None:
             self._step.detach()
         if self._log_dir is not None and not self._drawn:

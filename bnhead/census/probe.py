@@ -205,7 +205,14 @@ class Probe:
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"data does not fit the model: {str(error).splitlines()[0]}") from error
         for tensor, own in zip(flat, taken, strict=True):
-            if tensor is not None and own.shape[0] not in (None, tensor.shape[0]):
+            if tensor is None:
+                continue
+            sizes = zip(tensor.shape[1:], own.shape[1:], strict=False)
+            if len(tensor.shape) != len(own.shape) or any(b not in (None, a) for a, b in sizes):
+                raise UsageError(
+                    f"data does not fit the model: input {own.name!r} is {_shape(own)}, got {_shape(tensor)}"
+                )
+            if own.shape[0] not in (None, tensor.shape[0]):
                 size, rows = own.shape[0], tensor.shape[0]
                 raise UsageError(
                     f"data must be whole batches of {size}, the model's own size; one has {rows}"

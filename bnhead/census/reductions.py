@@ -139,15 +139,17 @@ def finite(tensor: Any) -> Any:
 
 
 def of_inputs(found: Any, inputs: int | Any) -> Any:
-    """`(inputs,)` bool from `(rows,)`; where rows are no inputs, all inputs share what one row is.
+    """`(inputs,)` bool from `(rows,)`, which may be several for each input.
 
-    A model may fold positions into the batch, so that a layer has several rows for each input.
+    A model may fold positions into the batch; their rows are then next to each other. Where the rows are no
+    multiple of the inputs, all inputs share what one row is.
     """
     rows = ops.shape(found)[0]
     if isinstance(rows, int) and isinstance(inputs, int) and rows == inputs:
         return found
-    own = ops.take(found, ops.minimum(ops.arange(inputs), rows - 1), axis=0)
-    return ops.where(ops.equal(rows, inputs), own, ops.all(found))
+    each = rows // inputs
+    grouped = ops.all(ops.reshape(found[: each * inputs], (inputs, each)), axis=1)
+    return ops.where(ops.equal(each * inputs, rows), grouped, ops.all(found))
 
 
 def slope(function: Callable, before: Any) -> Any:

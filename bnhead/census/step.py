@@ -55,7 +55,6 @@ class StepCounter:
             raise UsageError(f"eps must be at least 0, got {eps}")
         if inputs_per_step is not None and inputs_per_step < 1:
             raise UsageError(f"inputs_per_step must be at least 1 or None, got {inputs_per_step}")
-        trace.require_built(model)
         self._model, self._layers = model, layers
         self._options = {"eps": eps, "limit": inputs_per_step, "details": False}
         self._plan: totals.Plan | None = None

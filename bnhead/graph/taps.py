@@ -303,6 +303,8 @@ class Taps:
 
     def by_value(self, kind: str, before: Any, after: Any, function: Callable) -> None:
         """Notes an activation that no hook of a function saw, only the backend (TensorFlow's operations)."""
+        if self._inside:
+            self._inner = kind, before, after
         if self._inside or not self._stack or self._loop == _A_RECURRENT_LAYER:
             return
         frame = self._stack[-1]
@@ -651,6 +653,7 @@ def _custom_jvp_hook(original: Callable) -> Callable:
 _TF_OPERATIONS = {
     **{"Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu", "LeakyRelu": "leaky_relu"},
     **{"Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign"},
+    **{"Softmax": "softmax", "LogSoftmax": "log_softmax"},
 }
 
 

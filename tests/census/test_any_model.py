@@ -9,11 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import zoo  # where this file runs as a program there is no package
-
 from bnhead import DeadUnits
 from bnhead.census import count
+from tests.census import zoo
 
 CASES = [name for name, case in zoo.CASES.items() if keras.backend.backend() in case.backends]
 FEW = ("sequential", "augmentation", "random_at_inference", "transformer_blocks", "recurrent_and_stateful")

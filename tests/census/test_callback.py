@@ -195,3 +195,44 @@ def test_dormant_units_are_revived_after_every_epoch_but_the_last():
 def test_arguments_that_make_no_sense(options, message):
     with pytest.raises(UsageError, match=message):
         DeadUnits(**{"data": somebodys_data()[0], **options})
+
+
+def test_two_probes_in_one_training_have_names_of_their_own():
+    x, _ = somebodys_data()
+    history = fit(
+        somebodys_model(), DeadUnits(x[:40], prefix="train_"), DeadUnits(x[40:], prefix="val_"), epochs=1
+    )
+    assert {"train_dead/hidden/dataset", "val_dead/hidden/dataset"} <= set(history)
+    assert history["train_dead/hidden/per_input"] != history["val_dead/hidden/per_input"]
+
+
+class StopsAfter(keras.callbacks.Callback):
+    def __init__(self, epochs):
+        super().__init__()
+        self.last = epochs - 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == self.last
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_last_epoch_of_a_training_that_is_stopped_early_is_counted(behind):
+    dead_units, stops = DeadUnits(somebodys_data()[0], every=3), StopsAfter(5)
+    model = somebodys_model()
+    history = fit(model, *((dead_units, stops) if behind else (stops, dead_units)), epochs=9)
+    assert dead_units.histories["hidden"].epochs == [1, 3, 5]
+    assert dead_units.census.figures() == count(model, somebodys_data()[0]).figures()
+    assert np.isfinite(history["dead/hidden/dataset"]).tolist() == [True, False, True, False, not behind]
+
+
+def test_an_iterator_cannot_be_read_after_every_epoch():
+    with pytest.raises(UsageError, match="data is read after every epoch, and a list_iterator only once"):
+        DeadUnits(iter([np.zeros((4, 6))]))
+
+
+def test_averaged_weights_are_said_to_be_counted_or_not():
+    model = somebodys_model()
+    model.compile(keras.optimizers.SGD(0.5, use_ema=True), "mse", jit_compile=False)
+    note = "weights: those that the model has now; use_ema puts their averages in place when fit ends"
+    assert note in count(model, somebodys_data()[0]).notes
+    assert not count(somebodys_model(), somebodys_data()[0]).notes

@@ -652,3 +652,199 @@ def test_masks_and_further_arguments_reach_the_layers():
         for name, counts in census.layers.items():
             out = keras.Model(tokens, model.get_layer(name).output).predict(x, verbose=0)
             np.testing.assert_allclose(counts.magnitude, np.abs(out).sum(0), rtol=1e-4, atol=1e-4)
+
+
+def sequence_model(layer):
+    inputs = keras.Input((5, 6))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layer(inputs))))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    return model, rng.normal(size=(20, 5, 6)).astype("float32"), rng.integers(0, 3, 20)
+
+
+RECURRENT = {
+    "lstm": lambda: layers.LSTM(9, name="l"),
+    "gru": lambda: layers.GRU(9, name="l"),
+    "simple": lambda: layers.SimpleRNN(6, name="l"),  # as many units as inputs, so that shapes hide nothing
+    "over time": lambda: layers.SimpleRNN(9, return_sequences=True, name="l"),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_gradients_of_a_recurrent_layer_are_those_of_its_output(name):
+    layer = RECURRENT[name]()
+    model, x, y = sequence_model(layer)
+    out = model.layers[-1]
+    kernel, bias = (np.array(w) for w in out.get_weights())
+    kernel.reshape(-1, layer.units, 3)[:, 2] = 0  # nothing reads unit 2
+    out.set_weights([kernel, bias])
+    counts = count(model, (x, y), ["l"], gradients=True, batch_size=7).layers["l"]
+    assert counts.units == len(counts.gradient) == layer.units
+    assert counts.gradient_dead.tolist() == [u == 2 for u in range(layer.units)]
+
+
+def test_what_has_no_slope_is_said():
+    model, x, _ = sequence_model(layers.LSTM(9, name="l"))
+    with pytest.raises(UsageError, match="by='slope' needs an activation; 'l' is counted at its output"):
+        count(model, x, ["l"], by="slope")
+    inputs = keras.Input((5, 6))
+    h = layers.Dense(4, "relu", name="fc")(layers.LSTM(9, name="l")(inputs))
+    census = count(keras.Model(inputs, layers.Dense(2)(h)), x, "all", by="slope")
+    assert list(census.layers) == ["fc"]
+    assert census.not_looked_at == {"l": "an output, which has no slope"}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_small_gradients_are_not_dead_in_any_dtype(policy):
+    """Weights of 1e-6 after the layer: its gradients are below what float16 can hold."""
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(24, "relu", name="fc", dtype=policy),
+            layers.Dense(4, name="out", dtype="float32"),
+        ]
+    )
+    model.get_layer("out").kernel.assign(model.get_layer("out").kernel * 1e-6)
+    bias = np.zeros(24)
+    bias[3] = -100
+    model.get_layer("fc").bias.assign(bias)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(320, 12)).astype("float32"), rng.integers(0, 4, 320)
+    counts = count(model, data, gradients=True).layers["fc"]
+    assert counts.gradient_dead.tolist() == [u == 3 for u in range(24)]
+
+
+def test_gradients_by_units_that_are_not_on_the_last_axis():
+    inputs = keras.Input((4, 8, 6))
+    x = layers.AveragePooling2D(2, data_format="channels_first")(inputs)
+    x = layers.ReLU(name="map")(x)
+    x = layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="out")(x))
+    kernel, bias = (np.array(w) for w in model.get_layer("out").get_weights())
+    kernel[1] = 0
+    model.get_layer("out").set_weights([kernel, bias])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(20, 4, 8, 6)).astype("float32"), rng.integers(0, 3, 20)
+    counts = count(model, data, ["map"], gradients=True).layers["map"]
+    assert counts.gradient_dead.tolist() == [False, True, False, False]
+
+
+def test_float64_is_judged_in_float64():
+    inputs = keras.Input((2,), dtype="float64")
+    hidden = layers.Dense(3, "relu", name="fc", dtype="float64")
+    model = keras.Model(inputs, layers.Dense(2, dtype="float64")(hidden(inputs)))
+    hidden.set_weights([np.full((2, 3), 1.0), np.array([0, 0, 1e-50])])
+    x = np.array([[1e200, 1e200], [0, 0], [-1.0, 0]])
+    counts = count(model, x).layers["fc"]
+    assert counts.unknown == ""  # finite, though beyond float32
+    assert counts.active.tolist() == [1, 1, 2]  # 1e-50 is 0 in float32
+    assert counts.magnitude[0] == pytest.approx(2e200)
+
+
+def test_a_threshold_is_not_rounded_to_the_layers_dtype():
+    inputs = keras.Input((1,))
+    hidden = layers.Dense(2, "relu", name="fc", dtype="bfloat16")
+    model = keras.Model(inputs, layers.Dense(2)(hidden(inputs)))
+    hidden.set_weights([np.zeros((1, 2)), np.array([0.1, 1.0])])  # 0.1 is 0.10009766 in bfloat16
+    assert count(model, np.zeros((4, 1)), eps=0.0999).layers["fc"].active.tolist() == [4, 4]
+    assert count(model, np.zeros((4, 1)), eps=0.1001).layers["fc"].active.tolist() == [0, 4]
+
+
+def test_masked_positions_do_not_count():
+    """Unit 0 fires on padding alone, unit 1 everywhere but on padding, unit 2 everywhere."""
+    tokens = keras.Input((4,), dtype="int32")
+    embed = layers.Embedding(3, 2, mask_zero=True)
+    each = layers.Dense(3, "relu", name="each")
+    model = keras.Model(tokens, layers.GlobalAveragePooling1D()(each(embed(tokens))))
+    embed.set_weights([np.array([[1.0, 0], [0, 1], [0, 2]])])
+    each.set_weights([np.array([[1.0, -1, 1], [-1, 1, 1]]), np.zeros(3)])
+    x = np.array([[1, 2, 0, 0], [2, 0, 0, 0], [1, 1, 1, 1]])
+    counts = count(model, x, ["each"]).layers["each"]
+    assert counts.active.tolist() == [0, 3, 3] and counts.saturated.tolist() == [0, 3, 3]
+    np.testing.assert_allclose(counts.magnitude, [0, 1.5 + 2 + 1, 1.5 + 2 + 1])
+
+
+def test_every_relu_inside_transformer_blocks_is_seen_dead():
+    from tests.census import zoo
+
+    model, x = zoo.CASES["transformer_blocks"].build()
+    for name in ("block", "second"):
+        up = model.get_layer(name).up
+        up.bias.assign(up.bias - 100)
+    census = count(model, x, "all")
+    assert census.figures()["dead/block/up/dataset"] == census.figures()["dead/second/up/dataset"] == 1
+    assert default_layers(model) == ["fc"]
+
+
+def test_softmax_and_the_identity_as_functions_are_no_activations_to_count():
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, tf.nn.softmax, name="weights")(layers.Dense(4, tf.identity, name="linear")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(3, tf.nn.relu, name="fc")(x)))
+    assert list(count(model, np.zeros((3, 6)), "all").layers) == ["fc"]
+
+
+class Once:
+    """Batches without a length, as a generator gives them, to be read again and again."""
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def test_labels_that_turn_out_to_be_no_classes_are_said_and_not_counted():
+    model, layer, x = planted_dense(0)
+    good, bad = (x[:100], np.arange(100) % 3), (x[100:200], np.full(100, 7))
+    census = count(model, Once(good, bad), [layer])
+    assert census.layers[layer].inputs == 200 and census.layers[layer].class_active is None
+    assert census.notes == ["labels: not counted by class, since 100 are not 0 to 2"]
+    assert census.notes[0] in str(census)
+    soft = count(model, (x, np.full((len(x), 3), 1 / 3)), [layer])
+    assert "neither whole numbers nor one-hot of 3 classes" in soft.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda x: ([x, x],), "data must have the 1 inputs of the model, got 2"),
+        (
+            lambda x: tf.data.Dataset.from_tensor_slices(x),
+            r"batches of shape \(batch, 5, 4, 2\).*is it batched",
+        ),
+        (lambda x: x[:0], "data must have at least one batch of inputs"),
+        (lambda x: x[..., :1], "data does not fit the model"),
+        (lambda x: iter([1, 2]), "data must be arrays, .* got batch"),
+    ],
+)
+def test_data_that_does_not_fit_the_model_is_said_in_one_line(data, message):
+    model, _, x = planted_conv(0)
+    with pytest.raises(UsageError, match=message) as error:
+        count(model, data(x))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+def test_a_model_with_a_batch_size_of_its_own_takes_whole_batches():
+    inputs = keras.Input(batch_shape=(8, 6))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(5, "relu", name="fc")(inputs)))
+    x = np.random.default_rng(0).normal(size=(24, 6)).astype("float32")
+    assert count(model, x).layers["fc"].inputs == 24
+    with pytest.raises(UsageError, match="data must be whole batches of 8, the model's own size; one has 4"):
+        count(model, x[:20])
+
+
+def test_rows_that_are_no_inputs_are_counted_as_rows_and_said():
+    inputs = keras.Input((4, 6))
+    h = layers.Dense(5, "relu", name="window")(keras.ops.reshape(inputs, (-1, 6)))
+    h = layers.Dense(7, "relu", name="after")(keras.ops.reshape(h, (-1, 20)))
+    model = keras.Model(inputs, layers.Dense(3)(h))
+    x = np.random.default_rng(0).normal(size=(30, 4, 6)).astype("float32")
+    x[4, 0, 0] = np.nan
+    census = count(model, (x, np.arange(30) % 3), ["window", "after"], batch_size=8)
+    assert census.layers["window"].nonfinite == 1 and census.layers["after"].first_nonfinite == 4
+    census = count(model, (x[5:], np.arange(25) % 3), ["window", "after"], batch_size=8)
+    assert (census.layers["window"].inputs, census.layers["after"].inputs) == (100, 25)
+    assert census.layers["window"].class_active is None and census.layers["after"].class_active is not None
+    assert census.notes == ["window: counted by row, since it has 4 rows for each input; not by class"]

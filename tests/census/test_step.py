@@ -276,3 +276,67 @@ def check_both_ways_of_counting():
 if __name__ == "__main__":
     check_both_ways_of_counting()
     print("as expected on", keras.backend.backend())
+
+
+class TwoViews(keras.Model):
+    """A training step that runs the model on two views of its batch, as SimCLR does."""
+
+    def train_step(self, batch):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        self(x + 1.0, training=True)
+        self(x - 1.0, training=True)
+        return super().train_step((x, y))
+
+
+class NoModel(keras.Model):
+    """A training step that runs a part of the model, called by itself."""
+
+    def train_step(self, batch):
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        self.get_layer("first")(x)
+        return {"loss": keras.ops.sum(x)}
+
+
+def own_step(kind):
+    inputs = keras.Input((6,))
+    h = layers.Dense(8, "relu", name="second")(layers.Dense(5, "relu", name="first")(inputs))
+    model = kind(inputs=inputs, outputs=layers.Dense(3)(h))
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    return model, np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+
+
+def test_every_pass_of_a_step_of_somebodys_own_counts():
+    model, x = own_step(TwoViews)
+    dead_units = DeadUnits(layers="all", inputs_per_step=None)
+    model.fit(x, np.zeros((64, 3)), batch_size=32, verbose=0, callbacks=[dead_units])
+    expected = count(model, np.concatenate([x + 1, x - 1, x]), "all")
+    for name, counts in dead_units.census.layers.items():
+        assert counts.inputs == 192
+        np.testing.assert_array_equal(counts.active, expected.layers[name].active)
+
+
+def test_what_a_step_does_not_run_is_not_counted_and_said():
+    model, x = own_step(NoModel)
+    dead_units = DeadUnits(layers="all", inputs_per_step=None)
+    history = model.fit(x, np.zeros((64, 3)), batch_size=32, verbose=0, callbacks=[dead_units]).history
+    first, second = dead_units.census.layers.values()
+    np.testing.assert_array_equal(first.active, count(model, x, ["first"]).layers["first"].active)
+    assert second.unknown == "no inputs were counted" and np.isnan(history["dead/second/dataset"]).all()
+
+
+def test_a_layer_that_a_subclassed_model_does_not_have_is_said_in_the_first_step():
+    from tests.census import zoo
+
+    model, x = zoo.CASES["subclassed"].build()
+    model.compile("sgd", "mse")
+    with pytest.raises(UsageError, match="has no layer 'fk'; did you mean 'fc'"):
+        model.fit(x, np.zeros((len(x), 3)), verbose=0, callbacks=[DeadUnits(layers=["fk"])])
+
+
+def test_a_sequential_model_that_fit_builds_is_counted_in_the_step():
+    model = keras.Sequential([layers.Dense(8, "relu", name="fc"), layers.Dense(3)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    dead_units = DeadUnits(inputs_per_step=None)
+    model.fit(x, np.zeros((64, 3)), verbose=0, callbacks=[dead_units])
+    np.testing.assert_array_equal(dead_units.census.layers["fc"].active, count(model, x).layers["fc"].active)
