@@ -57,8 +57,7 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
     Args:
         data: an array, a list or dict of arrays for a model of several inputs, a tuple `(x, y)` of them, or
             batches of such things: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch `DataLoader`, or
-                an
-            iterator.
+            an iterator.
         batch_size: inputs at a time, where `data` is arrays.
     """
     if _is_dataset(data) or _is_stream(data):

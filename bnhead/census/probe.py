@@ -22,11 +22,10 @@ class Probe:
     """Counts the units of a model's layers, in one compiled pass over a set of inputs.
 
     The model runs as `predict` runs it, in evaluation mode, and nothing in it changes: neither moving
-        statistics
-    nor seed generators nor recurrent states. A probe built once sees the weights as they are whenever it
-    counts. The totals stay on the device until the pass is over. Under `tf.distribute` it runs on one
-    replica, whose weights are those of all. On PyTorch the counted layers' activations of one batch are held
-    in memory, as in a training step.
+    statistics nor seed generators nor recurrent states. A probe built once sees the weights as they are
+    whenever it counts. The totals stay on the device until the pass is over. Under `tf.distribute` it runs on
+    one replica, whose weights are those of all. On PyTorch the counted layers' activations of one batch are
+    held in memory, as in a training step.
 
     Args:
         model: any built Keras model.
@@ -41,8 +40,7 @@ class Probe:
         together: whether to count co-death: memory of the order of units squared.
         classes: number of classes of the labels; None for the size of the model's output. Labels that are no
             classes are not counted by class, and the census says so: regression targets, or numbers beyond
-                that
-            size.
+            that size.
 
     Raises:
         UsageError: a model that is not built, a layer the model does not have, or one without units. Where

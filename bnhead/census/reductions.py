@@ -131,8 +131,7 @@ def finite(tensor: Any) -> Any:
     """`(batch,)` bool: whether all of an input's values are finite.
 
     One sum, which NaN and infinity go through: so values that add up to more than 3e38 are not finite (to
-        more
-    than 1.7e308 in float64).
+    more than 1.7e308 in float64).
     """
     flat = ops.reshape(wide(tensor), (ops.shape(tensor)[0], -1))
     return ops.isfinite(ops.sum(flat, axis=1))

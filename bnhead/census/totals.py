@@ -108,12 +108,10 @@ def whole_numbers(plan: Plan, seen: taps.Pass, labels: tuple[Any, Any] | None = 
         labels: `Labels.one_hot` of the batch; None counts nothing by class.
 
     Returns:
-        int32 arrays: those of `reductions.silence` for each layer, with "together" and "class_active" where
-            they
-        are counted; for all layers the number of "inputs", "class_inputs" and "bad_labels"; and what is not
-        finite: "bad", inputs with something that is not finite up to each place, and, as the last, "first",
-            the
-        first such input at each place or -1.
+        int32 arrays. For each layer those of `reductions.silence`, and "together" and "class_active" where
+        they are counted. For all layers "inputs", "class_inputs" and "bad_labels"; "bad", the number of
+        inputs with something that is not finite up to each place; and last "first", the first such input at
+        each place or -1.
     """
     every = {tap.key: tap for tap in (*seen.activations, *seen.outputs)}
     given = next(x for x in seen.inputs if x is not None)[: plan.limit]

@@ -2,6 +2,7 @@
 
 functional  reading and copying the recorded graph of a functional model
 taps        seeing every activation of any model while a real forward pass runs
+hooks       where Keras and its backends are hooked for that
 trace       tracing a forward pass that leaves nothing in the model
 audit       what the taps did not see, found in the traced program
 """

@@ -83,23 +83,23 @@ def check_figures(name):
 
 
 def fitted(name, how):
-    """Predictions before and after training, and every variable, of a model that is counted or not."""
+    """Predictions before training, and every variable after it, of a model that is counted or not.
+
+    Args:
+        how: "none", "probe", "step", or a callback's hook at which an earlier training was interrupted.
+    """
     model, x = built(name)
+    if how in HOOKS:
+        interrupt(model, x, how)
     if how == "probe":
         count(model, data_of(x), "all", batch_size=zoo.INPUTS)
-    outputs = keras.tree.flatten(model(x, training=False))
-    targets = [np.zeros(tuple(output.shape), "float32") for output in outputs]
-    y = targets if len(targets) > 1 else targets[0]
-    model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+    outputs, inputs, y = prepared(model, x)
     before = [keras.ops.convert_to_numpy(output) for output in outputs]
     callbacks = {
         "none": [],
         "step": [DeadUnits(layers="all", inputs_per_step=None), DeadUnits(layers="all")],
         "probe": [DeadUnits(data_of(x), "all", batch_size=zoo.INPUTS)],
-    }[how]
-    inputs = tuple(x) if isinstance(x, list) else x
-    if isinstance(x, dict):
-        inputs = {key: value for key, value in x.items() if value is not None}
+    }.get(how, [])
     model.fit(inputs, y, batch_size=zoo.INPUTS, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
     after = [keras.ops.convert_to_numpy(v) for v in model.variables]
     if how == "step":
@@ -109,16 +109,59 @@ def fitted(name, how):
     return before, after
 
 
-def check_training(name):
+HOOKS = ["on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end"]
+
+
+class Interrupts(keras.callbacks.Callback):
+    """Ctrl-C at one of the hooks; Keras calls no other one then."""
+
+    def __init__(self, hook):
+        super().__init__()
+        setattr(self, hook, self.stop)
+
+    def stop(self, *arguments, **keywords):
+        raise KeyboardInterrupt
+
+
+def interrupt(model, x, hook):
+    """A training that is interrupted while two callbacks count, and an evaluation; weights are put back."""
+    start = [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables]
+    states = [s for layer in model._flatten_layers() for s in (getattr(layer, "states", None) or ())]
+    _, inputs, y = prepared(model, x)
+    how = {"batch_size": zoo.INPUTS, "verbose": 0}
+    with pytest.raises(KeyboardInterrupt):
+        probe = DeadUnits(data_of(x), batch_size=zoo.INPUTS)
+        counting = [DeadUnits(layers="all"), DeadUnits(layers="all"), probe]
+        model.fit(inputs, y, callbacks=[*counting, Interrupts(hook)], **how)
+    model.evaluate(inputs, y, callbacks=[DeadUnits(layers="all")], **how)
+    for variable, value in zip(model.variables, start, strict=True):
+        variable.assign(value)
+    for state in states:
+        state.assign(keras.ops.zeros_like(state))
+
+
+def prepared(model, x):
+    """The model's outputs, and the inputs and targets of `fit`, for which the model is compiled."""
+    outputs = keras.tree.flatten(model(x, training=False))
+    targets = [np.zeros(tuple(output.shape), "float32") for output in outputs]
+    model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
+    return outputs, tuple(x) if isinstance(x, list) else x, targets if len(targets) > 1 else targets[0]
+
+
+def check_training(name, ways=("step", "probe")):
     exact = keras.backend.backend() == "tensorflow"
     plain = fitted(name, "none")
-    for how in ("step", "probe"):
+    for how in ways:
         for one, other in zip(plain, fitted(name, how), strict=True):
             for a, b in zip(one, other, strict=True):
                 if exact:
                     np.testing.assert_array_equal(a, b, err_msg=f"{name} {how}")
                 else:
                     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6, err_msg=f"{name} {how}")
+
+
+def check_interruption(name):
+    check_training(name, [HOOKS[len(name) % len(HOOKS)]])  # one of them: all are tried on TensorFlow
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -131,6 +174,12 @@ def test_figures_equal_those_of_numpy_on_an_eager_pass(name):
 )
 def test_a_model_that_was_counted_predicts_and_trains_as_one_that_was_not(name):
     check_training(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if trains(name)])
+def test_a_model_whose_training_was_interrupted_trains_as_one_that_was_not(name):
+    check_training(name, HOOKS)
 
 
 @pytest.mark.slow
@@ -147,7 +196,7 @@ def failures():
     import traceback
 
     for name in sys.argv[1:] or CASES:
-        for check in (check_figures, check_training):
+        for check in (check_figures, check_training, check_interruption):
             if check is check_figures or trains(name):
                 try:
                     check(name)

@@ -1,8 +1,7 @@
 """Models as people write them, each with what the census must say of it, and an independent reference.
 
 The reference is a hook on an eager forward pass: it records what activation layers, recurrent layers and the
-    functions
-of Keras' backend return, as arrays. It shares no code with `bnhead.graph.taps`.
+functions of Keras' backend return, as arrays. It shares no code with `bnhead.graph.taps`.
 """
 
 import contextlib
