@@ -4,10 +4,11 @@ counters     the counts of a layer and the figures they give: arrays in, numbers
 contiguity   do dead units lie side by side
 codeath      which units are silent together
 changes      birth, death, revival and persistence from count to count
-find         which layers of a model to count
+find         what a model runs, and which of it to count
+labels       how labels are read as classes
 reductions   from activations to small arrays, inside the graph
 gradients    derivatives by the pre-activations
-batches      reading the inputs
+totals       what is added up on the device, batch by batch, and the counts it gives
 probe        the pass over a set of inputs
 step         counting inside the training step
 revival      reviving dormant units

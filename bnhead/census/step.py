@@ -213,14 +213,10 @@ class _GraphTotals(_Totals):
     _variable: Any = None
 
     def add(self, vector: Any) -> None:
-        import tensorflow as tf
-
         if self._variable is None:
             self._make(vector.shape[0])
-        with tf.init_scope():
-            variable = self._variable
-        total = variable.read_value()
-        variable.assign(totals.added(total, vector, self._places))
+        total = self._variable.read_value()
+        self._variable.assign(totals.added(total, vector, self._places))
 
     def _make(self, size: int) -> None:
         import tensorflow as tf

@@ -162,14 +162,14 @@ class _Neighbours:
         before = self._made_by.get(id(call.inputs[0]))
         if before is None or self._reader(before) is None or not self.called_once(before.operation):
             return None
-        return self.previous(before) if _is_identity(before.operation) else before.operation
+        return self.previous(before) if _is_identity(before) else before.operation
 
     def following(self, call: Call) -> keras.Operation | None:
         """What reads the call's output, if it alone does."""
         reader = self._reader(call)
         if reader is None or not self.called_once(reader.operation):
             return None
-        commutes = _is_identity(reader.operation) or isinstance(reader.operation, _TRANSPARENT)
+        commutes = _is_identity(reader) or _is_transparent(reader.operation)
         return self.following(reader) if commutes else reader.operation
 
     def _reader(self, call: Call) -> Call | None:
@@ -180,6 +180,11 @@ class _Neighbours:
         return readers[0] if len(readers) == 1 else None
 
 
-def _is_identity(operation: keras.Operation) -> bool:
-    """Whether an operation is the identity in inference."""
-    return isinstance(operation, keras.layers.Dropout | keras.layers.Identity) or vanishes(operation)
+def _is_identity(call: Call) -> bool:
+    """Whether a call is the identity in inference; a dropout of somebody's own may be on then."""
+    known = _computes_as(call.operation, (keras.layers.Dropout, keras.layers.Identity))
+    return (known or vanishes(call.operation)) and not call.keywords.get("training")
+
+
+def _is_transparent(operation: keras.Operation) -> bool:
+    return _computes_as(operation, _TRANSPARENT) and operation.data_format == "channels_last"

@@ -113,7 +113,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
         weight_decay=config.weight_decay or None,
         name="sgd",
     )
-    sgd.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+    sgd.exclude_from_weight_decay([v for v in model.trainable_variables if not v.name.endswith("kernel")])
     return sgd
 
 

@@ -122,7 +122,9 @@ class Interrupts(keras.callbacks.Callback):
 HOOKS = ["on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end"]
 
 
-@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    "hook", [h if h == HOOKS[-1] else pytest.param(h, marks=pytest.mark.slow) for h in HOOKS]
+)
 def test_a_model_whose_training_was_interrupted_trains_and_counts_as_before(hook):
     results = []
     for interrupted in (False, True):

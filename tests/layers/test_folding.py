@@ -149,3 +149,36 @@ def test_subclasses_and_norms_that_always_train_are_left_alone():
     model = shaken(keras.Model(inputs, layers.Dense(2)(x)))
     pairs = fold_pairs(model, None)
     assert not pairs
+
+
+class StaysOn(layers.Dropout):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=True)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [layers.GlobalAveragePooling2D(), StaysOn(0.5)],
+        [layers.GlobalAveragePooling2D(data_format="channels_first")],
+        [layers.Flatten(data_format="channels_first")],
+    ],
+)
+def test_norms_before_what_only_looks_like_the_identity_stay(between):
+    """A dropout that is on in inference, and layers whose channels are on another axis."""
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 3)),
+            layers.Conv2D(6, 1, activation="relu"),
+            layers.BatchNormalization(name="norm"),
+        ]
+    )
+    for layer in (*between, layers.Dense(4)):
+        model.add(layer)
+    rng = np.random.default_rng(0)
+    model.get_layer("norm").set_weights([rng.uniform(0.5, 2, 6) for _ in range(4)])
+    folded = fold_batch_norm(model)
+    assert "norm" in [layer.name for layer in folded.layers]
+    if not isinstance(between[-1], StaysOn):
+        x = rng.normal(size=(5, 4, 4, 3)).astype("float32")
+        np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)

@@ -119,3 +119,13 @@ def test_how_steps_are_executed(short_config, digits):
     assert model.steps_per_execution == 5 and model.jit_compile is True
     model = build(short_config(), digits)
     assert model.steps_per_execution == 1 and model.jit_compile is False, "never XLA on a CPU unless asked"
+
+
+def test_the_kernels_of_separable_convolutions_decay_too(short_config):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.SeparableConv2D(4, 3)(keras.layers.DepthwiseConv2D(3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    sgd = optimizer(short_config(weight_decay=0.01), model, 5)
+    sgd.build(model.trainable_variables)
+    decays = {v.name for v in model.trainable_variables if sgd._use_weight_decay(v)}
+    assert decays == {"kernel", "depthwise_kernel", "pointwise_kernel"}

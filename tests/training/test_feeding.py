@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bnhead import DeadUnits
 from bnhead.data import load
 from bnhead.data.pipelines import Streamed
 from bnhead.errors import DataError
-from bnhead.training import feeding
+from bnhead.training import feeding, train
 from bnhead.training.building import build
 from bnhead.training.distribution import Replicas
 from tests.data.sets import smooth, write_folder
@@ -88,3 +89,17 @@ def test_a_picture_that_is_damaged_is_named_and_other_errors_pass(tmp_path, data
         raise tf.errors.InvalidArgumentError(None, None, "Invalid PNG data")
     with pytest.raises(tf.errors.InvalidArgumentError), feeding.pictures_named(data):
         raise tf.errors.InvalidArgumentError(None, None, "shapes do not match")
+
+
+def test_units_are_counted_in_steps_that_make_their_own_images(short_config, monkeypatch):
+    """On a GPU a step is fed indices and makes the batch itself: what is counted are the images it makes."""
+    found = []
+    for device in (None, "CPU:0"):
+        monkeypatch.setattr(feeding, "gpu", lambda device=device: device)
+        dead_units = DeadUnits(layers="all", inputs_per_step=None)
+        train(short_config(epochs=1, deterministic=True), [dead_units])
+        found.append(dead_units.census)
+    fed, made = found
+    assert fed.layers["head_fc"].inputs > 0 and not made.layers["head_fc"].unknown
+    for name, counts in fed.layers.items():
+        np.testing.assert_array_equal(made.layers[name].active, counts.active)
