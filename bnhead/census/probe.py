@@ -239,12 +239,16 @@ class Probe:
         seen = opened.passes[0]
         one_hot = labels.one_hot(ops.convert_to_tensor(y)) if labels.form else None
         numbers = totals.whole_numbers(plan, seen, one_hot)
+        large: dict[str, dict[str, Any]] = {}
+        for layer, name in [key for key in numbers if key[1] in totals.LARGE]:
+            large.setdefault(layer, {})[name] = numbers.pop((layer, name))
         sums, moments = totals.real_numbers(plan, seen)
         if self._gradients:
             sums |= self._gradient_sums(x, y)
         wide = any(keras.backend.standardize_dtype(a.dtype) == "float64" for a in sums.values())
         return {
             "whole": whole.pack(numbers, "int32"),
+            "large": large,
             "real": real.pack(sums, "float64" if wide else "float32"),
             "moments": moments,
         }

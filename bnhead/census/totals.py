@@ -19,6 +19,10 @@ from bnhead.census.find import Found, Site
 from bnhead.census.labels import Labels
 from bnhead.graph import taps
 
+LARGE = (
+    "class_active",
+    "together",
+)  # up to classes or units times units: added each by itself, without copies
 Key = tuple[str, str]  # a layer's name, "" for what all have in common, and the name of an array
 
 
@@ -238,15 +242,16 @@ class Totals:
         self._state: Any = None
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Adds what a batch gave: "whole" and "real" vectors, and "moments" of some layers."""
+        """Adds what a batch gave: "whole" and "real" vectors, "large" arrays and "moments" by layer."""
         self._state = self._add(self._state, batch)
 
     def read(self) -> dict[str, Any]:
-        """Arrays by key in "whole" and "real", and "moments" by layer; the one transfer to the host."""
+        """Arrays by key in "whole" and "real", "large" and "moments" by layer: one transfer to the host."""
         state = to_host(self._state)
         return {
             "whole": self._whole.unpack(state["whole"]),
             "real": self._real.unpack(state["real"]),
+            "large": state["large"],
             "moments": state["moments"],
         }
 
@@ -259,12 +264,16 @@ def adding(places: int) -> Callable:
             zero = ops.convert_to_tensor(nothing(batch["whole"].shape[0], places, "int64"))
             state = {
                 "whole": zero,
+                "large": keras.tree.map_structure(lambda x: ops.cast(x, "int32") * 0, batch["large"]),
                 "real": ops.cast(batch["real"], "float64") * 0,
                 "moments": keras.tree.map_structure(lambda x: ops.cast(x, "float64") * 0, batch["moments"]),
             }
         moments = {name: _merged(state["moments"][name], m) for name, m in batch["moments"].items()}
         return {
             "whole": added(state["whole"], batch["whole"], places),
+            "large": keras.tree.map_structure(
+                lambda total, x: total + ops.cast(x, "int32"), state["large"], batch["large"]
+            ),
             "real": state["real"] + ops.cast(batch["real"], "float64"),
             "moments": moments,
         }
@@ -331,9 +340,9 @@ def census_of(plan: Plan, labels: Labels, found: dict[str, Any]) -> Census:
     Args:
         plan: what was counted.
         labels: how the labels were read.
-        found: as `Totals.read` gives it; "real" and "moments" may be missing.
+        found: as `Totals.read` gives it; only "whole" must be there.
     """
-    whole, real = found["whole"], found.get("real", {})
+    whole, real, large = found["whole"], found.get("real", {}), found.get("large", {})
     census = Census()
     by_class = labels.form and not whole["", "bad_labels"][0]
     if labels.form and not by_class:
@@ -341,6 +350,7 @@ def census_of(plan: Plan, labels: Labels, found: dict[str, Any]) -> Census:
         census.notes.append(f"labels: not counted by class, since {number} are not 0 to {last}")
     for site in plan.sites:
         arrays = {name: array for (layer, name), array in whole.items() if layer == site.name}
+        arrays |= {name: array.astype(np.int64) for name, array in large.get(site.name, {}).items()}
         counts = Counts(arrays["inputs_by_silent"], arrays["active"], arrays["saturated"], groups=site.groups)
         counts.runs = run_statistics(arrays["runs"], counts.inputs_by_silent)
         counts.together = arrays.get("together")

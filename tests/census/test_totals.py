@@ -36,6 +36,7 @@ def test_batches_add_up_in_64_bits():
     for part in values:
         batch = {
             "whole": ops.convert_to_tensor(np.array([len(part), 2**30, -1], "int32")),
+            "large": {"fc": {"together": ops.convert_to_tensor(np.full((2, 2), 3.0, "float32"))}},
             "real": ops.convert_to_tensor(np.float32([1.5])),
             "moments": {
                 "fc": {
@@ -48,6 +49,7 @@ def test_batches_add_up_in_64_bits():
         state = add(state, batch)
     found = totals.to_host(state)
     assert found["whole"].tolist()[:2] == [13, 3 * 2**30] and found["real"].tolist() == [4.5]
+    assert found["large"]["fc"]["together"].tolist() == [[9, 9], [9, 9]]
     every = np.concatenate(values)
     np.testing.assert_allclose(found["moments"]["fc"]["mean"], every.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found["moments"]["fc"]["deviation"] / 13, every.var(0), rtol=1e-6)
