@@ -26,6 +26,10 @@ def replace(path: pathlib.Path, write: Callable[[pathlib.Path], object], *, pref
     with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as place:
         made = pathlib.Path(place) / path.name
         write(made)
+        if (
+            path.is_dir() and not made.is_dir()
+        ):  # a file does not take the place of a folder and what is in it
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         for file in [made] if made.is_file() else [*made.rglob("*"), made]:
             _to_disk(file)
         if path.is_dir() and not path.is_symlink():  # a folder is not renamed onto one that is not empty

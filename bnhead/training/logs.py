@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from bnhead.training.records import RunDirectory
+from bnhead.training.records import EVENTS, RunDirectory
 
 
 def _named(logs: dict) -> dict[str, float]:
@@ -119,21 +119,23 @@ class Scalars(keras.callbacks.Callback):
 
 
 def event_sizes(folder: pathlib.Path) -> dict[str, int]:
-    """Bytes of each file in a folder and its folders, by path."""
+    """Bytes of each event file in a folder and its folders, by path."""
     return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(_files(folder))}
 
 
 def cut_events(folder: pathlib.Path, sizes: Mapping[str, int]) -> list[str]:
-    """Brings a folder's files back to the sizes they had, and removes those that were not there.
+    """Brings a folder's event files back to the sizes they had, and removes those that were not there.
+
+    Other files stay. Where the folder is a link, it may be shared with other runs, and nothing is removed.
 
     Returns:
         A line for each file that is gone or shorter than it was.
     """
     for path in list(_files(folder)):
         size = sizes.get(str(path.relative_to(folder)))
-        if size is None:
+        if size is None and not folder.is_symlink():
             path.unlink()
-        elif path.stat().st_size > size:
+        elif size is not None and path.stat().st_size > size:
             os.truncate(path, size)
     there = event_sizes(folder)
     lost = [name for name, size in sizes.items() if there.get(name, -1) < size]
@@ -141,4 +143,4 @@ def cut_events(folder: pathlib.Path, sizes: Mapping[str, int]) -> list[str]:
 
 
 def _files(folder: pathlib.Path):
-    return (path for path in folder.rglob("*") if path.is_file())
+    return (path for path in folder.rglob(EVENTS) if path.is_file() and not path.is_symlink())

@@ -25,10 +25,13 @@ from collections.abc import Callable, Sequence
 from bnhead import files
 from bnhead.errors import RunDirectoryError
 
-_OURS = (
+_FILES = (
     *("config.json", "environment.json", "status.json", "history.csv", "result.json"),
-    *("model.keras", "best.keras", "checkpoints", "tensorboard"),
+    *("model.keras", "best.keras"),
 )
+EVENTS = "events.out.tfevents.*"
+_FOLDERS = {"checkpoints": "step-*", "tensorboard": EVENTS}  # name -> the files that a run makes in it
+_OURS = (*_FILES, *_FOLDERS)
 
 
 class RunDirectory:
@@ -55,6 +58,7 @@ class RunDirectory:
             )
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"workdir {self.path} is a file")
+        self._check_kinds()
         if before is None and self._strangers():
             raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
         if before is not None and 2 * len(settings.keys() & before.keys()) < len(settings):
@@ -66,6 +70,14 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"workdir {self.path} holds another run: {there} (--overwrite removes it)"
             )
+
+    def _check_kinds(self) -> None:
+        """Refuses a folder in the place of a file, and a file in that of a folder: no run made them."""
+        for name in _OURS:
+            path, is_ours = self.path / name, name in _FOLDERS
+            if path.exists() and path.is_dir() != is_ours:
+                kind = "file" if is_ours else "folder"
+                raise RunDirectoryError(f"workdir {self.path}: {name} is a {kind}, which no run makes")
 
     def make(self) -> None:
         """Makes the directory, where it is not there.
@@ -114,12 +126,20 @@ class RunDirectory:
         return there
 
     def _remove(self, names: Sequence[str]) -> None:
+        """Removes files and links of a run, and from its folders what it made in them."""
         for name in names:
             path = self.path / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
+            if path.is_symlink() or name in _FILES:
                 path.unlink(missing_ok=True)
+                continue
+            for left in path.glob(f"{files.WRITING}*"):
+                shutil.rmtree(left)
+            for made in path.rglob(_FOLDERS[name]):
+                made.unlink()
+            folders = [path, *(inside for inside in path.rglob("*") if inside.is_dir())]
+            for folder in reversed(folders):  # those that hold somebody else's files stay
+                if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+                    folder.rmdir()
 
     def _strangers(self) -> bool:
         """Whether anything lies here that a run has not left before it had its settings."""

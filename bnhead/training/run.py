@@ -1,6 +1,7 @@
 """One training run, from the config to the run directory."""
 
 import contextlib
+import functools
 import json
 import math
 import sys
@@ -135,6 +136,13 @@ class Parts:
         """Optimizer steps per epoch."""
         return self.checked["batches"]["steps"]
 
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each split, by name."""
+        data = self.dataset
+        splits = {"train": data.train, "test": data.test, "validation": data.validation}
+        return {name: split.fingerprint() for name, split in splits.items() if split is not None}
+
 
 def assemble(config: TrainConfig, replicas: Replicas, workshop: Workshop) -> Parts:
     """Opens and checks the config's data, and builds its model for the replicas; nothing is written.
@@ -192,6 +200,7 @@ def _do(
             "events": event_sizes(directory.path / "tensorboard"),
             "best": best.record if best else {},
             "data": parts.checked,
+            "fingerprints": parts.fingerprints,
         }
 
     with feeding.pictures_named(dataset), deferred() as pending:
@@ -266,7 +275,7 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     content = parts.replicas.bytes_of_first(newest)
     saved = checkpoints.decode(content) if content else None
     if saved is not None:
-        _check_same_data(saved, parts.checked, directory)
+        _check_same_data(saved, parts, directory)
         try:
             restore(parts.model, saved.arrays)
         except ValueError as error:
@@ -300,14 +309,22 @@ def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkp
     return saved
 
 
-def _check_same_data(saved: Checkpoint, checked: dict, directory: RunDirectory) -> None:
-    """Raises DataError where the data of a run that goes on are not those that it was begun on."""
-    before, now = saved.records["data"], json.loads(json.dumps(checked))
-    if before != now:
-        keys = ", ".join(key for key in {**before, **now} if before.get(key) != now.get(key))
+def _check_same_data(saved: Checkpoint, parts: Parts, directory: RunDirectory) -> None:
+    """Raises DataError where the data of a run that goes on are not those that it was begun on.
+
+    The checks' summary says what differs; the fingerprints differ where no summary does, as when labels are
+    swapped.
+    """
+    before, now = saved.records["data"], json.loads(json.dumps(parts.checked))
+    known = saved.records.get("fingerprints", {})
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    keys += [
+        f"what the {split} split holds" for split in known if known[split] != parts.fingerprints.get(split)
+    ]
+    if keys:
         raise DataError(
-            f"workdir {directory.path} holds a run on other data, which differ in {keys}; it cannot go on "
-            "with these (--overwrite removes it)"
+            f"workdir {directory.path} holds a run on other data, which differ in {', '.join(keys)}; it "
+            "cannot go on with these (--overwrite removes it)"
         )
 
 
@@ -372,8 +389,8 @@ def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, statu
             "name": dataset.name,
             "train": dataset.train.size,
             "test": dataset.test.size,
-            "train_sha256": dataset.train.fingerprint(),
-            "test_sha256": dataset.test.fingerprint(),
+            "train_sha256": parts.fingerprints["train"],
+            "test_sha256": parts.fingerprints["test"],
             "checks": parts.checked,
         },
         **(_evaluated(config, parts, "validation") if dataset.validation is not None else {}),

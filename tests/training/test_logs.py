@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnhead.training import train
+from bnhead.training.logs import cut_events
 
 
 def events(config, run):
@@ -60,3 +61,21 @@ def test_learning_rate_is_that_of_the_epochs_end(short_run):
     config, _ = short_run
     _, rates = scalars(events(config, "train"), "learning_rate")
     assert rates[-1] == pytest.approx(0, abs=1e-9) and rates[0] > 0.03
+
+
+def test_cutting_events_leaves_what_is_no_event_file_and_what_lies_behind_a_link(tmp_path):
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    for folder in (run, shared):
+        folder.mkdir()
+        (folder / "events.out.tfevents.1.a").write_bytes(b"12345678")
+        (folder / "events.out.tfevents.2.other").write_bytes(b"12345678")
+        (folder / "notes.txt").write_text("mine")
+    link = tmp_path / "link"
+    link.symlink_to(shared)
+    for folder in (run, link):
+        assert cut_events(folder, {"events.out.tfevents.1.a": 3}) == []
+    assert sorted(path.name for path in run.iterdir()) == ["events.out.tfevents.1.a", "notes.txt"]
+    assert len(list(shared.iterdir())) == 3  # other runs' events and somebody's notes are there
+    assert (run / "events.out.tfevents.1.a").stat().st_size == 3
+    assert (shared / "events.out.tfevents.1.a").stat().st_size == 3
+    assert (shared / "events.out.tfevents.2.other").stat().st_size == 8

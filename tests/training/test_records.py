@@ -155,3 +155,55 @@ def test_whoever_is_reading_the_old_file_reads_it_to_the_end(tmp_path):
 def test_tables_are_csv(tmp_path):
     RunDirectory(tmp_path).write_table("history.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
     assert (tmp_path / "history.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
+
+
+def somebodys(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    return path
+
+
+def test_only_what_a_run_made_is_removed_from_its_folders(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin({"a": 1})
+    kept = [somebodys(directory.path / name) for name in ("tensorboard/notes.txt", "checkpoints/best/mine")]
+    gone = [
+        somebodys(directory.path / name)
+        for name in (
+            "tensorboard/events.out.tfevents.1.host",
+            "tensorboard/units/events.out.tfevents.2.host",
+            "checkpoints/step-0000000003",
+            "checkpoints/step-0000000002.damaged",
+            "checkpoints/.writing-x/step-0000000004",
+        )
+    ]
+    directory.clear()
+    assert all(path.read_text() == "mine" for path in kept) and not any(path.exists() for path in gone)
+    assert not (directory.path / "tensorboard/units").exists()
+
+
+def test_a_linked_folder_is_unlinked_and_left(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin({"a": 1})
+    shared = somebodys(tmp_path / "logs" / "events.out.tfevents.1.host")
+    (directory.path / "tensorboard").symlink_to(tmp_path / "logs")
+    directory.clear()
+    assert shared.read_text() == "mine" and not (directory.path / "tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("history.csv", "folder"), ("model.keras", "folder"), ("checkpoints", "file")]
+)
+def test_what_no_run_makes_is_refused_before_anything_is_removed(tmp_path, name, kind):
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin({"a": 1})
+    events = somebodys(directory.path / "tensorboard" / "events.out.tfevents.1.host")
+    inside = (
+        somebodys(directory.path / name / "mine") if kind == "folder" else somebodys(directory.path / name)
+    )
+    with pytest.raises(RunDirectoryError, match=f"{name} is a {kind}, which no run makes"):
+        directory.check({"a": 1})
+    if kind == "folder":
+        with pytest.raises(RunDirectoryError, match="cannot be written: Is a directory"):
+            directory.replace(name, lambda path: path.write_text("new"))
+    assert events.exists() and inside.read_text() == "mine"

@@ -149,6 +149,34 @@ def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monke
     assert {path: path.read_bytes() for path in (place / "checkpoints").iterdir()} == before
 
 
+def swapped(split):
+    """The same examples with labels swapped within the split, so that no summary of them differs."""
+    return dataclasses.replace(split, labels=split.labels[::-1].copy())
+
+
+def darker(split):
+    """Other pixels, of the same kind."""
+    return dataclasses.replace(split, images=split.images[..., ::-1, :].copy())
+
+
+@pytest.mark.parametrize(("split", "change"), [("train", swapped), ("test", swapped), ("test", darker)])
+def test_a_run_does_not_go_on_with_what_a_summary_cannot_tell_apart(
+    stopped, tmp_path, data_dir, monkeypatch, split, change
+):
+    place = tmp_path / "run"
+    shutil.copytree(stopped, place)
+    load = feeding.open_data
+
+    def other(config):
+        digits = load(config)
+        return dataclasses.replace(digits, **{split: change(getattr(digits, split))})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feeding, "open_data", other)
+        with pytest.raises(DataError, match=f"other data, which differ in .*what the {split} split holds"):
+            train(config(place, data_dir))
+
+
 def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(
     stopped, tmp_path, data_dir, capsys
 ):
