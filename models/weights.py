@@ -7,6 +7,7 @@ import warnings
 import keras
 
 from bnhead.errors import UsageError
+from bnhead.graph import copy_state
 from bnhead.models import existing
 
 TWINS = {  # ours -> the same net in keras.applications
@@ -62,7 +63,7 @@ def copy_layers(source: keras.Model, target: keras.Model, name: str) -> None:
             both = f"shapes {shapes[0]} there, {shapes[1]} in {target.name!r}"
             raise UsageError(f"weights {name!r}: layer {layer.name!r} has {both}")
     for layer in layers:
-        layer.set_weights(given[layer.name].get_weights())
+        copy_state(given[layer.name], layer)
 
 
 def transplant(theirs: keras.Model, ours: keras.Model) -> None:
@@ -75,7 +76,7 @@ def transplant(theirs: keras.Model, ours: keras.Model) -> None:
     there = {_kerass_name(layer.name, _preactivated(theirs)): layer for layer in theirs.layers}
     for layer in ours.layers:
         if layer.weights and not _is_not_backbone(layer):
-            layer.set_weights(there[_kerass_name(layer.name, _preactivated(ours))].get_weights())
+            copy_state(there[_kerass_name(layer.name, _preactivated(ours))], layer)
 
 
 def _preactivated(model: keras.Model) -> bool:

@@ -91,15 +91,37 @@ def replay(
     return [values[id(tensor)] for tensor in model.outputs]
 
 
-Remade = tuple[keras.layers.Layer, list[np.ndarray]]  # a layer and its weights
+Remade = tuple[
+    keras.layers.Layer, list[np.ndarray] | keras.layers.Layer
+]  # a layer, and where its state comes from
 
 
 def same(layer: keras.layers.Layer) -> Remade:
-    """A new layer with `layer`'s config, and `layer`'s weights."""
+    """A new layer with `layer`'s config, and `layer` for its state."""
     if type(layer) is keras.layers.Lambda:  # its function is at hand, and would be refused from a config
         shared = {"arguments": layer.arguments, "name": layer.name, "dtype": layer.dtype_policy}
         return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, **shared), []
-    return type(layer).from_config(layer.get_config()), layer.get_weights()
+    return type(layer).from_config(layer.get_config()), layer
+
+
+def copy_state(source: keras.layers.Layer, target: keras.layers.Layer, *, frozen: bool = False) -> None:
+    """Gives a layer all state of another of the same config: weights, and what it has made of them.
+
+    It goes the way of a saved file, through each layer's own store. `set_weights` is not enough: an adapted
+    `Normalization` would keep its old mean, and a layer with LoRA has other weights than its config says.
+
+    Args:
+        source: a built layer or model.
+        target: a built one, of the same layers.
+        frozen: whether layers that are frozen in the one, also inside it, become so in the other.
+    """
+    parts = (list(side._flatten_layers(include_self=True, recursive=True)) for side in (source, target))
+    for one, other in zip(*parts, strict=True):
+        store: dict[str, Any] = {}
+        one.save_own_variables(store)
+        other.load_own_variables(store)
+        if frozen:
+            other.trainable = one.trainable
 
 
 def inlined(model: keras.Model) -> keras.Model:
@@ -149,8 +171,9 @@ def copy(
 
     Args:
         model: a functional model; it is left as it is.
-        remake: what takes a layer's place, with its weights; None leaves the layer out, and what it read (its
-            first argument) passes. An input that nothing reads any more is left out too.
+        remake: what takes a layer's place, with its weights or the layer whose state it gets; None leaves the
+            layer out, and what it read (its first argument) passes. An input that nothing reads any more is
+            left out too.
         perform: `(copied layer, *arguments, **keywords) -> result`, by default the call itself.
         name: the copy's name; None for the model's.
     """
@@ -169,7 +192,11 @@ def copy(
     outputs = keras.tree.pack_sequence_as(model._outputs_struct, results)
     copied = keras.Model(used_inputs(model, inputs, outputs), outputs, name=name or model.name)
     for remade in made.values():
-        if remade is not None:
+        if remade is None:
+            continue
+        if isinstance(remade[1], keras.layers.Layer):
+            copy_state(remade[1], remade[0], frozen=True)
+        else:
             remade[0].set_weights(remade[1])
     return copied
 

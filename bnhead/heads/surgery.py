@@ -168,7 +168,7 @@ def _keep_weights(old: keras.Model, new: keras.Model) -> None:
     for layer in new.layers:
         before = there.get(layer.name)
         if is_of_a_head(layer.name) and before is not None and _shapes(before) == _shapes(layer):
-            layer.set_weights(before.get_weights())
+            graph.copy_state(before, layer)
 
 
 def _shapes(layer: keras.layers.Layer) -> list:

@@ -128,9 +128,14 @@ def _pairs(model: keras.Model, only: set[str] | None) -> dict[str, _TakenOver]:
 
 
 def _linear(layer, kinds: tuple, *, activated: bool = False) -> bool:
-    """Whether a layer is one of `kinds`, without activation unless it may be `activated`."""
+    """Whether a layer is one of `kinds`, without activation unless it may be `activated`.
+
+    Its kernel must be all that it multiplies by: neither LoRA's products nor quantised numbers.
+    """
     return (
         _computes_as(layer, kinds)
+        and not getattr(layer, "lora_enabled", False)
+        and getattr(layer, "quantization_mode", None) is None
         and (activated or layer.activation is keras.activations.linear)
         and getattr(layer, "data_format", "channels_last") == "channels_last"
     )

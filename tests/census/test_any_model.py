@@ -137,7 +137,7 @@ def interrupt(model, x, hook):
     for variable, value in zip(model.variables, start, strict=True):
         variable.assign(value)
     for state in states:
-        state.assign(keras.ops.zeros_like(state))
+        state.assign(np.zeros(state.shape))
 
 
 def prepared(model, x):

@@ -93,8 +93,8 @@ def test_a_copy_can_perform_calls_otherwise_and_remake_layers():
     model = keras.Model(inputs, layers.Dense(4, name="dense")(inputs))
 
     def remake(layer):
-        fresh, weights = same(layer)
-        return fresh, [2 * weight for weight in weights]
+        fresh, source = same(layer)
+        return fresh, [2 * weight for weight in source.get_weights()]
 
     copied = copy(model, remake, perform=lambda layer, x: -layer(x), name="other")
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
@@ -120,3 +120,58 @@ def test_names_that_clash_are_said():
     first, second = (keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same")]) for _ in range(2))
     with pytest.raises(UsageError, match=r"cannot be taken apart: .*\"same\" is used 2 times"):
         inlined(keras.Sequential([keras.Input((4,)), first, second]))
+
+
+class Stack(layers.Layer):
+    """A layer that holds layers, one of which may be frozen."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.first, self.second = layers.Dense(4, name="first"), layers.Dense(4, name="second")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build(shape)
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def adapted(**options):
+    layer = layers.Normalization(**options)
+    layer.adapt(np.random.default_rng(0).normal(50, 9, (40, 4)).astype("float32"))
+    return layer
+
+
+def with_lora():
+    dense = layers.Dense(4, name="dense")
+    dense.build((None, 4))
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    return dense
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [adapted, lambda: adapted(invert=True), Stack, with_lora],
+    ids=["adapted", "inverted", "stack", "lora"],
+)
+def test_a_copy_computes_what_the_layer_does_with_all_its_state(layer):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(layer()(inputs)))
+    x = np.random.default_rng(1).normal(50, 9, (5, 4)).astype("float32")
+    np.testing.assert_allclose(copy(model)(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_frozen_inside_a_layer_stays_frozen_in_a_copy():
+    inputs, stack = keras.Input((4,)), Stack(name="stack")
+    model = keras.Model(inputs, stack(inputs))
+    stack.first.trainable = False
+    copied = copy(model)
+    assert [v.path.split("/")[-2:] for v in copied.trainable_variables] == [
+        ["second", "kernel"],
+        ["second", "bias"],
+    ]

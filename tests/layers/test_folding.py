@@ -182,3 +182,13 @@ def test_norms_before_what_only_looks_like_the_identity_stay(between):
     if not isinstance(between[-1], StaysOn):
         x = rng.normal(size=(5, 4, 4, 3)).astype("float32")
         np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+
+
+def test_a_norm_before_a_layer_with_lora_stays():
+    model = keras.Sequential([keras.Input((8,)), layers.BatchNormalization(name="norm"), layers.Dense(4)])
+    model.layers[1].enable_lora(2)
+    shaken(model)
+    x = np.random.default_rng(0).normal(size=(5, 8)).astype("float32")
+    folded = fold_batch_norm(model)
+    assert "norm" in [layer.name for layer in folded.layers]
+    np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)

@@ -117,3 +117,21 @@ def test_weights_of_another_net_are_refused_and_change_nothing(trained, backbone
 def test_nets_without_imagenet_weights_say_which_have_them():
     with pytest.raises(UsageError, match=r"'imagenet' are not there for backbone 'resnet8' .*resnet50_v1"):
         models.build("resnet8", (32, 32, 3), weights="imagenet")
+
+
+def test_an_adapted_normalization_comes_with_its_mean(tmp_path):
+    """EfficientNet's weights are of no use without the mean and variance that it subtracts from pixels."""
+
+    def net():
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Normalization(name="normalization")(inputs))
+        return keras.Model(inputs, x, name="net")
+
+    trained, fresh = net(), net()
+    images = np.random.default_rng(0).normal(120, 40, (6, 8, 8, 3)).astype("float32")
+    trained.get_layer("normalization").adapt(images)
+    trained.get_layer("conv").trainable = False
+    trained.save(tmp_path / "net.keras")
+    load(fresh, str(tmp_path / "net.keras"))
+    np.testing.assert_allclose(fresh(images), trained(images), rtol=1e-4, atol=1e-5)
+    assert fresh.get_layer("conv").trainable  # what is frozen is the run's affair, not the file's
