@@ -166,6 +166,9 @@ def pixel_preprocessing(name: str) -> keras.layers.Layer:
 def _attach(net, head, outputs, preprocessing, seed, head_options):
     inputs, features = net.inputs[0], feature_map(net)
     if preprocessing is not None:
+        if any(layer.name == preprocessing.name for layer in net.layers):
+            clash = f"scales pixels itself, in its layer {preprocessing.name!r}"
+            raise UsageError(f"backbone {net.name!r} {clash}; use --pixels=raw")
         inputs = keras.Input(net.inputs[0].shape[1:], name="image")
         (features,) = replay(keras.Model(net.inputs, features), [preprocessing(inputs)])
     return heads.attach(head, inputs, features, outputs, name=net.name, seed=seed, **head_options)

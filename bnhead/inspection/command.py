@@ -42,6 +42,7 @@ def _inspect(request: Request) -> int:
     about = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
         "counted on": f"the first {inputs:,} test images of {source.dataset.name}, in evaluation mode",
+        "pixels": source.pixels,
         "bound": f"a unit that is dead here fires on less than {min(1, 3 / inputs):.2%} of inputs, at 95 %",
     }
     if census.not_looked_at:

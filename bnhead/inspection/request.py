@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from bnhead import data, heads, models
 from bnhead.errors import UsageError, nearest
+from bnhead.training.config import PIXELS
 
-PIXELS = ("auto", "raw", "unit", "signed")
 TASKS = ("classification", "multilabel", "regression")
 
 
@@ -39,8 +39,9 @@ class Request:
     )
     pixels: str = _flag(
         "auto",
-        "What the model reads: raw (0 to 255), unit (0 to 1), signed (-1 to 1), or auto: raw for a run, "
-        "which scales pixels itself, and for a file; signed for a backbone by name.",
+        "What the model reads: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto, as "
+        "in training: keras.applications' own preprocessing for keras:<name> and with imagenet weights; raw "
+        "for a run and for a file whose net begins with scaling of its own; else signed.",
     )
     layers: str = _flag(
         "all",

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 import bnhead.layers  # noqa: F401 - files may hold them
 from bnhead import models
 from bnhead.data import DataSet, load
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
+from bnhead.models import pixels
 from bnhead.training.records import RunDirectory
 
 
@@ -21,7 +23,8 @@ class Source:
     Attributes:
         model: a Keras model.
         dataset: the opened data set.
-        pixels: what the model reads: "raw", "unit" or "signed".
+        pixels: how pixels from 0 to 255 become what the model reads, in words.
+        scaling: the layer that does it before the model; None where the model does, or nothing is to be done.
         task: what the labels are: "classification", "multilabel" or "regression".
     """
 
@@ -29,18 +32,18 @@ class Source:
     dataset: DataSet
     pixels: str
     task: str
+    scaling: keras.layers.Layer | None = None
 
     def batches(self, batch_size: int, examples: int) -> Any:
         """`tf.data.Dataset` of `(images, labels)`, the first test images, scaled as the model reads them.
 
         Labels are class numbers, one-hot where each class is a yes or no of its own, or numbers.
         """
-        scale, offset = {"unit": (1 / 255, 0.0), "signed": (1 / 127.5, -1.0)}.get(self.pixels, (1.0, 0.0))
         found = self.dataset.test.evaluation_batches(batch_size, examples)
 
         def prepare(images, labels):
-            if scale != 1:
-                images = keras.ops.cast(images, "float32") * scale + offset
+            if self.scaling is not None:
+                images = tf.cast(images, "float32") * self.scaling.scale + self.scaling.offset
             if self.task == "multilabel":
                 labels = keras.ops.one_hot(labels, self.dataset.outputs)
             return images, labels
@@ -63,11 +66,11 @@ def open_source(request: Request) -> Source:
     size = request.image_size or (_side(model) if from_file else 0)
     task = request.task or "classification"
     dataset = load(request.dataset, request.data_dir or None, task=task, image_size=size)
+    scaling, said = pixels.decide(request.model, dataset.shape[-1], request.pixels, request.weights)
     if model is None:
-        options = {"weights": request.weights, "seed": request.seed}
+        options = {"weights": request.weights, "seed": request.seed, "preprocessing": scaling}
         model = models.build(request.model, dataset.shape, request.head, dataset.outputs, **options)
-    usual = "raw" if from_file else "signed"
-    source = Source(model, dataset, usual if request.pixels == "auto" else request.pixels, task)
+    source = Source(model, dataset, said, task, scaling if from_file else None)
     _check(source, request.model)
     return source
 
@@ -81,7 +84,7 @@ def _run(request: Request) -> Source:
     size = request.image_size or settings.get("image_size", 0)
     task = request.task or settings.get("task", "classification")
     dataset = load(name, request.data_dir or None, task=task, image_size=size)
-    source = Source(_load(path / "model.keras"), dataset, "raw", task)
+    source = Source(_load(path / "model.keras"), dataset, "by the model itself", task)
     _check(source, request.model)
     return source
 

@@ -7,8 +7,7 @@ from bnhead import models
 from bnhead.data import DataSet
 from bnhead.errors import UsageError
 from bnhead.heads import describe, feature_shape, needs_labels
-from bnhead.models.existing import pixel_preprocessing
-from bnhead.models.weights import TWINS
+from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import compiled
 
@@ -29,7 +28,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
             config.head,
             dataset.outputs,
             weights=config.weights,
-            preprocessing=pixel_scaling(config, dataset.shape[-1]),
+            preprocessing=pixels.decide(config.backbone, dataset.shape[-1], config.pixels, config.weights)[0],
             seed=config.seed,
             fc_units=config.fc_units,
             fc_activation=config.fc_activation,
@@ -69,25 +68,6 @@ def executed_at_once(steps: int, wanted: int = 0) -> int:
     if keras.backend.backend() != "tensorflow" or not tf.config.list_physical_devices("GPU"):
         return 1
     return max(divisor for divisor in range(1, 33) if steps % divisor == 0)
-
-
-def pixel_scaling(config: TrainConfig, channels: int) -> keras.layers.Layer | None:
-    """The layer from pixels, 0 to 255, to what the config's backbone reads; None where it reads pixels.
-
-    Raises:
-        UsageError: keras.applications' preprocessing, which is for colour, and images that have none.
-    """
-    name = TWINS.get(config.backbone) if config.weights == "imagenet" else None
-    if config.backbone.startswith("keras:"):
-        name = config.backbone.removeprefix("keras:")
-    if config.pixels == "auto" and name:
-        layer = pixel_preprocessing(name)
-        if channels != 3:
-            reads = f"{name}'s own preprocessing reads 3 channels, the images have {channels}"
-            raise UsageError(f"pixels: {reads} (--pixels=signed takes any number)")
-        return layer
-    scale, offset = {"raw": (1, 0.0), "unit": (1 / 255, 0.0)}.get(config.pixels, (1 / 127.5, -1.0))
-    return None if scale == 1 else keras.layers.Rescaling(scale, offset=offset, name="scale_pixels")
 
 
 def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:

@@ -94,7 +94,8 @@ class TrainConfig:
     pixels: str = _flag(
         "auto",
         "What the backbone reads: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto: "
-        "keras.applications' own preprocessing for keras:<name> and with imagenet weights, else signed.",
+        "keras.applications' own preprocessing for keras:<name> and with imagenet weights; raw for a file "
+        "whose net begins with scaling of its own; else signed.",
     )
     head: str = _flag(
         "fc",

@@ -48,7 +48,10 @@ def test_a_file_of_somebodys(tmp_path, data_dir, capsys):
     found = json.loads((tmp_path / "out" / "census.json").read_text())["layers"]
     assert list(found) == ["fc", "map"]
     images = load("digits", data_dir).test.images[:100].astype("float32")
-    expected = count(model, images, ["fc", "map"])
+    expected = count(
+        model, images / 127.5 - 1, ["fc", "map"]
+    )  # as in training, where nothing else is asked for
+    assert "scaled to -1 to 1" in capsys.readouterr().out
     for name, layer in found.items():
         assert layer["counts"]["active"] == expected.layers[name].active.tolist()
 

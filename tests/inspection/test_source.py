@@ -6,6 +6,7 @@ from keras import layers
 from bnhead.errors import DataError, RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
 from bnhead.inspection.source import open_source
+from bnhead.training.building import build
 
 
 def file(path, shape, pixels=None):
@@ -18,7 +19,7 @@ def file(path, shape, pixels=None):
 def test_a_run_brings_its_data_and_reads_raw_pixels(short_run):
     config, _ = short_run
     source = open_source(Request(model=config.workdir, data_dir=config.data_dir))
-    assert source.dataset.name.startswith("digits/") and source.pixels == "raw"
+    assert source.dataset.name.startswith("digits/") and source.pixels == "by the model itself"
     ((images, labels),) = source.batches(64, 40)
     assert images.shape == (40, 8, 8, 1) and labels.shape == (40,)
     np.testing.assert_array_equal(images, source.dataset.test.images[:40])
@@ -42,10 +43,26 @@ def test_a_file_resizes_images_to_what_it_wants(tmp_path, data_dir):
     assert 0 <= np.min(images) < 0.01 and 0.9 < np.max(images) <= 1
 
 
-def test_a_backbone_by_name_reads_signed_pixels(data_dir):
+@pytest.mark.parametrize("backbone", ["resnet8", "keras:MobileNet"])
+def test_a_backbone_by_name_reads_what_it_reads_in_training(data_dir, short_config, backbone):
+    options = {"dataset": "digits", "data_dir": data_dir, "seed": 3}
+    if backbone.startswith("keras:"):
+        with pytest.raises(
+            UsageError, match="MobileNet's own preprocessing reads 3 channels, the images have 1"
+        ):
+            open_source(Request(model=backbone, **options))
+        options["pixels"] = "unit"
+    source = open_source(Request(model=backbone, head="fc8", image_size=32, **options))
+    ((images, _),) = source.batches(4, 4)
+    assert np.max(images) > 100, "the model scales them itself"
+    trained = build(short_config(backbone=backbone, head="fc8", image_size=32, **options), source.dataset)
+    np.testing.assert_array_equal(
+        source.model.get_layer("scale_pixels")(images), trained.get_layer("scale_pixels")(images)
+    )
+
+
+def test_a_backbone_by_name_is_the_seeds(data_dir):
     source = open_source(Request(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3))
-    ((images, _),) = source.batches(360, 360)
-    assert np.min(images) == pytest.approx(-1) and np.max(images) == pytest.approx(1)
     again = open_source(Request(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3))
     np.testing.assert_array_equal(source.model.get_weights()[0], again.model.get_weights()[0])
     assert source.model.output.shape == (None, 10)

@@ -7,7 +7,7 @@ import pytest
 
 from bnhead.data import load
 from bnhead.errors import UsageError
-from bnhead.training.building import build, describe_head, executed_at_once, optimizer, pixel_scaling
+from bnhead.training.building import build, describe_head, executed_at_once, optimizer
 
 
 @pytest.fixture(scope="module")
@@ -49,33 +49,6 @@ def test_only_kernels_decay_and_a_step_is_nesterovs(short_config, digits):
         kept = old * (1 - 0.5 * 0.01) if kind == "kernel" else old
         np.testing.assert_allclose(np.array(variable), kept - 0.5 * 1.9, rtol=1e-5, err_msg=variable.path)
     assert kinds == {"kernel", "bias", "gamma", "beta"}
-
-
-@pytest.mark.parametrize(
-    ("pixels", "seen"),
-    [("auto", [-1, 0, 1]), ("signed", [-1, 0, 1]), ("unit", [0, 0.5, 1]), ("raw", [0, 127.5, 255])],
-)
-def test_pixels(short_config, pixels, seen):
-    layer = pixel_scaling(short_config(pixels=pixels), 1)
-    x = np.array([[0.0, 127.5, 255.0]])
-    np.testing.assert_allclose(x if layer is None else layer(x), [seen], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"backbone": "keras:VGG16"}, {"backbone": "resnet50_v1", "weights": "imagenet"}]
-)
-def test_nets_of_keras_applications_get_their_own_preprocessing(short_config, settings):
-    black = np.zeros((1, 1, 1, 3), "float32")
-    expected = keras.applications.vgg16.preprocess_input(black.copy())  # ResNet50's is the same
-    np.testing.assert_allclose(pixel_scaling(short_config(**settings), 3)(black), expected, rtol=1e-5)
-
-
-def test_their_preprocessing_is_for_colour(short_config):
-    with pytest.raises(UsageError, match="VGG16's own preprocessing reads 3 channels, the images have 1"):
-        pixel_scaling(short_config(backbone="keras:VGG16"), 1)
-    with pytest.raises(UsageError, match=r"'keras:VGG15' is not known; did you mean 'VGG1[69]'"):
-        pixel_scaling(short_config(backbone="keras:VGG15"), 3)
-    assert pixel_scaling(short_config(backbone="keras:VGG16", pixels="unit"), 1).scale == 1 / 255
 
 
 def test_another_runs_weights_are_where_training_starts(short_run, short_config, data_dir):
