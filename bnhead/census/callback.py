@@ -122,6 +122,10 @@ class DeadUnits(keras.callbacks.Callback):
         self._counts, self._drawn, self._names = 0, True, []
         self._left_out: int | None = None  # the last epoch, where it was not counted
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: not what is compiled or open, which is made again when needed."""
+        return {**vars(self), "_probe": None, "_step": None, "_board": None}
+
     def set_model(self, model: keras.Model) -> None:
         """Finds the layers to count; called by Keras when `fit` begins."""
         if model is not self.model:

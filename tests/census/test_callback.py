@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -236,3 +239,18 @@ def test_averaged_weights_are_said_to_be_counted_or_not():
     note = "weights: those that the model has now; use_ema puts their averages in place when fit ends"
     assert note in count(model, somebodys_data()[0]).notes
     assert not count(somebodys_model(), somebodys_data()[0]).notes
+
+
+@pytest.mark.parametrize(
+    "way", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize("data", [somebodys_data()[0], None], ids=["probe", "step"])
+def test_a_callback_that_was_used_can_be_copied_and_used_again(way, data):
+    """Tuners and wrappers for scikit-learn copy the callbacks they are given."""
+    used = DeadUnits(data)
+    fit(somebodys_model(), used)
+    again = way(used)
+    assert again.census.figures() == used.census.figures()
+    assert again.histories.keys() == used.histories.keys()
+    history = fit(somebodys_model(), again)
+    assert np.isfinite(history["dead/hidden/dataset"]).all()
