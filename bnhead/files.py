@@ -1,12 +1,36 @@
 """Files and folders that are there whole or not at all: a temporary one, fsync, rename."""
 
 import errno
+import json
 import os
 import pathlib
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 from bnhead.errors import ResourcesError, RunDirectoryError
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no JSON object, or one that is nested too deep to read.
+    """
+    content = parse_json(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says; a ValueError where it is none, or nested too deep to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
 
 WRITING = ".writing-"  # prefix of the folders in which temporary files are made
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -5,7 +5,6 @@ Flags are checked, and help is given, before TensorFlow is imported.
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from absl import flags
 
+from bnhead import files
 from bnhead.errors import (
     DataError,
     Interrupted,
@@ -81,12 +81,12 @@ def _with_flagfile(arguments: Sequence[str], known: Mapping[str, object]) -> lis
     """
     if "--flagfile" in arguments:
         raise UsageError("flag --flagfile needs a value, as in --flagfile=PATH")
-    files = [a.partition("=")[2] for a in arguments if a.startswith("--flagfile")]
+    paths = [a.partition("=")[2] for a in arguments if a.startswith("--flagfile")]
     own = [a for a in arguments if not a.startswith("--flagfile")]
-    if len(files) > 1:
-        raise UsageError(f"flag --flagfile is given {len(files)} times")
+    if len(paths) > 1:
+        raise UsageError(f"flag --flagfile is given {len(paths)} times")
     given = _names(own, known)
-    inside = _flags_in(files[0]) if files else []
+    inside = _flags_in(paths[0]) if paths else []
     names = _names(inside, known)
     return [a for a, name in zip(inside, names, strict=True) if name not in given] + own
 
@@ -96,8 +96,8 @@ def _flags_in(path: str) -> list[str]:
         with open(path) as file:
             text = file.read()
         if text.lstrip().startswith("{"):
-            return [f"--{name}={value}" for name, value in json.loads(text).items()]
-    except (OSError, ValueError) as error:
+            return [f"--{name}={value}" for name, value in files.parse_json(text).items()]
+    except (OSError, ValueError, AttributeError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"flagfile {path!r} cannot be read: {why}") from None
     lines = [line.strip() for line in text.splitlines()]

@@ -96,6 +96,8 @@ def build(
 
 def _family(name: str) -> tuple:
     """Builder and numbers of a depth that has no name of its own; empty for what is no such depth."""
+    if len(name) > 20:  # no number of layers has so many digits
+        return ()
     match = re.fullmatch(r"(resnet|preresnet|plain)([1-9]\d*)|wrn([1-9]\d*)_([1-9]\d*)", name)
     if not match:
         return ()

@@ -133,7 +133,7 @@ def from_file(
         keras.utils.set_random_seed(seeds.stream(seed, "backbone"))
     try:
         net = keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"backbone {path!r} cannot be loaded: {_first_line(error)}") from error
     net = inlined(net)
     _same_shape(net, input_shape, path)

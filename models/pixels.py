@@ -1,12 +1,12 @@
 """What a net reads: pixels from 0 to 255 as they are, or scaled; decided here for training and inspection."""
 
-import json
 import zipfile
 from typing import Any
 
 import keras
 
 from bnhead.errors import UsageError
+from bnhead.files import parse_json
 from bnhead.models.existing import pixel_preprocessing
 from bnhead.models.weights import TWINS
 
@@ -50,7 +50,7 @@ def scales_itself(path: str) -> bool:
     """Whether the net in a `.keras` file begins with a layer that scales pixels; its config alone is read."""
     try:
         with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read("config.json"))
+            config = parse_json(file.read("config.json"))
         while True:
             layers = [layer for layer in config["config"]["layers"] if layer["class_name"] != "InputLayer"]
             if "layers" not in layers[0].get("config", {}):

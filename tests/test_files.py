@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from bnhead import files
 from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.files import replace, unwritable
 
@@ -53,3 +54,12 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
 def test_a_file_systems_error_is_one_line(number, kind, message):
     error = unwritable(OSError(number, os.strerror(number)), "a")
     assert type(error) is kind and str(error) == message
+
+
+def test_json_that_is_none_or_too_deep_is_one_error(tmp_path):
+    for text in ("[1]", "{", "[" * 100_000, '{"a": ' * 100_000):
+        (tmp_path / "file.json").write_text(text)
+        with pytest.raises(ValueError, match=r"."):
+            files.read_json(tmp_path / "file.json")
+    (tmp_path / "file.json").write_text('{"a": 1}')
+    assert files.read_json(tmp_path / "file.json") == {"a": 1}

@@ -44,7 +44,7 @@ def test_the_python_code_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
 def test_every_argument_of_dead_units_is_in_its_table():
     table = README.split("| `DeadUnits(...)` |")[1].split("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.M))))
-    assert named <= set(inspect.signature(DeadUnits).parameters) and len(named) == 10
+    assert named <= set(inspect.signature(DeadUnits).parameters) and len(named) == 12
 
 
 def test_ci_runs_the_readmes_test_command():

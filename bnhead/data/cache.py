@@ -29,7 +29,7 @@ def folder(place: pathlib.Path, identity: object) -> pathlib.Path:
 def read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     """The arrays in a cache's folder; None unless all are there and are what was written."""
     try:
-        meta = json.loads((path / "meta.json").read_text())
+        meta = files.read_json(path / "meta.json")
         arrays = {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in meta}
         return arrays if {name: digest(array) for name, array in arrays.items()} == meta else None
     except (OSError, ValueError, EOFError, TypeError, AttributeError):

@@ -50,7 +50,11 @@ def check_name(name: str, data_dir: str | None = None) -> None:
 
 
 def _check_folder(name: str, path: pathlib.Path) -> None:
-    if name == _FOLDER or not path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError):  # too long for a path, or with a null byte
+        is_folder = False
+    if name == _FOLDER or not is_folder:
         raise UsageError(f"data set {name!r} needs a folder, as in folder:PATH, and {str(path)!r} is none")
 
 

@@ -41,6 +41,7 @@ class Number:
     whole: bool = True
 
 
+LONGEST_NUMBER = 30  # digits; Python itself refuses whole numbers of more than 4,300
 _WHOLE = "of at least 1, a whole number", "256", lambda value: value >= 1, "units"
 UNITS = Number("units", *_WHOLE, option="fc_units")
 GROUPS = Number("groups", "of at least 1, a whole number", "8", lambda value: value >= 1, "groups")
@@ -180,8 +181,10 @@ def parse(text: str, *, pooled: bool = False) -> tuple[Token, ...]:
 
 def _read(words: Sequence[str], i: int) -> Token:
     base, *left_out = words[i].split("-")
-    match = re.fullmatch(r"([a-z][a-z0-9]*?)(\d*\.?\d+)?", base)
-    name, number = (base, None) if base in KINDS or not match else match.groups()
+    name = base if base in KINDS else base.rstrip("0123456789.")
+    number = base[len(name) :] or None
+    if number is not None and not re.fullmatch(r"[0-9]*\.?[0-9]+", number):
+        name, number = base, None
     if words[i] in PRESETS:
         raise _error(words, i, "is a known head's name and stands alone; write its text, see `bnhead heads`")
     if name not in KINDS:
@@ -207,7 +210,7 @@ def _number(words: Sequence[str], i: int, kind: Kind, number: str | None) -> int
             raise _error(words, i, f"needs its {kind.number.name}, as in '{kind.example}'")
         return None
     rule = f"needs {kind.number.name} {kind.number.rule}, as in '{kind.example}'"
-    if kind.number.whole and not re.fullmatch(r"[1-9]\d*", number):
+    if len(number) > LONGEST_NUMBER or (kind.number.whole and not re.fullmatch("[1-9][0-9]*", number)):
         raise _error(words, i, rule)
     value = int(number) if kind.number.whole else float(number)
     if not kind.number.holds(value):

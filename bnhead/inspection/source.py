@@ -92,7 +92,7 @@ def _run(request: Request) -> Source:
 def _load(path: pathlib.Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"model {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
 
 

@@ -1,12 +1,12 @@
 """A study's directory as values: plan, verdict and runs. Whatever is half there is told, not raised."""
 
 import csv
-import json
 import pathlib
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from bnhead import files
 from bnhead.errors import RunDirectoryError
 
 _COMPARED = {"name": str, "control": str, "treatment": str, "stratum": dict}
@@ -103,18 +103,18 @@ def read_run(directory: pathlib.Path, cell: str = "", seed: int = 0) -> Run:
     content, problems = {}, []
     for name in ("config.json", "environment.json", "result.json", "history.csv"):
         try:
-            reader = _history if name.endswith(".csv") else _object
+            reader = _history if name.endswith(".csv") else files.read_json
             content[name.partition(".")[0]] = reader(directory / name)
         except FileNotFoundError:
             problems.append(f"{name} is missing")
-        except (OSError, ValueError):
+        except (OSError, ValueError, csv.Error):
             problems.append(f"{name} cannot be read")
     return Run(directory.name, cell, seed, problem="; ".join(problems), **content)
 
 
 def _checked(path: pathlib.Path, shape: dict, missing: str) -> dict[str, Any]:
     try:
-        content = _object(path)
+        content = files.read_json(path)
     except FileNotFoundError:
         raise RunDirectoryError(f"{path.parent} {missing}: {path.name} is missing") from None
     except NotADirectoryError:
@@ -122,13 +122,6 @@ def _checked(path: pathlib.Path, shape: dict, missing: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
     _check(content, shape, str(path))
-    return content
-
-
-def _object(path: pathlib.Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("it holds no JSON object")
     return content
 
 

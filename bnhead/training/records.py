@@ -154,10 +154,7 @@ class RunDirectory:
     def read(self, name: str) -> dict | None:
         """The JSON object in the file called `name`, or None where there is none."""
         try:
-            content = json.loads((self.path / name).read_text())
-            if not isinstance(content, dict):
-                raise ValueError("it holds no JSON object")
-            return content
+            return files.read_json(self.path / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:

@@ -108,7 +108,13 @@ def finished_result(config: TrainConfig) -> dict | None:
     if directory.read("config.json") != config.settings():
         return None
     result = directory.read("result.json")
-    return result and {key: math.nan if value is None else value for key, value in result.items()}
+    if result is None:
+        return None
+    if not isinstance(result.get("status"), str):
+        raise RunDirectoryError(
+            f"{directory.path / 'result.json'} holds no run's result; remove it to train again"
+        )
+    return {key: math.nan if value is None else value for key, value in result.items()}
 
 
 @dataclass(frozen=True)

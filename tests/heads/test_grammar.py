@@ -182,3 +182,22 @@ def test_every_token_is_documented():
     table = heads.__doc__.split("number\n")[1].split("\n\n")[0]
     documented = {word for line in table.splitlines() for word in line[:34].split()}
     assert documented == set(heads.KINDS)
+
+
+def test_long_texts_are_refused_at_once():
+    """Each text is read in a time that grows with its length, whatever it is made of."""
+    texts = (
+        "fc" + "1" * 20_000 + "x",
+        "1" * 20_000,
+        "fc" + "9" * 5_000,
+        "dropout0." + "5" * 5_000,
+        "_" * 20_000,
+    )
+    for text in texts:
+        with pytest.raises(heads.HeadError):
+            heads.canonical(text)
+
+
+def test_digits_of_other_scripts_are_no_digits():
+    with pytest.raises(heads.HeadError):
+        heads.canonical("fc\u0663\u0662")

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from bnhead.errors import ResourcesError, RunDirectoryError
+from bnhead.training import train
 from bnhead.training.records import RunDirectory
 
 
@@ -207,3 +208,14 @@ def test_what_no_run_makes_is_refused_before_anything_is_removed(tmp_path, name,
         with pytest.raises(RunDirectoryError, match="cannot be written: Is a directory"):
             directory.replace(name, lambda path: path.write_text("new"))
     assert events.exists() and inside.read_text() == "mine"
+
+
+def test_a_result_that_is_none_is_said(short_config, tmp_path):
+    config = short_config(workdir=str(tmp_path / "run"))
+    directory = RunDirectory(config.directory)
+    directory.begin(config.settings())
+    (directory.path / "result.json").write_text("{}")
+    with pytest.raises(
+        RunDirectoryError, match=r"result\.json holds no run's result; remove it to train again"
+    ):
+        train(config)
