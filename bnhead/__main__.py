@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from bnhead import flags
 from bnhead.errors import nearest
 
 
@@ -70,10 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("--help", "-h", "help"):
-        print("usage: bnhead COMMAND [--flag=value ...]\n")
-        print("\n".join(f"  {name:<8}{text}" for name, (_, text) in COMMANDS.items()))
-        print("\n`bnhead COMMAND --help` tells a command's flags.")
-        return 0 if arguments else 2
+        commands = "\n".join(f"  {name:<8}{text}" for name, (_, text) in COMMANDS.items())
+        usage = "usage: bnhead COMMAND [--flag=value ...]\n\n" + commands
+        status = flags.told(f"{usage}\n\n`bnhead COMMAND --help` tells a command's flags.")
+        return status if arguments else status or 2
     if arguments[0] not in COMMANDS:
         there = f"there are {', '.join(COMMANDS)}"
         print(

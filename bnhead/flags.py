@@ -24,6 +24,7 @@ from bnhead.errors import (
     UsageError,
     nearest,
 )
+from bnhead.texts import one_line
 
 Settings = TypeVar("Settings")
 _DEFINE = {
@@ -176,19 +177,32 @@ def told(text: str) -> int:
 
 def reported(program: str, work: Callable[[], int]) -> int:
     """Does the work and returns its exit status; our errors become one line on stderr and theirs."""
+    streams()
     try:
         status = work()
         sys.stdout.flush()
         return status
     except (UsageError, RunDirectoryError, DataError, ResourcesError, StudyError) as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)  # paths can hold anything
+        print(f"{program}: {one_line(str(error))}", file=sys.stderr)  # paths can hold anything
         return error.exit_status
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer
+        print(f"{program}: stdout cannot be written: the disk is full", file=sys.stderr)
+        return ResourcesError.exit_status
     except KeyboardInterrupt as error:
         print(f"{program}: {error if isinstance(error, Interrupted) else 'interrupted'}", file=sys.stderr)
         return error.exit_status if isinstance(error, Interrupted) else 130
+
+
+def streams() -> None:
+    """Gives a process without stdout or stderr, as of a daemon, streams that lead nowhere."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - it stays open
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 @contextlib.contextmanager
@@ -198,6 +212,7 @@ def quiet() -> Iterator[None]:
     TensorFlow 2.21 reports oneDNN and missing CUDA drivers there whatever TF_CPP_MIN_LOG_LEVEL says.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    streams()
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -2,11 +2,14 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bnhead import flags
 from bnhead.errors import DataError, UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,3 +124,14 @@ def test_a_reader_that_goes_away_is_no_error(command):
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["-m bnhead heads", "-m bnhead study", "-m bnhead", "train.py --help"])
+def test_commands_end_well_without_a_stdout_and_with_a_full_one(command):
+    """A daemon has no stdout; a full disk takes nothing."""
+    run = f"exec {sys.executable} {command}"
+    closed = subprocess.run(f"{run} >&-", shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert closed.returncode in (0, 2) and "Traceback" not in closed.stderr, closed.stderr
+    if Path("/dev/full").exists():
+        full = subprocess.run(f"{run} >/dev/full", shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert "Traceback" not in full.stderr and full.returncode in (2, 6), full.stderr

@@ -13,6 +13,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from bnhead.census.codeath import sorted_order
+from bnhead.texts import plotted
 
 DEAD, UNKNOWN = "#e4572e", "#9a9a9a"
 _ALMOST_DEAD = 1e-9  # shares below this, that is 0, get the colour of the dead
@@ -45,7 +46,7 @@ def raster(
     axes.set_ylabel("unit")
     _few_ticks(axes.xaxis, epochs)
     _bar(figure, image, "active on this share of the inputs (red: on none)", theme)
-    axes.set_title(title or "units over epochs")
+    axes.set_title(plotted(title) or "units over epochs")
     return _png(figure)
 
 
@@ -68,7 +69,7 @@ def activity_histogram(activity: np.ndarray, title: str = "", theme: str = "ligh
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("active on this share of the inputs")
     axes.set_ylabel("units")
-    axes.set_title(title or "activity of the units")
+    axes.set_title(plotted(title) or "activity of the units")
     return _png(figure)
 
 
@@ -92,7 +93,7 @@ def class_map(
     axes.set_ylabel("class")
     _few_ticks(axes.yaxis, list(names) or list(range(len(activity))), most=40)
     _bar(figure, image, "active on this share of the class (red: on none)", theme)
-    axes.set_title(title or "activity by class")
+    axes.set_title(plotted(title) or "activity by class")
     return _png(figure)
 
 
@@ -112,7 +113,7 @@ def codeath_map(phi: np.ndarray, title: str = "", theme: str = "light") -> bytes
     axes.set_xticks([])
     axes.set_yticks([])
     _bar(figure, image, "phi: silent together (1), in turn (-1)", theme, "neither")
-    axes.set_title(title or "co-death")
+    axes.set_title(plotted(title) or "co-death")
     return _png(figure)
 
 
@@ -151,7 +152,7 @@ def _bar(figure, image, label: str, theme: str, extend: str = "min") -> None:
 
 def _few_ticks(axis, labels: Sequence, most: int = 12) -> None:
     step = -(-len(labels) // most)
-    axis.set_ticks(range(0, len(labels), step), [str(label) for label in labels[::step]])
+    axis.set_ticks(range(0, len(labels), step), [plotted(str(label)) for label in labels[::step]])
 
 
 def _png(figure: Figure) -> bytes:

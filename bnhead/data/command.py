@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bnhead import texts
 from bnhead.data.catalog import check_name
 from bnhead.errors import UsageError
 from bnhead.flags import asks_for_help, quiet, reported, split, told
@@ -86,7 +87,7 @@ def _describe(name: str, flags: dict) -> int:
     from bnhead.data import checks, sources
 
     data = sources.load(name, **{**flags, "data_dir": flags["data_dir"] or None})
-    print(summary(data, checks.inspect(data)))
+    print(texts.printable(summary(data, checks.inspect(data))))
     if sheet:
         from bnhead.data import sheet as sheets
 

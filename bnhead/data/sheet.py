@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnhead.errors import DataError
+from bnhead.texts import one_line, plotted
 
 if TYPE_CHECKING:
     from bnhead.data.sources import DataSet
@@ -28,7 +29,7 @@ def write(data: "DataSet", path: str | pathlib.Path) -> None:
     rows = _rows(data)
     figure = Figure(figsize=(COLUMNS + 1.5, 1.15 * len(rows) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{data.name}: {data.shape[0]} x {data.shape[1]} x {data.shape[2]}")
+    figure.suptitle(f"{plotted(data.name)}: {data.shape[0]} x {data.shape[1]} x {data.shape[2]}")
     cells = figure.subplots(len(rows), COLUMNS, squeeze=False)
     for axes, (name, indices, titles) in zip(cells, rows, strict=True):
         images = data.train.take(indices)
@@ -37,12 +38,12 @@ def write(data: "DataSet", path: str | pathlib.Path) -> None:
             axis.set_axis_off()
         for axis, image, title in zip(axes, images, titles, strict=False):
             axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, "gray", vmin=0, vmax=255)
-            axis.set_title(title, fontsize=8)
-        axes[0].text(-0.15, 0.5, name, transform=axes[0].transAxes, ha="right", va="center")
+            axis.set_title(plotted(title), fontsize=8)
+        axes[0].text(-0.15, 0.5, plotted(name), transform=axes[0].transAxes, ha="right", va="center")
     try:
         figure.savefig(path, format=pathlib.Path(path).suffix.removeprefix(".") or "png", dpi=100)
     except (OSError, ValueError) as error:
-        raise DataError(f"sheet {path} cannot be written: {str(error).splitlines()[0]}") from error
+        raise DataError(f"sheet {path} cannot be written: {one_line(str(error))}") from error
 
 
 def _rows(data: "DataSet") -> list[tuple[str, np.ndarray, list[str]]]:

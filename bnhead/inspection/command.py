@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bnhead import flags
+from bnhead import flags, texts
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
 
@@ -55,8 +55,8 @@ def _inspect(request: Request) -> int:
     Console(width=width, highlight=False).print(terminal(census))
     for name, counts in census.layers.items():
         if counts.unknown:
-            print(f"{name}: unknown, {counts.unknown}")
-    print("".join(f"\n{name:<13} {text}" for name, text in about.items()))
+            print(texts.one_line(f"{name}: unknown, {counts.unknown}"))
+    print(texts.printable("".join(f"\n{name:<13} {text}" for name, text in about.items())))
     print(f"{'look':<13} {pathlib.Path(request.directory) / 'index.html'}")
     return 0
 

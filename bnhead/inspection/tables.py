@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnhead.census.counters import FIGURES, Census, Counts
+from bnhead.texts import one_line
 
 
 def _share(counts: Counts, figure: str) -> str:
@@ -63,7 +64,7 @@ def terminal(census: Census) -> Table:
     for name, units, texts, unknown in body:
         cells = ["unknown", *[""] * (len(headings) - 1)] if unknown else texts
         # as Text a name is never markup
-        table.add_row(*(Text(cell) for cell in (name, units, *cells)))
+        table.add_row(*(Text(one_line(cell)) for cell in (name, units, *cells)))
     return table
 
 

@@ -24,18 +24,18 @@ def moments(x, mask=None, *, synchronized: bool = False):
     if mask is None and not synchronized:
         mean = ops.mean(x, axes)
         return mean, ops.mean(ops.square(x - mean), axes)
-    kept = ops.ones_like(x[..., :1], "bool") if mask is None else _kept(x, mask)
+    kept = ops.ones_like(x[..., :1], "bool") if mask is None else broadcast_mask(x, mask)
     add_up = _of_all_replicas if synchronized else lambda total: total
     count = ops.maximum(add_up(ops.sum(ops.cast(kept, "float32"))), 1.0)
     mean = add_up(ops.sum(ops.where(kept, x, 0.0), axes)) / count
     return mean, add_up(ops.sum(ops.where(kept, ops.square(x - mean), 0.0), axes)) / count
 
 
-def _kept(x, mask):
-    """The mask with `x`'s rank."""
+def broadcast_mask(x, mask):
+    """The mask for each element of `x` `(..., 1)`; a size of 1 along an axis holds for all of it."""
     if len(mask.shape) != len(x.shape) - 1:
         raise ValueError(f"mask must have one axis less than the inputs {x.shape}, got {mask.shape}")
-    return ops.expand_dims(ops.cast(mask, "bool"), -1)
+    return ops.broadcast_to(ops.expand_dims(ops.cast(mask, "bool"), -1), (*ops.shape(x)[:-1], 1))
 
 
 def _of_all_replicas(total):
@@ -67,7 +67,7 @@ def ghost_moments(x, size: int, mask=None):
     number = max(batch // size, 1) if isinstance(batch, int) else ops.maximum(batch // size, 1)
     ghost = (ops.arange(batch, dtype="int32") * number) // batch
     if mask is not None:
-        mask = ops.expand_dims(ops.cast(mask, "bool"), -1)
+        mask = broadcast_mask(x, mask)
     count = _of_each_ghost(ops.ones_like(x[..., :1]), ghost, number, mask)
     count = ops.maximum(count, 1.0)
     mean = _of_each_ghost(x, ghost, number, mask) / count

@@ -10,7 +10,7 @@ from keras import ops
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
 from bnhead.inputs import batches, check_data
-from bnhead.layers.moments import moments
+from bnhead.layers.moments import broadcast_mask, moments
 from bnhead.layers.plain import vanishes
 from bnhead.layers.variants import FrozenBatchNormalization
 
@@ -167,7 +167,9 @@ class _BatchMoments(keras.layers.Layer):
     def call(self, inputs, mask=None):
         x = ops.moveaxis(ops.cast(inputs, "float32"), self._axis, -1)
         mean, variance = moments(x, mask)
-        count = ops.sum(ops.cast(ops.ones_like(x[..., 0]) if mask is None else mask, "float32"))
+        count = ops.sum(
+            ops.cast(ops.ones_like(x[..., :1]) if mask is None else broadcast_mask(x, mask), "float32")
+        )
         outputs = ops.moveaxis(normalise(self._norm, x, mean, variance), -1, self._axis)
         return ops.cast(outputs, self.compute_dtype), mean, variance, count
 

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
+from bnhead import texts
 from bnhead.errors import UsageError
 from bnhead.flags import asks_for_help, reported, told
 
@@ -45,6 +46,6 @@ def _report(directory: pathlib.Path) -> int:
 
     report.build(directory)
     for name in ("report.html", "report.md"):
-        print(f"{name:<12} {directory / name}")
-    print(f"{'look':<12} tensorboard --logdir {directory / 'tensorboard'}")
+        print(texts.printable(f"{name:<12} {directory / name}"))
+    print(texts.printable(f"{'look':<12} tensorboard --logdir {directory / 'tensorboard'}"))
     return 0

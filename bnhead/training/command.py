@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bnhead import flags
+from bnhead import flags, texts
 from bnhead.training.config import TrainConfig
 
 EXIT_DIVERGED = 5
@@ -72,5 +72,5 @@ def _train(config: TrainConfig) -> int:
             result = train(config, [lines])
     if replicas.first:
         environment = RunDirectory(config.directory).read("environment.json") or {}
-        print(summary(config, result, environment.get("seconds")))
+        print(texts.printable(summary(config, result, environment.get("seconds"))))
     return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0

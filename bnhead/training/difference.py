@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from bnhead import flags
+from bnhead import flags, texts
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.training.records import RunDirectory
 
@@ -29,7 +29,7 @@ def _diff(arguments: Sequence[str]) -> int:
     _, places = flags.split(arguments, {})
     if len(places) != 2:
         raise UsageError(f"diff takes two run directories, got {len(places)}")
-    print(report(*places))
+    print(texts.printable(report(*places)))
     return 0
 
 

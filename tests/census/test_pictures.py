@@ -61,3 +61,8 @@ def test_equal_counts_give_equal_bytes():
 def test_many_epochs_and_classes_get_few_labels():
     pictures.raster([np.linspace(0, 1, 9)] * 300, range(300))
     pictures.class_map(np.random.default_rng(0).random((200, 5)))
+
+
+def test_names_that_look_like_formulas_are_names():
+    activity = np.random.default_rng(0).random((2, 6))
+    assert pictures.class_map(activity, ["$\\frac$", "a$b$"], title="$x^$").startswith(b"\x89PNG")

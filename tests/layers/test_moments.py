@@ -94,3 +94,16 @@ def test_on_one_replica_synchronised_moments_are_its_own():
     for mask in (None, x[..., 0] > 2):
         for own, synchronized in zip(moments(x, mask), moments(x, mask, synchronized=True), strict=True):
             np.testing.assert_allclose(synchronized, own, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1), (4, 1, 3), (1, 1, 1)])
+def test_a_mask_that_broadcasts_holds_for_all_it_covers(shape):
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=(4, 2, 3, 5)).astype("float32"), rng.random(shape) < 0.7
+    mask.flat[0] = True
+    whole = np.broadcast_to(mask, x.shape[:-1])
+    for found in (moments(x, mask), ghost_moments(x, 2, mask)):
+        expected = moments(x, whole) if len(found[0].shape) == 1 else ghost_moments(x, 2, whole)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+    np.testing.assert_allclose(moments(x, mask)[0], x[whole].mean(0), rtol=1e-5)

@@ -159,7 +159,14 @@ def darker(split):
     return dataclasses.replace(split, images=split.images[..., ::-1, :].copy())
 
 
-@pytest.mark.parametrize(("split", "change"), [("train", swapped), ("test", swapped), ("test", darker)])
+@pytest.mark.parametrize(
+    ("split", "change"),
+    [
+        ("train", swapped),
+        pytest.param("test", swapped, marks=pytest.mark.slow),
+        pytest.param("test", darker, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_does_not_go_on_with_what_a_summary_cannot_tell_apart(
     stopped, tmp_path, data_dir, monkeypatch, split, change
 ):

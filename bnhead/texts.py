@@ -1,0 +1,20 @@
+"""Foreign text made safe to show: names of files, classes and layers, values from strangers' files."""
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: what cannot be printed is written as an escape, but for new lines and tabs.
+
+    An escape sequence in a name would otherwise reach the terminal, and bytes that are no UTF-8 would end the
+    program.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """The same on one line."""
+    return printable(" ".join(text.split()))
+
+
+def plotted(text: str) -> str:
+    """The text for Matplotlib, which reads a formula between two dollar signs."""
+    return one_line(text).replace("$", r"\$")
