@@ -278,7 +278,7 @@ def _set(model: keras.Model, variable: Any, entries: tuple, values: Any) -> int:
         _assign(average, entries, values)
     slots = optimizer_slots(optimizer, variable)
     for slot, initial in slots:
-        _assign(slot, entries, initial)
+        _assign(slot, entries, values if initial is None else initial)
     return len(slots)
 
 
@@ -288,34 +288,47 @@ def _assign(variable: Any, entries: tuple, values: Any) -> None:
     variable.assign(array)
 
 
+def _optimizers(optimizer: Any) -> Iterator[Any]:
+    """The optimizers that train variables themselves: those inside a loss scale or a `MultiOptimizer`."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    several = [inner] if inner is not None else getattr(optimizer, "_inner_optimizers", None)
+    if several:
+        for one in several:
+            yield from _optimizers(one)
+    elif optimizer is not None:
+        yield optimizer
+
+
 def _average(optimizer: Any, variable: Any) -> Any:
     """The optimizer's moving average of a trainable variable; None where it keeps none."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind a loss scale
-    averages = getattr(optimizer, "_model_variables_moving_average", None) or []
-    trained = getattr(optimizer, "_trainable_variables", None) or []
-    pairs = zip(trained, averages, strict=False)
-    return next((average for other, average in pairs if other is variable), None)
+    for one in _optimizers(optimizer):
+        averages = getattr(one, "_model_variables_moving_average", None) or []
+        trained = getattr(one, "_trainable_variables", None) or []
+        for other, average in zip(trained, averages, strict=False):
+            if other is variable:
+                return average
+    return None
 
 
-def optimizer_slots(optimizer: Any, variable: Any) -> Sequence[tuple[Any, float]]:
+def optimizer_slots(optimizer: Any, variable: Any) -> Sequence[tuple[Any, float | None]]:
     """The optimizer's variables that belong to a trainable variable, each with its initial value.
 
     A Keras optimizer keeps each kind of slot (`_momentums`, `_velocities`, ...) in a list parallel to the
-    variables it trains.
+    variables it trains. The initial value is None where a slot begins as the variable itself.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # behind a loss scale
-    trained = getattr(optimizer, "_trainable_variables", None) or []
-    index = next((i for i, other in enumerate(trained) if other is variable), None)
-    if index is None:
-        return []
-    initial = {"_accumulators": getattr(optimizer, "initial_accumulator_value", 0.0)}
-    lists = {
-        name: slots
-        for name, slots in vars(optimizer).items()
-        if isinstance(slots, list) and len(slots) == len(trained) and name not in _NO_SLOTS
-    }
-    return [
-        (slots[index], initial.get(name, 0.0))
-        for name, slots in lists.items()
-        if hasattr(slots[index], "assign") and tuple(slots[index].shape) == tuple(variable.shape)
-    ]
+    found: list[tuple[Any, float | None]] = []
+    for one in _optimizers(optimizer):
+        trained = getattr(one, "_trainable_variables", None) or []
+        index = next((i for i, other in enumerate(trained) if other is variable), None)
+        if index is None:
+            continue
+        initial = {"_accumulators": getattr(one, "initial_accumulator_value", 0.0)}
+        if type(one).__name__ == "ScheduleFreeAdamW":
+            initial["_momentums"] = None
+        for name, slots in vars(one).items():
+            if not isinstance(slots, list) or len(slots) != len(trained) or name in _NO_SLOTS:
+                continue
+            slot = slots[index]
+            if hasattr(slot, "assign") and tuple(slot.shape) == tuple(variable.shape):
+                found.append((slot, initial.get(name, 0.0)))
+    return found

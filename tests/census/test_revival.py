@@ -230,3 +230,30 @@ def test_units_behind_or_before_a_layer_that_mixes_channels_are_left(name):
         done = revive(model, site_of(model, layer), np.arange(8) == 2, seed=0)
         assert "is not theirs alone" in done.skipped, layer
     assert not changed(before, state(model))
+
+
+def test_an_average_that_begins_as_the_weights_does_not_pull_them_back():
+    """ScheduleFreeAdamW: with gradients of zero a fresh weight must stay where it was drawn."""
+    model, _ = net(keras.optimizers.ScheduleFreeAdamW(0.1, weight_decay=0.0))
+    dormant = np.arange(7) == 0
+    revive(model, site_of(model, "fc"), dormant, seed=0)
+    kernel = model.get_layer("fc").kernel
+    fresh = np.array(kernel)[:, 0]
+    for _ in range(5):
+        zeros = [keras.ops.zeros_like(v) for v in model.trainable_variables]
+        model.optimizer.apply(zeros, model.trainable_variables)
+    np.testing.assert_allclose(np.array(kernel)[:, 0], fresh, rtol=1e-4)
+
+
+def test_the_slots_of_optimizers_inside_another_are_reset():
+    adam, momentum, plain = (
+        keras.optimizers.Adam(),
+        keras.optimizers.SGD(momentum=0.9),
+        keras.optimizers.SGD(),
+    )
+    by_layer = {"fc": adam, "conv": momentum}
+    several = keras.optimizers.MultiOptimizer(lambda v: by_layer.get(v.path.split("/")[0], plain))
+    model, _ = net(several)
+    assert len(optimizer_slots(model.optimizer, model.get_layer("fc").kernel)) == 2
+    assert len(optimizer_slots(model.optimizer, model.get_layer("conv").kernel)) == 1
+    assert not optimizer_slots(model.optimizer, model.get_layer("out").kernel)
