@@ -16,8 +16,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     last axis, in float32 or a mixed precision, go to the kernel; every other input, backend, axis or option
     (`renorm`, `synchronized`, a mask) takes Keras' own path.
 
-    `synchronized` normalises by the moments of all replicas' batches (`moments`), on every backend, taken in
-    two passes, as on a single device. Keras' own are E[x^2] - E[x]^2, and TensorFlow's only.
+    `synchronized` normalises by the moments of all replicas' batches (`moments`), taken in two passes, as on
+    a single device; Keras' own are E[x^2] - E[x]^2. Keras allows it on TensorFlow alone.
 
     In training the batch's mean and *biased* variance normalise and enter the moving averages, as in Keras
     (and not as in the kernel itself or in PyTorch, which average the unbiased variance: the kernel's result

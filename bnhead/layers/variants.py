@@ -46,7 +46,8 @@ class GhostBatchNormalization(_Variant):
     A large batch then has the noise of a small one. In training a batch of B is cut, in order, into
     `max(1, B // ghost_size)` ghosts; a remainder is shared out, so no ghost is smaller than asked. The moving
     averages take one step per batch, towards the mean and biased variance of the *whole* batch, which is what
-    inference will meet. (Hoffer et al. step once per ghost, with the same fixed point and a shorter memory.)
+    inference will meet. (Hoffer et al. step once per ghost, with a shorter memory; their mean settles at the
+    same value, their variance at that of the ghosts, which is smaller.)
 
     Args:
         ghost_size: examples in a ghost, at least 2.

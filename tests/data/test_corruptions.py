@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from bnhead.data import load
 from bnhead.data.corruptions import CORRUPTIONS, corrupted, parse_corruption
@@ -39,10 +40,18 @@ def test_contrast_and_brightness_by_hand():
     assert (corrupted(np.zeros_like(image), "brightness:5") == 76).all()
 
 
-def test_pixelate_takes_means_of_boxes():
-    row = np.arange(0, 240, 12, dtype=np.uint8).reshape(1, 1, 20, 1)
-    result = corrupted(row, "pixelate:4")[0, 0, :, 0]  # 15 boxes of 4/3 pixels
-    assert result[0] == 12 / 3 / (4 / 3) and len(set(result)) == 15
+@pytest.mark.parametrize("size", [28, 32, 33, 96])
+def test_pixelate_is_the_published_scripts_two_resizes(size):
+    """Hendrycks & Dietterich resize there and back with Pillow's box filter, which rounds in between."""
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype("uint8")
+    for severity, share in enumerate((0.95, 0.9, 0.85, 0.75, 0.65), start=1):
+        small = int(size * share), int(size * share)
+        expected = [
+            np.asarray(Image.fromarray(x).resize(small, Image.BOX).resize((size, size), Image.BOX))
+            for x in images
+        ]
+        found = corrupted(images, f"pixelate:{severity}").astype(int)
+        assert np.abs(found - np.stack(expected).astype(int)).max() <= 1
 
 
 def test_blur_keeps_what_is_flat_and_does_not_mix_channels():
