@@ -126,7 +126,16 @@ def test_a_reader_that_goes_away_is_no_error(command):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["-m bnhead heads", "-m bnhead study", "-m bnhead", "train.py --help"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "-m bnhead heads",
+        *(
+            pytest.param(c, marks=pytest.mark.slow)
+            for c in ("-m bnhead study", "-m bnhead", "train.py --help")
+        ),
+    ],
+)
 def test_commands_end_well_without_a_stdout_and_with_a_full_one(command):
     """A daemon has no stdout; a full disk takes nothing."""
     run = f"exec {sys.executable} {command}"
