@@ -96,9 +96,9 @@ class Probe:
         """
         arrays = arrays_of(data)
         if arrays is not None:
-            self._labels_of(arrays[1])
             if self._plan is None:
-                self._find(next(batches(data, self._batch_size(batch_size)))[0])
+                self._find(self._arranged(next(batches(data, self._batch_size(batch_size)))[0]))
+            self._labels_of(arrays[1])
         elif self._plan is None and hasattr(data, "element_spec"):
             x = keras.utils.unpack_x_y_sample_weight(data.element_spec)[0]
             if (inputs := trace.abstract(x)) is not None:
@@ -119,7 +119,6 @@ class Probe:
         """
         check_data(data, batch_size)
         arrays = arrays_of(data)
-        labels = None if arrays is None else self._labels_of(arrays[1])
         total: totals.Totals | None = None
         for x, y in batches(data, self._batch_size(batch_size)):
             x = self._arranged(x)
@@ -128,7 +127,7 @@ class Probe:
             if total is None:
                 if self._plan is None:
                     self._find(x)
-                labels = labels or self._labels_of(y, stream=True)
+                labels = self._labels_of(y, stream=True) if arrays is None else self._labels_of(arrays[1])
                 run, add, layouts = self._compiled(labels)
                 total = totals.Totals(self._plan, *layouts, add)
             total.add(run(x, y if labels.form or self._gradients else None))

@@ -12,6 +12,7 @@ from bnhead.census import Probe, count
 from bnhead.census.find import default_layers
 from bnhead.errors import UsageError
 from bnhead.models import resnet8
+from tests.census import zoo
 
 UNITS = 24
 DEAD, ALWAYS_ON, RARE = slice(0, 5), slice(5, 8), 8
@@ -767,8 +768,6 @@ def test_masked_positions_do_not_count():
 
 
 def test_every_relu_inside_transformer_blocks_is_seen_dead():
-    from tests.census import zoo
-
     model, x = zoo.CASES["transformer_blocks"].build()
     for name in ("block", "second"):
         up = model.get_layer(name).up
@@ -848,3 +847,12 @@ def test_rows_that_are_no_inputs_are_counted_as_rows_and_said():
     assert (census.layers["window"].inputs, census.layers["after"].inputs) == (100, 25)
     assert census.layers["window"].class_active is None and census.layers["after"].class_active is not None
     assert census.notes == ["window: counted by row, since it has 4 rows for each input; not by class"]
+
+
+def test_labels_of_a_subclassed_model_are_classes_in_the_first_count_too():
+    model, x = zoo.CASES["subclassed"].build()
+    y, probe = np.arange(len(x)) % 3, Probe(model)
+    for _ in range(2):
+        census = probe.count((x, y))
+        assert not census.notes and census.layers["fc"].class_inputs.tolist() == [4, 4, 4]
+    assert count(model, (x, y)).layers["fc"].class_active is not None
