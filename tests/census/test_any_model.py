@@ -12,6 +12,7 @@ import pytest
 from bnhead import DeadUnits
 from bnhead.census import count
 from tests.census import zoo
+from tests.census.interrupts import HOOKS, Interrupts
 
 CASES = [name for name, case in zoo.CASES.items() if keras.backend.backend() in case.backends]
 FEW = ("random_at_inference", "transformer_blocks", "recurrent_and_stateful")
@@ -107,20 +108,6 @@ def fitted(name, how):
             assert counts.inputs > 0 and not counts.unknown
         assert not {"train_step", "stateless_call"} & set(vars(model))
     return before, after
-
-
-HOOKS = ["on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end"]
-
-
-class Interrupts(keras.callbacks.Callback):
-    """Ctrl-C at one of the hooks; Keras calls no other one then."""
-
-    def __init__(self, hook):
-        super().__init__()
-        setattr(self, hook, self.stop)
-
-    def stop(self, *arguments, **keywords):
-        raise KeyboardInterrupt
 
 
 def interrupt(model, x, hook):

@@ -13,6 +13,8 @@ from bnhead import DeadUnits
 from bnhead.census import count
 from bnhead.census.step import StepCounter
 from bnhead.errors import UsageError
+from tests.census import zoo
+from tests.census.interrupts import HOOKS, Interrupts
 
 
 def data(inputs=96):
@@ -106,20 +108,6 @@ def test_nan_in_a_training_batch_is_unknown():
     model.fit(x, y, batch_size=32, verbose=0, shuffle=False, callbacks=[dead_units])
     counts = dead_units.census.layers["fc"]
     assert "first on input 50, at input 'image'" in counts.unknown
-
-
-class Interrupts(keras.callbacks.Callback):
-    """Ctrl-C at one of the hooks; Keras calls no other one then."""
-
-    def __init__(self, hook):
-        super().__init__()
-        setattr(self, hook, self.stop)
-
-    def stop(self, *arguments, **keywords):
-        raise KeyboardInterrupt
-
-
-HOOKS = ["on_train_begin", "on_epoch_begin", "on_train_batch_begin", "on_train_batch_end", "on_epoch_end"]
 
 
 @pytest.mark.parametrize(
@@ -327,8 +315,6 @@ def test_what_a_step_does_not_run_is_not_counted_and_said():
 
 
 def test_a_layer_that_a_subclassed_model_does_not_have_is_said_in_the_first_step():
-    from tests.census import zoo
-
     model, x = zoo.CASES["subclassed"].build()
     model.compile("sgd", "mse")
     with pytest.raises(UsageError, match="has no layer 'fk'; did you mean 'fc'"):
