@@ -87,7 +87,7 @@ def class_map(
     activity = np.asarray(activity, float)
     filled = np.nan_to_num(activity)
     order = np.lexsort((-filled.max(0), filled.argmax(0), filled.max(0) == 0))
-    figure, axes = _figure(theme, width=6.4, height=min(8.0, 1.6 + 0.2 * len(activity)))
+    figure, axes = _figure(theme, width=6.4, height=min(8.0, max(3.2, 1.6 + 0.2 * len(activity))))
     image = _shares(axes, activity[:, order], aspect="auto")
     axes.set_xlabel("unit, by the class it answers most")
     axes.set_ylabel("class")
