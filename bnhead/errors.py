@@ -47,6 +47,16 @@ class StudyError(RuntimeError):
     exit_status = 7
 
 
+class CopyError(RuntimeError):
+    """A copy of a model, or its file, computes something else than the model."""
+
+    exit_status = 8
+
+
+# What a command reports in one line.
+REPORTED = (UsageError, RunDirectoryError, DataError, ResourcesError, StudyError, CopyError)
+
+
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """`"; did you mean 'x'?"` for the known word nearest to `word`, in any case; empty if none is near.
 

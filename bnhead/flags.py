@@ -16,11 +16,11 @@ from absl import flags
 
 from bnhead import files
 from bnhead.errors import (
+    REPORTED,
     DataError,
     Interrupted,
     ResourcesError,
     RunDirectoryError,
-    StudyError,
     UsageError,
     nearest,
 )
@@ -182,7 +182,7 @@ def reported(program: str, work: Callable[[], int]) -> int:
         status = work()
         sys.stdout.flush()
         return status
-    except (UsageError, RunDirectoryError, DataError, ResourcesError, StudyError) as error:
+    except REPORTED as error:
         print(f"{program}: {one_line(str(error))}", file=sys.stderr)  # paths can hold anything
         return error.exit_status
     except BrokenPipeError:  # `| head` has seen enough

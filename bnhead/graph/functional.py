@@ -4,8 +4,10 @@ A layer may be called in several models and several times in one. What counts he
 between one model's inputs and outputs.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -124,37 +126,104 @@ def copy_state(source: keras.layers.Layer, target: keras.layers.Layer, *, frozen
             other.trainable = one.trainable
 
 
-def inlined(model: keras.Model) -> keras.Model:
-    """A functional model with the same layers, those of nested functional models among its own.
+@dataclass(frozen=True)
+class Flat:
+    """A functional model without nested ones, made of another model's layers.
 
-    A Sequential model becomes a functional one. A model without nested ones is returned as it is.
+    Attributes:
+        model: the flat model.
+        paths: name of each operation in `model` -> its path in the original, such as `"encoder/conv"`.
+        originals: name -> layer of the original. Where two layers of the original share a name, `model` has
+            copies of them, called by their paths (`"encoder_conv"`); every other layer is the original's.
+    """
+
+    model: keras.Model
+    paths: dict[str, str]
+    originals: dict[str, keras.Operation]
+
+    def name(self, text: str) -> str:
+        """The name in `model` of what `text`, a path or a name, stands for; `text` itself if nothing."""
+        return next((name for name, path in self.paths.items() if path == text), text)
+
+
+def flattened(model: keras.Model) -> Flat:
+    """A model's layers, those of nested functional models among them, in one functional model.
 
     Raises:
-        UsageError: a subclassed model, one that is not built, or one in which two layers share a name.
+        UsageError: a subclassed model, or one that is not built.
     """
     graph = functional(model)
     if graph is None or not graph.inputs:
         raise UsageError(f"model {model.name!r} must be a built functional or Sequential model")
+    paths = {id(operation): (path, operation) for path, operation in _operations(graph, "")}
+    uses = Counter(operation.name for _, operation in paths.values())
+    taken = {*uses, *(tensor.name for tensor in graph.inputs)}
+    now: dict[int, keras.Operation] = {}  # id of an original -> what stands for it in the flat model
+    flat = Flat(model, {}, {})
+    for key, (path, operation) in paths.items():
+        if uses[operation.name] > 1:
+            name = free_name(path.replace("/", "_"), taken)
+            taken.add(name)
+            now[key] = _renamed(operation, name)
+        else:
+            now[key] = operation
+        flat.paths[now[key].name] = path
+        flat.originals[now[key].name] = operation
     if graph is model and not any(nested(call) for call in calls(model)):
-        return model
+        return flat
     inputs = new_inputs(graph)
-    outputs = keras.tree.pack_sequence_as(graph._outputs_struct, _inline(graph, inputs))
+    outputs = keras.tree.pack_sequence_as(graph._outputs_struct, _inline(graph, inputs, now))
     structure = keras.tree.pack_sequence_as(graph._inputs_struct, inputs)
     try:
-        return keras.Model(structure, outputs, name=model.name)
+        made = keras.Model(structure, outputs, name=model.name)
     except ValueError as error:
         first = str(error).strip().splitlines()[0]
         raise UsageError(f"model {model.name!r} cannot be taken apart: {first}") from error
+    for key, (_, operation) in paths.items():
+        if now[key] is not operation and isinstance(operation, keras.layers.Layer):
+            copy_state(operation, now[key], frozen=True)
+    return replace(flat, model=made)
 
 
-def _inline(graph: Any, inputs: Sequence[keras.KerasTensor]) -> list[keras.KerasTensor]:
+def inlined(model: keras.Model) -> keras.Model:
+    """`flattened(model).model`; a model without nested ones is returned as it is."""
+    return flattened(model).model
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3`, ... that is not taken."""
+    names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))
+    return next(free for free in names if free not in taken)
+
+
+def _operations(graph: Any, prefix: str) -> Iterator[tuple[str, keras.Operation]]:
+    """Path and operation of each call, nested models taken apart."""
+    for call in calls(graph):
+        inside, path = nested(call), prefix + call.operation.name
+        if inside is None:
+            yield path, call.operation
+        else:
+            yield from _operations(inside, f"{path}/")
+
+
+def _renamed(operation: keras.Operation, name: str) -> keras.Operation:
+    """A new operation with another's config, under another name; a layer is not built yet."""
+    layer = isinstance(operation, keras.layers.Layer)
+    made = same(operation)[0] if layer else type(operation).from_config(operation.get_config())
+    made.name = name
+    return made
+
+
+def _inline(
+    graph: Any, inputs: Sequence[keras.KerasTensor], now: dict[int, keras.Operation]
+) -> list[keras.KerasTensor]:
     inside_of = {id(call.operation): inside for call in calls(graph) if (inside := nested(call)) is not None}
 
     def perform(operation, *arguments, **keywords):
         inside = inside_of.get(id(operation))
         if inside is None:
-            return operation(*arguments, **keywords)
-        results = _inline(inside, flat_inputs(inside, arguments[0]))
+            return now[id(operation)](*arguments, **keywords)
+        results = _inline(inside, flat_inputs(inside, arguments[0]), now)
         return keras.tree.pack_sequence_as(inside._outputs_struct, results)
 
     return replay(graph, inputs, perform)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
-from bnhead.graph import calls
+from bnhead.graph import agreement, calls
 from bnhead.heads.building import apply, inference, is_of_a_head, label_input
 from bnhead.layers import batch_norm, fold_batch_norm, recompute_batch_stats
 
@@ -44,27 +44,14 @@ def fold(model: keras.Model, data: Any = None) -> Folded:
     model = inference(given)
     names = [call.operation.name for call in head_of(model)]
     folded = fold_batch_norm(model, names)
-    inputs = _random_inputs(model) if data is None else _inputs_of(given, model, data)
-    before, after = (_outputs(m, inputs) for m in (model, folded))
+    inputs = (
+        next(agreement.made_up(model, pixels=False, examples=64))
+        if data is None
+        else agreement.inputs_of(given, model, data)
+    )
+    before, after = (agreement.outputs(m, inputs) for m in (model, folded))
     largest = max(np.abs(a - b).max() for a, b in zip(before, after, strict=True))
     return Folded(folded, float(largest / max(1.0, *(np.abs(array).max() for array in before))))
-
-
-def _outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
-    return [
-        np.asarray(keras.ops.convert_to_numpy(array), "float64")
-        for array in keras.tree.flatten(model(inputs))
-    ]
-
-
-def _inputs_of(given: keras.Model, kept: keras.Model, data: Any) -> Any:
-    """What `kept`, which has some of `given`'s inputs, takes of data for `given`."""
-    if len(kept.inputs) == len(given.inputs) or len(keras.tree.flatten(data)) != len(given.inputs):
-        return data
-    names = [tensor.name for tensor in given.inputs]
-    flat = graph.flat_inputs(given, data)
-    chosen = [flat[names.index(tensor.name)] for tensor in kept.inputs]
-    return chosen if len(chosen) > 1 else chosen[0]
 
 
 def insert_bn(
@@ -78,17 +65,18 @@ def insert_bn(
     Args:
         model: a functional model with a head of `bnhead.heads` or any classifier; it is left as it is.
         data: inputs to measure on, training data: as `recompute_batch_stats`'.
-        before: name of the layer that the norm is put before; None for the first Dense behind the features
-            (P1).
+        before: name of the layer that the norm is put before, or its path (`"encoder/conv"`) where nested
+            models have several of that name; None for the first Dense behind the features (P1).
         batch_size: inputs at a time, where `data` is arrays.
 
     Raises:
         UsageError: there is no such layer, or no Dense, or it is called more than once.
+        CopyError: the copy's outputs are not the model's.
     """
-    model = graph.inlined(model)
-    target = before or _first_dense(model)
+    flat = graph.flattened(model)
+    model, target = flat.model, flat.name(before) if before else _first_dense(flat.model)
     _check_target(model, target)
-    name = _free_name("head_bn", _names(model))
+    name = graph.free_name("head_bn", _names(model))
 
     def perform(layer, *arguments, **keywords):
         if layer.name == target:
@@ -100,6 +88,7 @@ def insert_bn(
     norm = copied.get_layer(name)
     norm.gamma.assign(keras.ops.sqrt(norm.moving_variance + norm.epsilon))
     norm.beta.assign(norm.moving_mean)
+    graph.require_agreement(model, copied)
     return copied
 
 
@@ -133,12 +122,17 @@ def swap(
         outputs: number of outputs; None for as many as before.
         seed: seed of the new head's random streams.
         options: `bnhead.heads.apply`'s other keyword arguments.
+
+    Raises:
+        CopyError: the copied backbone's features are not the model's.
     """
     model = inference(graph.inlined(model))
     features = features_of(model)
-    backbone = graph.copy(keras.Model(graph.used_inputs(model, model.inputs, features), features))
+    before = keras.Model(graph.used_inputs(model, model.inputs, features), features, name=model.name)
+    backbone = graph.copy(before)
+    graph.require_agreement(before, backbone)
     outputs = model.outputs[0].shape[-1] if outputs is None else outputs
-    labels = label_input(head, _free_name("label", _names(backbone)))
+    labels = label_input(head, graph.free_name("label", _names(backbone)))
     with _policy_of(features):
         logits = apply(head, backbone.outputs[0], outputs, labels=labels, seed=seed, **options)
     inputs = backbone.inputs if labels is None else [*backbone.inputs, labels]
@@ -209,19 +203,6 @@ def _first_dense(model: keras.Model) -> str:
         if isinstance(call.operation, keras.layers.Dense):
             return call.operation.name
     raise UsageError(f"model {model.name!r} has no Dense behind its features; say what the norm goes before")
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    for free in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2))):
-        if free not in taken:
-            return free
-
-
-def _random_inputs(model: keras.Model) -> Any:
-    rng = np.random.default_rng(0)
-    arrays = [rng.normal(size=(64, *(size or 64 for size in t.shape[1:]))) for t in model.inputs]
-    arrays = [array.astype(tensor.dtype) for array, tensor in zip(arrays, model.inputs, strict=True)]
-    return keras.tree.pack_sequence_as(model._inputs_struct, arrays)
 
 
 def feature_map(model: keras.Model) -> keras.KerasTensor:

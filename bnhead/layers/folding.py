@@ -59,11 +59,15 @@ def fold_batch_norm(model: keras.Model, only: Iterable[str] | None = None) -> ke
 
     Returns:
         A functional model with the same inputs, outputs and layer names, less the norms'.
+
+    Raises:
+        CopyError: the copy's outputs are not the model's.
     """
     folded, pairs = graph.copy(graph.inlined(model), name=f"{model.name}_folded"), True
     while pairs:  # of two norms in a row, the one beside the linear layer goes first
         pairs = _pairs(folded, None if only is None else set(only))
         folded = _without(folded, pairs) if pairs else folded
+    graph.require_agreement(model, folded)
     return folded
 
 

@@ -14,12 +14,17 @@ def plain(model: keras.Model) -> keras.Model:
     inference (batch noise, class-conditional dropout, which takes the model's label input with it) goes.
     Centring and scaling become frozen batch norms. `L2Normalization` and `GeMPooling2D` have no
     counterpart in Keras and stay: the copy then needs bnhead, see `needs_bnhead`.
+
+    Raises:
+        CopyError: the copy's outputs are not the model's.
     """
 
     def remake(layer):
         return layer.to_plain() if hasattr(layer, "to_plain") else graph.same(layer)
 
-    return graph.copy(graph.inlined(model), remake)
+    copied = graph.copy(graph.inlined(model), remake)
+    graph.require_agreement(model, copied)
+    return copied
 
 
 def needs_bnhead(model: keras.Model) -> bool:

@@ -34,12 +34,13 @@ def recompute_batch_stats(
         data: inputs: an array, a tuple `(x, y)` whose x is used, or a batched `tf.data.Dataset` of x or of
             such tuples. Large batches, as in training or larger, are better.
         layers: "all" norms that average in training, those of the "head" among them (named `head_...`), the
-            "frozen" ones (`FrozenBatchNormalization`), or names. A norm that is frozen or not trainable has
-            been trained with the statistics it has, and "all" leaves them to it.
+            "frozen" ones (`FrozenBatchNormalization`), names, or paths such as `"encoder/bn"`. A norm that is
+            frozen or not trainable has been trained with the statistics it has, and "all" leaves them to it.
         batch_size: inputs at a time, where `data` is arrays.
 
     Returns:
-        The names of the layers that were given new statistics, in the model's order.
+        The names of the layers that were given new statistics, in the model's order; paths where nested
+        models have several of one name.
 
     Raises:
         UsageError: a name that is no batch norm's, data without a single example, inputs or statistics that
@@ -48,13 +49,13 @@ def recompute_batch_stats(
     Reference: Wu & Johnson 2021, arXiv 2105.07576, section 3 ("PreciseBN").
     """
     check_data(data, batch_size)
-    model = graph.inlined(model)
-    chosen = _chosen(model, layers)
+    flat = graph.flattened(model)
+    chosen = _chosen(flat, layers)
     if not chosen:
         return []
     totals = {name: _Moments() for name in chosen}
-    normalising = [*chosen, *_chosen(model, "all")] if layers == "frozen" else chosen
-    measure, read = _measuring(model, chosen, normalising)
+    normalising = [*chosen, *_chosen(flat, "all")] if layers == "frozen" else chosen
+    measure, read = _measuring(flat.model, chosen, normalising)
     for inputs, _ in batches(data, batch_size):
         if not _check_finite(inputs):
             continue
@@ -67,9 +68,9 @@ def recompute_batch_stats(
         if not np.isfinite(total.mean).all() or not np.isfinite(total.squares).all():
             raise UsageError(f"data: the statistics that reach layer {name!r} are not finite")
     for name, total in totals.items():
-        model.get_layer(name).moving_mean.assign(total.mean)
-        model.get_layer(name).moving_variance.assign(total.squares / total.count)
-    return list(chosen)
+        flat.originals[name].moving_mean.assign(total.mean)
+        flat.originals[name].moving_variance.assign(total.squares / total.count)
+    return [name if flat.originals[name].name == name else flat.paths[name] for name in chosen]
 
 
 def _check_finite(inputs: Any) -> int:
@@ -81,22 +82,23 @@ def _check_finite(inputs: Any) -> int:
     return len(arrays[0])
 
 
-def _chosen(model: keras.Model, layers: str | Iterable[str]) -> list[str]:
-    norms = [layer for layer in model.layers if hasattr(layer, "moving_variance")]
-    there = [norm.name for norm in norms]
+def _chosen(flat: graph.Flat, layers: str | Iterable[str]) -> list[str]:
+    """Names, in the flat model, of the norms that `layers` stands for."""
+    norms = [layer for layer in flat.model.layers if hasattr(layer, "moving_variance")]
+    known = [norm.name for norm in norms]
     if layers == "frozen":
         return [norm.name for norm in norms if isinstance(norm, FrozenBatchNormalization)]
     averaging = [n.name for n in norms if n.trainable and not isinstance(n, FrozenBatchNormalization)]
     if layers == "all":
         return averaging
     if layers == "head":
-        return [name for name in averaging if name.startswith("head_")]
+        return [name for name in averaging if flat.originals[name].name.startswith("head_")]
     names = [layers] if isinstance(layers, str) else list(layers)
     for name in names:
-        if name not in there:
-            hint = nearest(name, [*WHICH, *there])
-            raise UsageError(f"layers: model {model.name!r} has no batch norm {name!r}{hint}")
-    return names
+        if flat.name(name) not in known:
+            hint = nearest(name, [*WHICH, *known])
+            raise UsageError(f"layers: model {flat.model.name!r} has no batch norm {name!r}{hint}")
+    return [flat.name(name) for name in names]
 
 
 class _Moments:

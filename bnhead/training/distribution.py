@@ -25,14 +25,13 @@ import numpy as np
 import tensorflow as tf
 
 from bnhead import heads
-from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
+from bnhead.errors import REPORTED, UsageError
 from bnhead.training.config import TrainConfig
 from bnhead.training.records import RunDirectory
 
 EVALUATION_BATCH = 256
 _PREFIX = "KERAS_DISTRIBUTION_"
 _VARIABLES = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-_OURS = (UsageError, RunDirectoryError, DataError, ResourcesError)
 _SEVERAL_MACHINES = (
     "one model on several machines is KERAS_BACKEND=jax and --distribution=data_parallel, see docs/scale.md"
 )
@@ -160,11 +159,11 @@ class Replicas:
         if self.first:
             try:
                 answer["value"] = work()
-            except _OURS as error:
+            except REPORTED as error:
                 answer = {"kind": type(error).__name__, "error": str(error)}
         answer = json.loads(_broadcast(json.dumps(answer).encode()))
         if "error" in answer:
-            raise next(kind for kind in _OURS if kind.__name__ == answer["kind"])(answer["error"])
+            raise next(kind for kind in REPORTED if kind.__name__ == answer["kind"])(answer["error"])
         return answer["value"]
 
 

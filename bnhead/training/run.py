@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import pathlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from bnhead import files, keys
 from bnhead.census import Census, DeadUnits, count
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
-from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
+from bnhead.errors import CopyError, DataError, ResourcesError, RunDirectoryError, UsageError
+from bnhead.graph import require_agreement
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.training import checkpoints, distribution, environment, feeding, lock
 from bnhead.training.best import Best, best_state
@@ -64,6 +66,7 @@ def train(
             was begun on.
         RunDirectoryError: the directory holds another run, is being written, or cannot be.
         ResourcesError: memory or disk is full; the run can go on.
+        CopyError: the file of the trained model gives other outputs than the model; there is no result.
         Interrupted: by a signal; the run can go on.
     """
     if config.dry_run:
@@ -243,8 +246,8 @@ def _do(
         return result
     with replicas.alone():
         if best and best.record:
-            _save_best(directory, model)
-        directory.replace("model.keras", plain(model).save)
+            _save_best(config, directory, parts)
+        _save(config, directory, parts, "model.keras")
     done = {**directory.read("environment.json"), "seconds": round(time.perf_counter() - start, 2)}
     directory.write("environment.json", done)
     directory.write("result.json", result)
@@ -358,15 +361,37 @@ def _best_figures(record: dict, rows: list[dict]) -> dict:
     }
 
 
-def _save_best(directory: RunDirectory, model: keras.Model) -> None:
+def _save(config: TrainConfig, directory: RunDirectory, parts: Parts, name: str) -> None:
+    """Writes the model in plain Keras layers, once the file has been loaded and gives the model's outputs.
+
+    Raises:
+        CopyError: the file cannot be loaded, or gives other outputs on the first test images. It is not kept;
+            the checkpoints are.
+    """
+    images = parts.dataset.test.evaluation_batches(8, 8)
+    inputs, _ = next(iter(feeding.as_targets(config, parts.dataset, images)))
+
+    def write(path: pathlib.Path) -> None:
+        plain(parts.model).save(path)
+        try:
+            saved = keras.saving.load_model(path, compile=False)
+        except (ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CopyError(f"{directory.path / name} cannot be loaded: {reason}") from error
+        require_agreement(parts.model, saved, inputs, name=f"{directory.path / name}, the file")
+
+    directory.replace(name, write)
+
+
+def _save_best(config: TrainConfig, directory: RunDirectory, parts: Parts) -> None:
     """Writes `best.keras`; the model is left as it was."""
-    last = captured(model)
+    model, last = parts.model, captured(parts.model)
     try:
         restore(model, best_state(directory).arrays)
     except (OSError, ValueError) as error:
         _say(f"there is no best.keras in {directory.path}: {error}")
         return
-    directory.replace("best.keras", plain(model).save)
+    _save(config, directory, parts, "best.keras")
     restore(model, last)
 
 

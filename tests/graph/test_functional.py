@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from bnhead.errors import UsageError
-from bnhead.graph import calls, copy, inlined, replay, same
+from bnhead.graph import calls, copy, flattened, inlined, replay, same
 
 
 def branched():
@@ -116,10 +115,44 @@ def test_inlined_models_share_layers_and_compute_the_same():
     assert inlined(functional_model) is functional_model
 
 
-def test_names_that_clash_are_said():
-    first, second = (keras.Sequential([keras.Input((4,)), layers.Dense(4, name="same")]) for _ in range(2))
-    with pytest.raises(UsageError, match=r"cannot be taken apart: .*\"same\" is used 2 times"):
-        inlined(keras.Sequential([keras.Input((4,)), first, second]))
+def member(name, scale):
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="same")(inputs)
+    return keras.Model(inputs, layers.ReLU(name="relu")(ops.multiply(x, scale)), name=name)
+
+
+def test_layers_of_one_name_are_told_apart_by_their_paths():
+    """An ensemble: Keras takes two nets with the same layer names, but not in one functional model."""
+    one, other = member("one", 2.0), member("other", 3.0)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Average(name="mean")([one(inputs), other(inputs)]))
+    flat = flattened(model)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(flat.model(x), model(x))
+    assert {"one_same", "other_same", "one_relu", "other_relu", "mean"} <= set(flat.paths)
+    assert flat.paths["one_same"] == "one/same" and flat.paths["mean"] == "mean"
+    assert flat.originals["other_same"] is other.get_layer("same")
+    assert flat.model.get_layer("mean") is model.get_layer("mean"), "the others are the model's own"
+    assert flat.name("other/same") == "other_same" and flat.name("nothing") == "nothing"
+    assert one.get_layer("same").name == "same", "the model is left as it is"
+
+
+def test_functions_of_one_name_are_told_apart_too():
+    one, other = member("one", 2.0), member("other", 3.0)
+    for net in (one, other):
+        (scaled,) = (op for op in net.operations if type(op).__name__ == "Multiply")
+        scaled.name = "times"
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, one(inputs) + other(inputs))
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(inlined(model)(x), model(x))
+
+
+def test_a_path_that_is_taken_gets_a_number():
+    first, second = member("a", 1.0), member("b", 1.0)
+    inputs = keras.Input((4,), name="a_same")
+    flat = flattened(keras.Model(inputs, layers.Add()([first(inputs), second(inputs)])))
+    assert "a_same_2" in flat.paths and "b_same" in flat.paths
 
 
 class Stack(layers.Layer):

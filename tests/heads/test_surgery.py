@@ -371,3 +371,36 @@ def test_subclassed_models_are_refused():
     for change in (heads.fold, lambda m: heads.swap(m, "fc"), lambda m: heads.insert_bn(m, images())):
         with pytest.raises(UsageError, match="must be a built functional or Sequential model"):
             change(Own(name="own"))
+
+
+def ensemble():
+    """Two nets in which every layer of the one has the name of a layer of the other."""
+    members = [shaken(resnet8((8, 8, 1), "bn_fc8", 5, seed=i), seed=i) for i in (0, 1)]
+    for i, net in enumerate(members):
+        net.name = f"member{i}"
+    inputs = keras.Input((8, 8, 1))
+    return keras.Model(inputs, layers.Average(name="mean")([net(inputs) for net in members]))
+
+
+def test_an_ensemble_can_be_changed_in_every_way():
+    model, x = ensemble(), images(16, size=8)
+    expected = model.predict(x, verbose=0)
+    inserted = heads.insert_bn(model, x, "member1/head_out")
+    np.testing.assert_allclose(inserted.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    assert "head_bn" in norms(inserted) and "member1_head_bn" in norms(inserted)
+    for folded in (heads.fold(model).model, fold_batch_norm(model)):
+        np.testing.assert_allclose(folded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    assert not [name for name in norms(fold_batch_norm(model)) if "head_bn" in name]
+    np.testing.assert_allclose(plain(model).predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match="before: layer 'head_out' is not in model"):
+        heads.insert_bn(model, x, "head_out")
+
+
+def test_a_siamese_net_can_be_changed_though_every_layer_is_called_twice():
+    branch = shaken(resnet8((8, 8, 1), "bn_fc8", 5, seed=0))
+    a, b = keras.Input((8, 8, 1), name="a"), keras.Input((8, 8, 1), name="b")
+    model = keras.Model([a, b], layers.Dense(2, name="same")(layers.Subtract()([branch(a), branch(b)])))
+    x = [images(6, size=8), images(6, size=8)[::-1].copy()]
+    expected = model.predict(x, verbose=0)
+    for changed in (plain(model), fold_batch_norm(model), heads.insert_bn(model, x, "same")):
+        np.testing.assert_allclose(changed.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)

@@ -174,6 +174,30 @@ def test_norms_of_nested_models_are_reached():
     np.testing.assert_allclose(inner.get_layer("inside").moving_mean, features.mean(0), rtol=1e-4, atol=1e-6)
 
 
+def test_the_members_of_an_ensemble_get_what_they_would_alone():
+    """Both nets have a layer called stem_bn; a path says which."""
+    x = images(24)
+    alone = [resnet8((8, 8, 1), "bn_fc8", 5, seed=i) for i in (0, 1)]
+    for net in alone:
+        recompute_batch_stats(net, x)
+    members = [resnet8((8, 8, 1), "bn_fc8", 5, seed=i) for i in (0, 1)]
+    for i, net in enumerate(members):
+        net.name = f"member{i}"
+    inputs = keras.Input((8, 8, 1))
+    both = keras.Model(inputs, layers.Average()([net(inputs) for net in members]))
+    names = recompute_batch_stats(both, x)
+    assert names[0] in ("member0/stem_bn", "member1/stem_bn") and len(names) == 2 * len(
+        alone[0].layers
+    ) - len([layer for net in alone for layer in net.layers if not hasattr(layer, "moving_mean")])
+    for net, expected in zip(members, alone, strict=True):
+        for one, other in zip(net.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert set(recompute_batch_stats(both, x, "head")) == {"member0/head_bn", "member1/head_bn"}
+    assert recompute_batch_stats(both, x, "member1/head_bn") == ["member1/head_bn"]
+    with pytest.raises(UsageError, match="has no batch norm 'head_bn'"):
+        recompute_batch_stats(both, x, ["head_bn"])
+
+
 def test_empty_batches_are_passed_over():
     model, x = resnet8((8, 8, 1), "bn_out", 5, seed=0), images(10)
     sizes = tf.data.Dataset.from_generator(

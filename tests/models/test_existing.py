@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from bnhead import models
+from bnhead import heads, models
 from bnhead.errors import DataError, UsageError
+from bnhead.layers import fold_batch_norm, plain
 from bnhead.models import existing
 from bnhead.models.existing import pixel_preprocessing
 from tests.heads.test_surgery import chain, conv
@@ -38,6 +39,37 @@ def test_any_net_of_keras_applications(name):
     np.testing.assert_allclose(
         twin.predict(pixels, verbose=0), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", existing.applications())
+def test_every_copy_of_any_net_computes_the_same(name, tmp_path):
+    size = 96 if name != "NASNetLarge" else 331
+    net = existing.applications()[name](classes=7, weights=None, input_shape=(size, size, 3))
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0, 255, (4, size, size, 3)).astype("float32")
+    for layer in net.layers:
+        if isinstance(layer, layers.Normalization) and layer.input_mean is None:
+            layer.adapt(pixels / 255)
+        if isinstance(layer, layers.BatchNormalization):
+            layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
+    expected = net.predict(pixels, verbose=0)
+    for copied in (
+        plain(net),
+        fold_batch_norm(net),
+        heads.fold(net).model,
+        heads.insert_bn(net, pixels),
+    ):
+        np.testing.assert_allclose(copied.predict(pixels, verbose=0), expected, rtol=1e-3, atol=1e-5)
+    features = keras.Model(net.inputs, heads.feature_map(net)).predict(pixels, verbose=0)
+    net.save(tmp_path / "net.keras")
+    keras.backend.clear_session()
+    built = models.build(f"keras:{name}", (size, size, 3), weights=str(tmp_path / "net.keras"))
+    swapped = heads.swap(net, "bn_fc8", 3)
+    for backbone in (built, keras.Model(swapped.inputs, swapped.get_layer("head_gap").input)):
+        got = backbone.predict(pixels, verbose=0)
+        np.testing.assert_allclose(got, features, rtol=1e-3, atol=1e-4 * np.abs(features).max())
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2", "DenseNet121", "EfficientNetB0"])

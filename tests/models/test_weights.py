@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from bnhead import models
-from bnhead.errors import DataError, UsageError
-from bnhead.models.weights import TWINS, load, transplant
+from bnhead.errors import CopyError, DataError, UsageError
+from bnhead.models import existing
+from bnhead.models.weights import TWINS, copy_layers, load, transplant
 
 
 def shaken(model, seed):
@@ -82,12 +83,75 @@ def test_a_run_or_a_file_gives_the_backbones_weights_and_not_the_heads(trained, 
             np.testing.assert_array_equal(one, other)
 
 
-def test_weights_h5_of_the_same_net(trained):
-    place, given = trained
-    model = models.resnet8((8, 8, 1), "fc16", 10, seed=9)
-    load(model, str(place / "net.weights.h5"))
-    for one, other in zip(model.get_weights(), given.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+def check_backbone_is(model, given, fresh):
+    for layer in model.layers:
+        expected = (fresh if layer.name.startswith(("head_", "scale_")) else given).get_layer(layer.name)
+        for one, other in zip(layer.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("head", [None, "fc16", "bn_fc32_bn"])
+def test_weights_h5_give_the_backbones_weights_whatever_head_they_were_saved_with(tmp_path, head):
+    given = shaken(models.resnet8((8, 8, 1), head, 10 if head else None, seed=0), 4)
+    given.save_weights(tmp_path / "net.weights.h5")
+    model = models.resnet8((8, 8, 1), "bn_fc16", 5, seed=9)
+    load(model, str(tmp_path / "net.weights.h5"))
+    check_backbone_is(model, given, models.resnet8((8, 8, 1), "bn_fc16", 5, seed=9))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_weights_h5_of_a_net_with_and_without_the_preprocessing(tmp_path, scaled):
+    """That of keras.applications' nets is a convolution, and comes before all others in the file."""
+    name, shape = "keras:MobileNetV2", (32, 32, 3)
+    scaling = existing.pixel_preprocessing("MobileNetV2") if scaled else None
+    given = shaken(models.build(name, shape, "fc16", 10, preprocessing=scaling), 4)
+    given.save_weights(tmp_path / "net.weights.h5")
+    options = {"preprocessing": existing.pixel_preprocessing("MobileNetV2"), "seed": 9}
+    keras.backend.clear_session()
+    model = models.build(name, shape, "bn_fc16", 5, **options, weights=str(tmp_path / "net.weights.h5"))
+    check_backbone_is(model, given, models.build(name, shape, "bn_fc16", 5, **options))
+
+
+def numbered_net(width=4, classes=None):
+    """A net whose layers Keras names, in the way of Xception."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(width, 3, name="stem")(inputs)
+    for _ in range(3):
+        x = keras.layers.Conv2D(width, 3, padding="same")(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.ReLU()(x)
+    if classes:
+        x = keras.layers.Dense(classes)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, x, name="numbered")
+
+
+def test_layers_that_keras_numbers_are_told_by_their_order():
+    """Every number may be another one in the next process: conv2d there is conv2d_2 here."""
+    keras.backend.clear_session()
+    keras.layers.Conv2D(1, 1), keras.layers.Conv2D(1, 1)
+    given = shaken(numbered_net(classes=7), 1)
+    keras.backend.clear_session()
+    target = numbered_net()
+    names = [{layer.name for layer in net.layers if "conv2d" in layer.name} for net in (given, target)]
+    assert names[0] != names[1] and names[0] & names[1], "by name some would go to the wrong layer"
+    copy_layers(given, target, "given")
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    features = keras.Model(given.input, given.layers[-3].output)
+    np.testing.assert_allclose(target(x), features(x), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_do_not_give_the_sources_features_are_refused():
+    """Here the two nets have the same layers and weights, and other activations."""
+
+    def net(activation):
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(4, 3, activation=activation, name="conv")(inputs)
+        return keras.Model(inputs, keras.layers.Conv2D(4, 3, name="last")(x), name="net")
+
+    with pytest.raises(
+        CopyError, match="the backbone with weights 'given' of model 'net' differs from it by"
+    ):
+        copy_layers(net("relu"), net("tanh"), "given")
 
 
 @pytest.mark.parametrize(

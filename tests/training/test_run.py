@@ -12,8 +12,9 @@ import pytest
 from bnhead.census import count
 from bnhead.data import load
 from bnhead.data.checks import inspect
-from bnhead.errors import DataError, RunDirectoryError, UsageError
-from bnhead.training import feeding, train
+from bnhead.errors import CopyError, DataError, RunDirectoryError, UsageError
+from bnhead.layers import plain
+from bnhead.training import feeding, run, train
 from bnhead.training.building import build
 from tests.data.sets import smooth, write_folder
 
@@ -73,6 +74,28 @@ def test_the_model_loads_where_bnhead_is_unknown(short_run, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip() == "(2, 10)", done.stderr
+
+
+def test_a_file_that_gives_other_outputs_than_the_model_is_no_result(short_config, monkeypatch):
+    """Nothing is lost: the checkpoint of the last step is kept, and the same command ends the run."""
+
+    def other(model):
+        copied = plain(model)
+        copied.get_layer("head_out").bias.assign_add([1000.0] * 10)
+        return copied
+
+    config = short_config(epochs=1)
+    monkeypatch.setattr(run, "plain", other)
+    with pytest.raises(
+        CopyError, match=r"model\.keras, the file of model 'resnet8' differs from it by"
+    ) as caught:
+        train(config)
+    assert caught.value.exit_status == 8
+    names = {path.name for path in directory(config).iterdir()}
+    assert not {"model.keras", "result.json"} & names
+    assert json.loads((directory(config) / "status.json").read_text())["status"] == "failed"
+    monkeypatch.setattr(run, "plain", plain)
+    assert train(config)["status"] == "finished" and (directory(config) / "model.keras").is_file()
 
 
 def test_history_has_a_row_per_epoch(short_run):
