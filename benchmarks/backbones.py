@@ -13,6 +13,8 @@ import statistics
 import sys
 import time
 
+import checkout  # noqa: F401
+
 BATCH, SIZE, CLASSES = 128, 32, 10
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-4
 RATIOS = [  # what, against what

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import checkout  # noqa: F401
 import keras
 import numpy as np
 import scipy.stats

@@ -10,6 +10,8 @@ import argparse
 import multiprocessing
 import os
 
+import checkout  # noqa: F401
+
 
 def plain_resnet20(keras, classes: int):
     """The textbook's ResNet-20 with parameter-free shortcuts and bnhead's default head."""

@@ -15,6 +15,8 @@ import signal
 import statistics
 import time
 
+import checkout  # noqa: F401
+
 BATCH, SIZE, PADDING = 128, 32, 4
 OURS, TRAINING = "bnhead in memory", "ResNet-20 trains"
 NAMES = (OURS, "tfds.load, cached", "tfds.load", "PyTorch DataLoader", TRAINING)

@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 
+import checkout  # noqa: F401
 import keras
 
 from bnhead.training import TrainConfig, feeding, train

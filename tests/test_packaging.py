@@ -1,6 +1,7 @@
 """`bnhead.models` from every kind of install, in a folder whose owner has a `models` package too."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +20,7 @@ assert resnet8((8, 8, 1), "bn_fc", 10).count_params() > 70_000
 import bnhead.training.run
 print(bnhead.__file__)
 """
+IN_A_BENCHMARK = "import checkout, bnhead; print(bnhead.__file__)"
 
 
 @pytest.fixture
@@ -50,8 +52,8 @@ def checkout(place):
     return place
 
 
-def where_bnhead_is(project, path, *, site=False):
-    """Runs CODE in somebody's project with `path` on the search path; the folder bnhead came from.
+def where_bnhead_is(project, path, code=CODE, *, site=False):
+    """Runs `code` in somebody's project with `path` on the search path; the folder bnhead came from.
 
     Without Python's own site directories (-S), where bnhead may be installed as well; their packages are put
     on the path by name, which leaves their .pth files alone. With `site`, those in `path` are run.
@@ -61,7 +63,7 @@ def where_bnhead_is(project, path, *, site=False):
     )
     add = f"import site; site.addsitedir({str(path)!r})\n" if site else ""
     environment = {**os.environ, "PYTHONPATH": search, "PYTHONSAFEPATH": ""}
-    command = [sys.executable, "-S", "-c", add + CODE]
+    command = [sys.executable, "-S", "-c", add + code]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1]).parent.parent
@@ -71,6 +73,14 @@ def where_bnhead_is(project, path, *, site=False):
 def test_bare_checkout(somebodys_project, tmp_path):
     place = checkout(tmp_path / "checkout")
     assert where_bnhead_is(somebodys_project, place) == place
+
+
+def test_benchmarks_run_in_a_bare_checkout(somebodys_project, tmp_path):
+    place = checkout(tmp_path / "checkout")
+    shutil.copytree(ROOT / "benchmarks", place / "benchmarks")
+    assert where_bnhead_is(somebodys_project, place / "benchmarks", IN_A_BENCHMARK) == place
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        assert path.name == "checkout.py" or "\nimport checkout" in path.read_text()
 
 
 def test_wheel(somebodys_project, tmp_path):

@@ -8,6 +8,7 @@ from bnhead.data import DataSet
 from bnhead.errors import UsageError
 from bnhead.heads import describe, feature_shape, needs_labels
 from bnhead.models import pixels
+from bnhead.training import environment
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import compiled
 
@@ -20,6 +21,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
     """The config's compiled model for a data set: raw pixels in, logits out."""
     steps = dataset.train.size // config.batch_size
     policy = keras.config.dtype_policy()
+    reads, _ = _pixels(config, dataset.shape[-1])
     keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
     try:
         model = models.build(
@@ -28,7 +30,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
             config.head,
             dataset.outputs,
             weights=config.weights,
-            preprocessing=pixels.decide(config.backbone, dataset.shape[-1], config.pixels, config.weights)[0],
+            preprocessing=reads,
             seed=config.seed,
             fc_units=config.fc_units,
             fc_activation=config.fc_activation,
@@ -43,6 +45,34 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
         "jit_compile": {"auto": "auto", "on": True, "off": False}[config.jit_compile],
     }
     return compiled(model, config.task, dataset, sgd, soft=config.mixup > 0, **how)
+
+
+def _pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:
+    return pixels.decide(config.backbone, channels, config.pixels, config.weights)
+
+
+def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
+    """What the settings leave open and a person may expect otherwise, a line each."""
+    lines = []
+    if config.weights or ":" in config.backbone or config.backbone.endswith(".keras"):
+        lines.append(f"pixels {_pixels(config, model.inputs[0].shape[-1])[1]}")
+    if not config.mixed_precision:
+        return lines
+    if environment.devices() == ["CPU"] and environment.cpu_has_bfloat16() is False:
+        lines.append(
+            "--mixed_precision: this CPU has no bfloat16 instructions; on one without them training ran at "
+            "0.47 of its float32 speed"
+        )
+    layers = [
+        layer for layer in model.layers if layer.trainable_weights and not layer.name.startswith("head_")
+    ]
+    kept = [layer for layer in layers if layer.compute_dtype == "float32"]
+    if kept:
+        lines.append(
+            f"--mixed_precision: {len(kept)} of the backbone's {len(layers)} layers with weights compute in "
+            "float32, as its file says"
+        )
+    return lines
 
 
 def executed_at_once(steps: int, wanted: int = 0) -> int:

@@ -9,13 +9,13 @@ import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bnhead import keys
-from bnhead.training.building import describe_head
+from bnhead.training.building import decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import TASKS
 
 
 class EpochLines(keras.callbacks.Callback):
-    """The head as one line, then a line per epoch; on a terminal a progress bar below them.
+    """The head and what was decided about the net, then a line per epoch; on a terminal a progress bar too.
 
     A context manager: `with EpochLines(config) as lines: train(config, [lines])`.
 
@@ -41,6 +41,8 @@ class EpochLines(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._print(f"{self._config.backbone}  {describe_head(self._config, self.model)}")
+        for line in decisions(self._config, self.model):
+            self._print(line)
         self._bar.update(self._task, total=self.params["epochs"] * self.params["steps"])
         self._bar.start()
 

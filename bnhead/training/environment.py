@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import os
+import pathlib
 import platform
 
 import keras
@@ -27,6 +28,22 @@ def devices() -> list[str]:
     return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found] or [
         "CPU"
     ]
+
+
+def cpu_has_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool | None:
+    """Whether the CPU has bfloat16 instructions, by what Linux reports of it; None elsewhere.
+
+    Args:
+        cpuinfo: path of that report. Its flags are `avx512_bf16` and `amx_bf16` on x86, `bf16` on ARM.
+    """
+    try:
+        lines = pathlib.Path(cpuinfo).read_text().splitlines()
+    except OSError:
+        return None
+    flags = [
+        line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))
+    ]
+    return any(flag.endswith("bf16") for flag in flags[0]) if flags else None
 
 
 def environment() -> dict:

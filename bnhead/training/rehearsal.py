@@ -9,7 +9,7 @@ import numpy as np
 
 from bnhead import graph
 from bnhead.training import distribution, feeding
-from bnhead.training.building import describe_head
+from bnhead.training.building import decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.records import RunDirectory
 from bnhead.training.run import Parts, assemble, shortage_said
@@ -41,6 +41,7 @@ def rehearse(config: TrainConfig) -> dict:
     return {
         "settings": config.settings(),
         "head": describe_head(config, model),
+        "decisions": decisions(config, model),
         "parameters": model.count_params(),
         "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "steps_per_epoch": parts.steps,
@@ -117,6 +118,7 @@ def report(found: dict, config: TrainConfig) -> str:
     settings = [f"  {name:<22}{value}" for name, value in found["settings"].items()]
     rows = [
         ("head", found["head"]),
+        *(("", line) for line in found["decisions"]),
         ("parameters", f"{found['parameters']:,}, of them {found['trainable']:,} are trained"),
         ("memory", f"about {found['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
         ("steps", f"{found['steps']:,}: {config.epochs} epochs of {found['steps_per_epoch']:,}"),

@@ -7,7 +7,9 @@ import pytest
 
 from bnhead.data import load
 from bnhead.errors import UsageError
-from bnhead.training.building import build, describe_head, executed_at_once, optimizer
+from bnhead.training import environment, train
+from bnhead.training.building import build, decisions, describe_head, executed_at_once, optimizer
+from bnhead.training.console import EpochLines
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,41 @@ def test_the_kernels_of_separable_convolutions_decay_too(short_config):
     sgd.build(model.trainable_variables)
     decays = {v.name for v in model.trainable_variables if sgd._use_weight_decay(v)}
     assert decays == {"kernel", "depthwise_kernel", "pointwise_kernel"}
+
+
+@pytest.fixture
+def colour_net(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    keras.Model(inputs, keras.layers.BatchNormalization()(x)).save(tmp_path / "net.keras")
+    return str(tmp_path / "net.keras")
+
+
+def test_what_was_decided_is_said(short_config, colour_net, monkeypatch):
+    def lines(**settings):
+        config = short_config(**settings)
+        return decisions(config, build(config, load("digits", config.data_dir)))
+
+    assert lines() == []
+    assert lines(backbone=colour_net) == [
+        "pixels as they are, 0 to 255, since the file's net scales them itself"
+    ]
+    monkeypatch.setattr(environment, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(environment, "devices", lambda: ["CPU"])
+    assert lines() == [], "only where it is asked for"
+    (slow,) = lines(mixed_precision=True)
+    assert slow.startswith("--mixed_precision: this CPU has no bfloat16 instructions") and "0.47" in slow
+    monkeypatch.setattr(environment, "cpu_has_bfloat16", lambda: True)
+    kept = lines(mixed_precision=True, backbone=colour_net)[-1]
+    assert kept.startswith("--mixed_precision: 2 of the backbone's 2 layers with weights compute in float32")
+    assert lines(mixed_precision=True) == []
+    monkeypatch.setattr(environment, "cpu_has_bfloat16", lambda: None)
+    assert lines(mixed_precision=True) == [], "nothing is said where it is not known"
+
+
+def test_what_was_decided_is_printed_before_the_first_epoch(short_config, colour_net, capsys):
+    config = short_config(backbone=colour_net, epochs=1)
+    with EpochLines(config) as printed:
+        train(config, [printed])
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("pixels as they are") and out[2].startswith("epoch 1/1")

@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # pre-activations are equal: when rounding takes them across 0, a gradient jumps. (At 1e-3 losses were 2e-4
 # apart after 15 steps.)
 SETTINGS = {"backbone": "resnet8", "fc_units": 32, "epochs": 1, "batch_size": 64, "learning_rate": 1e-4}
+# Devices add up the same float32 numbers in another order. The longest sum is a batch norm's, over 64 images
+# of 8 x 8: it rounds by about eps sqrt(4096) of its size, and so does each step after the one before.
+ROUNDING = np.finfo("float32").eps * (64 * 8 * 8) ** 0.5
 VARIABLES = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
 
 
@@ -52,6 +55,13 @@ def trained(config):
 
 def images():
     return load("digits").test.images
+
+
+def check_losses(losses, expected, name=""):
+    """That the losses of all steps are equal, to what the steps up to each have rounded."""
+    steps = 1 + np.arange(len(expected))
+    apart = np.abs(np.subtract(losses, expected)) / (np.abs(expected) * steps)
+    assert len(losses) == len(expected) and apart.max() < ROUNDING, f"{name}: {apart.max()}"
 
 
 @contextlib.contextmanager
@@ -126,9 +136,10 @@ PAIRS = [("mirrored", "tensorflow"), ("devices", "jax")]
 
 def check_the_same(several, one):
     assert len(one["losses"]) == 22
-    np.testing.assert_allclose(several["losses"], one["losses"], rtol=0, atol=1e-5)
-    for figure in ("test_loss", "test_accuracy"):
-        assert several["result"][figure] == pytest.approx(one["result"][figure], abs=1e-5)
+    check_losses(several["losses"], one["losses"])
+    loss, accuracy = (several["result"][f"test_{figure}"] for figure in ("loss", "accuracy"))
+    assert loss == pytest.approx(one["result"]["test_loss"], rel=22 * ROUNDING)
+    assert accuracy == pytest.approx(one["result"]["test_accuracy"], abs=1.5 / 360)  # one image may tip over
     assert several["result"]["replicas"] == 2 and one["result"]["replicas"] == 1
     assert several["result"]["batch_norm_examples"] == one["result"]["batch_norm_examples"] == 64
 
@@ -200,14 +211,11 @@ def test_other_norms_and_tasks_too(backend, tmp_path):
     with started(backend, tmp_path / "several", *several, **TWO_HOST_DEVICES) as read:
         found = read()
     for name in settings:
-        np.testing.assert_allclose(
-            found[name]["losses"], single[name]["losses"], rtol=0, atol=1e-5, err_msg=name
-        )
+        check_losses(found[name]["losses"], single[name]["losses"], name)
         for figure in ("test_loss", "validation_loss"):
             if figure in single[name]["result"]:
-                assert found[name]["result"][figure] == pytest.approx(
-                    single[name]["result"][figure], rel=1e-4
-                ), name
+                expected = pytest.approx(single[name]["result"][figure], rel=22 * ROUNDING)
+                assert found[name]["result"][figure] == expected, name
 
 
 @pytest.mark.slow

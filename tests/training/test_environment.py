@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from bnhead.training.environment import DECISIVE, changed, environment, prepare
+from bnhead.training.environment import DECISIVE, changed, cpu_has_bfloat16, environment, prepare
 from bnhead.training.source import source_sha256
 
 
@@ -49,3 +49,20 @@ def test_determinism_is_switched_on_where_it_is_asked_for(monkeypatch):
     assert not asked
     prepare(deterministic=True)
     assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("report", "has"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\nprocessor : 1", True),
+        ("flags : fpu amx_bf16 amx_tile", True),
+        ("Features : fp asimd bf16 i8mm", True),
+        ("flags : fpu avx2 avx512f", False),
+        ("Features : fp asimd", False),
+        ("cpu : POWER9", None),
+    ],
+)
+def test_bfloat16_is_what_the_cpu_reports(tmp_path, report, has):
+    (tmp_path / "cpuinfo").write_text(report)
+    assert cpu_has_bfloat16(tmp_path / "cpuinfo") is has
+    assert cpu_has_bfloat16(tmp_path / "nothing") is None
