@@ -1,14 +1,17 @@
 """Does a batch norm before the last fully connected layer help, hurt or make no difference?
 
-Public names are loaded when they are first used: `import bnhead` brings neither Keras nor TensorFlow.
+Public names are loaded when they are first used: `import bnhead` brings neither Keras nor TensorFlow. Where
+Keras is imported too, before or after, models with layers of bnhead load.
 
     from bnhead.models import resnet20          # backbones with pluggable heads
     from bnhead import heads, DeadUnits         # the heads; the callback that counts dead units
     from bnhead.training import TrainConfig, train
 """
 
-import importlib
+import importlib.abc
+import importlib.util
 import pathlib
+import sys
 
 from bnhead.version import __version__
 
@@ -25,6 +28,32 @@ __all__ = ["DeadUnits", "__version__", "census", "heads", "models"]
 _root = pathlib.Path(__file__).resolve().parent.parent
 if (_root / "setup.cfg").is_file() and (_root / "models" / "__init__.py").is_file():
     __path__.append(str(_root))
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder):
+    """Imports bnhead's layers when Keras has been imported, which registers them for `load_model`."""
+
+    def find_spec(self, name, path, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("keras")
+        if spec is not None:
+            spec.loader.exec_module = self._then_layers(spec.loader.exec_module)
+        return spec
+
+    def _then_layers(self, exec_module):
+        def execute(module):
+            exec_module(module)
+            importlib.import_module("bnhead.layers")
+
+        return execute
+
+
+if "keras" in sys.modules:
+    importlib.import_module("bnhead.layers")
+else:
+    sys.meta_path.insert(0, _AfterKeras())
 
 
 def __getattr__(name: str):

@@ -5,7 +5,10 @@ its classifier or without; a net that ends in a vector (a vision transformer, sa
 """
 
 import inspect
+import os
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 
 import keras
@@ -27,7 +30,10 @@ def applications() -> dict[str, Callable[..., keras.Model]]:
 def downloaded(name: str, **options) -> keras.Model:
     """A net of keras.applications; a DataError says when its weights cannot be had."""
     try:
-        return applications()[name](**options)
+        with warnings.catch_warnings():
+            # of MobileNet's weights for another size; without the classifier they are the same for all sizes
+            warnings.filterwarnings("ignore", "`input_shape` is undefined or non-square")
+            return applications()[name](**options)
     except (ValueError, TypeError):
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
@@ -132,12 +138,26 @@ def from_file(
     if seed is not None:
         keras.utils.set_random_seed(seeds.stream(seed, "backbone"))
     try:
-        net = keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(f"backbone {path!r} cannot be loaded: {_first_line(error)}") from error
+        net = opened(path)
+    except ValueError as error:
+        raise UsageError(f"backbone {path!r} cannot be loaded: {error}") from error
     net = inlined(net)
     _same_shape(net, input_shape, path)
     return _attach(net, head, outputs, preprocessing, seed, head_options)
+
+
+def opened(path: str | os.PathLike) -> keras.Model:
+    """The model in a `.keras` file, in Keras' safe mode.
+
+    Raises:
+        ValueError: it cannot be loaded; the message, one line, says why.
+    """
+    if os.path.isfile(path) and not zipfile.is_zipfile(path):
+        raise ValueError("it is no .keras file, which is a zip archive")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(_first_line(error)) from error
 
 
 def pixel_preprocessing(name: str) -> keras.layers.Layer:

@@ -180,9 +180,9 @@ def _twin(model: keras.Model) -> keras.Model:
 
 def _open(file: str) -> keras.Model:
     try:
-        return keras.saving.load_model(file, compile=False)
-    except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(f"weights {file!r} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        return existing.opened(file)
+    except ValueError as error:
+        raise UsageError(f"weights {file!r} cannot be read: {error}") from error
 
 
 def _load_h5(model: keras.Model, file: str) -> None:

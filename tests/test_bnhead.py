@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import bnhead
+from bnhead.models import resnet8
 
 
 def python(code, **options):
@@ -16,6 +17,14 @@ def test_import_brings_nothing_heavy():
         f"import sys, bnhead, bnhead.heads, bnhead.models; print([m for m in {heavy} if m in sys.modules])"
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("imports", ["import bnhead, keras", "import keras, bnhead"])
+def test_models_with_our_layers_load_once_bnhead_is_imported(tmp_path, imports):
+    """In a new process, where nothing else has registered the layers; in either order."""
+    resnet8((8, 8, 1), "bn_l2_fc16", 10).save(tmp_path / "net.keras")
+    done = python(f"{imports}; print(len(keras.saving.load_model({str(tmp_path / 'net.keras')!r}).layers))")
+    assert done.returncode == 0 and int(done.stdout) > 30, done.stderr
 
 
 def test_public_names_are_there():

@@ -15,6 +15,7 @@ import numpy as np
 from keras.src.models.functional import Functional
 
 from bnhead.errors import UsageError
+from bnhead.texts import one_line
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,21 @@ Remade = tuple[
 
 
 def same(layer: keras.layers.Layer) -> Remade:
-    """A new layer with `layer`'s config, and `layer` for its state."""
+    """A new layer with `layer`'s config, and `layer` for its state.
+
+    Raises:
+        UsageError: the layer's config does not make one, as where `get_config` leaves an argument out.
+    """
     if type(layer) is keras.layers.Lambda:  # its function is at hand, and would be refused from a config
         shared = {"arguments": layer.arguments, "name": layer.name, "dtype": layer.dtype_policy}
         return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, **shared), []
-    return type(layer).from_config(layer.get_config()), layer
+    try:
+        return type(layer).from_config(layer.get_config()), layer
+    except (TypeError, ValueError, KeyError, NotImplementedError) as error:
+        kind = f"layer {layer.name!r} ({type(layer).__name__})"
+        raise UsageError(
+            f"{kind} cannot be copied, its config does not make one: {one_line(str(error))}"
+        ) from error
 
 
 def copy_state(source: keras.layers.Layer, target: keras.layers.Layer, *, frozen: bool = False) -> None:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from bnhead.errors import UsageError
 from bnhead.graph import calls, copy, flattened, inlined, replay, same
 
 
@@ -208,3 +209,23 @@ def test_what_is_frozen_inside_a_layer_stays_frozen_in_a_copy():
         ["second", "kernel"],
         ["second", "bias"],
     ]
+
+
+class Forgetful(layers.Layer):
+    """Its config lacks an argument."""
+
+    def __init__(self, width, **options):
+        super().__init__(**options)
+
+    def get_config(self):
+        return super().get_config()
+
+    def call(self, x):
+        return x
+
+
+def test_a_layer_whose_config_makes_no_layer_is_named():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Forgetful(3, name="odd")(inputs))
+    with pytest.raises(UsageError, match=r"layer 'odd' \(Forgetful\) cannot be copied, its config .*width"):
+        copy(model)

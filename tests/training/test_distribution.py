@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"backbone": "resnet8", "fc_units": 32, "epochs": 1, "batch_size": 64, "learning_rate": 1e-4}
 # Devices add up the same float32 numbers in another order. The longest sum is a batch norm's, over 64 images
 # of 8 x 8: it rounds by about eps sqrt(4096) of its size, and so does each step after the one before.
-ROUNDING = np.finfo("float32").eps * (64 * 8 * 8) ** 0.5
+ROUNDING = float(np.finfo("float32").eps) * (64 * 8 * 8) ** 0.5
 VARIABLES = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
 
 
@@ -49,7 +49,10 @@ def trained(config):
     steps = StepLosses()
     result = train(config, [steps])
     there = Path(config.workdir, "model.keras").is_file()
-    again = count(keras.saving.load_model(Path(config.workdir, "model.keras")), images()) if there else None
+    test = load(config.dataset, task=config.task).test
+    again = (
+        count(keras.saving.load_model(Path(config.workdir, "model.keras")), test.images) if there else None
+    )
     return {"losses": steps.losses, "result": result, "again": again and again.figures()}
 
 
