@@ -279,7 +279,10 @@ def _set(model: keras.Model, variable: Any, entries: tuple, values: Any) -> int:
     slots = optimizer_slots(optimizer, variable)
     for slot, initial in slots:
         _assign(slot, entries, values if initial is None else initial)
-    return len(slots)
+    moments = _factored_moments(optimizer, variable, entries)
+    for moment, its_entries in moments:
+        _assign(moment, its_entries, 0.0)
+    return len(slots) + len(moments)
 
 
 def _assign(variable: Any, entries: tuple, values: Any) -> None:
@@ -308,6 +311,22 @@ def _average(optimizer: Any, variable: Any) -> Any:
             if other is variable:
                 return average
     return None
+
+
+def _factored_moments(optimizer: Any, variable: Any, entries: tuple) -> list[tuple[Any, tuple]]:
+    """Adafactor's moments that are of whole columns, or rows, of a kernel, and which entries of them are.
+
+    The moment of a column is a mean over its rows (`_c`), that of a row one over its columns (`_r`).
+    """
+    rows = isinstance(entries[-1], slice)  # (..., rows, :), else (..., columns)
+    found = []
+    for one in _optimizers(optimizer):
+        trained = getattr(one, "_trainable_variables", None) or []
+        moments = getattr(one, "_r" if rows else "_c", None) or []
+        for other, moment in zip(trained, moments, strict=False):
+            if other is variable and moment is not None and len(variable.shape) > 1:
+                found.append((moment, entries[:-1] if rows else entries))
+    return found
 
 
 def optimizer_slots(optimizer: Any, variable: Any) -> Sequence[tuple[Any, float | None]]:

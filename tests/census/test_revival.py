@@ -257,3 +257,20 @@ def test_the_slots_of_optimizers_inside_another_are_reset():
     assert len(optimizer_slots(model.optimizer, model.get_layer("fc").kernel)) == 2
     assert len(optimizer_slots(model.optimizer, model.get_layer("conv").kernel)) == 1
     assert not optimizer_slots(model.optimizer, model.get_layer("out").kernel)
+
+
+def test_adafactors_moments_of_a_unit_are_reset():
+    """They are of whole columns of the kernel that makes the unit and of whole rows of those that read it."""
+    model, x = net(keras.optimizers.Adafactor(0.01))
+    labels = np.zeros(len(x), "int32")
+    model.train_on_batch(x, labels)
+    optimizer, kernels = model.optimizer, [model.get_layer(name).kernel for name in ("fc", "out")]
+    index = [next(i for i, v in enumerate(optimizer._trainable_variables) if v is k) for k in kernels]
+    column, row = optimizer._c[index[0]], optimizer._r[index[1]]
+    before = np.array(column), np.array(row)
+    done = revive(model, site_of(model, "fc"), np.arange(7) == 1, seed=3)
+    assert np.array(column)[1] == 0 and np.array(row)[1] == 0 and done.slots == 5
+    kept = np.arange(len(before[0])) != 1
+    np.testing.assert_array_equal(np.array(column)[kept], before[0][kept])
+    np.testing.assert_array_equal(np.array(row)[kept], before[1][kept])
+    assert before[0][1] > 0 or before[1][1] > 0
