@@ -1,4 +1,8 @@
-"""What several test files share: a place for TFDS, one short finished run, and a quiet TensorFlow."""
+"""What several test files share: the device, a place for TFDS, one short finished run, a quiet TensorFlow.
+
+The tests compute on the CPU, in float32, also where there is a GPU: TensorFloat-32 keeps 10 bits of 23. Only
+`-m gpu` lets them see it.
+"""
 
 import os
 
@@ -7,6 +11,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 
 from bnhead.training import TrainConfig, train
+
+
+def pytest_configure(config):
+    if config.option.markexpr != "gpu":
+        # no device has been used yet; child processes read the same variables
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+
+
+def pytest_report_header(config):
+    return "" if config.option.markexpr == "gpu" else "bnhead: on the CPU; -m gpu for the tests on a GPU"
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,8 @@ def abstract(like: Any) -> Any:
     if keras.backend.backend() == "jax":
         import jax
 
-        made = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in flat]
+        # 64-bit numbers are 32-bit ones there, unless JAX was told otherwise, and asking for them warns
+        made = [jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype)) for shape, dtype in flat]
     else:
         made = [keras.ops.zeros(shape, dtype) for shape, dtype in flat]
     return keras.tree.pack_sequence_as(like, made)

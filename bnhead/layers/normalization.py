@@ -14,7 +14,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     A drop-in: the same arguments, weights and (to rounding) results; training a small ResNet with it takes
     about three quarters of the time on CPUs. Inputs `(batch, height, width, channels)`, normalised over the
     last axis, in float32 or a mixed precision, go to the kernel; every other input, backend, axis or option
-    (`renorm`, `synchronized`, a mask) takes Keras' own path.
+    (`renorm`, `synchronized`, a mask) takes Keras' own path. So does everything where TensorFlow sees a GPU:
+    there XLA compiles Keras' operations into less than the kernel and what surrounds it (ResNet-50 in
+    bfloat16 on an H200: 36.1 ms a step with Keras' own path, 50.5 with the kernel).
 
     `synchronized` normalises by the moments of all replicas' batches (`moments`), taken in two passes, as on
     a single device; Keras' own are E[x^2] - E[x]^2. Keras allows it on TensorFlow alone.
@@ -34,6 +36,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _fusible(self, inputs, mask) -> bool:
         return (
             keras.backend.backend() == "tensorflow"
+            and not _sees_gpu()
             and not isinstance(inputs, keras.KerasTensor)
             and mask is None
             and not self.renorm
@@ -80,6 +83,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         weights = [self.gamma] * self.scale + [self.beta] * self.center
         weights += [self.moving_mean, self.moving_variance]
         return plain, list(map(ops.convert_to_numpy, weights))
+
+
+def _sees_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def batch_norm(

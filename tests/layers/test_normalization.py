@@ -34,6 +34,17 @@ def count_kernels(layer, x, **call):
     return sum(op.type == "FusedBatchNormV3" for op in graph.get_operations())
 
 
+def test_the_kernel_is_for_cpus(monkeypatch):
+    """XLA compiles Keras' own operations into less on a GPU."""
+    layer, x = BatchNormalization(), images((4, 3, 3, 4))
+    layer.build(x.shape)
+    assert count_kernels(layer, x, training=True) == 1
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [f"a {kind}"])
+    assert count_kernels(layer, x, training=True) == 0
+    other = keras.layers.BatchNormalization()
+    np.testing.assert_array_equal(layer(x, training=True), other(x, training=True))
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("shape", [(6, 5, 3, 4), (2, 1, 1, 4), (1, 3, 2, 4)])
 def test_outputs_gradients_and_statistics_are_kerass_over_several_steps(options, shape):
