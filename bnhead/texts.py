@@ -1,4 +1,8 @@
-"""Foreign text made safe to show: names of files, classes and layers, values from strangers' files."""
+"""Foreign text made safe to show: names of files, classes and layers, values and errors of strangers."""
+
+import re
+
+_NODE = re.compile(r"\{\{\w+ [^}]*\}\}\s*|\s*\[Op:\w+\].*")  # where in its graph TensorFlow was
 
 
 def printable(text: str) -> str:
@@ -18,3 +22,9 @@ def one_line(text: str) -> str:
 def plotted(text: str) -> str:
     """The text for Matplotlib, which reads a formula between two dollar signs."""
     return one_line(text).replace("$", r"\$")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without TensorFlow's nodes; its type where there is none."""
+    lines = _NODE.sub("", str(error)).strip().splitlines()
+    return printable(lines[0].rstrip()) if lines else type(error).__name__

@@ -12,6 +12,16 @@ def test_escapes_reach_no_terminal():
     texts.printable(b"x\xff".decode(errors="surrogateescape")).encode("utf-8", "strict")
 
 
+def test_an_error_is_its_first_line_without_tensorflows_nodes():
+    wrapped = (
+        "{{function_node __wrapped__DecodeImage_device_/CPU:0}} Unknown kind. [Op:DecodeImage] name: \nmore"
+    )
+    assert texts.first_line(ValueError(wrapped)) == "Unknown kind."
+    inner = "{{function_node __inference_f_7}} {{node case/decode}} bad\x1b[0m"
+    assert texts.first_line(ValueError(inner)) == "bad\\x1b[0m"
+    assert texts.first_line(OSError()) == "OSError" and texts.first_line(ValueError("\n a\nb")) == "a"
+
+
 @pytest.mark.parametrize("text", ["$\\frac$", "$x^$", "a$b", "\\$5", "$", "\x1b[0m", "plain"])
 def test_no_name_is_a_formula(text):
     figure = Figure()

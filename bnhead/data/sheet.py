@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnhead.errors import DataError
-from bnhead.texts import one_line, plotted
+from bnhead.texts import first_line, plotted
 
 if TYPE_CHECKING:
     from bnhead.data.sources import DataSet
@@ -43,7 +43,7 @@ def write(data: "DataSet", path: str | pathlib.Path) -> None:
     try:
         figure.savefig(path, format=pathlib.Path(path).suffix.removeprefix(".") or "png", dpi=100)
     except (OSError, ValueError) as error:
-        raise DataError(f"sheet {path} cannot be written: {one_line(str(error))}") from error
+        raise DataError(f"sheet {path} cannot be written: {first_line(error)}") from error
 
 
 def _rows(data: "DataSet") -> list[tuple[str, np.ndarray, list[str]]]:

@@ -24,3 +24,12 @@ def test_what_cannot_be_written(data_dir, tmp_path, name):
     with pytest.raises(DataError, match=f"sheet .*{name} cannot be written: ") as caught:
         write(load("digits", data_dir), tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_reason_is_never_empty(data_dir, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise ValueError("\n")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fails)
+    with pytest.raises(DataError, match=r"sheet\.png cannot be written: ValueError$"):
+        write(load("digits", data_dir), tmp_path / "sheet.png")
