@@ -6,6 +6,7 @@ folder:PATH                                    pictures of one's own: PATH/train
 domains:digits,mnist                           several sets of the same classes as one
 """
 
+import os
 import pathlib
 
 from bnhead.errors import UsageError, nearest
@@ -16,7 +17,12 @@ _FOLDER, _DOMAINS = "folder:", "domains:"
 
 def folder(name: str) -> pathlib.Path | None:
     """PATH of `folder:PATH`, with `~` resolved; None for every other name."""
-    return pathlib.Path(name.removeprefix(_FOLDER)).expanduser() if name.startswith(_FOLDER) else None
+    return expanded(name.removeprefix(_FOLDER)) if name.startswith(_FOLDER) else None
+
+
+def expanded(path: str) -> pathlib.Path:
+    """The path with `~` resolved, and as it is where there is nobody of that name."""
+    return pathlib.Path(os.path.expanduser(path))
 
 
 def domains(name: str) -> tuple[str, ...]:
@@ -36,7 +42,7 @@ def check_name(name: str, data_dir: str | None = None) -> None:
     if name.startswith(_DOMAINS):
         return _check_domains(name, data_dir)
     bare = name.split(":")[0].split("/")[0]
-    if bare in EMBEDDED or (data_dir and bare and (pathlib.Path(data_dir).expanduser() / bare).is_dir()):
+    if bare in EMBEDDED or (data_dir and bare and _is_folder(expanded(data_dir) / bare)):
         return None
     import tensorflow_datasets as tfds  # half a second, spared to those who take the embedded set
 
@@ -50,12 +56,15 @@ def check_name(name: str, data_dir: str | None = None) -> None:
 
 
 def _check_folder(name: str, path: pathlib.Path) -> None:
-    try:
-        is_folder = path.is_dir()
-    except (OSError, ValueError):  # too long for a path, or with a null byte
-        is_folder = False
-    if name == _FOLDER or not is_folder:
+    if name == _FOLDER or not _is_folder(path):
         raise UsageError(f"data set {name!r} needs a folder, as in folder:PATH, and {str(path)!r} is none")
+
+
+def _is_folder(path: pathlib.Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long for a path, behind a closed folder, or with a null byte
+        return False
 
 
 def _check_domains(name: str, data_dir: str | None) -> None:

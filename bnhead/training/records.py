@@ -13,6 +13,7 @@ lock              who writes, while somebody does
 """
 
 import csv
+import errno
 import io
 import json
 import math
@@ -158,6 +159,10 @@ class RunDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+                raise RunDirectoryError(
+                    f"workdir {self.path} has a longer name than disks take; give it another (--workdir)"
+                ) from error
             raise RunDirectoryError(f"{self.path / name} cannot be read: {error}") from error
 
     def write(self, name: str, content: dict) -> None:

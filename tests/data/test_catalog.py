@@ -47,7 +47,12 @@ def test_checking_brings_no_tensorflow():
 def test_a_folder_is_known_where_it_is_one(tmp_path):
     check_name(f"folder:{tmp_path}")
     assert folder(f"folder:{tmp_path}") == tmp_path and folder("cifar10") is None
-    for name in ("folder:", f"folder:{tmp_path}/nowhere"):
+    for name in (
+        "folder:",
+        f"folder:{tmp_path}/nowhere",
+        "folder:~nobody-of-this-name",
+        f"folder:{'x' * 300}",
+    ):
         with pytest.raises(UsageError, match="needs a folder, as in folder:PATH"):
             check_name(name)
 
@@ -60,3 +65,10 @@ def test_domains_are_two_or_more_known_sets(tmp_path):
             check_name(name)
     with pytest.raises(UsageError, match="data set 'mnits' is not known; did you mean 'mnist'"):
         check_name("domains:digits,mnits")
+
+
+@pytest.mark.parametrize("long", ["set", "data_dir"])
+def test_names_longer_than_disks_take_are_not_known(tmp_path, long):
+    name, data_dir = ("x" * 300, str(tmp_path)) if long == "set" else ("my_own", f"{tmp_path}/{'x' * 300}")
+    with pytest.raises(UsageError, match="is not known"):
+        check_name(name, data_dir)

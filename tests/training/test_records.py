@@ -100,9 +100,11 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
         RunDirectory(tmp_path / "file" / "run").make()
 
 
-def test_a_place_that_cannot_be_looked_at_is_said(tmp_path):
-    with pytest.raises(RunDirectoryError, match="File name too long"):
-        RunDirectory(tmp_path / ("x" * 300)).check({"seed": 1})
+def test_a_name_longer_than_disks_take_asks_for_another(tmp_path):
+    with pytest.raises(
+        RunDirectoryError, match=r"a longer name than disks take; give it another \(--workdir\)"
+    ):
+        RunDirectory(tmp_path / ("x" * 300)).check({"head": "fc"})
 
 
 def test_a_damaged_file_is_said(tmp_path):
