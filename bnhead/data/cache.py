@@ -15,7 +15,7 @@ import numpy as np
 
 from bnhead import files
 
-_VERSION = 1  # of the files' layout and of how pictures become arrays
+_VERSION = 2  # of the files' layout and of how pictures become arrays
 _WRITING = "bnhead-writing-"
 _STALE = 3600.0  # seconds after which what was left half-written is removed
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 256  # images of a streamed split that are looked at
 SHOWN = 5  # names in a message
+MOST_ROUNDED = 1 / 8  # of the targets' standard deviation
+NARROW = 64  # of 256 values: pictures of 8 to 14 bits stored in 16 reach less
 
 
 def inspect(data: "DataSet", batch_size: int = 0) -> dict:
@@ -40,7 +42,7 @@ def inspect(data: "DataSet", batch_size: int = 0) -> dict:
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     splits = {name: split for name, split in splits.items() if split is not None}
     seen: dict = {"splits": {name: split.size for name, split in splits.items()}}
-    warnings: list[str] = []
+    warnings: list[str] = list(data.notes)
     for name, split in splits.items():
         for labels in split.labels_in_batches():
             check_labels(labels, len(data.classes), f"{data.name}, {name}")
@@ -82,7 +84,8 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
         wrong = ~np.isfinite(labels).reshape(len(labels), -1).all(1)
         if wrong.any():
             raise DataError(
-                f"{where}: {wrong.sum()} labels are not finite, the first is example {wrong.argmax()}"
+                f"{where}: {wrong.sum()} labels are not finite in float32, which holds up to 3.4e38, "
+                f"the first is example {wrong.argmax()}"
             )
         return
     if not np.issubdtype(labels.dtype, np.integer):
@@ -91,6 +94,29 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(f"{where}: labels {labels.min()} to {labels.max()}, classes 0 to {classes - 1}")
+
+
+def check_rounding(targets: np.ndarray, where: str) -> None:
+    """Raises DataError where numbers lie so close together that float32 does not tell them apart.
+
+    Nets compute in float32, of 24 bits: above 16,777,216 it does not hold every whole number. TFDS writes
+    float64 as float32 as well, so that there it is the distance to the next number that counts.
+
+    Args:
+        targets: `(size, ...)`, whole numbers or float64, as they were read.
+        where: how to call the split.
+    """
+    exact = targets.astype(np.longdouble).reshape(len(targets), -1)
+    rounded = exact.astype(np.float32)
+    with np.errstate(invalid="ignore"):  # what is not finite has a check of its own
+        error = np.spacing(np.abs(rounded)) / 2 if targets.dtype.kind == "f" else np.abs(exact - rounded)
+        deviation = exact.std(0)
+        lost = (error.max(0) > MOST_ROUNDED * deviation) & (deviation > 0)
+    if lost.any():
+        raise DataError(
+            f"{where}: float32 rounds targets by up to {error[:, lost].max():.2g}, beside their standard "
+            f"deviation of {deviation[lost].min():.2g}; subtract their mean from them first"
+        )
 
 
 def check_classes(counts: list[int], names: tuple[str, ...], where: str) -> list[str]:
@@ -130,6 +156,10 @@ def check_pixels(images: np.ndarray, where: str) -> tuple[dict, list[str]]:
     warnings = []
     if high <= 1:
         warnings.append(f"pixels reach {high:g} of 255: are they scaled to 0 to 1?")
+    elif high - low < NARROW:
+        warnings.append(
+            f"pixels are {low:g} to {high:g} of 0 to 255: have they fewer bits than the files have room for?"
+        )
     parts = (images[i : i + 1024] for i in range(0, len(images), 1024))
     plain = sum(int((part == part[:, :1, :1]).all((1, 2, 3)).sum()) for part in parts)
     if plain:

@@ -1,9 +1,9 @@
 """One encoded picture as pixels of a wanted shape: whole, its middle, or a random window of it.
 
 `encoded` is a scalar string (JPEG, PNG, ...), `decode` turns it into `(height, width, channels)` uint8 with
-`channels` as the data set has them. The results are `shape`, uint8, resized by linear interpolation with
-antialiasing. Of a JPEG no more than the window is decoded. Where `shape` has 3 channels and a picture 1, grey
-becomes colour.
+`channels` as the data set has them, and `cuts` tells whether it is a JPEG of which a window can be decoded
+alone. The results are `shape`, uint8, resized by linear interpolation with antialiasing. Where `shape` has 3
+channels and a picture 1, grey becomes colour.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,13 @@ def whole(encoded: tf.Tensor, decode: Decode, shape: tuple[int, int, int]) -> tf
     return fitted(decode(encoded), shape)
 
 
-def centre(encoded: tf.Tensor, decode: Decode, channels: int, shape: tuple[int, int, int]) -> tf.Tensor:
+def centre(
+    encoded: tf.Tensor,
+    decode: Decode,
+    channels: int,
+    shape: tuple[int, int, int],
+    cuts: Decode = tf.io.is_jpeg,
+) -> tf.Tensor:
     """The middle, of the wanted shape's ratio and 7/8 as large as fits: for evaluation.
 
     The same as resizing to 8/7 of the wanted size and cutting the middle out, with one interpolation.
@@ -34,22 +40,27 @@ def centre(encoded: tf.Tensor, decode: Decode, channels: int, shape: tuple[int, 
         extent = tf.maximum(tf.cast(tf.round(scale * wanted), tf.int32), 1)
         return tf.concat([(size - extent) // 2, extent], 0)
 
-    return fitted(_cut(encoded, decode, channels, window), shape)
+    return fitted(_cut(encoded, decode, channels, window, cuts), shape)
 
 
 def random_window(
-    encoded: tf.Tensor, decode: Decode, channels: int, shape: tuple[int, int, int], seed: tf.Tensor
+    encoded: tf.Tensor,
+    decode: Decode,
+    channels: int,
+    shape: tuple[int, int, int],
+    seed: tf.Tensor,
+    cuts: Decode = tf.io.is_jpeg,
 ) -> tf.Tensor:
     """A window by `augment.crop_windows`: for training. `seed` is `(2,)` integers."""
 
     def window(size):
         return crop_windows(size[:1], size[1:], seed)[0]
 
-    return fitted(_cut(encoded, decode, channels, window), shape)
+    return fitted(_cut(encoded, decode, channels, window, cuts), shape)
 
 
 def _cut(
-    encoded: tf.Tensor, decode: Decode, channels: int, window: Callable[[tf.Tensor], tf.Tensor]
+    encoded: tf.Tensor, decode: Decode, channels: int, window: Callable[[tf.Tensor], tf.Tensor], cuts: Decode
 ) -> tf.Tensor:
     """The pixels of `window((height, width)) -> (top, left, height, width)`."""
 
@@ -64,7 +75,7 @@ def _cut(
 
     if channels not in (1, 3):  # what a JPEG can have
         return from_all()
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), from_jpeg, from_all), (None, None, channels))
+    return tf.ensure_shape(tf.cond(cuts(encoded), from_jpeg, from_all), (None, None, channels))
 
 
 def fitted(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:

@@ -23,8 +23,9 @@ from bnhead import seeds
 from bnhead.data import pictures
 from bnhead.data.augment import augment, mixup
 from bnhead.data.corruptions import corrupted
-from bnhead.data.reading import Files, Prepared
+from bnhead.data.reading import FAULTS, Reader
 from bnhead.errors import DataError
+from bnhead.texts import first_line
 
 SHUFFLE_BUFFER = 10_000  # examples, encoded
 
@@ -218,7 +219,7 @@ class Streamed:
         corruption: corruption of the images in evaluation.
     """
 
-    reader: Prepared
+    reader: Reader
     shape: tuple[int, int, int]
     cropped: bool = False
     kept: np.ndarray | None = None
@@ -233,16 +234,14 @@ class Streamed:
     @property
     def feature(self) -> tfds.features.FeatureConnector:
         """The labels' TFDS feature."""
-        return self.reader.builder.info.features[self.reader.builder.info.supervised_keys[1]]
+        return self.reader.label
 
     def fingerprint(self) -> str:
-        """SHA-256 over the set's name, version and shard sizes; the pixels are not read for it."""
-        info = self.reader.builder.info
-        shards = info.splits[self.reader.split].shard_lengths
-        text = repr((info.full_name, self.reader.split, shards))
-        if isinstance(self.reader, Files):
-            text = repr(self.reader.identity())
-        digest = hashlib.sha256(text.encode())
+        """SHA-256 over the set's name, version and shard sizes, or a folder's names, sizes and times.
+
+        The pixels are not read for it.
+        """
+        digest = hashlib.sha256(repr(self.reader.content()).encode())
         for array in (self.kept, self.new_labels):
             digest.update(b"" if array is None else np.ascontiguousarray(array).data)
         if self.corruption != "none":
@@ -297,11 +296,11 @@ class Streamed:
         if self.new_labels is not None:
             kept = np.arange(self.size) if self.kept is None else self.kept
             label = tf.constant(self.new_labels)[tf.searchsorted(tf.constant(kept), index[tf.newaxis])[0]]
-        decode, channels = self.reader.decode, self.reader.channels
+        decode, channels, cuts = self.reader.decode, self.reader.channels, self.reader.cuts
         if seed is not None:
-            return pictures.random_window(encoded, decode, channels, self.shape, seed), label
+            return pictures.random_window(encoded, decode, channels, self.shape, seed, cuts), label
         if self.cropped:
-            return pictures.centre(encoded, decode, channels, self.shape), label
+            return pictures.centre(encoded, decode, channels, self.shape, cuts), label
         return pictures.whole(encoded, decode, self.shape), label
 
     def training_batches(
@@ -384,27 +383,57 @@ class Streamed:
             for batch, batch_labels in self.evaluation_batches(1024).as_numpy_iterator():
                 images[seen : seen + len(batch)], labels[seen : seen + len(batch)] = batch, batch_labels
                 seen += len(batch)
-        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            raise DataError(self.unreadable() or _first_line(error)) from error
+        except FAULTS as error:
+            raise self._unread(error) from error
         if seen < self.size:
             raise DataError(f"{self.reader.name}: {self.size} examples are listed, {seen} are there")
         return InMemory(images, labels)
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the first picture, and of the first of another size, where there is one.
+
+        Raises:
+            DataError: a picture cannot be decoded; it says which.
+        """
+
+        def size(index, record):
+            return tf.shape(self.reader.decode(self.reader.parse(record)[0]))[:2]
+
+        found = []
+        try:
+            sizes = self._records(None).map(size, num_parallel_calls=tf.data.AUTOTUNE)
+            for height, width in sizes.as_numpy_iterator():
+                if (height, width) not in found:
+                    found.append((int(height), int(width)))
+                if len(found) == 2:
+                    break
+        except FAULTS as error:
+            raise self._unread(error) from error
+        return found
+
     def unreadable(self) -> str:
-        """What is wrong with the first example that cannot be decoded, in a line; empty if all can be."""
-        examples = iter(self._records(None))
-        while True:
-            try:
-                index, record = next(examples)
-            except StopIteration:
-                return ""
-            except tf.errors.DataLossError as error:
-                return f"{self.reader.name}: a file is damaged: {_first_line(error)}"
-            try:
-                self._example(index, record)
-            except tf.errors.InvalidArgumentError as error:
-                return f"{self.reader.describe(int(index))} cannot be decoded: {_first_line(error)}"
+        """What is wrong with the first example that cannot be read, in a line; empty if all can be."""
+        try:
+            for index, record in self._records(None):
+                if found := self._fault(record):
+                    return f"{self.reader.describe(int(index))} {found}"
+        except FAULTS as error:
+            return f"{self.reader.name}: a file cannot be read: {first_line(error)}"
+        return ""
 
+    def _unread(self, error: Exception) -> Exception:
+        """The DataError that one in reading becomes; where memory is full, it is no fault of the data."""
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            return error
+        return DataError(self.unreadable() or f"{self.reader.name}: {first_line(error)}")
 
-def _first_line(error: tf.errors.OpError) -> str:
-    return (error.message or type(error).__name__).splitlines()[0]
+    def _fault(self, record: tf.Tensor) -> str:
+        try:
+            encoded, _ = self.reader.parse(record)
+        except FAULTS as error:
+            return f"cannot be read: {first_line(error)}"
+        try:
+            self.reader.decode(encoded)
+        except FAULTS as error:
+            return f"cannot be decoded: {first_line(error)}"
+        return ""

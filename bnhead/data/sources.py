@@ -1,26 +1,23 @@
 """Opening a data set: TFDS builder or folder, checks, in memory or streamed, splits and shifts."""
 
-import contextlib
 import dataclasses
-import io
 import math
-import pathlib
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from bnhead.data import cache, catalog, checks, shifts
-from bnhead.data.digits import Digits, DigitsRotation
+from bnhead.data import builders, cache, catalog, checks, folders, shifts
+from bnhead.data.builders import Label
 from bnhead.data.domains import common_shape, joined, same_classes
 from bnhead.data.pipelines import InMemory, Streamed
-from bnhead.data.reading import EXTENSIONS, Files, Prepared, Shards
+from bnhead.data.reading import ArrayRecords, Files, Prepared, Reader, Shards
 from bnhead.errors import DataError, UsageError
 
 MEMORY_LIMIT = 2**30  # bytes of decoded pixels, train and test together
 
-Label = tfds.features.ClassLabel | tfds.features.Tensor
+_READERS = {tfds.core.FileFormat.TFRECORD: Shards, tfds.core.FileFormat.ARRAY_RECORD: ArrayRecords}
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class DataSet:
         test: the split that is evaluated on; no choice may depend on it.
         validation: what was cut off from the training split to choose by; None where nothing was.
         domains: names of the sets that this one is made of; empty where it is one.
+        notes: what was odd where it was opened, such as files that are left out.
     """
 
     name: str
@@ -46,6 +44,7 @@ class DataSet:
     test: InMemory | Streamed
     validation: InMemory | Streamed | None = None
     domains: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def class_counts(self) -> list[int]:
         """Training examples of each class."""
@@ -94,7 +93,8 @@ def load(
         name: as in `catalog`: a TFDS name with or without config and version, `folder:PATH`, `domains:A,B`.
         data_dir: TFDS' directory; None for TFDS' default.
         task: "regression" for numbers as labels, anything else for classes.
-        image_size: height and width that images are resized to; 0 keeps them, where they are all of one size.
+        image_size: height and width that images are resized to; 0 keeps them, where they are all of one size
+            (where the set does not tell, every picture is looked at).
         crop: whether images of many sizes are cut rather than stretched: random windows in training, which
             then streams, the middle in evaluation. For ImageNet's augmentation.
         validation: share of the training split, in [0, 1), that is cut off, of each class alike.
@@ -108,7 +108,8 @@ def load(
         UsageError: there is no data set of this name, or a shift needs classes and there are numbers.
         DataError: it is not prepared, has no images or other labels than the task wants, lacks a labelled
             test split, has an empty split, images of many sizes and no `image_size`, another dtype than
-            uint8, a picture that cannot be decoded, or labels out of range.
+            uint8, a file that cannot be read or decoded, labels out of range, numbers that float32 does not
+            tell apart, or too few classes for a shift.
     """
     catalog.check_name(name, data_dir)
     if task == "regression" and (imbalance != "none" or label_noise):
@@ -123,6 +124,8 @@ def _shifted(
     data: DataSet, validation: float, imbalance: str, label_noise: float, test_corruption: str
 ) -> DataSet:
     train, held_out, test, classes = data.train, None, data.test, len(data.classes)
+    if imbalance != "none" or label_noise:
+        checks.check_classes(data.class_counts(), data.classes, data.name)
 
     def labels():
         return next(train.labels_in_batches())
@@ -148,28 +151,33 @@ class _Opened:
     """A set of which nothing has been decoded."""
 
     name: str
-    readers: tuple[Prepared, Prepared]
+    readers: tuple[Reader, Reader]
     label: Label
     shape: tuple[int | None, int | None, int]
+    notes: tuple[str, ...] = ()
 
     def sized(self, image_size: int) -> tuple[int, int, int]:
         """The shape of all images."""
-        shape = (image_size, image_size, self.shape[-1]) if image_size else self.shape
-        if None in shape:
-            raise DataError(
-                f"{self.name}: images have many sizes, {self.shape}; set image_size (--image_size)"
-            )
-        return shape
+        return (image_size, image_size, self.shape[-1]) if image_size else self.shape
+
+    def measured(self, image_size: int) -> "_Opened":
+        """The set with the one size of its pictures, where it does not tell it and none is given."""
+        if image_size or None not in self.shape:
+            return self
+        return dataclasses.replace(self, shape=(*_one_size(self.name, self.readers), self.shape[-1]))
 
     def splits(
         self, shape: tuple[int, int, int], crop: bool, memory_limit: int, cached: bool
     ) -> tuple[InMemory | Streamed, InMemory | Streamed]:
         """Train and test, in memory where they fit."""
+        classes = getattr(self.label, "num_classes", 0)
+        if not classes and not np.can_cast(self.label.np_dtype, np.float32):
+            for reader in self.readers:
+                checks.check_rounding(reader.labels, reader.name)
         cropped = crop and None in self.shape
         train, test = (Streamed(reader, shape, cropped) for reader in self.readers)
         if (train.size + test.size) * math.prod(shape) <= memory_limit:
             train, test = train if cropped else _decoded(train, cached), _decoded(test, cached)
-        classes = getattr(self.label, "num_classes", 0)
         for split, reader in zip((train, test), self.readers, strict=True):
             for labels in split.labels_in_batches():
                 checks.check_labels(labels, classes, reader.name)
@@ -177,18 +185,19 @@ class _Opened:
 
 
 def _plain(name: str, data_dir: str | None, image_size: int, how: dict) -> DataSet:
-    opened = _opened(name, data_dir, how["task"])
+    opened = _opened(name, data_dir, how["task"]).measured(image_size)
     shape = opened.sized(image_size)
     splits = opened.splits(shape, how["crop"], how["memory_limit"], how["cached"])
     if how["task"] == "regression":
         return DataSet(opened.name, shape, (), math.prod(opened.label.shape), *splits)
-    return DataSet(opened.name, shape, tuple(opened.label.names), opened.label.num_classes, *splits)
+    classes = tuple(opened.label.names)
+    return DataSet(opened.name, shape, classes, len(classes), *splits, notes=opened.notes)
 
 
 def _joined(parts: tuple[str, ...], data_dir: str | None, image_size: int, how: dict) -> DataSet:
     if how["task"] == "regression":
         raise UsageError("domains are of the same classes, and task regression has numbers")
-    opened = [_opened(part, data_dir, how["task"]) for part in parts]
+    opened = [_opened(part, data_dir, how["task"]).measured(image_size) for part in parts]
     names = [one.name for one in opened]
     same_classes(names, [tuple(one.label.names) for one in opened])
     shape = common_shape([one.sized(image_size) for one in opened])
@@ -201,123 +210,56 @@ def _joined(parts: tuple[str, ...], data_dir: str | None, image_size: int, how: 
     splits = [one.splits(shape, False, how["memory_limit"], how["cached"]) for one in opened]
     train, test = (joined(side) for side in zip(*splits, strict=True))
     classes = tuple(opened[0].label.names)
-    return DataSet("+".join(names), shape, classes, len(classes), train, test, domains=tuple(parts))
+    notes = tuple(note for one in opened for note in one.notes)
+    name = "+".join(names)
+    return DataSet(name, shape, classes, len(classes), train, test, domains=tuple(parts), notes=notes)
 
 
 def _opened(name: str, data_dir: str | None, task: str) -> _Opened:
-    builder = _folder(name) if catalog.folder(name) else _builder(name, data_dir)
-    shown = name if catalog.folder(name) else builder.info.full_name
-    image, label = _features(shown, builder.info, task)
-    readers = tuple(
-        _reader(name, builder, split, data_dir) for split in ("train", _test_split(shown, builder))
-    )
-    for reader in readers:
+    opened = _folder(name, data_dir, task) if catalog.folder(name) else _prepared(name, data_dir, task)
+    for reader in opened.readers:
         if not reader.size:
             raise DataError(f"{reader.name}: the split is empty")
+    return opened
+
+
+def _prepared(name: str, data_dir: str | None, task: str) -> _Opened:
+    builder = builders.opened(name, data_dir)
+    shown = builder.info.full_name
+    image, label = builders.features(shown, builder.info, task)
+    readers = tuple(_reader(builder, split) for split in ("train", builders.test_split(shown, builder)))
     return _Opened(shown, readers, label, tuple(image.shape))
 
 
-def _reader(name: str, builder: tfds.core.DatasetBuilder, split: str, data_dir: str | None) -> Prepared:
-    root = catalog.folder(name)
-    if root:
-        home = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-        return Files(builder, split, root.resolve(), home / "bnhead-folders")
-    shards = Shards(builder, split)
-    return shards if shards.are_there() else Prepared(builder, split)
+def _reader(builder: tfds.core.DatasetBuilder, split: str) -> Prepared:
+    kind = _READERS.get(builder.info.file_format)
+    shards = kind and kind(builder, split)
+    return shards if shards and shards.are_there() else Prepared(builder, split)
 
 
-def _folder(name: str) -> tfds.ImageFolder:
+def _folder(name: str, data_dir: str | None, task: str) -> _Opened:
     root = catalog.folder(name).resolve()
-    pictures = f"{root}/train/<class>/*{' '.join(EXTENSIONS)} and {root}/test/<class>/..."
+    pictures = f"{root}/train/<class>/*{' '.join(folders.ENDINGS)} and {root}/test/<class>/..."
     if not (root / "train").is_dir():
         raise DataError(f"data set {name!r} needs pictures in {pictures}; there is no folder train")
-    builder = tfds.ImageFolder(str(root))
-    if not builder.info.features["label"].num_classes:
-        raise DataError(f"data set {name!r} needs pictures in {pictures}; there are none")
-    return builder
-
-
-def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    embedded = name.split(":")[0]
-    if embedded in catalog.EMBEDDED:
-        builder = _prepared(Digits if embedded == "digits" else DigitsRotation, data_dir)
-        if name not in (embedded, f"{embedded}:{builder.version}"):
-            raise DataError(f"data set {name!r} cannot be opened: there is version {builder.version} alone")
-        return builder
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
+    splits = {"train": folders.listed(root, "train")}
+    if not splits["train"].pictures:
+        note = folders.told(splits["train"].left_out.values())
         raise DataError(
-            f"data set {name!r} cannot be opened: {str(error).strip().splitlines()[0]}"
-        ) from error
-    if not builder.is_prepared():
-        where = f" --data_dir={data_dir}" if data_dir else ""
-        raise DataError(
-            f"data set {name!r} is not prepared in {builder.data_path}; "
-            f"with a network, `tfds build {name}{where}` downloads and prepares it there"
+            f"data set {name!r} needs pictures in {pictures}; there are none{note and f', {note}'}"
         )
-    return builder
-
-
-def _prepared(builder_type: type, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """An embedded set; of several processes that prepare it at once, one does and the others wait for it."""
-    tfds.disable_progress_bar()
-    for _ in range(60):
-        builder = builder_type(data_dir=data_dir)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download; there is none
-                builder.download_and_prepare()
-        except FileExistsError:
-            time.sleep(0.5)
-            continue
-        except OSError as error:
-            raise DataError(f"{builder.name} cannot be prepared in {builder.data_path}: {error}") from error
-        return builder
-    raise DataError(
-        f"{builder.name} is being prepared by another process in {builder.data_path} for over 30 s"
-    )
-
-
-def _features(name: str, info: tfds.core.DatasetInfo, task: str) -> tuple[tfds.features.Image, Label]:
-    keys = info.supervised_keys or ()
-    features = [info.features[key] for key in keys if isinstance(key, str)]
-    if len(features) != 2 or not isinstance(features[0], tfds.features.Image):
-        raise DataError(f"{name} has no images with labels: it is read as {keys or 'nothing'}")
-    image, label = features
-    has_classes = isinstance(label, tfds.features.ClassLabel)
-    if task == "regression" and (has_classes or not _are_numbers(label)):
-        raise DataError(f"{name} has {_kind(label)} as labels and no numbers (task regression)")
-    if task != "regression" and not has_classes:
-        hint = "; numbers are for task regression (--task=regression)" if _are_numbers(label) else ""
-        raise DataError(f"{name} is no classification set, its labels are {_kind(label)}{hint}")
-    if image.np_dtype != np.uint8:
-        raise DataError(f"{name}: images must be of dtype uint8, got {np.dtype(image.np_dtype)}")
-    return image, label
-
-
-def _are_numbers(label: tfds.features.FeatureConnector) -> bool:
-    """Whether a feature is a scalar or a vector of numbers, of known length."""
-    if isinstance(label, tfds.features.ClassLabel) or not isinstance(label, tfds.features.Tensor):
-        return False
-    return np.issubdtype(label.np_dtype, np.number) and len(label.shape) < 2 and None not in label.shape
-
-
-def _kind(label: tfds.features.FeatureConnector) -> str:
-    if isinstance(label, tfds.features.ClassLabel):
-        return f"{label.num_classes} classes"
-    return f"a {type(label).__name__} of shape {label.shape} and dtype {np.dtype(label.np_dtype)}"
-
-
-def _test_split(name: str, builder: tfds.core.DatasetBuilder) -> str:
-    """`test`, or `validation` (`val` of a folder) for the sets whose test labels were never published."""
-    info = builder.info
-    unlabelled = info.name == "imagenet2012"
-    if "train" not in info.splits:
-        raise DataError(f"{name} has no train split, only {', '.join(info.splits) or 'none at all'}")
-    for split in ("test", "validation", "val"):
-        if split in info.splits and not (unlabelled and split == "test"):
-            return split
-    raise DataError(f"{name} has no test or validation split, only {', '.join(info.splits)}")
+    test = folders.test_split(root)
+    if test is None:
+        raise DataError(f"{name} has no test or validation split, only train")
+    splits[test] = folders.listed(root, test)
+    classes = tuple(sorted({one for found in splits.values() for one in found.pictures}))
+    for split, found in splits.items():
+        folders.check_endings(found, f"{name}, {split}")
+    beside = catalog.expanded(data_dir or str(tfds.core.constants.DATA_DIR)) / "bnhead-folders"
+    readers = tuple(Files(root, split, classes, found, beside) for split, found in splits.items())
+    builders.check_task(name, readers[0].label, task)
+    left_out = folders.told(kinds for found in splits.values() for kinds in found.left_out.values())
+    return _Opened(name, readers, readers[0].label, (None, None, 3), (left_out,) if left_out else ())
 
 
 def _decoded(split: Streamed, cached: bool) -> InMemory:
@@ -332,6 +274,33 @@ def _decoded(split: Streamed, cached: bool) -> InMemory:
     decoded = split.decoded()
     cache.write(where, {"images": decoded.images, "labels": decoded.labels})
     return decoded
+
+
+def _one_size(name: str, readers: Sequence[Reader]) -> tuple[int, int]:
+    """Height and width of all pictures of a set that does not tell them.
+
+    Raises:
+        DataError: there are several sizes, or a picture cannot be decoded.
+    """
+    sizes = [size for reader in readers for size in _sizes(reader)]
+    if len(set(sizes)) > 1:
+        told = " and ".join(f"{height} x {width}" for height, width in sorted(set(sizes))[:2])
+        raise DataError(f"{name}: images have many sizes, such as {told}; set image_size (--image_size)")
+    return sizes[0]
+
+
+def _sizes(reader: Reader) -> list[tuple[int, int]]:
+    """Height and width of the pictures of a split: the first's, and the first other, where there is one."""
+    identity = reader.identity()
+    where = identity and cache.folder(reader.place, ["sizes", identity])
+    known = where and cache.read(where)
+    if known:
+        return [tuple(size) for size in known["sizes"].tolist()]
+    split = Streamed(reader, (None, None, reader.channels))
+    found = list(split.sizes())
+    if where:
+        cache.write(where, {"sizes": np.array(found)})
+    return found
 
 
 def _check_range(labels: np.ndarray, classes: int, where: str) -> None:

@@ -63,6 +63,7 @@ def _inspect(request: Request) -> int:
 
 def _count(request: Request, source: Any) -> Any:
     from bnhead.census import count
+    from bnhead.training.feeding import pictures_named
 
     model = source.model
     if request.gradients:
@@ -74,15 +75,16 @@ def _count(request: Request, source: Any) -> Any:
         from bnhead.census.find import default_layers
 
         names = [other for name in names for other in (default_layers(model) if name == "last" else [name])]
-    return count(
-        model,
-        source.batches(request.batch_size, request.examples),
-        names,
-        eps=request.eps,
-        together=request.codeath,
-        gradients=request.gradients,
-        classes=len(source.dataset.classes),
-    )
+    with pictures_named(source.dataset):
+        return count(
+            model,
+            source.batches(request.batch_size, request.examples),
+            names,
+            eps=request.eps,
+            together=request.codeath,
+            gradients=request.gradients,
+            classes=len(source.dataset.classes),
+        )
 
 
 def _loss(model: Any, task: str) -> Any:

@@ -14,6 +14,8 @@ from bnhead.training.config import TrainConfig
 from bnhead.training.distribution import Replicas
 from bnhead.training.tasks import batches, example_maker
 
+_PICTURES = ("picture", "image", "jpeg", "png", "gif", "webp", "bmp")  # what a message about one says
+
 Feed = Callable[[int, int], tf.data.Dataset]  # (epoch, step of it) -> the batches from there to the end
 
 
@@ -109,12 +111,18 @@ def feed_indices(model: keras.Model, config: TrainConfig, dataset: DataSet, devi
 
 @contextlib.contextmanager
 def pictures_named(dataset: DataSet) -> Iterator[None]:
-    """Tells which picture it is, when one that is read during training cannot be decoded."""
+    """Tells which picture it is, when one that is read as it is used cannot be read or decoded."""
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
-        about_pictures = any(kind in str(error).lower() for kind in ("jpeg", "png", "image"))
-        for split in (dataset.train, dataset.test):
-            if about_pictures and isinstance(split, Streamed) and (found := split.unreadable()):
+    except tf.errors.OpError as error:
+        for split in (dataset.train, dataset.validation, dataset.test):
+            if _may_be_a_file(error) and isinstance(split, Streamed) and (found := split.unreadable()):
                 raise DataError(found) from error
         raise
+
+
+def _may_be_a_file(error: tf.errors.OpError) -> bool:
+    """Whether an error may be a file's fault: a step's own are of two kinds, and speak of no picture."""
+    if isinstance(error, tf.errors.InvalidArgumentError):
+        return any(kind in str(error).lower() for kind in _PICTURES)
+    return not isinstance(error, tf.errors.ResourceExhaustedError)

@@ -36,8 +36,9 @@ def rehearse(config: TrainConfig) -> dict:
         parts = assemble(config, replicas, Workshop())
         model = parts.model
         size = training_bytes(model, config.batch_size)
-        step = _seconds_per_step(config, parts)
-        evaluation = _seconds_per_evaluation(config, parts)
+        with feeding.pictures_named(parts.dataset):
+            step = _seconds_per_step(config, parts)
+            evaluation = _seconds_per_evaluation(config, parts)
     return {
         "settings": config.settings(),
         "head": describe_head(config, model),

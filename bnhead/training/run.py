@@ -79,7 +79,7 @@ def train(
         parts = assemble(config, replicas, workshop or Workshop())
         if (result := replicas.of_first(lambda: _taken(config, directory, held))) is not None:
             return result  # of another process, meanwhile
-        with _status_kept(directory):
+        with _status_kept(directory), feeding.pictures_named(parts.dataset):
             return _do(config, directory, parts, callbacks)
 
 
@@ -162,7 +162,7 @@ def assemble(config: TrainConfig, replicas: Replicas, workshop: Workshop) -> Par
     environment.prepare(config.deterministic)
     dataset = workshop.data(config, feeding.open_data)
     checked = inspect(dataset, config.batch_size)
-    with replicas.building():
+    with replicas.building(), feeding.pictures_named(dataset):
         # on a GPU the seed is part of the graph, which makes the batches
         model = build(config, dataset) if feeding.gpu() else workshop.model(config, dataset, build)
         replicas.synchronize(model)
@@ -212,7 +212,7 @@ def _do(
             "fingerprints": parts.fingerprints,
         }
 
-    with feeding.pictures_named(dataset), deferred() as pending:
+    with deferred() as pending:
         saver = Saver(
             directory if replicas.first else None,
             config.settings(),

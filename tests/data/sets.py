@@ -33,8 +33,11 @@ def write_folder(root, pictures):
     return root
 
 
-def write_set(folder, set_name, image, label, examples, splits=("train", "test"), shards=None):
-    """A TFDS set in `folder`, written by TFDS itself; `examples` is a list of (image, label)."""
+def write_set(folder, set_name, image, label, examples, splits=("train", "test"), shards=None, kind=None):
+    """A TFDS set in `folder`, written by TFDS itself; `examples` is a list of (image, label).
+
+    `kind` is the files' format, TFRecord where it is None.
+    """
 
     class Own(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = set_name
@@ -51,4 +54,4 @@ def write_set(folder, set_name, image, label, examples, splits=("train", "test")
             yield from ((i, {"image": x, "label": y}) for i, (x, y) in enumerate(examples))
 
     config = tfds.download.DownloadConfig(num_shards=shards)
-    Own(data_dir=folder).download_and_prepare(download_config=config)
+    Own(data_dir=folder, file_format=kind).download_and_prepare(download_config=config)

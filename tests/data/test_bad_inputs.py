@@ -1,9 +1,12 @@
 """Every bad input ends in one clear line, or is handled and nothing is lost."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from bnhead.data import load
 from bnhead.data.checks import inspect
@@ -20,6 +23,8 @@ GOOD = {
 }
 IMAGE = tfds.features.Image(shape=(24, 24, 3))
 LABEL = tfds.features.ClassLabel(names=["a", "b"])
+WHOLE, SEVERAL = tfds.features.Scalar(np.int64), tfds.features.Tensor(shape=(2,), dtype=np.int64)
+PIXELS = [smooth(24, 24, i) for i in range(4)]
 EXAMPLES = [(smooth(24, 24, i), i % 2) for i in range(4)]
 
 
@@ -60,9 +65,18 @@ LINES = {
     "no train split": (folder({}, "train"), {}, "there is no folder train"),
     "no train split of a set": (own_set(splits=("test",)), {}, "has no train split, only test"),
     "empty split": (empty_test, {}, "test: the split is empty"),
-    "no pictures": (folder({"train/c/x.txt": b""}, ("train/a", "train/b")), {}, "train: the split is empty"),
-    "no classes": (folder({"train/x.txt": b""}, ("train/a", "train/b", "test")), {}, "there are none"),
-    "ragged sizes": (folder({}), {"image_size": 0}, "images have many sizes.*set image_size"),
+    "no pictures": (
+        folder({"train/c/x.txt": b""}, ("train/a", "train/b")), {},
+        r"train: class 'c' has no \.jpg, \.jpeg, \.png; 1 file is left out: 1 \.txt",
+    ),
+    "no classes": (
+        folder({"train/x.jpg": JPEG}, ("train/a", "train/b", "test")), {},
+        "there are none, 1 file is left out: 1 beside the class folders",
+    ),
+    "ragged sizes": (
+        folder({"test/a/7.jpg": smooth(20, 24)}), {"image_size": 0},
+        "images have many sizes, such as 20 x 24 and 24 x 24; set image_size",
+    ),
     "corrupt JPEG": (folder({"train/b/1.jpg": JPEG[:300]}), {}, "train/b/1.jpg cannot be decoded: "),
     "no picture": (folder({"test/a/1.png": b"text"}), {}, "test/a/1.png cannot be decoded: "),
     "empty file": (folder({"test/a/1.jpg": b""}), {}, "test/a/1.jpg cannot be decoded: "),
@@ -85,6 +99,26 @@ LINES = {
         "own/1.0.0, train: labels -1 to -1, classes 0 to 1",
     ),
     "NaN pixel": (own_set(FLOATS, examples=NAN_PIXEL), {}, "images must be of dtype uint8, got float32"),
+    "one class and imbalance": (
+        folder({}, ("train/a", "test/a")), {"imbalance": "longtail:10"},
+        "needs at least two classes, there is 'b' alone",
+    ),
+    "one class and wrong labels": (
+        folder({}, "train/b"), {"label_noise": 0.1}, "needs at least two classes, there is 'a' alone",
+    ),
+    "numbers that are rounded": (
+        own_set(label=WHOLE, examples=[(x, 2**30 + i) for i, x in enumerate(PIXELS)]),
+        {"task": "regression"},
+        "own/1.0.0, train: float32 rounds targets by up to 3, beside their standard deviation of 1.1",
+    ),
+    "numbers that are too large": (
+        own_set(label=tfds.features.Scalar(np.float64), examples=[(x, 1e300 * y) for x, y in EXAMPLES]),
+        {"task": "regression"}, "own/1.0.0, train: 2 labels are not finite in float32, which holds up to",
+    ),
+    "several classes of an image": (
+        own_set(label=SEVERAL, examples=[(x, [1, 1]) for x in PIXELS]),
+        {"task": "multilabel"}, "own/1.0.0 has a Tensor of .* task multilabel reads one class of each image",
+    ),
     "nothing for validation": (own_set(), {"validation": 0.01}, "must leave examples on both sides"),
 }  # fmt: skip
 
@@ -103,7 +137,7 @@ def test_it_ends_in_one_line(case, memory_limit, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_16_bit_and_rgba_pngs_and_grey_are_read_as_colour(tmp_path):
+def test_16_bit_and_see_through_pngs_and_grey_are_read_as_colour(tmp_path):
     colour = smooth(24, 24)
     pictures = {
         "train/a/0.png": colour.astype(np.uint16) * 257,
@@ -117,8 +151,34 @@ def test_16_bit_and_rgba_pngs_and_grey_are_read_as_colour(tmp_path):
     for path, image in zip(listed, images, strict=True):
         if path == "train/b/0.png":
             np.testing.assert_array_equal(image, np.repeat(colour[..., :1], 3, -1))
+        elif path == "train/a/1.png":
+            np.testing.assert_allclose(image, colour * (90 / 255) + 255 * (165 / 255), atol=0.51)
         elif path in pictures:
             np.testing.assert_array_equal(image, colour)
+
+
+def saved(kind, pixels, **options):
+    """A picture's file as Pillow writes it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30], ids=["streamed", "in memory"])
+@pytest.mark.parametrize("crop", [False, True])
+def test_pictures_of_another_kind_than_their_name_says_are_read(tmp_path, memory_limit, crop):
+    first, second = np.full((24, 24, 3), 200, np.uint8), np.full((24, 24, 3), 9, np.uint8)
+    others = {
+        "train/a/0.jpg": saved("GIF", first, save_all=True, append_images=[Image.fromarray(second)]),
+        "train/a/1.jpg": saved("WEBP", first, lossless=True),
+        "train/b/0.jpg": saved("BMP", first),
+        "train/b/1.jpg": saved("PNG", first),
+    }
+    name = folder(others, ("train/a/2", "train/b/2"))(tmp_path)
+    data = load(name, str(tmp_path), image_size=16, crop=crop, memory_limit=memory_limit)
+    for batches in (data.train.training_batches(4, 1, 0, "imagenet"), data.train.evaluation_batches(4)):
+        ((images, labels),) = batches.as_numpy_iterator()
+        assert sorted(labels) == [0, 0, 1, 1] and (images == 200).all()
 
 
 def test_fewer_examples_than_a_batch_end_before_the_run_begins(tmp_path):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from bnhead.data import DataSet, load
-from bnhead.data.checks import check_batches, check_classes, check_labels, check_pixels, inspect
+from bnhead.data.checks import (
+    check_batches,
+    check_classes,
+    check_labels,
+    check_pixels,
+    check_rounding,
+    inspect,
+)
 from bnhead.data.pipelines import InMemory
 from bnhead.errors import DataError
 
@@ -84,6 +91,52 @@ def test_odd_pixels_are_warnings():
     assert check_pixels(plain, "here")[1] == ["3 training images are of one colour"]
 
 
+@pytest.mark.parametrize(("most", "warns"), [(15, True), (63, True), (64, False), (255, False)])
+def test_a_narrow_range_of_pixels_is_a_warning(most, warns):
+    """12 bits stored in 16 reach 15 of 255, 14 bits 63."""
+    images = (RANDOM.astype(int) % (most + 1)).astype(np.uint8)
+    images[0, 0, 0] = [0, most, 0]
+    expected = [f"pixels are 0 to {most} of 0 to 255: have they fewer bits than the files have room for?"]
+    assert check_pixels(images, "here")[1] == (expected if warns else [])
+
+
+def test_what_was_odd_in_opening_is_a_warning():
+    assert inspect(made(notes=("3 files are left out",)))["warnings"] == ["3 files are left out"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (10_000_001.0 - np.arange(50) % 2, "float32 rounds targets by up to 0.5, beside their standard dev"),
+        (
+            2**60 + np.arange(0, 100, 7),
+            r"up to 98, beside their standard deviation of 30; subtract their mean",
+        ),
+        (np.array([[0, 10**9], [1, 10**9 + 1]]), r"here: float32 rounds targets by up to 1, .* of 0\.5;"),
+    ],
+)
+def test_numbers_that_float32_cannot_tell_apart(targets, message):
+    with pytest.raises(DataError, match=message):
+        check_rounding(targets, "here")
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        np.linspace(0, 1, 50),
+        1e6 + np.linspace(0, 1, 50),
+        2**24 + 2 * np.arange(9),  # whole numbers that it holds
+        1.7e9 + np.linspace(0, 1e7, 50),  # seconds since 1970, over four months
+        np.arange(100) + 2**20,
+        np.full(9, 0.1),  # constants have an error of their own
+        np.array([0.1]),
+        np.array([1.0, np.nan, np.inf]),  # so have these
+    ],
+)
+def test_numbers_that_float32_holds_well_enough(targets):
+    check_rounding(targets, "here")
+
+
 @pytest.mark.parametrize(
     ("labels", "classes", "message"),
     [
@@ -91,7 +144,11 @@ def test_odd_pixels_are_warnings():
         (np.array([-1, 2]), 3, "here: labels -1 to 2, classes 0 to 2"),
         (np.array([0.0, 1.0]), 3, "here: labels must be whole numbers, classes 0 to 2, got float64"),
         (np.array(["cat", "dog"]), 3, "here: labels must be whole numbers"),
-        (np.array([[0.0], [np.nan], [np.inf]]), 0, "2 labels are not finite, the first is example 1"),
+        (
+            np.array([[0.0], [np.nan], [np.inf]]),
+            0,
+            "2 labels are not finite in float32, which holds up to 3.4e38, the first is example 1",
+        ),
     ],
 )
 def test_labels_out_of_range(labels, classes, message):

@@ -1,7 +1,11 @@
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from bnhead.data import decoding
 from bnhead.data.augment import crop_windows
 from bnhead.data.pictures import centre, fitted, random_window, whole
 from tests.data.sets import smooth
@@ -77,3 +81,19 @@ def test_pictures_with_an_alpha_channel_are_cut_too():
         return tf.image.decode_png(encoded, channels=4)
 
     assert random_window(tf.io.encode_png(four), all_four, 4, (8, 8, 4), [1, 2]).shape == (8, 8, 4)
+
+
+@pytest.mark.parametrize("number", [1, 3, 6])
+def test_windows_of_a_turned_jpeg_are_those_of_what_is_seen(number):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[decoding.ORIENTATION] = number
+    Image.fromarray(PICTURE).save(file, "JPEG", quality=95, exif=exif)
+    encoded = tf.constant(file.getvalue())
+    upright = tf.io.encode_png(decoding.decode(encoded))
+    own = decoding.decode, 3, (24, 24, 3)
+    for seed in ([1, 2], [3, 4]):
+        window = random_window(encoded, *own, seed, decoding.is_upright_jpeg).numpy()
+        expected = random_window(upright, *own, seed).numpy()
+        assert np.abs(window.astype(int) - expected).mean() < 1
+    middle = centre(encoded, *own, decoding.is_upright_jpeg).numpy()
+    np.testing.assert_allclose(middle.astype(int), centre(upright, *own), atol=3)

@@ -1,10 +1,15 @@
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from bnhead.data import cache, load
-from bnhead.data.reading import Files, Prepared, Shards
+from bnhead.data import cache, folders, load
+from bnhead.data.pipelines import Streamed
+from bnhead.data.reading import ArrayRecords, Files, Prepared, Shards, faults_named
+from bnhead.errors import DataError
 from tests.data.sets import smooth, write_folder, write_set
 
 
@@ -37,6 +42,88 @@ def test_shards_are_in_order_or_all_in_another(sharded):
     one, same, other = (read(reader, tf.constant(key)) for key in ([1, 0], [1, 0], [1, 1]))
     assert one == same != other and sorted(one) == sorted(other) == rows
     assert [index for index, _, _ in one] != list(range(50))
+
+
+@pytest.fixture(scope="module")
+def array_records(tmp_path_factory):
+    """The set of `sharded` in 3 ArrayRecord files."""
+    folder = tmp_path_factory.mktemp("array_records")
+    examples = [(np.full((4, 4, 1), i, np.uint8), i % 2) for i in range(50)]
+    label = tfds.features.ClassLabel(num_classes=2)
+    image = tfds.features.Image(shape=(4, 4, 1))
+    write_set(folder, "many", image, label, examples, shards=3, kind="array_record")
+    return str(folder)
+
+
+def test_array_records_are_in_order_or_all_in_another(array_records):
+    reader = ArrayRecords(tfds.builder("many", data_dir=array_records), "train")
+    rows = read(reader)
+    assert [index for index, _, _ in rows] == list(range(50))
+    assert sorted(pixel for _, pixel, _ in rows) == list(range(50))
+    assert all(label == pixel % 2 for _, pixel, label in rows)
+    one, same, other = (read(reader, tf.constant(key)) for key in ([1, 0], [1, 0], [1, 1]))
+    assert one == same != other and sorted(one) == sorted(other) == rows
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_a_set_of_array_records_is_loaded(array_records, memory_limit):
+    data = load("many", array_records, memory_limit=memory_limit, cached=False)
+    assert isinstance(getattr(data.train, "reader", None), ArrayRecords if memory_limit == 0 else type(None))
+    seen = {
+        (int(image[0, 0, 0]), int(label))
+        for images, labels in data.train.training_batches(10, 1, 0, "none").as_numpy_iterator()
+        for image, label in zip(images, labels, strict=True)
+    }
+    assert seen == {(i, i % 2) for i in range(50)}
+    kept = load("many", array_records).train
+    np.testing.assert_array_equal(next(data.train.labels_in_batches()), kept.images[:, 0, 0, 0] % 2)
+
+
+def test_a_format_that_cannot_be_read_is_one_line(sharded, monkeypatch):
+    def refuse(*_, **__):
+        raise NotImplementedError("not as tf.data")
+
+    reader = Prepared(tfds.builder("many", data_dir=sharded), "train")
+    monkeypatch.setattr(type(reader.builder), "as_dataset", refuse)
+    with pytest.raises(DataError, match=r"many/1\.0\.0, train cannot be read: not as tf\.data"):
+        Streamed(reader, (4, 4, 1)).decoded()
+    with pytest.raises(DataError, match=r"many/1\.0\.0, train cannot be read: not as tf\.data"):
+        reader.labels  # noqa: B018
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_a_shard_that_cannot_be_read_is_one_line(tmp_path, memory_limit, monkeypatch):
+    """As of another user; a folder in the place of the file fails for root too."""
+    image, label = tfds.features.Image(shape=(4, 4, 1)), tfds.features.ClassLabel(num_classes=2)
+    write_set(tmp_path, "own", image, label, [(np.zeros((4, 4, 1), np.uint8), i % 2) for i in range(4)])
+    (shard,) = (tmp_path / "own/1.0.0").glob("*-train.tfrecord*")
+    shard.unlink()
+    shard.mkdir()
+    monkeypatch.setattr(Shards, "are_there", lambda _: True)
+    with pytest.raises(DataError, match=r"^own/1\.0\.0, train.* cannot be read: .*directory") as caught:
+        load("own", str(tmp_path), memory_limit=memory_limit)
+    assert "\n" not in str(caught.value) and "{{" not in str(caught.value)
+
+
+def test_a_closed_folder_is_one_line(sharded, monkeypatch):
+    def closed(_):
+        raise PermissionError(13, "Permission denied")
+
+    reader = Shards(tfds.builder("many", data_dir=sharded), "train")
+    monkeypatch.setattr("pathlib.Path.is_file", closed)
+    monkeypatch.setattr("pathlib.Path.stat", closed)
+    for ask in (reader.are_there, reader.identity):
+        with pytest.raises(DataError, match=r"many/1\.0\.0, train cannot be read: .*Permission denied"):
+            ask()
+
+
+def test_faults_become_data_errors_but_full_memory_stays():
+    unknown = tf.errors.UnknownError(None, None, "broken")
+    for error in (OSError(5, "broken"), ValueError("broken"), ImportError("broken"), unknown):
+        with pytest.raises(DataError, match=r"it cannot be read: .*broken"), faults_named("it"):
+            raise error
+    with pytest.raises(tf.errors.ResourceExhaustedError), faults_named("it"):
+        raise tf.errors.ResourceExhaustedError(None, None, "memory")
 
 
 def test_tfds_own_reader_gives_the_same_examples(sharded):
@@ -88,7 +175,7 @@ def pets(tmp_path_factory):
 
 
 def test_a_folder_is_read_by_name(pets, tmp_path):
-    reader = Files(tfds.ImageFolder(str(pets)), "train", pets, tmp_path)
+    reader = Files(pets, "train", ("cat", "dog"), folders.listed(pets, "train"), tmp_path)
     rows = [(int(i), int(label)) for i, (_, label) in reader.records(None)]
     assert rows == [(i, i // 6) for i in range(12)]
     assert reader.describe(7) == str(pets / "train/dog/1.jpg")
@@ -112,6 +199,24 @@ def test_a_folder_of_pictures_in_memory_streamed_and_cut(pets, data_dir):
     ((batch, labels),) = cut.train.training_batches(12, 1, 0, "imagenet").as_numpy_iterator()
     assert batch.shape == (12, 16, 16, 3) and sorted(labels) == [0] * 6 + [1] * 6
     assert not list(pets.glob("*bnhead*")), "the copies lie elsewhere"
+
+
+def test_a_gif_in_a_set_is_its_first_picture(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    image, label = tfds.features.Image(shape=(4, 4, 3)), tfds.features.ClassLabel(num_classes=2)
+    write_set(tmp_path, "own", image, label, [(str(tmp_path / "a.gif"), i) for i in (0, 1)])
+    images = load("own", str(tmp_path)).train.images
+    assert (images == [255, 0, 0]).all() and images.shape == (2, 4, 4, 3)
+
+
+def test_names_that_are_no_utf_8_are_read(tmp_path):
+    pictures = {f"{s}/{n}/a.png": smooth(8, 8, ord(n)) for s in ("train", "test") for n in "ab"}
+    name = f"folder:{write_folder(tmp_path / 'pictures', pictures)}"
+    os.rename(tmp_path / "pictures/train/a/a.png", bytes(tmp_path / "pictures/train/a") + b"/\xe9.png")
+    kept, streamed = (load(name, str(tmp_path), image_size=8, memory_limit=limit) for limit in (2**30, 0))
+    np.testing.assert_array_equal(kept.train.images[0], smooth(8, 8, ord("a")))
+    assert len(streamed.train.fingerprint()) == 64 and streamed.train.unreadable() == ""
 
 
 @pytest.mark.slow

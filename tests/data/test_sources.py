@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 from sklearn.datasets import load_digits
 
-from bnhead.data import load
+from bnhead.data import checks, decoding, load
 from bnhead.data.digits import turned
 from bnhead.data.pipelines import InMemory, Streamed
 from bnhead.errors import DataError, UsageError
-from tests.data.sets import write_set
+from tests.data.sets import smooth, write_folder, write_set
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +119,9 @@ def test_a_place_that_cannot_hold_the_digits_is_said(tmp_path):
 
 def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, monkeypatch):
     """Two processes prepare at once: for the loser TFDS' final rename fails once, then the set is there."""
-    from bnhead.data import sources
+    from bnhead.data import builders
 
-    class Losing(sources.Digits, skip_registration=True):
+    class Losing(builders.Digits, skip_registration=True):
         name = "digits"
 
         def download_and_prepare(self, **options):
@@ -129,7 +130,7 @@ def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, 
                 raise FileExistsError(tmp_path)
             super().download_and_prepare(**options)
 
-    monkeypatch.setattr(sources, "Digits", Losing)
+    monkeypatch.setattr(builders, "Digits", Losing)
     assert load("digits", str(tmp_path)).train.size == 1437
 
 
@@ -197,3 +198,72 @@ def test_whole_numbers_and_vectors_are_numbers_too(tmp_path):
     write_set(tmp_path, "pairs", image, pair, [(pixels, [i, np.nan if i == 3 else 1]) for i in range(6)])
     with pytest.raises(DataError, match=r"pairs/1\.0\.0, train: 1 labels are not finite"):
         load("pairs", str(tmp_path), task="regression")
+
+
+def pictures(root, sizes, names=("train/a/0", "train/b/0", "test/a/0", "test/b/0")):
+    """A folder of PNGs of these heights and widths; its name."""
+    content = {
+        f"{name}.png": smooth(*size, i) for i, (name, size) in enumerate(zip(names, sizes, strict=True))
+    }
+    return f"folder:{write_folder(root / 'pictures', content)}"
+
+
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_a_folder_of_pictures_of_one_size_needs_no_other(tmp_path, memory_limit, crop):
+    name = pictures(tmp_path, [(12, 9)] * 4)
+    for _ in range(2):  # the second time from what is known of the first
+        data = load(name, str(tmp_path), crop=crop, memory_limit=memory_limit)
+        assert data.shape == (12, 9, 3)
+        images, _ = next(data.train.evaluation_batches(2).as_numpy_iterator())
+        np.testing.assert_array_equal(images, [smooth(12, 9, 0), smooth(12, 9, 1)])
+
+
+def test_a_size_is_that_of_pictures_as_they_are_seen(tmp_path):
+    name = pictures(tmp_path, [(12, 9)] * 4)
+    exif = Image.Exif()
+    exif[decoding.ORIENTATION] = 6
+    Image.fromarray(smooth(9, 12)).save(tmp_path / "pictures/train/b/turned.png", exif=exif)
+    assert load(name, str(tmp_path)).shape == (12, 9, 3)
+    Image.fromarray(smooth(12, 9)).save(tmp_path / "pictures/train/b/turned.png", exif=exif)
+    with pytest.raises(DataError, match="many sizes, such as 9 x 12 and 12 x 9; set image_size"):
+        load(name, str(tmp_path))
+
+
+def test_a_set_that_does_not_tell_its_one_size(tmp_path):
+    image, label = tfds.features.Image(shape=(None, None, 1)), tfds.features.ClassLabel(num_classes=2)
+    write_set(tmp_path, "own", image, label, [(np.full((5, 7, 1), i, np.uint8), i) for i in (0, 1)])
+    assert load("own", str(tmp_path)).train.images.shape == (2, 5, 7, 1)
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_before_there_is_a_size(tmp_path):
+    name = pictures(tmp_path, [(12, 9)] * 4)
+    (tmp_path / "pictures/train/b/0.png").write_bytes(b"text")
+    with pytest.raises(
+        DataError, match=r"train/b/0\.png cannot be decoded: .*the picture is no JPEG"
+    ) as caught:
+        load(name, str(tmp_path))
+    assert "{{" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_beside_the_splits_or_hidden_is_nothing(tmp_path):
+    strangers = ("figures/paper/a", "train/.ipynb_checkpoints/a", "__MACOSX/train/a", "validation/c/a")
+    names = ("train/a/0", "train/b/0", "test/a/0", "test/b/0", *strangers)
+    data = load(pictures(tmp_path, [(8, 8)] * 8, names), str(tmp_path))
+    assert (data.classes, data.train.size, data.test.size) == (("a", "b"), 2, 2)
+    assert checks.inspect(data)["warnings"] == []
+
+
+def test_what_is_left_out_of_a_folder_is_one_warning(tmp_path):
+    name = pictures(tmp_path, [(8, 8)] * 4)
+    for left_out in ("train/a/1.webp", "train/a/deep/2.png", "test/b/3.webp"):
+        (tmp_path / "pictures" / left_out).parent.mkdir(exist_ok=True)
+        (tmp_path / "pictures" / left_out).write_bytes(b"")
+    told = "3 files are left out: 2 .webp, 1 in deeper folders"
+    assert checks.inspect(load(name, str(tmp_path)))["warnings"] == [told]
+    assert load(f"domains:{name},{name}/../pictures", str(tmp_path), image_size=8).notes == (told, told)
+
+
+def test_a_folder_has_no_numbers(tmp_path):
+    with pytest.raises(DataError, match="has 2 classes as labels and no numbers"):
+        load(pictures(tmp_path, [(8, 8)] * 4), str(tmp_path), task="regression")

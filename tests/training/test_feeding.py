@@ -1,3 +1,6 @@
+import os
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,6 +92,25 @@ def test_a_picture_that_is_damaged_is_named_and_other_errors_pass(tmp_path, data
         raise tf.errors.InvalidArgumentError(None, None, "Invalid PNG data")
     with pytest.raises(tf.errors.InvalidArgumentError), feeding.pictures_named(data):
         raise tf.errors.InvalidArgumentError(None, None, "shapes do not match")
+    with pytest.raises(tf.errors.ResourceExhaustedError), feeding.pictures_named(data):
+        raise tf.errors.ResourceExhaustedError(None, None, "memory for an image")
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, split):
+    names = [f"{s}/{n}/{i}" for s in ("train", "test") for n in "ab" for i in range(4)]
+    root = write_folder(tmp_path / "pictures", {f"{name}.png": smooth(8, 8) for name in names})
+    data = load(f"folder:{root}", data_dir, memory_limit=0, validation=0.5)
+    gone = getattr(data, split)
+    path = gone.reader.describe(0 if gone.kept is None else int(gone.kept[0]))
+    os.unlink(path)
+    with (
+        pytest.raises(DataError, match=f"^{re.escape(path)} cannot be read: .*No such file"),
+        feeding.pictures_named(data),
+    ):
+        list(gone.evaluation_batches(4))
+    with pytest.raises(tf.errors.NotFoundError), feeding.pictures_named(load("digits", data_dir)):
+        raise tf.errors.NotFoundError(None, None, "a log")
 
 
 def test_units_are_counted_in_steps_that_make_their_own_images(short_config, monkeypatch):

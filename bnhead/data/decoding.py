@@ -1,0 +1,108 @@
+"""A picture file of anybody's as people see it: upright, on white, of an animation the first picture.
+
+What kind of picture it is tells the content, not the name. TensorFlow decodes JPEG and PNG, Pillow the rest.
+"""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bnhead.texts import first_line
+
+PILLOWS = ("GIF", "WEBP", "BMP")
+HEAD = 2**17  # bytes of a JPEG or PNG in which EXIF data are looked for
+ORIENTATION = 0x0112  # EXIF's tag
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """The pixels of a JPEG, PNG, GIF, WebP or BMP, turned as its EXIF data say.
+
+    What is transparent shows white through, and of 16 bits the upper 8 are taken.
+
+    Args:
+        encoded: a file's content, a scalar string.
+
+    Returns:
+        `(height, width, 3)` uint8.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it is another kind of file, or damaged.
+    """
+
+    def from_jpeg():
+        return turned(tf.image.decode_jpeg(encoded, channels=3), orientation(encoded))
+
+    def from_png():
+        return turned(on_white(tf.image.decode_png(encoded, channels=4)), orientation(encoded))
+
+    def from_others():
+        return tf.numpy_function(_with_pillow, [encoded], tf.uint8)
+
+    is_png = tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
+    kinds = [(tf.io.is_jpeg(encoded), from_jpeg), (is_png, from_png)]
+    return tf.ensure_shape(tf.case(kinds, default=from_others), (None, None, 3))
+
+
+def is_upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether it is a JPEG whose pixels lie in the file as people see them."""
+    return tf.io.is_jpeg(encoded) & (orientation(encoded) == 1)
+
+
+def orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation, 1 to 8, of a JPEG or PNG; 1, upright, where it has none that can be read."""
+    has_exif = tf.strings.regex_full_match(tf.strings.substr(encoded, 0, HEAD), rb"\C*(Exif|eXIf)\C*")
+    found = tf.cond(
+        has_exif,
+        lambda: tf.numpy_function(_orientation, [encoded], tf.int64),
+        lambda: tf.constant(1, tf.int64),
+    )
+    return tf.ensure_shape(found, ())
+
+
+def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """An image `(height, width, channels)` as people see it, from an EXIF orientation, 1 to 8."""
+
+    def changed(image, where, change):
+        return tf.cond(tf.reduce_any(orientation == where), lambda: change(image), lambda: image)
+
+    image = changed(image, [5, 6, 7, 8], lambda x: tf.transpose(x, (1, 0, 2)))
+    image = changed(image, [2, 3, 6, 7], lambda x: tf.reverse(x, [1]))
+    return changed(image, [3, 4, 7, 8], lambda x: tf.reverse(x, [0]))
+
+
+def on_white(image: tf.Tensor) -> tf.Tensor:
+    """`(height, width, 3)` uint8 of colour and opacity, `(height, width, 4)` uint8, before a white ground."""
+
+    def mixed():
+        colour, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
+        return tf.cast((alpha * colour + (255 - alpha) * 255 + 127) // 255, tf.uint8)
+
+    return tf.cond(tf.reduce_all(image[..., 3] == 255), lambda: image[..., :3], mixed)
+
+
+def _orientation(content: bytes) -> np.int64:
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            found = image.getexif().get(ORIENTATION)
+    except Exception:  # of whatever kind Pillow's are: EXIF data that cannot be read turn nothing
+        found = None
+    return np.int64(found if found in range(1, 9) else 1)
+
+
+def _with_pillow(content: bytes) -> np.ndarray:
+    if not content:
+        raise ValueError("the picture is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=PILLOWS) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise ValueError("the picture is no JPEG, PNG, GIF, WebP or BMP") from None
+    except Exception as error:  # Pillow's are of many kinds
+        raise ValueError(f"the picture is damaged: {first_line(error)}") from None
+    ground = Image.new("RGBA", upright.size, "white")
+    return np.asarray(Image.alpha_composite(ground, upright).convert("RGB"))
