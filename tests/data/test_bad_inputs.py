@@ -8,10 +8,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from bnhead.data import load
+from bnhead.data import checks, load
 from bnhead.data.checks import inspect
 from bnhead.errors import DataError
 from bnhead.training import TrainConfig, train
+from bnhead.training.rehearsal import rehearse
 from tests.data.sets import smooth, write_folder, write_set
 
 JPEG = tf.io.encode_jpeg(smooth(24, 24)).numpy()
@@ -191,12 +192,16 @@ def test_fewer_examples_than_a_batch_end_before_the_run_begins(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_picture_that_cannot_be_decoded_stops_a_streaming_run_by_its_name(tmp_path):
+@pytest.mark.parametrize("work", [train, rehearse])
+def test_a_picture_that_cannot_be_decoded_stops_a_streaming_run_by_its_name(tmp_path, work, monkeypatch):
+    monkeypatch.setattr(checks, "SAMPLE", 1)  # images that the checks look at: it is found in training
     name = folder({"train/b/1.jpg": JPEG[:300], "train/a/3.jpg": smooth(30, 40)})(tmp_path)
     config = TrainConfig(
         dataset=name, data_dir=str(tmp_path), workdir=str(tmp_path / "run"), image_size=24, batch_size=2,
         augment="imagenet", backbone="resnet8", head="fc", fc_units=8, epochs=1,
     )  # fmt: skip
     with pytest.raises(DataError, match=r"train/b/1\.jpg cannot be decoded: ") as caught:
-        train(config)
+        work(config)
     assert "\n" not in str(caught.value)
+    status = tmp_path / "run/status.json"
+    assert "DataError" in status.read_text() if work is train else not status.exists()

@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from keras import layers
 
 from bnhead.census import Census, count
+from bnhead.data import load
 from bnhead.inspection import command
+from tests.data.sets import smooth, write_folder
 
 
 def test_a_run_in_one_command(short_run, tmp_path, capsys):
@@ -43,8 +46,6 @@ def test_a_file_of_somebodys(tmp_path, data_dir, capsys):
     model.save(tmp_path / "mine.keras")
     flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", "--examples=100"]
     assert command.main([str(tmp_path / "mine.keras"), *flags, "--layers=last,map", "--batch_size=30"]) == 0
-    from bnhead.data import load
-
     found = json.loads((tmp_path / "out" / "census.json").read_text())["layers"]
     assert list(found) == ["fc", "map"]
     images = load("digits", data_dir).test.images[:100].astype("float32")
@@ -54,6 +55,24 @@ def test_a_file_of_somebodys(tmp_path, data_dir, capsys):
     assert "scaled to -1 to 1" in capsys.readouterr().out
     for name, layer in found.items():
         assert layer["counts"]["active"] == expected.layers[name].active.tolist()
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(tmp_path, monkeypatch, capsys):
+    names = [f"{s}/{n}/{i}" for s in ("train", "test") for n in "ab" for i in range(2)]
+    root = write_folder(tmp_path / "pictures", {f"{name}.png": smooth(8, 8) for name in names})
+    (root / "test/b/1.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    monkeypatch.setattr("bnhead.inspection.source.load", functools.partial(load, memory_limit=0))
+    flags = [
+        f"--dataset=folder:{root}",
+        "--image_size=8",
+        f"--data_dir={tmp_path}",
+        f"--out={tmp_path / 'out'}",
+    ]
+    assert command.main(["resnet8", *flags]) == 4
+    error = capsys.readouterr().err
+    assert (
+        f"{root}/test/b/1.png cannot be decoded: " in error and error.count("\n") == 1 and "{{" not in error
+    )
 
 
 def test_weights_that_are_not_finite_are_unknown_and_the_files_are_valid(tmp_path, data_dir, capsys):
