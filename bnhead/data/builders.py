@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import itertools
 import pathlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -58,17 +60,22 @@ def check_feature_files(name: str, data_dir: str | None) -> None:
 
     TFDS imports the module of any class that a `features.json` names, and a stranger's file could name any.
     """
-    bare = name.split(":")[0].split("/")[0]
-    for place in tfds.core.utils.file_utils.list_data_dirs(given_data_dir=data_dir):
-        try:
-            for path in sorted((catalog.expanded(str(place)) / bare).rglob("features.json")):
+    try:
+        folder = tfds.core.naming.parse_builder_name_kwargs(name)[0].name
+        for place in tfds.core.utils.file_utils.list_data_dirs(given_data_dir=data_dir):
+            for path in _feature_files(catalog.expanded(str(place)) / folder):
                 foreign = [found for found in _classes_in(path) if not found.startswith(_TFDS)]
                 if foreign:
                     raise DataError(
                         f"data set {name!r}: {path} names {foreign[0]!r}, which is no feature of TFDS' own"
                     )
-        except (OSError, ValueError) as error:
-            raise DataError(f"data set {name!r} cannot be opened: {first_line(error)}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"data set {name!r} cannot be opened: {first_line(error)}") from error
+
+
+def _feature_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Those of a set's versions, with configs or without; links are followed, as TFDS does."""
+    return itertools.chain(*(folder.glob(f"{depth}features.json") for depth in ("", "*/", "*/*/")))
 
 
 def _classes_in(path: pathlib.Path) -> list[str]:

@@ -62,6 +62,14 @@ def test_a_strangers_features_import_no_module(own, evil, edit):
         assert "features.json names 'evil.X', which is no feature of TFDS' own" in message
 
 
+def test_a_link_does_not_hide_a_strangers_features(own, evil, tmp_path):
+    change(own, "features.json", inner)
+    (own / "own/1.0.0").rename(tmp_path / "elsewhere")
+    (own / "own/1.0.0").symlink_to(tmp_path / "elsewhere")
+    for name in ("own", "Own"):  # TFDS takes either
+        assert "features.json names 'evil.X'" in one_line(own, name)
+
+
 def test_names_of_features_are_no_classes(tmp_path):
     image, label = (tfds.features.FeaturesDict({"type": one}) for one in (IMAGE, LABEL))
     write_set(tmp_path, "own", image, label, [({"type": np.zeros((4, 4, 1), np.uint8)}, {"type": 0})])
