@@ -29,7 +29,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         `(height, width, 3)` uint8.
 
     Raises:
-        tf.errors.InvalidArgumentError: it is another kind of file, or damaged.
+        tf.errors.InvalidArgumentError, ValueError: it is another kind of file, or damaged; the second outside
+            of a graph.
     """
 
     def from_jpeg():
@@ -63,14 +64,21 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """An image `(height, width, channels)` as people see it, from an EXIF orientation, 1 to 8."""
+    """An image `(height, width, 3)` uint8 as people see it, from an EXIF orientation, 1 to 8."""
 
     def changed(image, where, change):
         return tf.cond(tf.reduce_any(orientation == where), lambda: change(image), lambda: image)
 
-    image = changed(image, [5, 6, 7, 8], lambda x: tf.transpose(x, (1, 0, 2)))
+    image = changed(image, [5, 6, 7, 8], _transposed)
     image = changed(image, [2, 3, 6, 7], lambda x: tf.reverse(x, [1]))
     return changed(image, [3, 4, 7, 8], lambda x: tf.reverse(x, [0]))
+
+
+def _transposed(image: tf.Tensor) -> tf.Tensor:
+    """`(width, height, 3)` of `(height, width, 3)`; of bytes, `tf.transpose` complains on some CPUs."""
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    places = tf.range(height)[tf.newaxis] * width + tf.range(width)[:, tf.newaxis]
+    return tf.gather(tf.reshape(image, (-1, 3)), places)
 
 
 def on_white(image: tf.Tensor) -> tf.Tensor:
@@ -83,20 +91,22 @@ def on_white(image: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.reduce_all(image[..., 3] == 255), lambda: image[..., :3], mixed)
 
 
-def _orientation(content: bytes) -> np.int64:
+def _orientation(content: bytes | np.ndarray) -> np.int64:
+    file = _opened(content)
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+        with Image.open(file, formats=("JPEG", "PNG")) as image:
             found = image.getexif().get(ORIENTATION)
     except Exception:  # of whatever kind Pillow's are: EXIF data that cannot be read turn nothing
         found = None
     return np.int64(found if found in range(1, 9) else 1)
 
 
-def _with_pillow(content: bytes) -> np.ndarray:
-    if not content:
+def _with_pillow(content: bytes | np.ndarray) -> np.ndarray:
+    file = _opened(content)
+    if not file.getbuffer().nbytes:
         raise ValueError("the picture is empty")
     try:
-        with Image.open(io.BytesIO(content), formats=PILLOWS) as image:
+        with Image.open(file, formats=PILLOWS) as image:
             upright = ImageOps.exif_transpose(image).convert("RGBA")
     except MemoryError:
         raise
@@ -106,3 +116,8 @@ def _with_pillow(content: bytes) -> np.ndarray:
         raise ValueError(f"the picture is damaged: {first_line(error)}") from None
     ground = Image.new("RGBA", upright.size, "white")
     return np.asarray(Image.alpha_composite(ground, upright).convert("RGB"))
+
+
+def _opened(content: bytes | np.ndarray) -> io.BytesIO:
+    """A file of what `tf.numpy_function` passes for a string: bytes in a graph, an array of them outside."""
+    return io.BytesIO(content if isinstance(content, bytes) else content.item())

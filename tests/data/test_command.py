@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from bnhead.data import command
+from tests.data.sets import smooth, write_folder
 
 
 def test_it_tells_what_the_checks_saw_and_draws_a_sheet(data_dir, tmp_path, capsys):
@@ -26,13 +27,18 @@ def test_numbers_and_domains(data_dir, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_is_bnheads_and_quiet(data_dir):
+@pytest.mark.parametrize("name", ["digits", "folder"])
+def test_the_command_is_bnheads_and_quiet(name, data_dir, tmp_path):
+    if name == "folder":
+        pictures = {f"{s}/{n}/0.png": smooth(8, 8, ord(n)) for s in ("train", "test") for n in "ab"}
+        name = f"folder:{write_folder(tmp_path / 'pictures', pictures)}"
     done = subprocess.run(
-        [sys.executable, "-m", "bnhead", "data", "digits", f"--data_dir={data_dir}"],
+        [sys.executable, "-m", "bnhead", "data", name, f"--data_dir={data_dir}"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert "fingerprint  train 02042eeda642d6e5, test 75576534f3d6ea6a" in done.stdout
+    if name == "digits":
+        assert "fingerprint  train 02042eeda642d6e5, test 75576534f3d6ea6a" in done.stdout
 
 
 @pytest.mark.parametrize(
