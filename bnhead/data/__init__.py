@@ -1,7 +1,8 @@
 """Data sets: any TFDS set of images with classes or numbers by name, as `tf.data` pipelines.
 
-`catalog` knows the names, `digits` has the embedded sets, `sources` opens a set and decides whether it is
-kept in memory or streamed, `pipelines` makes batches of it, `augment` shifts and mirrors whole batches.
+`catalog` knows the names, `digits` has the embedded sets, `builders` opens TFDS' sets and `folders` lists
+pictures, `sources` opens either and decides whether it is kept in memory or streamed, `pipelines` makes
+batches of it, `augment` shifts and mirrors whole batches.
 """
 
 from bnhead.data.catalog import check_name

@@ -12,9 +12,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bnhead.texts import first_line
 
 PILLOWS = ("GIF", "WEBP", "BMP")
-HEAD = 2**17  # bytes of a JPEG or PNG in which EXIF data are looked for
+HEAD = 2**17  # bytes of a JPEG or PNG in which EXIF data and a transparent colour are looked for
 ORIENTATION = 0x0112  # EXIF's tag
 _PNG = b"\x89PNG\r\n\x1a\n"
+_SEE_THROUGH = rb"\C{25}[\x04\x06]\C*|\C*tRNS\C*"  # of its colour types, or with a transparent colour
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -37,7 +38,12 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         return turned(tf.image.decode_jpeg(encoded, channels=3), orientation(encoded))
 
     def from_png():
-        return turned(on_white(tf.image.decode_png(encoded, channels=4)), orientation(encoded))
+        image = tf.cond(
+            tf.strings.regex_full_match(tf.strings.substr(encoded, 0, HEAD), _SEE_THROUGH),
+            lambda: on_white(tf.image.decode_png(encoded, channels=4)),
+            lambda: tf.image.decode_png(encoded, channels=3),
+        )
+        return turned(image, orientation(encoded))
 
     def from_others():
         return tf.numpy_function(_with_pillow, [encoded], tf.uint8)
@@ -84,11 +90,8 @@ def _transposed(image: tf.Tensor) -> tf.Tensor:
 def on_white(image: tf.Tensor) -> tf.Tensor:
     """`(height, width, 3)` uint8 of colour and opacity, `(height, width, 4)` uint8, before a white ground."""
 
-    def mixed():
-        colour, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
-        return tf.cast((alpha * colour + (255 - alpha) * 255 + 127) // 255, tf.uint8)
-
-    return tf.cond(tf.reduce_all(image[..., 3] == 255), lambda: image[..., :3], mixed)
+    colour, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
+    return tf.cast((alpha * colour + (255 - alpha) * 255 + 127) // 255, tf.uint8)
 
 
 def _orientation(content: bytes | np.ndarray) -> np.int64:

@@ -96,6 +96,13 @@ def test_a_transparent_colour_of_a_palette_is_white():
         assert pixels[0, 0].tolist() == [255, 255, 255] and pixels[1, 3].tolist() == [0, 90, 0]
 
 
+def test_grey_with_opacity_shows_white():
+    grey = Image.fromarray(PICTURE[..., 0])
+    content = encoded("PNG", Image.merge("LA", (grey, Image.new("L", grey.size, 51))))
+    expected = np.repeat(PICTURE[..., :1] * 0.2 + 255 * 0.8, 3, -1)
+    np.testing.assert_allclose(in_graph(content), expected, atol=0.51)
+
+
 def test_16_bits_and_grey_become_8_bits_of_colour():
     deep = tf.io.encode_png(PICTURE.astype(np.uint16) * 257)
     np.testing.assert_array_equal(in_graph(deep), PICTURE)
