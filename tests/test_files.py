@@ -1,3 +1,4 @@
+import math
 import os
 
 import pytest
@@ -61,5 +62,52 @@ def test_json_that_is_none_or_too_deep_is_one_error(tmp_path):
         (tmp_path / "file.json").write_text(text)
         with pytest.raises(ValueError, match=r"."):
             files.read_json(tmp_path / "file.json")
+    for text in (
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": -1e40}',
+        '{"a": ' + "9" * 5000 + "}",
+        '{"a": "\\ud800"}',
+    ):
+        (tmp_path / "file.json").write_text(text)
+        with pytest.raises(ValueError, match=r"^it holds (the number|half of a letter)"):
+            files.read_json(tmp_path / "file.json")
     (tmp_path / "file.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match=r"^a must be of type str, got 1$"):
+        files.read_json(tmp_path / "file.json", {"a": str})
     assert files.read_json(tmp_path / "file.json") == {"a": 1}
+
+
+def test_only_plain_files_of_a_sane_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 2**40)
+    for name, kind, message in (
+        ("pipe", OSError, "it is no regular file"),
+        ("folder", IsADirectoryError, "Is a directory"),
+        ("gone", FileNotFoundError, "No such file"),
+        ("huge", ValueError, "it has 1,099,511,627,776 bytes, more than any text of a run"),
+    ):
+        for read in (files.read_text, files.read_json, files.read_table):
+            with pytest.raises(kind, match=message):
+                read(tmp_path / name)
+    with pytest.raises(OSError, match="it is no regular file"):
+        files.sha256(tmp_path / "pipe")
+
+
+def test_a_table_of_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("epoch,loss\n1,\n2,0.5\n")
+    (first, second) = files.read_table(tmp_path / "a.csv")
+    assert math.isnan(first["loss"]) and second == {"epoch": 2.0, "loss": 0.5}
+    for text, message in (
+        ("", "it is empty"),
+        ("a,b\n1\n", "a row of it is cut off"),
+        ("a\nx\n", "could not convert"),
+        ("a\n1e300\n", "it holds the number 1e300"),
+        ('"' + "0" * 200_000, "field larger than field limit"),
+    ):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            files.read_table(tmp_path / "a.csv")

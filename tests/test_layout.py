@@ -20,7 +20,7 @@ ROOMS = {  # room -> the rooms it may import from; everybody may import the modu
     "studies": {"data", "heads", "models", "report", "training"},
     "inspection": {"census", "data", "heads", "layers", "models", "training"},
 }
-ANYBODY = {"errors", "files", "flags", "graph", "inputs", "keys", "seeds", "texts", "version"}
+ANYBODY = {"errors", "files", "flags", "graph", "inputs", "keys", "seeds", "shapes", "texts", "version"}
 
 
 def sources():

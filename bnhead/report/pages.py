@@ -4,6 +4,9 @@ import re
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
+
+from bnhead import texts
 
 
 def html(content: dict[str, Any], template: str) -> str:
@@ -36,6 +39,12 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     environment.filters |= {"plain": plain, "code": code}
     return environment
+
+
+def _shown(value: object) -> object:
+    """What is put into a page: foreign text without the signs that a terminal or an editor would obey."""
+    return value if isinstance(value, Markup | jinja2.Undefined) else texts.printable(str(value))

@@ -1,41 +1,13 @@
 """A study's directory as values: plan, verdict and runs. Whatever is half there is told, not raised."""
 
-import csv
 import pathlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnhead import files
+from bnhead import files, shapes
 from bnhead.errors import RunDirectoryError
-
-_COMPARED = {"name": str, "control": str, "treatment": str, "stratum": dict}
-_PLAN = {
-    "study": str,
-    "question": str,
-    "primary": str,
-    "delta": float,
-    "alpha": float,
-    "seeds": [int],
-    "exclusions": str,
-    "cells": [{"name": str, "head": str, "stratum": dict, "settings": dict}],
-    "comparisons": [_COMPARED],
-    "settings": dict,
-    "runs": [{"id": str, "cell": str, "seed": int}],
-    "code": dict,
-    "sha256": str,
-}
-_VERDICT = {
-    "plan_sha256": str,
-    "exploratory": [str],
-    "word": str,
-    "sentence": str,
-    "flow": dict,
-    "exclusions": [{"run": str, "cell": str, "seed": int, "reason": str}],
-    "comparisons": [{**_COMPARED, "word": str, "sentence": str, "differences": list, "seeds": [int]}],
-    "cells": [{"name": str, "dead": dict}],
-    "width_law": [{"head": str, "layer": str, "points": [{"fc_units": float, "seed": int, "share": float}]}],
-}
 
 
 @dataclass(frozen=True)
@@ -79,19 +51,10 @@ def read(directory: pathlib.Path) -> Study:
     Raises:
         RunDirectoryError: there is none, or its plan or verdict is not what a study writes.
     """
-    plan = _checked(directory / "plan.json", _PLAN, "holds neither a study nor a run")
-    verdict = _checked(directory / "verdict.json", _VERDICT, "holds a study without a verdict yet")
-    for index, run in enumerate(plan["runs"]):
-        if not re.fullmatch(r"\w+", run["id"]):
-            raise RunDirectoryError(
-                f"{directory / 'plan.json'}: runs[{index}]: id {run['id']!r} is no name of a run"
-            )
-    cells = {cell["name"] for cell in plan["cells"]}
-    named = {entry["cell"] for entry in plan["runs"]}
-    named |= {one[side] for one in verdict["comparisons"] for side in ("control", "treatment")}
-    named |= {cell["name"] for cell in verdict["cells"]}
-    if named - cells:
-        raise RunDirectoryError(f"{directory}: no cell is called {min(named - cells)!r} in plan.json")
+    plan = _read(directory / "plan.json", "holds neither a study nor a run")
+    verdict = _read(directory / "verdict.json", "holds a study without a verdict yet")
+    if wrong := next(_nonsense(plan, verdict), ""):
+        raise RunDirectoryError(f"{directory}/{wrong}")
     runs = [read_run(directory / "runs" / run["id"], run["cell"], run["seed"]) for run in plan["runs"]]
     return Study(plan, verdict, runs)
 
@@ -103,47 +66,56 @@ def read_run(directory: pathlib.Path, cell: str = "", seed: int = 0) -> Run:
     content, problems = {}, []
     for name in ("config.json", "environment.json", "result.json", "history.csv"):
         try:
-            reader = _history if name.endswith(".csv") else files.read_json
-            content[name.partition(".")[0]] = reader(directory / name)
+            content[name.partition(".")[0]] = _content(directory / name)
         except FileNotFoundError:
             problems.append(f"{name} is missing")
-        except (OSError, ValueError, csv.Error):
-            problems.append(f"{name} cannot be read")
+        except (OSError, ValueError) as error:
+            problems.append(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}")
     return Run(directory.name, cell, seed, problem="; ".join(problems), **content)
 
 
-def _checked(path: pathlib.Path, shape: dict, missing: str) -> dict[str, Any]:
+def _content(path: pathlib.Path) -> dict[str, Any]:
+    """What a run's JSON file holds, or the columns of its history."""
+    if path.suffix == ".json":
+        return files.read_json(path, shapes.OF[path.name])
+    rows = files.read_table(path)
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _read(path: pathlib.Path, missing: str) -> dict[str, Any]:
     try:
-        content = files.read_json(path)
+        return files.read_json(path, shapes.OF[path.name])
     except FileNotFoundError:
         raise RunDirectoryError(f"{path.parent} {missing}: {path.name} is missing") from None
     except NotADirectoryError:
         raise RunDirectoryError(f"{path.parent} is a file, not a study's directory") from None
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
-    _check(content, shape, str(path))
-    return content
+        raise RunDirectoryError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
-def _history(path: pathlib.Path) -> dict[str, list[float]]:
-    """Raises ValueError where a row is cut off or no number."""
-    with open(path, newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    columns = zip(*rows, strict=True) if rows else [[]] * len(header)
-    return {name: [float(text or "nan") for text in own] for name, own in zip(header, columns, strict=True)}
-
-
-def _check(value: Any, shape: Any, where: str) -> None:
-    """Raises where `value` is not of the shape: a type, a list of one shape, or a dict of shapes."""
-    kind = shape if isinstance(shape, type) else type(shape)
-    allowed = (int, float) if kind is float else kind
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise RunDirectoryError(f"{where} must be of type {kind.__name__}, got {value!r:.60}")
-    if isinstance(shape, list):
-        for index, item in enumerate(value):
-            _check(item, shape[0], f"{where}[{index}]")
-    if isinstance(shape, dict):
-        for key, own in shape.items():
-            if key not in value:
-                raise RunDirectoryError(f"{where} has no {key!r}")
-            _check(value[key], own, f"{where}: {key}")
+def _nonsense(plan: dict[str, Any], verdict: dict[str, Any]) -> Iterator[str]:
+    """What a study cannot have written although its shape is right."""
+    for name, most in (("delta", 1), ("alpha", 0.5)):
+        if not 0 < plan[name] < most:
+            yield f"plan.json: {name} must be between 0 and {most}, got {plan[name]}"
+    for name in ("seeds", "cells"):
+        if not plan[name]:
+            yield f"plan.json: {name} must not be empty"
+    for index, run in enumerate(plan["runs"]):
+        if not re.fullmatch(r"\w{1,80}", run["id"]):
+            yield f"plan.json: runs[{index}]: id {run['id']!r:.60} is no name of a run"
+    cells = {cell["name"] for cell in plan["cells"]}
+    named = {entry["cell"] for entry in plan["runs"]}
+    named |= {one[side] for one in verdict["comparisons"] for side in ("control", "treatment")}
+    named |= {cell["name"] for cell in verdict["cells"]}
+    if named - cells:
+        yield f"plan.json has no cell that is called {min(named - cells)!r}"
+    for one in verdict["comparisons"]:
+        numbers = tuple(len(one[name]) for name in ("differences", "seeds"))
+        if numbers[0] != numbers[1]:
+            yield "verdict.json: {} has {} differences of {} seeds".format(one["name"], *numbers)
+    points = [point for law in verdict["width_law"] for point in law["points"]]
+    if any(point["fc_units"] < 1 or not 0 <= point["share"] <= 1 for point in points):
+        yield "verdict.json: width_law: fc_units must be at least 1, and share between 0 and 1"

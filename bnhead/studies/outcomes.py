@@ -1,6 +1,5 @@
 """What came of each planned run, read from its directory alone, so that a verdict can be had again."""
 
-import csv
 import json
 import math
 import pathlib
@@ -8,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bnhead import files
 from bnhead.errors import RunDirectoryError
 from bnhead.studies.plan import Plan, PlannedRun
-from bnhead.training.records import RunDirectory
+from bnhead.training.records import MODELS, RunDirectory
 
 UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
 SCORED = ("finished", *UNTRAINED)
@@ -75,12 +75,16 @@ def damage(place: pathlib.Path, settings: Mapping[str, Any], primary: str) -> st
         return ""
     if not environment:
         return "result.json is there and environment.json is not"
-    status = result.get("status")
-    if status not in SCORED or not isinstance(result.get("data"), dict):
-        return f"result.json has no {'data' if status in SCORED else 'status'}"
-    if told and told.get("status") in SCORED and told["status"] != status:
+    status = result["status"]
+    if status not in SCORED:
+        return f"result.json has the status {status!r:.40}, which no run ends with"
+    if told and told["status"] != status:
         return f"status is {told['status']} in status.json and {status} in result.json"
-    return _contradiction(place, settings, primary, result)
+    if found := _contradiction(place, settings, primary, result):
+        return found
+    changed = directory.changes()
+    lost = [name for name in MODELS if changed.get(name) == "is missing"]  # no number rests on them
+    return ", ".join(f"{name} {text}" for name, text in changed.items() if name not in lost)
 
 
 def _contradiction(
@@ -91,9 +95,9 @@ def _contradiction(
     if finished and not _is_finite(result.get(primary)):
         return f"result.json has no finite {primary}"
     try:
-        rows = _history(place / "history.csv")
+        rows = files.read_table(place / "history.csv")
         last = {primary: rows[-1][primary], **rows[-1]}
-    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, LookupError) as error:
         return f"history.csv cannot be read: {error}"
     if len(rows) != result.get("epochs") or (finished and len(rows) != settings["epochs"]):
         return f"history.csv has {len(rows)} epochs, result.json {result.get('epochs')}"
@@ -104,12 +108,6 @@ def _contradiction(
         if there != here and (_is_finite(there) or here is not None):
             return f"{key} is {there} in history.csv and {here} in result.json"
     return ""
-
-
-def _history(path: pathlib.Path) -> list[dict[str, float]]:
-    """Raises where a row is cut off, or holds what is no number."""
-    table = csv.DictReader(path.read_text().splitlines(), restval="nothing")
-    return [{name: float(text or "nan") for name, text in row.items()} for row in table]
 
 
 def _is_finite(value: Any) -> bool:

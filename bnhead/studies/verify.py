@@ -11,7 +11,7 @@ from bnhead.errors import RunDirectoryError
 from bnhead.studies import directory as files
 from bnhead.studies.conduct import recomputed
 from bnhead.studies.outcomes import damage
-from bnhead.studies.plan import run_id
+from bnhead.studies.plan import Plan, run_id
 from bnhead.training.records import RunDirectory
 
 REPORTS = ("report.md", "report.html")
@@ -40,9 +40,28 @@ def verify(directory: pathlib.Path) -> list[str]:
             found.append(f"plan.json: run {run.id} has settings of another id")
         if reason := damage(directory / "runs" / run.id, plan.run_settings(run), plan.primary):
             found.append(f"runs/{run.id}: {reason}")
+    found += _unhashed(plan, directory)
     verdict = recomputed(plan, directory)
     found += [f"verdict.json: {text}" for text in disagreements(written, verdict)]
     return found + list(_reports(directory, verdict))
+
+
+def _unhashed(plan: Plan, directory: pathlib.Path) -> Iterator[str]:
+    """Tells of the runs that are finished and whose files have no hashes to be compared with."""
+    places = [RunDirectory(directory / "runs" / run.id) for run in plan.runs]
+    old = [place for place in places if (place.path / "result.json").exists() and not _hashed(place)]
+    if old:
+        yield (
+            f"runs/{old[0].path.name}: status.json has no SHA-256 of the run's files, as of old; "
+            f"changes that contradict nothing are not seen ({len(old)} of {len(places)} runs)"
+        )
+
+
+def _hashed(run: RunDirectory) -> bool:
+    try:
+        return bool(run.hashes())
+    except RunDirectoryError:  # `damage` tells
+        return True
 
 
 def disagreements(written: Any, computed: Any, path: str = "") -> Iterator[str]:
@@ -54,7 +73,7 @@ def disagreements(written: Any, computed: Any, path: str = "") -> Iterator[str]:
         for index, pair in enumerate(zip(written, computed, strict=True)):
             yield from disagreements(*pair, f"{path}/{index}")
     elif written != computed:
-        yield f"{path.lstrip('/')} is {written!r}, the runs give {computed!r}"
+        yield f"{path.lstrip('/')} is {written!r:.80}, the runs give {computed!r:.80}"
 
 
 def _reports(directory: pathlib.Path, verdict: dict[str, Any]) -> Iterator[str]:

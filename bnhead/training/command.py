@@ -1,6 +1,7 @@
 """The command `bnhead train`, which `train.py` is as well: flags -> TrainConfig -> a run."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 from bnhead import flags, texts
 from bnhead.training.config import TrainConfig
@@ -63,14 +64,25 @@ def _train(config: TrainConfig) -> int:
             print(report(found, config))
         return 0
     result = None if config.overwrite else replicas.of_first(lambda: finished_result(config))
+    directory = RunDirectory(config.directory)
     if not replicas.first:  # it computes with the others, and the first process speaks for all
         result = result or train(config)
     elif result is not None:
-        print(f"{config.directory} holds this run, finished; its result:")
+        environment = directory.read("environment.json")
+        print(texts.printable(f"{config.directory} holds this run, finished; its result:"))
+        _say_changes(config, directory.changes())
     else:
         with EpochLines(config) as lines:
             result = train(config, [lines])
+        environment = directory.read("environment.json")
     if replicas.first:
-        environment = RunDirectory(config.directory).read("environment.json") or {}
-        print(texts.printable(summary(config, result, environment.get("seconds"))))
+        print(texts.printable(summary(config, result, (environment or {}).get("seconds"))))
     return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0
+
+
+def _say_changes(config: TrainConfig, changes: Mapping[str, str]) -> None:
+    """Tells of the files of a finished run that are not as it left them."""
+    if changes:
+        told = ", ".join(f"{name} {text}" for name, text in changes.items())
+        line = f"bnhead: {config.directory}: {told}; --overwrite trains it again"
+        print(texts.one_line(line), file=sys.stderr)

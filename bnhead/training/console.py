@@ -95,12 +95,12 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
     if "failure" in result:
         rows.append(("  first", _failure(result["failure"])))
     rows += [
-        ("head", result["head"]),
+        ("head", result.get("head", "")),
         *_outcomes(result),
     ]
     for layer in keys.layers(result):
         rows += _dead_rows(layer, result)
-    if result.get("replicas", 1) > 1:
+    if result.get("replicas", 1) > 1 and "batch_norm_examples" in result:
         seen = f"batch norms see {result['batch_norm_examples']} of the {config.batch_size} images of a step"
         rows.append(("replicas", f"{result['replicas']}; {seen}"))
     if seconds is not None:
@@ -125,32 +125,37 @@ def _failure(found: dict) -> str:
 def _outcomes(result: dict) -> list[tuple[str, str]]:
     """What came of the test split, and of the validation split where there is one."""
     sizes = {"test": result["data"]["test"]}
-    if "validation_loss" in result:
-        sizes["validation"] = result["data"]["checks"]["splits"]["validation"]
+    splits = result["data"].get("checks", {}).get("splits", {})
+    if "validation_loss" in result and "validation" in splits:
+        sizes["validation"] = splits["validation"]
     return [_outcome(result, split, f"{size} images") for split, size in sizes.items()]
 
 
 def _outcome(result: dict, split: str, images: str) -> tuple[str, str]:
     if f"{split}_accuracy" in result:
         return f"{split} accuracy", f"{_number(result[f'{split}_accuracy'], '.2%')} of {images}"
-    error = f"mean absolute error {_number(result[f'{split}_mae'], '.4g')}"
-    return f"{split} R^2", f"{_number(result[f'{split}_r2'], '.4f')}, {error}, on {images}"
+    error = f"mean absolute error {_number(result.get(f'{split}_mae'), '.4g')}"
+    return f"{split} R^2", f"{_number(result.get(f'{split}_r2'), '.4f')}, {error}, on {images}"
 
 
 def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:
     found = ((keys.parts(name), value) for name, value in result.items() if keys.is_key(name))
     figures = {figure: value for (other, figure), value in found if other == layer}
-    if not _finite(figures["per_input"]):
+    if not _finite(figures.get("per_input")):
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
-    share = {name: f"{value:.1%}" for name, value in figures.items()}
-    spread = f"{share['per_input_p05']} to {share['per_input_p95']} for 90 % of the images"
-    bound = f"each fires on less than {figures['bound']:.2%} of images, at 95 %"
+
+    def share(name: str, form: str = ".1%") -> str:
+        return _number(figures.get(name), form)
+
+    spread = f"{share('per_input_p05')} to {share('per_input_p95')} for 90 % of the images"
+    bound = f"each fires on less than {share('bound', '.2%')} of images, at 95 %"
+    rare = "on less than 1 % of the images, dead ones included"
     return [
-        (f"units of {layer}", f"on {figures['inputs']} test images"),
-        ("  silent per input", f"{share['per_input']} ({spread})"),
-        ("  dead on all", f"{share['dataset']} ({bound})"),
-        ("  rarely active", f"{share['rarely_active']} (on less than 1 % of the images, dead ones included)"),
-        ("  always on", share["always_on"]),
+        (f"units of {layer}", f"on {share('inputs', 'g')} test images"),
+        ("  silent per input", f"{share('per_input')} ({spread})"),
+        ("  dead on all", f"{share('dataset')} ({bound})"),
+        ("  rarely active", f"{share('rarely_active')} ({rare})"),
+        ("  always on", share("always_on")),
     ]
 
 

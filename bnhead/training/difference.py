@@ -1,12 +1,11 @@
 """`bnhead diff RUN RUN`: in what two runs differ. Reads files only, without TensorFlow."""
 
-import csv
 import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from bnhead import flags, texts
+from bnhead import files, flags, texts
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.training.records import RunDirectory
 
@@ -60,7 +59,7 @@ def parting(one: Sequence[dict], other: Sequence[dict]) -> str:
         found = [name for name in differences(before, after) if name not in _UNLIKE]
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            return f"they part in epoch {before['epoch']}: {found[0]}{more} differ"
+            return f"they part in epoch {before['epoch']:g}: {found[0]}{more} differ"
     if len(one) != len(other):
         return f"the same for {min(len(one), len(other))} epochs; one has {len(one)}, the other {len(other)}"
     return f"the same in all {len(one)} epochs"
@@ -84,10 +83,10 @@ def _read(place: str) -> dict:
 def _history(path: pathlib.Path) -> list[dict]:
     """A run's table; empty before the first epoch."""
     try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
+        rows = files.read_table(path)
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {error}") from error
     if any("epoch" not in row for row in rows):
         raise RunDirectoryError(f"{path} cannot be read: it has no column epoch")

@@ -2,7 +2,7 @@
 
 config.json       the settings, resolved
 environment.json  versions, devices, times: what may differ between two runs of one config
-status.json       running, interrupted, failed, or the result's status
+status.json       running, interrupted, failed, or the result's status and the SHA-256 of the other files
 history.csv       a row per epoch
 result.json       the outcome; equal for equal configs on one kind of CPU
 model.keras       the trained model, plain Keras layers
@@ -14,6 +14,7 @@ lock              who writes, while somebody does
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -23,13 +24,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 
-from bnhead import files
+from bnhead import files, shapes
 from bnhead.errors import RunDirectoryError
 
-_FILES = (
-    *("config.json", "environment.json", "status.json", "history.csv", "result.json"),
-    *("model.keras", "best.keras"),
-)
+MODELS = ("model.keras", "best.keras")
+_FILES = ("config.json", "environment.json", "status.json", "history.csv", "result.json", *MODELS)
+_HASHED = ("config.json", "environment.json", "history.csv", "result.json")  # of every run that has a result
+_STATUS = {"status", "sha256"}  # what `status.json` has in the end
 EVENTS = "events.out.tfevents.*"
 _FOLDERS = {"checkpoints": "step-*", "tensorboard": EVENTS}  # name -> the files that a run makes in it
 _OURS = (*_FILES, *_FOLDERS)
@@ -153,9 +154,13 @@ class RunDirectory:
         return any(name != "lock" and not name.startswith(files.WRITING) for name in names)
 
     def read(self, name: str) -> dict | None:
-        """The JSON object in the file called `name`, or None where there is none."""
+        """The JSON object in the file called `name`, or None where there is none.
+
+        Raises:
+            RunDirectoryError: it cannot be read, or holds what is not of its shape in `shapes`.
+        """
         try:
-            return files.read_json(self.path / name)
+            return files.read_json(self.path / name, shapes.OF.get(name, dict))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -163,12 +168,55 @@ class RunDirectory:
                 raise RunDirectoryError(
                     f"workdir {self.path} has a longer name than disks take; give it another (--workdir)"
                 ) from error
-            raise RunDirectoryError(f"{self.path / name} cannot be read: {error}") from error
+            raise RunDirectoryError(
+                f"{self.path / name} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from error
 
     def write(self, name: str, content: dict) -> None:
         """Writes `content` as JSON; numbers that are not finite become null."""
-        text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
-        self.replace(name, lambda path: path.write_text(text))
+        self.replace(name, lambda path: path.write_text(_json(content)))
+
+    def finish(self, result: dict) -> None:
+        """Writes `result.json`, with which a run is finished, and before it `status.json`.
+
+        That holds the SHA-256 of every other file of the run, none of which is written again.
+        """
+        there = [name for name in (*_HASHED, *MODELS) if (self.path / name).is_file()]
+        hashes = {name: files.sha256(self.path / name) for name in there}
+        hashes["result.json"] = hashlib.sha256(_json(result).encode()).hexdigest()
+        self.write("status.json", {"status": result["status"], "sha256": hashes})
+        self.write("result.json", result)
+
+    def hashes(self) -> dict[str, str]:
+        """Name of a file -> its SHA-256 at the end of the run; empty before, or of an old run."""
+        return (self.read("status.json") or {}).get("sha256", {})
+
+    def changes(self) -> dict[str, str]:
+        """The files of a finished run that are not as it left them: name -> what is wrong, "is missing".
+
+        Without hashes, only a missing model is seen.
+        """
+        try:
+            status = self.read("status.json") or {}
+        except RunDirectoryError as error:
+            return {"status.json": str(error).removeprefix(f"{self.path / 'status.json'} ")}
+        hashes, told = status.get("sha256", {}), {}
+        if not hashes and not (self.path / "model.keras").is_file():
+            told["model.keras"] = "is missing"
+        if (hashes and not set(_HASHED) <= hashes.keys() <= {*_HASHED, *MODELS}) or status.keys() - _STATUS:
+            told["status.json"] = "is not as the run left it"
+        told |= {name: self._change(name, hashes[name]) for name in (*_HASHED, *MODELS) if name in hashes}
+        return {name: text for name, text in told.items() if text}
+
+    def _change(self, name: str, digest: str) -> str:
+        """What is wrong with a file that had this digest; empty where nothing is."""
+        try:
+            found = files.sha256(self.path / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return "is missing"
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+        return "" if found == digest else "has another SHA-256 than in status.json"
 
     def write_table(self, name: str, rows: Sequence[dict]) -> None:
         """Writes rows with equal keys as CSV."""
@@ -197,6 +245,10 @@ def differences(before: dict, now: dict) -> str:
     """The keys whose values differ, with both, in a line."""
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} now" for key in keys)
+
+
+def _json(content: dict) -> str:
+    return json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value):

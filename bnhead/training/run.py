@@ -113,10 +113,6 @@ def finished_result(config: TrainConfig) -> dict | None:
     result = directory.read("result.json")
     if result is None:
         return None
-    if not isinstance(result.get("status"), str):
-        raise RunDirectoryError(
-            f"{directory.path / 'result.json'} holds no run's result; remove it to train again"
-        )
     return {key: math.nan if value is None else value for key, value in result.items()}
 
 
@@ -250,7 +246,7 @@ def _do(
         _save(config, directory, parts, "model.keras")
     done = {**directory.read("environment.json"), "seconds": round(time.perf_counter() - start, 2)}
     directory.write("environment.json", done)
-    directory.write("result.json", result)
+    directory.finish(result)
     return result
 
 
@@ -440,7 +436,6 @@ def _status_kept(directory: RunDirectory) -> Iterator[None]:
     ended: dict = {}
     try:
         yield
-        ended = {"status": (directory.read("result.json") or {}).get("status", "finished")}
     except KeyboardInterrupt:
         ended = {"status": "interrupted"}
         raise
@@ -448,8 +443,9 @@ def _status_kept(directory: RunDirectory) -> Iterator[None]:
         ended = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
         raise
     finally:
-        with contextlib.suppress(RunDirectoryError, ResourcesError):  # it must not hide what has happened
-            directory.write("status.json", ended)
+        if ended:
+            with contextlib.suppress(RunDirectoryError, ResourcesError):  # it must not hide what happened
+                directory.write("status.json", ended)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,10 @@ def test_a_run_that_goes_on_or_went_wrong(directory):
     said = single.content(single.read(directory))
     assert said["sentence"] == "bn_fc on digits with resnet20, seed 1: not finished, 15 of 15 epochs."
     assert said["problem"] == "result.json is missing" and said["counts"] == []
-    studies.dump(directory / "result.json", {"status": "diverged", "test_accuracy": None})
+    studies.dump(
+        directory / "result.json",
+        {"status": "diverged", "epochs": 15, "test_accuracy": None, "data": {"test": 9}},
+    )
     assert single.content(single.read(directory))["sentence"].endswith(": diverged in epoch 15 of 15.")
     for name in ("history.csv", "environment.json"):
         (directory / name).unlink()

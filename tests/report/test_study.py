@@ -21,8 +21,8 @@ def test_what_is_damaged_is_told(tmp_path):
     study = read(studies.write(tmp_path, "damaged"))
     assert {(run.cell, run.seed): run.problem for run in study.runs if run.problem} == {
         ("fc", 3): "not there",
-        ("fc", 6): "result.json cannot be read",
-        ("bn_fc", 4): "history.csv cannot be read",
+        ("fc", 6): "result.json cannot be read: Unterminated string starting at: line 1 column 12 (char 11)",
+        ("bn_fc", 4): "history.csv cannot be read: a row of it is cut off",
     }
     assert study.of_cell("fc")[6].history and not study.of_cell("fc")[6].result
 
@@ -30,10 +30,16 @@ def test_what_is_damaged_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("config.json", "[]", "config.json cannot be read"),
-        ("result.json", "\xff", "result.json cannot be read"),
-        ("history.csv", "epoch,loss\n1,x\n", "history.csv cannot be read"),
-        ("history.csv", "", "history.csv cannot be read"),
+        ("config.json", "[]", "config.json cannot be read: it holds no JSON object"),
+        ("result.json", "\xff", "result.json cannot be read: 'utf-8' codec can't decode byte"),
+        ("result.json", '{"status": 1}', "result.json cannot be read: it has no 'epochs'"),
+        (
+            "history.csv",
+            "epoch,loss\n1,x\n",
+            "history.csv cannot be read: could not convert string to float: 'x'",
+        ),
+        ("history.csv", "epoch,loss\n1,1e300\n", "history.csv cannot be read: it holds the number 1e300"),
+        ("history.csv", "", "history.csv cannot be read: it is empty"),
         ("environment.json", None, "environment.json is missing"),
     ],
 )
@@ -42,7 +48,7 @@ def test_every_file_may_be_bad(tmp_path, name, text, problem):
     file.unlink()
     if text is not None:
         file.write_text(text, encoding="latin-1")
-    assert read_run(file.parent).problem == problem
+    assert read_run(file.parent).problem.startswith(problem)
 
 
 def test_numbers_that_are_not_there_are_nan(tmp_path):
@@ -72,11 +78,17 @@ def test_no_study(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda plan: plan.pop("delta"), r"plan\.json has no 'delta'"),
-        (lambda plan: plan.update(seeds=[0, True]), r"plan\.json: seeds\[1\] must be of type int, got True"),
-        (lambda plan: plan.update(cells="no"), r"plan\.json: cells must be of type list, got 'no'"),
-        (lambda plan: plan["cells"][1].pop("head"), r"plan\.json: cells\[1\] has no 'head'"),
-        (lambda plan: plan["runs"][0].update(cell="fd"), r"no cell is called 'fd' in plan\.json"),
+        (lambda plan: plan.pop("delta"), r"plan\.json cannot be read: it has no 'delta'"),
+        (
+            lambda plan: plan.update(seeds=[0, True]),
+            r"plan\.json cannot be read: seeds\[1\] must be of type int, got True",
+        ),
+        (
+            lambda plan: plan.update(cells="no"),
+            r"plan\.json cannot be read: cells must be of type list, got 'no'",
+        ),
+        (lambda plan: plan["cells"][1].pop("head"), r"plan\.json cannot be read: cells\[1\] has no 'head'"),
+        (lambda plan: plan["runs"][0].update(cell="fd"), r"plan\.json has no cell that is called 'fd'"),
         (
             lambda plan: plan["runs"][0].update(id="../../x"),
             r"runs\[0\]: id '\.\./\.\./x' is no name of a run",

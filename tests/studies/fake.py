@@ -58,8 +58,8 @@ def write_run(config, score=None, *, status="finished", environment=ENVIRONMENT,
         "head": config.head,
         **figures,
     }
-    directory.write("result.json", result)
-    directory.write("status.json", {"status": status})
+    directory.replace("model.keras", lambda path: path.write_text("a model"))
+    directory.finish(result)
     return result
 
 

@@ -69,9 +69,13 @@ def edit(key, value):
         ("result.json", edit("test_accuracy", 0.91), "test_accuracy is 0.9 in history.csv and 0.91 in"),
         ("result.json", edit("test_accuracy", None), "result.json has no finite test_accuracy"),
         ("result.json", edit("epochs", 1), "history.csv has 2 epochs, result.json 1"),
-        ("result.json", edit("status", "done"), "result.json has no status"),
+        ("result.json", edit("status", "done"), "result.json has the status 'done', which no run ends with"),
         ("result.json", edit("status", "diverged"), "status is finished in status.json and diverged in"),
-        ("result.json", edit("data", None), "result.json has no data"),
+        (
+            "result.json",
+            edit("data", None),
+            "result.json cannot be read: data must be of type dict, got None",
+        ),
         ("result.json", edit("test_loss", 0.2), "test_loss is 0.5 in history.csv and 0.2 in result.json"),
         ("result.json", edit("dead/head_fc/per_input", 0.1), "dead/head_fc/per_input is 0.4 in history.csv"),
         ("environment.json", lambda path: path.unlink(), "result.json is there and environment.json is not"),
@@ -80,6 +84,27 @@ def edit(key, value):
         ("history.csv", lambda path: path.unlink(), "history.csv cannot be read"),
         ("history.csv", cut, "history.csv cannot be read"),
         ("history.csv", lambda path: path.write_bytes(b"\xff\xfe"), "history.csv cannot be read"),
+        (
+            "history.csv",
+            lambda path: path.write_text("\ufeff" + path.read_text()),
+            "history.csv has another SHA-256",
+        ),
+        (
+            "history.csv",
+            lambda path: path.write_text("E" + path.read_text()[1:]),
+            "history.csv has another SHA-256",
+        ),
+        ("status.json", cut, "status.json cannot be read"),
+        ("status.json", edit("note", 1), "status.json is not as the run left it"),
+        ("status.json", edit("sha256", {"../x": "0"}), "status.json is not as the run left it"),
+        ("status.json", edit("status", "running"), "status is running in status.json and finished in"),
+        (
+            "environment.json",
+            edit("seconds", 9.0),
+            "environment.json has another SHA-256 than in status.json",
+        ),
+        ("result.json", edit("replicas", 2), "result.json has another SHA-256 than in status.json"),
+        ("model.keras", lambda path: path.write_text("another"), "model.keras has another SHA-256 than in"),
     ],
 )
 def test_damage_is_found(plan, tmp_path, name, harm, message):
@@ -90,6 +115,29 @@ def test_damage_is_found(plan, tmp_path, name, harm, message):
     harm(place / name)
     assert message in damage(place, config.settings(), "test_accuracy")
     assert read(plan, tmp_path, {})[0].status == "damaged"
+
+
+def test_every_digit_of_every_text_counts(plan, tmp_path):
+    config = plan.config(plan.runs[0], tmp_path)
+    write_run(config, 0.9, replicas=1, batch_norm_examples=128)
+    place = tmp_path / "runs" / plan.runs[0].id
+    changed = 0
+    for path in sorted(place.iterdir()):
+        text = path.read_text()
+        for at in (at for at, letter in enumerate(text) if letter.isdigit()):
+            path.write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
+            found = damage(place, config.settings(), "test_accuracy")
+            assert path.name in found and "\n" not in found, (path.name, at)
+            changed += 1
+        path.write_text(text)
+    assert changed > 200 and damage(place, config.settings(), "test_accuracy") == ""
+
+
+def test_a_model_that_is_gone_is_no_damage(plan, tmp_path):
+    config = plan.config(plan.runs[0], tmp_path)
+    write_run(config, 0.9)
+    (tmp_path / "runs" / plan.runs[0].id / "model.keras").unlink()
+    assert read(plan, tmp_path, {})[0].status == "finished"
 
 
 def test_the_history_of_a_run_that_did_not_train_is_looked_at_too(plan, tmp_path):

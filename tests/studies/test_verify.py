@@ -100,6 +100,23 @@ def test_every_file_of_a_report_counts(place):
     ]
 
 
+def test_what_no_number_is_computed_from_counts_too(place):
+    run = read_plan(place).runs[1].id
+    change(place / "runs" / run / "result.json", ("data", "train"), 1438)
+    found = [text for text in verify(place) if text.startswith("runs/")]
+    assert found == [f"runs/{run}: result.json has another SHA-256 than in status.json"]
+
+
+def test_runs_without_hashes_are_told(place):
+    """As earlier versions left them, or where somebody took the hashes away."""
+    for run in read_plan(place).runs[2:4]:
+        (place / "runs" / run.id / "status.json").write_text('{"status": "finished"}')
+    assert verify(place) == [
+        f"runs/{read_plan(place).runs[2].id}: status.json has no SHA-256 of the run's files, as of old; "
+        "changes that contradict nothing are not seen (2 of 8 runs)"
+    ]
+
+
 @pytest.mark.parametrize("name", ["plan.json", "verdict.json"])
 def test_no_study_at_all(place, name):
     if name == "plan.json":

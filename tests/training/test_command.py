@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -88,6 +90,49 @@ def test_a_run_and_the_same_again(short_config, capsys):
     assert "holds this run, finished" in second and "epoch 1/1" not in second
     assert second.splitlines()[2:] == first.out.splitlines()[3:]
     assert time.perf_counter() - started < 60
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: path.unlink(), "model.keras is missing"),
+        (lambda path: path.write_bytes(b""), "model.keras has another SHA-256 than in status.json"),
+        (cut, "model.keras has another SHA-256 than in status.json"),
+    ],
+)
+def test_a_finished_run_whose_model_is_not_there_says_so(short_run, tmp_path, capsys, harm, message):
+    config, _ = short_run
+    shutil.copytree(config.workdir, tmp_path / "run")
+    harm(tmp_path / "run" / "model.keras")
+    assert command.main(arguments(dataclasses.replace(config, workdir=str(tmp_path / "run")))) == 0
+    told = capsys.readouterr()
+    assert told.err == f"bnhead: {tmp_path / 'run'}: {message}; --overwrite trains it again\n"
+    assert "holds this run, finished" in told.out
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("environment.json", "seconds", "x"),
+        ("result.json", "status", 3),
+        ("result.json", "dead/head_fc/per_input", "x"),
+        ("result.json", "data", {"test": 360, "checks": {"warnings": None}}),
+        ("result.json", "test_accuracy", "0.5"),
+    ],
+)
+def test_odd_values_in_a_finished_run_are_one_line(short_run, tmp_path, capsys, name, key, value):
+    config, _ = short_run
+    shutil.copytree(config.workdir, tmp_path / "run")
+    content = json.loads((tmp_path / "run" / name).read_text())
+    (tmp_path / "run" / name).write_text(json.dumps({**content, key: value}))
+    assert command.main(arguments(dataclasses.replace(config, workdir=str(tmp_path / "run")))) == 3
+    told = capsys.readouterr()
+    assert f"{name} cannot be read: " in told.err and "must be of type" in told.err
+    assert told.err.count("\n") == 1 and not told.out
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from bnhead.training.difference import differences, main, parting, report
 def write(folder, settings, result, rows, environment=None):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(settings))
+    result = {"status": "finished", "epochs": 2, **result}
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "environment.json").write_text(json.dumps(environment or {"keras": "3.15", "started": "now"}))
     if rows:
@@ -27,11 +28,11 @@ def runs(tmp_path):
         {"epoch": 2, "loss": 0.4, "images_per_second": 3},
     ]
     other = [{**rows[0], "images_per_second": 9}, {**rows[1], "loss": 0.3}]
-    result = {"test_accuracy": 0.5, "dead": None, "data": {"name": "digits", "train": 7}}
+    result = {"test_accuracy": 0.5, "dead": None, "data": {"name": "digits", "train": 7, "test": 3}}
     one = write(tmp_path / "one", {"head": "fc", "seed": 1}, result, rows)
     settings, result = (
         {"head": "bn_fc", "seed": 1},
-        {**result, "test_accuracy": 0.75, "data": {"name": "cifar10"}},
+        {**result, "test_accuracy": 0.75, "data": {"name": "cifar10", "test": 3}},
     )
     return one, write(tmp_path / "other", settings, result, other, {"keras": "3.16", "started": "then"})
 
@@ -68,10 +69,10 @@ def test_nan_equals_nan_and_types_count():
 
 
 def test_parting():
-    rows = [{"epoch": "1", "loss": "1", "x": "1"}, {"epoch": "2", "loss": "2", "x": "2"}]
+    rows = [{"epoch": 1.0, "loss": 1.0, "x": 1.0}, {"epoch": 2.0, "loss": 2.0, "x": 2.0}]
     assert parting(rows, rows[:1]) == "the same for 1 epochs; one has 2, the other 1"
     assert (
-        parting([{**rows[0], "x": "0", "loss": "3"}], rows) == "they part in epoch 1: loss and 1 more differ"
+        parting([{**rows[0], "x": 0.0, "loss": 3.0}], rows) == "they part in epoch 1: loss and 1 more differ"
     )
 
 
@@ -94,6 +95,7 @@ def test_bad_arguments(arguments, status, message, capsys):
     ("content", "message"),
     [
         (b"\xff\xfe,1\n", "history.csv cannot be read: "),
+        (b"epoch\nx\n", "history.csv cannot be read: could not convert string to float: 'x'"),
         (b"loss\n1\n", "it has no column epoch"),
         (None, "Is a"),
     ],

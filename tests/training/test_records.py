@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import os
@@ -7,6 +8,8 @@ import pytest
 from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.training import train
 from bnhead.training.records import RunDirectory
+
+RESULT = {"status": "finished", "epochs": 1, "data": {"test": 9}}
 
 
 def begun(path, **settings):
@@ -24,10 +27,10 @@ def test_a_new_directory_records_its_settings(tmp_path):
 
 def test_another_runs_directory_is_refused_and_left_alone(tmp_path):
     run = begun(tmp_path, seed=1, head="fc")
-    run.write("result.json", {"x": 1})
+    run.write("result.json", RESULT)
     with pytest.raises(RunDirectoryError, match="holds another run: head 'fc' there, 'bn_fc' now"):
         RunDirectory(tmp_path).check({"seed": 1, "head": "bn_fc"})
-    assert run.read("result.json") == {"x": 1}
+    assert run.read("result.json") == RESULT
 
 
 def test_a_directory_with_other_things_is_refused_even_where_it_may_be_overwritten(tmp_path):
@@ -79,7 +82,7 @@ def test_a_process_that_is_killed_while_it_begins_leaves_a_run_that_can_go_on(tm
 
 def test_a_run_that_is_cleared_says_what_went_and_leaves_what_is_not_its_own(tmp_path):
     run = begun(tmp_path, seed=1)
-    run.write("result.json", {"x": 1})
+    run.write("result.json", RESULT)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     run.check({"seed": 2}, overwrite=True)
@@ -135,7 +138,7 @@ def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path):
 )
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, number, error, message):
     run = RunDirectory(tmp_path)
-    run.write("result.json", {"x": 1})
+    run.write("result.json", RESULT)
 
     def fail(path):
         path.write_text("half")
@@ -143,16 +146,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, numbe
 
     with pytest.raises(error, match=message):
         run.replace("result.json", fail)
-    assert run.read("result.json") == {"x": 1}
+    assert run.read("result.json") == RESULT
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_whoever_is_reading_the_old_file_reads_it_to_the_end(tmp_path):
     run = RunDirectory(tmp_path)
-    run.write("result.json", {"x": 1})
+    run.write("result.json", RESULT)
     with open(tmp_path / "result.json") as old:
-        run.write("result.json", {"x": 2})
-        assert json.load(old) == {"x": 1}
+        run.write("result.json", {**RESULT, "epochs": 2})
+        assert json.load(old) == RESULT
 
 
 def test_tables_are_csv(tmp_path):
@@ -217,7 +220,59 @@ def test_a_result_that_is_none_is_said(short_config, tmp_path):
     directory = RunDirectory(config.directory)
     directory.begin(config.settings())
     (directory.path / "result.json").write_text("{}")
-    with pytest.raises(
-        RunDirectoryError, match=r"result\.json holds no run's result; remove it to train again"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"result\.json cannot be read: it has no 'status'"):
         train(config)
+
+
+def finished(path):
+    run = begun(path, seed=1)
+    run.write("environment.json", {"keras": "3"})
+    run.write_table("history.csv", [{"epoch": 1}])
+    run.replace("model.keras", lambda path: path.write_text("a model"))
+    run.finish({**RESULT, "test_loss": math.nan})
+    return run
+
+
+def test_a_finished_run_has_the_hash_of_each_of_its_files(tmp_path):
+    run = finished(tmp_path)
+    assert run.changes() == {}
+    assert run.hashes() == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in tmp_path.iterdir()
+        if path.name != "status.json"
+    }
+    assert run.read("status.json")["status"] == "finished" and run.read("result.json")["test_loss"] is None
+    assert begun(tmp_path / "other", seed=2).hashes() == {}
+
+
+def test_what_a_run_did_not_leave_so_is_told(tmp_path):
+    run = finished(tmp_path)
+    (tmp_path / "model.keras").unlink()
+    (tmp_path / "config.json").write_text('{"seed":1}')
+    (tmp_path / "history.csv").unlink()
+    os.mkfifo(tmp_path / "history.csv")
+    assert run.changes() == {
+        "config.json": "has another SHA-256 than in status.json",
+        "history.csv": "cannot be read: it is no regular file",
+        "model.keras": "is missing",
+    }
+
+
+def test_hashes_that_are_not_those_of_a_run_are_told(tmp_path):
+    run = finished(tmp_path)
+    status = run.read("status.json")
+    for hashes in ({**status["sha256"], "../secret": "0"}, {"model.keras": status["sha256"]["model.keras"]}):
+        run.write("status.json", {**status, "sha256": hashes})
+        assert run.changes() == {"status.json": "is not as the run left it"}
+    run.write("status.json", {**status, "error": "none"})
+    assert run.changes() == {"status.json": "is not as the run left it"}
+    (tmp_path / "status.json").write_text("{")
+    assert run.changes()["status.json"].startswith("cannot be read: Expecting property name")
+
+
+def test_without_hashes_a_missing_model_is_seen(tmp_path):
+    run = finished(tmp_path)
+    (tmp_path / "status.json").unlink()
+    assert run.changes() == {}
+    (tmp_path / "model.keras").unlink()
+    assert run.changes() == {"model.keras": "is missing"}
