@@ -28,3 +28,8 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, without TensorFlow's nodes; its type where there is none."""
     lines = _NODE.sub("", str(error)).strip().splitlines()
     return printable(lines[0].rstrip()) if lines else type(error).__name__
+
+
+def shown(value: object) -> object:
+    """What a template puts into a page: as `printable`; what is HTML already, and text in it, stays."""
+    return value if hasattr(value, "__html__") else printable(str(value))

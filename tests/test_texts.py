@@ -1,5 +1,6 @@
 import io
 
+import jinja2
 import pytest
 from matplotlib.figure import Figure
 
@@ -12,6 +13,7 @@ def test_escapes_reach_no_terminal():
     texts.printable(b"x\xff".decode(errors="surrogateescape")).encode("utf-8", "strict")
 
 
+<<<<<<< HEAD
 def test_an_error_is_its_first_line_without_tensorflows_nodes():
     wrapped = (
         "{{function_node __wrapped__DecodeImage_device_/CPU:0}} Unknown kind. [Op:DecodeImage] name: \nmore"
@@ -20,6 +22,17 @@ def test_an_error_is_its_first_line_without_tensorflows_nodes():
     inner = "{{function_node __inference_f_7}} {{node case/decode}} bad\x1b[0m"
     assert texts.first_line(ValueError(inner)) == "bad\\x1b[0m"
     assert texts.first_line(OSError()) == "OSError" and texts.first_line(ValueError("\n a\nb")) == "a"
+=======
+def test_a_page_holds_no_escapes():
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=texts.shown)
+    template = environment.from_string(
+        "{% macro b(x) %}<b>{{ x }}</b>{% endmacro %}{{ b(a) }} {{ 3 }}\n{{ a }}"
+    )
+    told = template.render(a="<\x1b[31m\ud800\nü")
+    assert told == "<b>&lt;\\x1b[31m\\ud800\nü</b> 3\n&lt;\\x1b[31m\\ud800\nü"
+    with pytest.raises(jinja2.UndefinedError):
+        template.render()
+>>>>>>> ca74386 (Odd values in a study's files, models that do not fit, names that TensorFlow refuses: one line each; pages without escapes)
 
 
 @pytest.mark.parametrize("text", ["$\\frac$", "$x^$", "a$b", "\\$5", "$", "\x1b[0m", "plain"])

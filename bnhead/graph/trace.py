@@ -50,7 +50,7 @@ def forward(model: keras.Model, inputs: Any) -> taps.Pass:
     """One pass of the model on abstract or real inputs, for what is in it; its tensors are of no use after.
 
     Raises:
-        UsageError: the model has no `call` that can be run.
+        UsageError: the model has no `call` that can be run, or a layer's name that TensorFlow cannot trace.
     """
     seen: dict[str, Any] = {}
 
@@ -64,6 +64,7 @@ def forward(model: keras.Model, inputs: Any) -> taps.Pass:
     if name == "tensorflow":
         import tensorflow as tf
 
+        _require_scopes(model)
         program = tf.function(run).get_concrete_function(inputs).graph
         missed = audit.of_graph(program, seen["taps"])
     elif name == "jax":
@@ -87,10 +88,15 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
     """`function(*arguments)`, compiled where the backend does that, reading the model's weights as they are.
 
     Variables can be read and assigned inside; what is assigned is dropped.
+
+    Raises:
+        UsageError: on TensorFlow, a layer's name that it cannot trace.
     """
     name = keras.backend.backend()
     if name == "tensorflow":
         import tensorflow as tf
+
+        _require_scopes(model)
 
         def stateless(*arguments):
             with keras.StatelessScope():
@@ -117,6 +123,22 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
             return function(*arguments)
 
     return without_gradients
+
+
+def _require_scopes(model: keras.Model) -> None:
+    """Raises UsageError for a name that TensorFlow refuses: after it has, Keras leaves name scopes open."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.name_scope("model"):
+        for layer in model._flatten_layers():
+            try:
+                with tf.name_scope(layer.name):
+                    pass
+            except ValueError:
+                raise UsageError(
+                    f"layer {layer.name!r} of model {model.name!r} has a name that TensorFlow cannot trace; "
+                    "letters from a to z, digits and the signs _ . - > can be in it"
+                ) from None
 
 
 def require_built(model: Any) -> None:

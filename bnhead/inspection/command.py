@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnhead import flags, texts
-from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
 
 PROGRAM = "bnhead inspect"
 _HEADLINE = "Counts the units of a model on test images: table, census.json, census.csv and index.html."
-_STATUS = "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 130 interrupted."
+_STATUS = "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 6 memory or disk is full, 130 interrupted."
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
 def _inspect(request: Request) -> int:
     with flags.quiet():
         import keras
+        import tensorflow as tf
 
         from bnhead.inspection.source import open_source
 
@@ -37,7 +38,11 @@ def _inspect(request: Request) -> int:
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
     source = open_source(request)
-    census = _count(request, source)
+    try:
+        census = _count(request, source)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        least = f"a smaller --batch_size than {request.batch_size} needs less"
+        raise ResourcesError(f"model {request.model} needs more memory than there is; {least}") from error
     inputs = next(iter(census.layers.values())).inputs
     about = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
@@ -57,7 +62,7 @@ def _inspect(request: Request) -> int:
         if counts.unknown:
             print(texts.one_line(f"{name}: unknown, {counts.unknown}"))
     print(texts.printable("".join(f"\n{name:<13} {text}" for name, text in about.items())))
-    print(f"{'look':<13} {pathlib.Path(request.directory) / 'index.html'}")
+    print(texts.printable(f"{'look':<13} {pathlib.Path(request.directory) / 'index.html'}"))
     return 0
 
 

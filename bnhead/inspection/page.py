@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jinja2
 
+from bnhead import texts
 from bnhead.census.board import draw
 from bnhead.census.counters import Census
 from bnhead.inspection.tables import rows
@@ -35,6 +36,8 @@ def page(census: Census, *, title: str, about: dict[str, str], classes: Sequence
         for name, counts in census.layers.items()
     }
     loader = jinja2.PackageLoader("bnhead.inspection", ".")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=texts.shown
+    )
     template = environment.get_template("page.html")
     return template.render(title=title, about=about, headings=headings, rows=table, pictures=pictures)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import bnhead.layers  # noqa: F401 - files may hold them
 from bnhead import models
 from bnhead.data import DataSet, load
-from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
 from bnhead.models import pixels
 from bnhead.training.records import RunDirectory
@@ -57,6 +57,7 @@ def open_source(request: Request) -> Source:
     Raises:
         RunDirectoryError: the directory holds no finished run.
         UsageError: a file that cannot be loaded, or a model that does not take the images.
+        ResourcesError: a model that needs more memory than there is.
         DataError: the data set is not there.
     """
     if request.is_run:
@@ -92,8 +93,11 @@ def _run(request: Request) -> Source:
 def _load(path: pathlib.Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(f"model {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise ResourcesError(f"model {path} needs more memory than there is") from error
+    except Exception as error:  # a damaged file, or one from elsewhere, can end in any
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"model {path} cannot be loaded: {why}") from error
 
 
 def _side(model: keras.Model) -> int:

@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from bnhead import texts
 
@@ -39,12 +38,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=_shown,
+        finalize=texts.shown,
     )
     environment.filters |= {"plain": plain, "code": code}
     return environment
-
-
-def _shown(value: object) -> object:
-    """What is put into a page: foreign text without the signs that a terminal or an editor would obey."""
-    return value if isinstance(value, Markup | jinja2.Undefined) else texts.printable(str(value))

@@ -100,6 +100,8 @@ def _nonsense(plan: dict[str, Any], verdict: dict[str, Any]) -> Iterator[str]:
     for name, most in (("delta", 1), ("alpha", 0.5)):
         if not 0 < plan[name] < most:
             yield f"plan.json: {name} must be between 0 and {most}, got {plan[name]}"
+    if not plan["primary"].startswith("test_"):
+        yield f"plan.json: primary must be a figure of the test split, got {plan['primary']!r:.60}"
     for name in ("seeds", "cells"):
         if not plan[name]:
             yield f"plan.json: {name} must not be empty"

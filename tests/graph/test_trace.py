@@ -40,6 +40,22 @@ def test_what_is_compiled_reads_the_present_weights_and_assigns_nothing():
     assert float(run(x)) != first
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends take every name")
+@pytest.mark.parametrize("name", ["<script>", "=cmd", "$x^$", "a\x1b[31m", "a\nb", "\xfc", " "])
+def test_names_that_tensorflow_cannot_trace_are_told_and_leave_no_scope_open(name):
+    inputs = keras.Input((6,))
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu", name=name)], name="inner")
+    model = keras.Model(inputs, layers.Dense(2)(inner(inputs)), name="_net")
+    for attempt in (lambda: trace.forward(model, trace.specs(model)), lambda: trace.compiled(model, model)):
+        with pytest.raises(
+            UsageError, match=r"of model '_net' has a name that TensorFlow cannot trace; lett"
+        ):
+            attempt()
+        with keras.name_scope("outer"):
+            variable = keras.Variable(0.0, name="free")
+        assert variable.path == "outer/free"
+
+
 def test_inputs_that_are_not_known():
     class Own(keras.Model):
         def call(self, x):

@@ -123,3 +123,15 @@ def test_help_and_flag_errors_need_no_tensorflow():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage: bnhead inspect MODEL [--flag=value ...]" in done.stdout and "--layers=all" in done.stdout
+
+
+def test_a_layers_name_that_tensorflow_cannot_trace_is_one_line(tmp_path, data_dir, capsys):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Dense(4, "relu", name="<script>\x1b[31m")(layers.Flatten()(inputs))
+    keras.Model(inputs, layers.Dense(10)(x), name="mine").save(tmp_path / "named.keras")
+    flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}"]
+    assert command.main([str(tmp_path / "named.keras"), *flags]) == 2
+    told = capsys.readouterr().err
+    assert "has a name that TensorFlow cannot trace" in told
+    assert told.count("\n") == 1 and "\x1b" not in told
+    assert keras.Variable(0.0, name="free").path == "free"

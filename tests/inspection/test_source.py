@@ -1,9 +1,11 @@
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from bnhead.errors import DataError, RunDirectoryError, UsageError
+from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
 from bnhead.inspection.request import Request
 from bnhead.inspection.source import open_source
 from bnhead.training.building import build
@@ -68,6 +70,19 @@ def test_a_backbone_by_name_is_the_seeds(data_dir):
     assert source.model.output.shape == (None, 10)
 
 
+def test_a_model_larger_than_memory_is_one_line(tmp_path, data_dir):
+    net = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(4), layers.Dense(10)])
+    net.save(tmp_path / "small.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "small.keras") as small,
+        zipfile.ZipFile(tmp_path / "huge.keras", "w") as huge,
+    ):
+        for name in small.namelist():
+            huge.writestr(name, small.read(name).replace(b'"units": 4', b'"units": 281250000000'))
+    with pytest.raises(ResourcesError, match=r"huge\.keras needs more memory than there is$"):
+        open_source(Request(model=str(tmp_path / "huge.keras"), dataset="digits", data_dir=data_dir))
+
+
 def test_what_cannot_be_opened(tmp_path, data_dir):
     options = {"dataset": "digits", "data_dir": data_dir}
     with pytest.raises(RunDirectoryError, match="holds no finished run; give a run directory"):
@@ -79,6 +94,11 @@ def test_what_cannot_be_opened(tmp_path, data_dir):
     (tmp_path / "broken.keras").write_text("no model")
     with pytest.raises(UsageError, match=r"broken\.keras cannot be loaded: "):
         open_source(Request(model=str(tmp_path / "broken.keras"), **options))
+    whole = (tmp_path / "net.keras").read_bytes()
+    for size in (10, len(whole) // 2, len(whole) - 30):
+        (tmp_path / "broken.keras").write_bytes(whole[:size] + b"x" * (len(whole) - size))
+        with pytest.raises(UsageError, match=r"broken\.keras cannot be loaded: ."):
+            open_source(Request(model=str(tmp_path / "broken.keras"), **options))
     vector = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     vector.save(tmp_path / "vector.keras")
     with pytest.raises(UsageError, match="must take one image"):

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from bnhead import report
 from bnhead.errors import RunDirectoryError
 from bnhead.report.study import read, read_run
 from tests.report import studies
@@ -103,3 +104,80 @@ def test_a_plan_of_another_shape_is_one_line(tmp_path, change, message):
     with pytest.raises(RunDirectoryError, match=message) as raised:
         read(directory)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value", "message"),
+    [
+        ("verdict.json", ("comparisons", 0, "differences"), [], r"has 0 differences of 2 seeds"),
+        (
+            "verdict.json",
+            ("comparisons", 0, "converged"),
+            "x",
+            r"converged must be of type dict or null, got 'x'",
+        ),
+        ("verdict.json", ("comparisons", 0, "interval"), [1], r"interval must have 2 entries, got 1"),
+        (
+            "verdict.json",
+            ("cells", 1, "dead", "head_fc/per_input"),
+            "x",
+            r"must be of type dict or null, got 'x'",
+        ),
+        (
+            "plan.json",
+            ("cells", 1, "settings", "head"),
+            [None],
+            r"head must be of type str or .*, got \[None\]",
+        ),
+        (
+            "plan.json",
+            ("settings", "learning_rate"),
+            "fast",
+            r"learning_rate must be of type float, got 'fast'",
+        ),
+        ("plan.json", ("primary",), "", r"primary must be a figure of the test split, got ''"),
+        ("plan.json", ("delta",), 0, r"delta must be between 0 and 1, got 0"),
+        ("plan.json", ("alpha",), 0.5, r"alpha must be between 0 and 0.5, got 0.5"),
+        ("plan.json", ("seeds",), [], r"seeds must not be empty"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_line(tmp_path, name, keys, value, message):
+    directory = studies.write(tmp_path, seeds=2)
+    content = inner = json.loads((directory / name).read_text())
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    studies.dump(directory / name, content)
+    with pytest.raises(RunDirectoryError, match=message) as raised:
+        report.build(directory)
+    assert name in str(raised.value) and "\n" not in str(raised.value)
+    assert not (directory / "report.html").exists()
+
+
+def test_a_law_of_no_width_is_one_line(tmp_path):
+    directory = studies.write(tmp_path, "width", seeds=2)
+    verdict = json.loads((directory / "verdict.json").read_text())
+    verdict["width_law"][0]["points"][0]["fc_units"] = 0
+    studies.dump(directory / "verdict.json", verdict)
+    with pytest.raises(RunDirectoryError, match="fc_units must be at least 1"):
+        read(directory)
+
+
+def test_the_pages_hold_no_escapes(tmp_path):
+    """Names and texts come from files, which may be a stranger's."""
+    bad = "a\x1b]0;T\x07\u202e<b>"
+    directory = studies.write(tmp_path, seeds=2)
+    verdict = json.loads((directory / "verdict.json").read_text())
+    verdict["sentence"] = verdict["exploratory"] = bad
+    verdict["exploratory"] = [bad]
+    studies.dump(directory / "verdict.json", verdict)
+    (run, *_) = sorted(directory.glob("runs/*"))
+    for name in ("config.json", "environment.json"):
+        content = json.loads((run / name).read_text())
+        studies.dump(run / name, {**content, "backbone": bad, "devices": [bad], bad: bad})
+    for place in (directory, run):
+        report.build(place)
+        for page in ("report.md", "report.html"):
+            text = (place / page).read_text()
+            assert "\\x1b]0;T\\x07\\u202e" in text and "<b>T" not in text
+            assert all(letter.isprintable() or letter in "\n\t" for letter in text)
