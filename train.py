@@ -2,7 +2,17 @@
 
 import sys
 
-from bnhead.training import command
+
+def main() -> int:
+    """Runs it and returns the exit status."""
+    try:
+        from bnhead.training import command
+
+        return command.main(sys.argv[1:], program="train.py")
+    except KeyboardInterrupt:  # while it is being imported
+        print("train.py: interrupted", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(command.main(sys.argv[1:], program="train.py"))
+    sys.exit(main())

@@ -8,9 +8,7 @@ Keras is imported too, before or after, models with layers of bnhead load.
     from bnhead.training import TrainConfig, train
 """
 
-import importlib.abc
-import importlib.util
-import pathlib
+import os
 import sys
 
 from bnhead.version import __version__
@@ -25,17 +23,19 @@ __all__ = ["DeadUnits", "__version__", "census", "heads", "models"]
 
 # An install maps the folder models/ to the package bnhead.models. In a bare checkout nothing has been
 # mapped yet: there the checkout's root joins this package's search path, and models/ is found beside us.
-_root = pathlib.Path(__file__).resolve().parent.parent
-if (_root / "setup.cfg").is_file() and (_root / "models" / "__init__.py").is_file():
-    __path__.append(str(_root))
+_root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+if all(os.path.isfile(os.path.join(_root, *name)) for name in (("setup.cfg",), ("models", "__init__.py"))):
+    __path__.append(_root)
 
 
-class _AfterKeras(importlib.abc.MetaPathFinder):
+class _AfterKeras:
     """Imports bnhead's layers when Keras has been imported, which registers them for `load_model`."""
 
     def find_spec(self, name, path, target=None):
         if name != "keras":
             return None
+        import importlib.util
+
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec("keras")
         if spec is not None:
@@ -45,13 +45,13 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
     def _then_layers(self, exec_module):
         def execute(module):
             exec_module(module)
-            importlib.import_module("bnhead.layers")
+            import bnhead.layers  # noqa: F401
 
         return execute
 
 
 if "keras" in sys.modules:
-    importlib.import_module("bnhead.layers")
+    import bnhead.layers  # noqa: F401
 else:
     sys.meta_path.insert(0, _AfterKeras())
 
@@ -59,6 +59,8 @@ else:
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'bnhead' has no attribute {name!r}")
+    import importlib  # not before: what is imported first is what Ctrl-C at the start falls into
+
     module = importlib.import_module(_HOME[name])
     return module if module.__name__ == f"bnhead.{name}" else getattr(module, name)
 

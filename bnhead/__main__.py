@@ -3,9 +3,6 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from bnhead import flags
-from bnhead.errors import nearest
-
 
 def _train(arguments: Sequence[str]) -> int:
     from bnhead.training import command
@@ -68,8 +65,18 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Runs a command and returns its exit status. Ctrl-C while it is being imported is one line as well."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print("bnhead: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from bnhead import flags
+    from bnhead.errors import nearest
+
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         commands = "\n".join(f"  {name:<8}{text}" for name, (_, text) in COMMANDS.items())
         usage = "usage: bnhead COMMAND [--flag=value ...]\n\n" + commands

@@ -200,9 +200,15 @@ def reported(program: str, work: Callable[[], int]) -> int:
 
 
 def streams() -> None:
-    """Gives a process without stdout or stderr, as of a daemon, streams that lead nowhere."""
+    """Sees to it that every text can be printed.
+
+    A process without stdout or stderr, as a daemon, gets streams that lead nowhere. What stdout has no bytes
+    for, such as a directory's name that is no UTF-8, is written as an escape.
+    """
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - it stays open
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

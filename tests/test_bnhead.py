@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,24 @@ def test_commands():
     there = "there are train, study, report, verify, diff, inspect, heads, data"
     assert unknown.stderr == f"bnhead: command 'trian' is not known; did you mean 'train'? ({there})\n"
     assert run("train", "--help").stdout.startswith("usage: bnhead train [--flag=value ...]")
+
+
+@pytest.mark.parametrize("name", ["bnhead.flags", "absl", "bnhead.training.command", "tensorflow"])
+@pytest.mark.parametrize("program", ["bnhead", "train.py"])
+def test_an_interrupt_while_modules_are_imported_is_one_line(program, name):
+    code = f"""
+import runpy, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {name!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+sys.argv = ["bnhead", "train"] if {program!r} == "bnhead" else ["train.py"]
+if {program!r} == "bnhead":
+    runpy.run_module("bnhead", run_name="__main__")
+else:
+    runpy.run_path("train.py", run_name="__main__")
+"""
+    done = python(code, cwd=Path(__file__).resolve().parent.parent)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr in (f"{program}: interrupted\n", "bnhead train: interrupted\n")

@@ -115,6 +115,22 @@ def test_what_is_held_back_is_shown_when_the_import_fails(capfd):
     assert capfd.readouterr().err == "the reason\n"
 
 
+def test_a_name_that_is_no_utf_8_can_be_printed_where_stdout_is_strict(tmp_path):
+    place = os.fsencode(tmp_path) + b"/run\xff"
+    os.mkdir(place)
+    Path(os.fsdecode(place), "config.json").write_text("{}")
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    for command in (["diff", place, place], ["verify", place], ["heads", place]):
+        done = subprocess.run(
+            [sys.executable, "-m", "bnhead", *command], env=environment, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr and done.stderr.count("\n") <= 1
+        assert "run\\udcff" in done.stdout + done.stderr, command
+    code = "from bnhead import flags; flags.reported('', lambda: print('x\\udcff') or 0)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "x\\udcff\n")
+
+
 @pytest.mark.parametrize("command", [["train", "--help"], ["heads"], ["study"]])
 def test_a_reader_that_goes_away_is_no_error(command):
     reading, writing = os.pipe()

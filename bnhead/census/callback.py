@@ -14,6 +14,7 @@ from bnhead.census.probe import Probe
 from bnhead.census.revival import Revival, revive_layers
 from bnhead.census.step import StepCounter
 from bnhead.errors import UsageError, nearest
+from bnhead.graph import require_keras
 from bnhead.inputs import arrays_of, check_data
 
 
@@ -128,6 +129,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     def set_model(self, model: keras.Model) -> None:
         """Finds the layers to count; called by Keras when `fit` begins."""
+        require_keras(model)
         if model is not self.model:
             self._probe, self._step = None, None
             self._forget()

@@ -23,6 +23,7 @@ from bnhead.graph.functional import (
     nested,
     new_inputs,
     replay,
+    require_keras,
     same,
     used_inputs,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "new_inputs",
     "replay",
     "require_agreement",
+    "require_keras",
     "same",
     "used_inputs",
 ]

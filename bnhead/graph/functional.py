@@ -161,8 +161,9 @@ def flattened(model: keras.Model) -> Flat:
     """A model's layers, those of nested functional models among them, in one functional model.
 
     Raises:
-        UsageError: a subclassed model, or one that is not built.
+        UsageError: a subclassed model, one that is not built, or one of another Keras.
     """
+    require_keras(model)
     graph = functional(model)
     if graph is None or not graph.inputs:
         raise UsageError(f"model {model.name!r} must be a built functional or Sequential model")
@@ -314,6 +315,21 @@ def _ancestors(tensors: Sequence[keras.KerasTensor]) -> set[int]:
 
 def _is_optional(tensor: keras.KerasTensor) -> bool:
     return getattr(tensor._keras_history.operation, "optional", False)
+
+
+def require_keras(model: Any) -> None:
+    """Raises UsageError for what is no model of this Keras, such as one of tf_keras or of PyTorch."""
+    if isinstance(model, keras.Layer):
+        return
+    homes = [kind.__module__ for kind in type(model).__mro__]
+    other = next((home for home in homes if home.startswith(("tf_keras", "tensorflow.python.keras"))), "")
+    if other:
+        package = "tf_keras" if other.startswith("tf_keras") else "tensorflow.python.keras"
+        raise UsageError(
+            f"model {getattr(model, 'name', '')!r} is of another Keras ({package}); build it with keras "
+            f"{keras.__version__}, which bnhead uses"
+        )
+    raise UsageError(f"model must be a Keras model, got {type(model).__module__}.{type(model).__qualname__}")
 
 
 def functional(model: Any) -> Functional | None:

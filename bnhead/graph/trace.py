@@ -7,7 +7,7 @@ import keras
 
 from bnhead.errors import UsageError
 from bnhead.graph import audit, taps
-from bnhead.graph.functional import functional
+from bnhead.graph.functional import functional, require_keras
 
 
 def specs(model: keras.Model) -> Any:
@@ -142,7 +142,7 @@ def _require_scopes(model: keras.Model) -> None:
 
 
 def require_built(model: Any) -> None:
-    """Raises UsageError unless the model can be called."""
-    if not isinstance(model, keras.Layer) or not model.built:
-        name = getattr(model, "name", model)
-        raise UsageError(f"model {name!r} must be built: call it on a batch of inputs first")
+    """Raises UsageError unless the model is a Keras model that can be called."""
+    require_keras(model)
+    if not model.built:
+        raise UsageError(f"model {model.name!r} must be built: call it on a batch of inputs first")

@@ -45,6 +45,6 @@ def best_state(directory: RunDirectory) -> Checkpoint:
     """The state of the best epoch.
 
     Raises:
-        ValueError: its file is damaged.
+        OSError, ValueError: its file cannot be read, or is damaged.
     """
-    return checkpoints.decode((directory.path / NAME).read_bytes())
+    return checkpoints.read(directory.path / NAME)

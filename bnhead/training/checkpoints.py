@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bnhead import files
 from bnhead.training.records import RunDirectory
 
 FOLDER = "checkpoints"
@@ -91,7 +92,7 @@ def newest(directory: RunDirectory, settings: dict) -> tuple[Checkpoint | None, 
     complaints = []
     for path in _files(directory.path / FOLDER):
         try:
-            checkpoint = decode(path.read_bytes())
+            checkpoint = read(path)
             if checkpoint.settings != settings:
                 raise ValueError("it is of a run with other settings")
         except (OSError, ValueError) as error:
@@ -102,6 +103,19 @@ def newest(directory: RunDirectory, settings: dict) -> tuple[Checkpoint | None, 
     return None, complaints
 
 
+def read(path: pathlib.Path) -> Checkpoint:
+    """The checkpoint in a file; of one that is none, the first bytes alone are read.
+
+    Raises:
+        OSError: it is no plain file, or cannot be read.
+        ValueError: as `decode`.
+    """
+    files.check_regular(path)
+    with open(path, "rb") as file:
+        header = file.read(_HEADER)
+        return decode(header + (file.read() if header.startswith(_FORMAT) else b""))
+
+
 def set_aside(directory: RunDirectory) -> None:
     """Sets all checkpoints aside, as `newest` does with one: those of a new run would not outlive them."""
     for path in _files(directory.path / FOLDER):
@@ -109,7 +123,10 @@ def set_aside(directory: RunDirectory) -> None:
 
 
 def _set_aside(path: pathlib.Path) -> None:
-    path.replace(path.with_name(f"{path.name}.damaged"))
+    try:
+        path.replace(path.with_name(f"{path.name}.damaged"))
+    except OSError as error:
+        raise files.unwritable(error, f"checkpoint {path}") from error
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

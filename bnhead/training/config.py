@@ -196,7 +196,10 @@ class TrainConfig:
         _check_choice("augment", self.augment, AUGMENTATIONS)
         _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("jit_compile", self.jit_compile, JIT)
-        if "://" in self.workdir or "\0" in self.workdir or not _is_text(self.workdir):
+        for name in ("workdir", "data_dir"):
+            if not _is_text(getattr(self, name)):
+                raise UsageError(f"{name} must be a path in UTF-8, got {getattr(self, name)!r}")
+        if "://" in self.workdir or "\0" in self.workdir:
             raise UsageError(f"workdir must be a path on a disk of this machine, got {self.workdir!r}")
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
         _check_distribution(self)

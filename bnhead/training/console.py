@@ -8,7 +8,7 @@ import time
 import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bnhead import keys
+from bnhead import files, keys
 from bnhead.training.building import decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import TASKS
@@ -79,6 +79,9 @@ class EpochLines(keras.callbacks.Callback):
             print(line, flush=True)
         except BrokenPipeError:  # `| head` has seen enough, which does not end the training
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer
+            raise files.unwritable(error, "stdout") from error
 
 
 def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:

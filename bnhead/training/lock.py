@@ -90,7 +90,8 @@ def _owner(file: int) -> dict | None:
         owner = json.loads(os.pread(file, 1000, 0))
     except ValueError:  # empty, or written by halves
         return None
-    return owner if isinstance(owner, dict) and {"pid", "host"} <= set(owner) else None
+    known = isinstance(owner, dict) and {"pid", "host"} <= set(owner)
+    return owner if known and type(owner["pid"]) is int and 0 < owner["pid"] < 2**31 else None
 
 
 def _lives(owner: dict, path: pathlib.Path, file: int, mine: bool | None) -> bool:

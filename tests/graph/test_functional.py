@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from bnhead import DeadUnits, census, heads
 from bnhead.errors import UsageError
 from bnhead.graph import calls, copy, flattened, inlined, replay, same
 
@@ -229,3 +230,25 @@ def test_a_layer_whose_config_makes_no_layer_is_named():
     model = keras.Model(inputs, Forgetful(3, name="odd")(inputs))
     with pytest.raises(UsageError, match=r"layer 'odd' \(Forgetful\) cannot be copied, its config .*width"):
         copy(model)
+
+
+def test_a_model_of_another_keras_is_told_so():
+    foreign = type("Functional", (), {"__module__": "tf_keras.src.engine.functional"})
+    model = type("Own", (foreign,), {"name": "theirs", "built": True})()
+    data = np.zeros((4, 6), "float32")
+    callback = DeadUnits(data)
+    for use in (
+        lambda: heads.insert_bn(model, data),
+        lambda: heads.fold(model),
+        lambda: census.count(model, data),
+        lambda: callback.set_model(model),
+    ):
+        with pytest.raises(
+            UsageError, match=r"model 'theirs' is of another Keras \(tf_keras\); build it with"
+        ):
+            use()
+    torch = type("Linear", (), {"__module__": "torch.nn.modules.linear"})()
+    with pytest.raises(
+        UsageError, match=r"model must be a Keras model, got torch\.nn\.modules\.linear\.Linear"
+    ):
+        census.count(torch, data)

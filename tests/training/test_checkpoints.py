@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,22 @@ def test_damaged_ones_are_said_set_aside_and_passed_over(tmp_path):
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"step-0000000001", "step-0000000002.damaged", "step-0000000003.damaged"}
     assert checkpoints.newest(directory, SETTINGS)[1] == [], "said once"
+
+
+def test_what_is_no_plain_file_or_of_no_sane_size_is_passed_over(tmp_path):
+    directory = RunDirectory(tmp_path)
+    checkpoints.save(directory, checkpoint(1))
+    folder = tmp_path / "checkpoints"
+    os.mkfifo(folder / "step-0000000004")
+    (folder / "step-0000000003").mkdir()
+    (folder / "step-0000000002").touch()
+    os.truncate(folder / "step-0000000002", 2**40)
+    found, complaints = checkpoints.newest(directory, SETTINGS)
+    same(found, checkpoint(1))
+    for line, why in zip(
+        complaints, ("it is no regular file", "Is a directory", "it is no checkpoint"), strict=True
+    ):
+        assert why in line and "\n" not in line
 
 
 def test_a_run_that_begins_anew_keeps_its_own_and_not_those_of_a_later_step(tmp_path):

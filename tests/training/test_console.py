@@ -34,6 +34,18 @@ def test_a_reader_that_has_gone_does_not_end_the_training(short_config):
     assert json.loads((pathlib.Path(config.workdir) / "status.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no full device")
+def test_a_full_stdout_is_not_blamed_on_the_runs_directory(short_config):
+    config = short_config(epochs=1)
+    flags = [f"--{name}={value}" for name, value in config.settings().items()]
+    flags += [f"--workdir={config.workdir}", f"--data_dir={config.data_dir}"]
+    command = [sys.executable, "-m", "bnhead", "train", *flags]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 6
+    assert done.stderr == "bnhead train: stdout cannot be written: the disk is full\n"
+
+
 def test_a_bar_is_drawn_on_request_and_the_lines_stay(short_config, capsys):
     config = short_config()
     train(config, [EpochLines(config, bar=True)])

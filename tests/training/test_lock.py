@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -92,3 +93,19 @@ def test_a_folder_that_is_not_there(tmp_path):
     told = "cannot be written: No such file"
     with pytest.raises(RunDirectoryError, match=told), lock.held(tmp_path / "nowhere"):
         pass
+
+
+@pytest.mark.parametrize("owner", [{"pid": "x"}, {"pid": -1}, {"pid": 10**30}, {"pid": True}, {"pid": None}])
+def test_a_lock_that_names_no_process_is_nobodys(tmp_path, owner):
+    leave(tmp_path / "lock", host=platform.node(), **owner)
+    with lock.held(tmp_path) as before:
+        assert before is None
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_lock_that_is_no_file_is_one_line(tmp_path):
+    for make in (os.mkfifo, os.mkdir):
+        make(tmp_path / "lock")
+        with pytest.raises(RunDirectoryError, match="cannot be written"), lock.held(tmp_path):
+            pass
+        os.rmdir(tmp_path / "lock") if (tmp_path / "lock").is_dir() else os.unlink(tmp_path / "lock")
