@@ -1,6 +1,7 @@
 """What an inspection is: one frozen dataclass. Checked without TensorFlow."""
 
 import math
+import os
 import pathlib
 from dataclasses import dataclass, field
 
@@ -85,7 +86,7 @@ class Request:
     @property
     def is_run(self) -> bool:
         """Whether the model is a directory, and so a run's."""
-        return pathlib.Path(self.model).is_dir()
+        return os.path.isdir(self.model)  # False for what no path can be, too
 
     @property
     def directory(self) -> str:

@@ -17,6 +17,7 @@ from bnhead.training.config import TrainConfig
 
 STUDY, VERIFY = "bnhead study", "bnhead verify"
 ENGINES = ("local", "ray")
+MOST_SEEDS = 10_000  # a study that needs more has too small a margin
 EXIT_MISMATCH, EXIT_FAILED = 3, 7
 _HEADLINE = (
     "Trains every head of a study with every seed and says what may be concluded. Any flag of `bnhead train` "
@@ -131,10 +132,11 @@ def _check(request: Request, study: Study, arguments: Sequence[str]) -> None:
     if request.engine not in ENGINES:
         hint = nearest(request.engine, ENGINES)
         raise UsageError(f"engine {request.engine!r} is not known{hint} (there are {', '.join(ENGINES)})")
-    for name in ("seeds", "workers"):
-        least = 1 if name == "seeds" else 0
-        if getattr(request, name) < least:
-            raise UsageError(f"{name} must be at least {least}, got {getattr(request, name)}")
+    for name, least in (("seeds", 1), ("workers", 0)):
+        value = getattr(request, name)
+        if value < least or (name == "seeds" and value > MOST_SEEDS):
+            most = f" and at most {MOST_SEEDS:,}" if name == "seeds" else ""
+            raise UsageError(f"{name} must be at least {least}{most}, got {value}")
     if "://" in request.dir:
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
     given = {argument.lstrip("-").partition("=")[0] for argument in arguments}

@@ -1,0 +1,178 @@
+"""What holds of every text and every command line, tried on drawn ones; always on the same."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import string
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bnhead import flags, heads
+from bnhead.heads.grammar import KINDS, parse
+from bnhead.inspection.request import Request as Inspection
+from bnhead.studies import command as study
+from bnhead.studies import named
+from bnhead.training import TrainConfig
+from bnhead.training import command as train
+
+SECONDS = 2.0  # of the processor, for one text: a machine that is busy is not slow
+
+
+def drawn(examples):
+    """Settings: the same examples every time, no clock, nothing left on the disk."""
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    return settings(
+        derandomize=True, deadline=None, max_examples=examples, database=None, suppress_health_check=checks
+    )
+
+
+@contextlib.contextmanager
+def in_time():
+    start = time.process_time()
+    yield
+    assert time.process_time() - start < SECONDS
+
+
+# ---- heads --------------------------------------------------------------------------------------
+
+
+@st.composite
+def words(draw, kinds):
+    """One token's text, of one of the kinds."""
+    kind = KINDS[draw(st.sampled_from(sorted(kinds)))]
+    number = ""
+    if kind.number and not (kind.number.option and draw(st.booleans())):
+        whole = st.integers(2, 10**9).map(str)
+        rate = st.integers(1, 10**12 - 1).map(lambda digits: f"0.{digits:012}")
+        number = draw(whole if kind.number.whole else rate)
+    left_out = draw(st.lists(st.sampled_from(sorted(kind.parts)), unique=True)) if kind.parts else []
+    return "".join([kind.name, number, *(f"-{part}" for part in left_out)])
+
+
+@st.composite
+def head_texts(draw):
+    """A valid head: what stands before the pooling, on the vector, and behind the output layer."""
+
+    def some(wanted):
+        return draw(st.lists(words({name for name, kind in KINDS.items() if wanted(kind)}), max_size=4))
+
+    def free(kind):
+        return not kind.pools and kind.name != "out"
+
+    before = some(lambda kind: free(kind) and not kind.vector_only)
+    pooling = draw(words({name for name, kind in KINDS.items() if kind.pools}))
+    text = [*before, pooling] if draw(st.booleans()) else []
+    text += some(free)
+    if draw(st.booleans()):
+        text += [draw(words({"out"})), *some(lambda kind: kind.after_output)]
+    return "_".join(text or ["out"])
+
+
+@given(head_texts())
+@drawn(250)
+def test_every_valid_head_has_one_spelling_of_the_same_tokens(text):
+    spelling = heads.canonical(text)
+    assert parse(spelling) == parse(text) and heads.canonical(spelling) == spelling
+    assert heads.describe(text) and "".join(heads.placement(text)).isascii()
+
+
+def anything():
+    """Texts of all kinds: any characters, the grammar's own, long ones, and heads with a piece replaced."""
+    pieces = [*KINDS, *string.ascii_lowercase, *string.digits, *"_-. "]
+    own = st.lists(st.sampled_from(pieces), max_size=12).map("".join)
+    long = st.builds(lambda part, times: part * times, st.text(min_size=1, max_size=3), st.integers(1, 9000))
+    mended = st.builds(lambda text, at, piece: text[:at] + piece + text[at + 1 :], head_texts(),
+                       st.integers(0, 30), st.text(st.characters(), max_size=3))  # fmt: skip
+    return st.one_of(st.text(st.characters(), max_size=30), own, long, mended)
+
+
+@given(anything())
+@drawn(400)
+def test_every_text_is_a_head_or_one_printable_line(text):
+    with in_time():
+        try:
+            heads.canonical(text)
+        except heads.HeadError as error:
+            assert str(error).isprintable(), str(error)
+
+
+# ---- flags --------------------------------------------------------------------------------------
+
+
+def lines(kind):
+    """Command lines of a command whose flags are the fields of `kind`."""
+    names = [spec.name for spec in dataclasses.fields(kind)] + ["flagfile", "nowhere", ""]
+    known = ["digits", "resnet8", "fc", "bn_fc", "none", "true", "folder:", "keras:ResNet50", *named.NAMES]
+    numbers = st.one_of(st.integers().map(str), st.floats().map(repr), st.just("9" * 5000))
+    value = st.one_of(st.text(st.characters(), max_size=12), numbers, st.sampled_from(known))
+    name = st.sampled_from(names)
+    return st.lists(
+        st.one_of(
+            st.builds("--{}={}".format, name, value),
+            st.builds("--{}".format, name),
+            st.builds("--no{}".format, name),
+            value,
+        ),
+        max_size=6,
+    )
+
+
+COMMANDS = {
+    "train": (TrainConfig, train.parse),
+    "inspect": (Inspection, lambda line: flags.parse(Inspection, line, positional="model")),
+    "study": (study.Request, study.parse),
+}
+
+
+def outcome(parsed, line):
+    """The exit status of a command that does no more than to read its line, and what it says on stderr."""
+    with in_time(), contextlib.redirect_stderr(io.StringIO()) as told:
+        status = flags.reported("bnhead", lambda: parsed(line) and 0)
+    return status, told.getvalue()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_line_is_understood_or_one_printable_line(command, tmp_path, monkeypatch):
+    kind, parsed = COMMANDS[command]
+    monkeypatch.chdir(tmp_path)  # nothing of ours has a name that is drawn
+
+    @given(lines(kind))
+    @drawn(250)
+    def holds(line):
+        status, said = outcome(parsed, line)
+        assert (status, said) == (0, "") or (
+            status in (2, 4) and said.endswith("\n") and said[:-1].isprintable()
+        ), (status, said)
+
+    holds()
+
+
+ODD = (
+    "",
+    " ",
+    "x",
+    "0",
+    "-1",
+    "1e999",
+    "nan",
+    "9" * 5000,
+    "\x1b[31m",
+    "a\nb",
+    "\xfc",
+    "\udcff",
+    "\0",
+    "1" * 400,
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_takes_every_kind_of_value_or_says_why_not(command, tmp_path, monkeypatch):
+    kind, parsed = COMMANDS[command]
+    monkeypatch.chdir(tmp_path)
+    for spec, value in itertools.product(dataclasses.fields(kind), ODD):
+        status, said = outcome(parsed, [f"--{spec.name}={value}"])
+        assert status == 0 or (status in (2, 4) and said[:-1].isprintable()), (spec.name, value, said)
