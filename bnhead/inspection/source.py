@@ -81,7 +81,9 @@ def _run(request: Request) -> Source:
     settings = RunDirectory(path).read("config.json")
     if settings is None or not (path / "model.keras").is_file():
         raise RunDirectoryError(f"{path} holds no finished run; give a run directory or a .keras file")
-    name = request.dataset or settings["dataset"]
+    name = request.dataset or settings.get("dataset")
+    if not name:
+        raise RunDirectoryError(f"{path / 'config.json'} names no dataset; give --dataset")
     size = request.image_size or settings.get("image_size", 0)
     task = request.task or settings.get("task", "classification")
     dataset = load(name, request.data_dir or None, task=task, image_size=size)

@@ -74,12 +74,16 @@ class RunDirectory:
             )
 
     def _check_kinds(self) -> None:
-        """Refuses a folder in the place of a file, and a file in that of a folder: no run made them."""
+        """Refuses a folder in the place of a file, and a file, or a link to nothing, in that of a folder."""
         for name in _OURS:
             path, is_ours = self.path / name, name in _FOLDERS
             if path.exists() and path.is_dir() != is_ours:
                 kind = "file" if is_ours else "folder"
                 raise RunDirectoryError(f"workdir {self.path}: {name} is a {kind}, which no run makes")
+            if is_ours and path.is_symlink() and not path.exists():
+                raise RunDirectoryError(
+                    f"workdir {self.path}: {name} is a link to {os.readlink(path)}, which is not there"
+                )
 
     def make(self) -> None:
         """Makes the directory, where it is not there.

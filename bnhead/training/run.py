@@ -64,7 +64,8 @@ def train(
         UsageError: the config asks for a layer or a head that the net cannot have.
         DataError: the data set is not there, has fewer images than a batch, or is not the one that the run
             was begun on.
-        RunDirectoryError: the directory holds another run, is being written, or cannot be.
+        RunDirectoryError: the directory holds another run or a result that was changed, is being written, or
+            cannot be.
         ResourcesError: memory or disk is full; the run can go on.
         CopyError: the file of the trained model gives other outputs than the model; there is no result.
         Interrupted: by a signal; the run can go on.
@@ -113,6 +114,10 @@ def finished_result(config: TrainConfig) -> dict | None:
     result = directory.read("result.json")
     if result is None:
         return None
+    if wrong := directory.changes().get("result.json"):
+        raise RunDirectoryError(
+            f"{directory.path / 'result.json'} {wrong}, so it is not the run's; --overwrite trains it again"
+        )
     return {key: math.nan if value is None else value for key, value in result.items()}
 
 

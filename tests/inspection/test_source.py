@@ -103,3 +103,12 @@ def test_what_cannot_be_opened(tmp_path, data_dir):
     vector.save(tmp_path / "vector.keras")
     with pytest.raises(UsageError, match="must take one image"):
         open_source(Request(model=str(tmp_path / "vector.keras"), **options))
+
+
+def test_a_run_whose_settings_name_no_dataset(short_run, tmp_path, data_dir):
+    config, _ = short_run
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.keras").symlink_to(f"{config.workdir}/model.keras")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match=r"config\.json names no dataset; give --dataset"):
+        open_source(Request(model=str(tmp_path / "run"), data_dir=data_dir))

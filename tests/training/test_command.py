@@ -114,6 +114,16 @@ def test_a_finished_run_whose_model_is_not_there_says_so(short_run, tmp_path, ca
     assert "holds this run, finished" in told.out
 
 
+def test_a_result_that_is_not_the_runs_is_no_result(short_run, tmp_path, capsys):
+    config, _ = short_run
+    shutil.copytree(config.workdir, tmp_path / "run")
+    changed = {**json.loads((tmp_path / "run" / "result.json").read_text()), "test_accuracy": 0.999}
+    (tmp_path / "run" / "result.json").write_text(json.dumps(changed))
+    assert command.main(arguments(dataclasses.replace(config, workdir=str(tmp_path / "run")))) == 3
+    told = capsys.readouterr()
+    assert told.err.endswith("so it is not the run's; --overwrite trains it again\n") and not told.out
+
+
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [

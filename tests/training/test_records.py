@@ -276,3 +276,11 @@ def test_without_hashes_a_missing_model_is_seen(tmp_path):
     assert run.changes() == {}
     (tmp_path / "model.keras").unlink()
     assert run.changes() == {"model.keras": "is missing"}
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_folder_that_is_a_link_to_nothing_is_told_before_anything_is_removed(tmp_path, name):
+    run = begun(tmp_path, seed=1, head="fc")
+    (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunDirectoryError, match=rf"{name} is a link to .*nowhere, which is not there"):
+        run.check({"seed": 1, "head": "fc"})
