@@ -13,7 +13,6 @@ def test_escapes_reach_no_terminal():
     texts.printable(b"x\xff".decode(errors="surrogateescape")).encode("utf-8", "strict")
 
 
-<<<<<<< HEAD
 def test_an_error_is_its_first_line_without_tensorflows_nodes():
     wrapped = (
         "{{function_node __wrapped__DecodeImage_device_/CPU:0}} Unknown kind. [Op:DecodeImage] name: \nmore"
@@ -22,7 +21,8 @@ def test_an_error_is_its_first_line_without_tensorflows_nodes():
     inner = "{{function_node __inference_f_7}} {{node case/decode}} bad\x1b[0m"
     assert texts.first_line(ValueError(inner)) == "bad\\x1b[0m"
     assert texts.first_line(OSError()) == "OSError" and texts.first_line(ValueError("\n a\nb")) == "a"
-=======
+
+
 def test_a_page_holds_no_escapes():
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=texts.shown)
     template = environment.from_string(
@@ -32,7 +32,6 @@ def test_a_page_holds_no_escapes():
     assert told == "<b>&lt;\\x1b[31m\\ud800\nü</b> 3\n&lt;\\x1b[31m\\ud800\nü"
     with pytest.raises(jinja2.UndefinedError):
         template.render()
->>>>>>> ca74386 (Odd values in a study's files, models that do not fit, names that TensorFlow refuses: one line each; pages without escapes)
 
 
 @pytest.mark.parametrize("text", ["$\\frac$", "$x^$", "a$b", "\\$5", "$", "\x1b[0m", "plain"])
