@@ -47,11 +47,6 @@ class Recipe:
     mixup: float = 0.0
     classes: int = 0
 
-    @property
-    def compiles(self) -> bool:
-        """Whether XLA can compile it: it resizes no windows and draws from no gamma distribution."""
-        return self.kind != "imagenet" and not self.mixup
-
     def apply(
         self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, windowed: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -147,31 +142,6 @@ class InMemory:
         def batch(step, indices):
             taken = tf.gather(images, indices), tf.gather(labels, indices)
             return how.apply(*taken, tf.stack([augment_seed, step]))
-
-        return batch
-
-    def gather_on(
-        self, device: str, seed: int, how: Recipe
-    ) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-        """As `gather`, for a training step on `device`, where the arrays lie: the pixels never travel.
-
-        TensorFlow gathers no bytes on a GPU, so they are kept four in an int32, and a batch's pixels are
-        int32 while they are augmented. The batches are those of `gather`, byte for byte, but for
-        XLA, which draws other random numbers in the augmentation. `how` must be one
-        that XLA can compile, since Keras does that on a GPU.
-        """
-        augment_seed = seeds.stream(seed, "augmentation")
-        shape, pixels = self.images.shape[1:], int(np.prod(self.images.shape[1:]))
-        flat = np.pad(self.images.reshape(self.size, pixels), ((0, 0), (0, -pixels % 4)))
-        with tf.device(device):
-            words, labels = tf.constant(flat.view(np.int32)), tf.constant(self.labels)
-
-        def batch(step, indices):
-            taken = tf.bitcast(tf.gather(words, indices), tf.uint8)
-            images = tf.reshape(taken, (-1, flat.shape[1]))[:, :pixels]
-            images = tf.cast(tf.reshape(images, (-1, *shape)), tf.int32)
-            images, targets = how.apply(images, tf.gather(labels, indices), tf.stack([augment_seed, step]))
-            return tf.cast(images, tf.uint8), targets
 
         return batch
 

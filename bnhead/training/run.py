@@ -164,8 +164,7 @@ def assemble(config: TrainConfig, replicas: Replicas, workshop: Workshop) -> Par
     dataset = workshop.data(config, feeding.open_data)
     checked = inspect(dataset, config.batch_size)
     with replicas.building(), feeding.pictures_named(dataset):
-        # on a GPU the seed is part of the graph, which makes the batches
-        model = build(config, dataset) if feeding.gpu() else workshop.model(config, dataset, build)
+        model = workshop.model(config, dataset, build)
         replicas.synchronize(model)
         feeding.build_metrics(model, config, dataset)
     dead_units = DeadUnits(
@@ -175,7 +174,7 @@ def assemble(config: TrainConfig, replicas: Replicas, workshop: Workshop) -> Par
         log_scalars=False,
     )
     dead_units.set_model(model)  # a layer that is not there is said before anything is written
-    feed = feeding.training(model, config, dataset, replicas)
+    feed = feeding.training(config, dataset, replicas)
     return Parts(dataset, checked, model, feed, dead_units, replicas)
 
 

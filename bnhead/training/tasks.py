@@ -133,12 +133,13 @@ def compiled(
     return model
 
 
-def example_maker(
-    task: str, outputs: int, *, with_labels: bool, soft: bool = False
-) -> Callable[[tf.Tensor, tf.Tensor], tuple]:
-    """A function from a batch's `(images, labels)` to its `(inputs, targets)`.
+def batches(
+    data: tf.data.Dataset, task: str, outputs: int, *, with_labels: bool, soft: bool = False
+) -> tf.data.Dataset:
+    """Batches of `(inputs, targets)` from batches of `(images, labels)`.
 
     Args:
+        data: the batches.
         task: a name of `TASKS`.
         outputs: number of outputs.
         with_labels: whether the model reads the labels too, as its second input.
@@ -150,12 +151,4 @@ def example_maker(
         inputs = (images, tf.cast(labels, tf.int32)) if with_labels else images
         return inputs, targets(labels, outputs)
 
-    return prepare
-
-
-def batches(
-    data: tf.data.Dataset, task: str, outputs: int, *, with_labels: bool, soft: bool = False
-) -> tf.data.Dataset:
-    """Batches of `(inputs, targets)` from batches of `(images, labels)`; arguments as of `example_maker`."""
-    prepare = example_maker(task, outputs, with_labels=with_labels, soft=soft)
     return data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(1)

@@ -151,26 +151,6 @@ def test_mixup_mixes_numbers():
     np.testing.assert_allclose(mixed.mean(), plain.mean(), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("compiled", "size"),
-    [(False, 7), (True, 8), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((False, 8), (True, 7)))],
-)
-def test_a_batch_gathered_on_a_device_is_that_of_the_pipeline(compiled, size):
-    split, how = numbered(), Recipe("crop_flip", cutout=3)
-    assert how.compiles and not Recipe("imagenet").compiles and not Recipe(mixup=0.1).compiles
-    split = InMemory(split.images[:, :size, :, :1].copy(), split.labels)
-    gather = tf.function(split.gather_on("CPU:0", 5, how), jit_compile=compiled)
-    piped = split.training_batches(BATCH, 2, 5, how)
-    for fed, (images, labels) in zip(split.order(BATCH, 2, 5), piped, strict=True):
-        made = gather(*fed)
-        assert made[0].dtype == tf.uint8
-        np.testing.assert_array_equal(made[1], labels)
-        if compiled:  # XLA draws other random numbers: each image is another crop, of itself
-            assert (made[0].numpy() != images.numpy()).any() and made[0].shape == images.shape
-        else:
-            np.testing.assert_array_equal(made[0], images)
-
-
 def test_cutout_is_painted_after_the_augmentation(digits_train):
     images, _ = next(digits_train.training_batches(64, 1, 0, Recipe(cutout=4)).as_numpy_iterator())
     grey = (images == 128).sum((1, 2, 3))

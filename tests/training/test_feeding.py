@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 
@@ -9,7 +10,7 @@ from bnhead import DeadUnits
 from bnhead.data import load
 from bnhead.data.pipelines import Streamed
 from bnhead.errors import DataError
-from bnhead.training import feeding, train
+from bnhead.training import feeding
 from bnhead.training.building import build
 from bnhead.training.distribution import Replicas
 from tests.data.sets import smooth, write_folder
@@ -35,18 +36,13 @@ def same(one, other):
 
 @pytest.mark.parametrize(("epoch", "step"), [(0, 0), (0, 4), (1, 0), (2, 3)])
 @pytest.mark.parametrize("settings", [{}, {"mixup": 0.4, "cutout": 2}, {"head": "cdropout0.5_fc"}])
-def test_batches_from_a_step_on_are_those_that_would_have_come(
-    short_config, digits, monkeypatch, epoch, step, settings
-):
+def test_batches_from_a_step_on_are_those_that_would_have_come(short_config, digits, epoch, step, settings):
     config = short_config(epochs=3, **settings)
-    for device in (None, "CPU:0"):
-        monkeypatch.setattr(feeding, "gpu", lambda device=device: device)
-        model = build(config, digits)
-        feed = feeding.training(model, config, digits, ALONE)
-        whole, rest = elements(feed(0, 0)), elements(feed(epoch, step))
-        assert len(whole) == 15
-        same(rest, whole[epoch * 5 + step :])
-        assert feed(epoch, step).cardinality() == len(rest)
+    feed = feeding.training(config, digits, ALONE)
+    whole, rest = elements(feed(0, 0)), elements(feed(epoch, step))
+    assert len(whole) == 15
+    same(rest, whole[epoch * 5 + step :])
+    assert feed(epoch, step).cardinality() == len(rest)
 
 
 def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
@@ -60,7 +56,7 @@ def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
     config = short_config(dataset=name, image_size=16, augment="imagenet", batch_size=8, epochs=3)
     data = load(name, data_dir, image_size=16, memory_limit=0)
     assert isinstance(data.train, Streamed)
-    feed = feeding.training(None, config, data, ALONE)
+    feed = feeding.training(config, data, ALONE)
     whole = elements(feed(0, 0))
     assert len(whole) == 9
     same(elements(feed(1, 2)), whole[5:])
@@ -113,15 +109,27 @@ def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, spli
         raise tf.errors.NotFoundError(None, None, "a log")
 
 
-def test_units_are_counted_in_steps_that_make_their_own_images(short_config, monkeypatch):
-    """On a GPU a step is fed indices and makes the batch itself: what is counted are the images it makes."""
-    found = []
-    for device in (None, "CPU:0"):
-        monkeypatch.setattr(feeding, "gpu", lambda device=device: device)
-        dead_units = DeadUnits(layers="all", inputs_per_step=None)
-        train(short_config(epochs=1), [dead_units])
-        found.append(dead_units.census)
-    fed, made = found
-    assert fed.layers["head_fc"].inputs > 0 and not made.layers["head_fc"].unknown
-    for name, counts in fed.layers.items():
-        np.testing.assert_array_equal(made.layers[name].active, counts.active)
+def large_int32(function, *specs):
+    """Names of the int32 tensors above 1 MB that a compiled function captures or holds as constants."""
+    graph = tf.function(function).get_concrete_function(*specs).graph
+    constants = [op.outputs[0] for op in graph.get_operations() if op.type == "Const"]
+    tensors = [*(inside for _, inside in graph.captures), *constants]
+    return [t.name for t in tensors if t.dtype == tf.int32 and 4 * (t.shape.num_elements() or 0) > 1e6]
+
+
+@pytest.mark.parametrize("settings", [{}, {"augment": "crop_flip", "cutout": 2}, {"head": "cdropout0.5_fc"}])
+def test_no_large_int32_tensor_goes_into_a_compiled_step(short_config, digits, settings):
+    """TensorFlow holds such a tensor in host memory, and copies it to the GPU at every step."""
+    config = short_config(**settings)
+    many = dataclasses.replace(digits, train=digits.train.take(np.arange(digits.train.size).repeat(12)))
+    assert many.train.images.nbytes > 1e6, "larger than what is looked for"
+    model, census = build(config, many), DeadUnits(layers="all")
+    census.set_model(model)
+    census.on_train_begin()
+    specs = feeding.training(config, many, ALONE)(0, 0).element_spec
+    assert large_int32(model.train_step, specs) == []
+    census.on_train_end()
+    words = tf.constant(many.train.images.reshape(-1, 4).view(np.int32))
+    assert large_int32(lambda data: (tf.gather(words, [0]), model.train_step(data)), specs), (
+        "one would be found"
+    )

@@ -14,7 +14,7 @@ from bnhead.data import load
 from bnhead.data.checks import inspect
 from bnhead.errors import CopyError, DataError, RunDirectoryError, UsageError
 from bnhead.layers import plain
-from bnhead.training import feeding, run, train
+from bnhead.training import run, train
 from bnhead.training.building import build
 from tests.data.sets import smooth, write_folder
 
@@ -242,23 +242,6 @@ def test_mixup_reaches_the_loss(short_config):
     result = train(config)
     rows = list(csv.DictReader((directory(config) / "history.csv").read_text().splitlines()))
     assert float(rows[-1]["loss"]) > 0.6 and result["test_accuracy"] > 0.8
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({"augment": "crop_flip", "cutout": 2}, marks=pytest.mark.slow),
-        pytest.param({}, marks=pytest.mark.slow),
-        pytest.param({"head": "cdropout0.5_fc"}, marks=pytest.mark.slow),
-    ],
-)
-def test_images_kept_on_a_device_train_the_same_net(short_config, monkeypatch, settings):
-    config = short_config(batch_size=128, **settings)
-    fed = train(config)
-    used = []
-    monkeypatch.setattr(feeding, "gpu", lambda: used.append(1) or "CPU:0")
-    kept = train(short_config(batch_size=128, **settings))
-    assert kept == fed and used
 
 
 @pytest.mark.slow
