@@ -61,7 +61,10 @@ def test_every_copy_of_any_net_computes_the_same(name, tmp_path):
     build = existing.applications()[name]
     net = as_trained(build(classes=7, weights=None, input_shape=(size, size, 3)), pixels)
     expected = net.predict(pixels, verbose=0)
-    for copied in (plain(net), fold_batch_norm(net), heads.fold(net).model, heads.insert_bn(net, pixels)):
+    # MobileNet's classifier is a 1 x 1 convolution, which insert_bn must be told
+    (last, *_) = (layer for layer in reversed(net.layers) if isinstance(layer, layers.Conv2D | layers.Dense))
+    inserted = heads.insert_bn(net, pixels, last.name)
+    for copied in (plain(net), fold_batch_norm(net), heads.fold(net).model, inserted):
         np.testing.assert_allclose(copied.predict(pixels, verbose=0), expected, rtol=1e-3, atol=1e-5)
     swapped = heads.swap(net, "bn_fc8", 3)
     reads = keras.Model(swapped.inputs, swapped.get_layer("head_bn").input)
