@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # apart after 15 steps.)
 SETTINGS = {"backbone": "resnet8", "fc_units": 32, "epochs": 1, "batch_size": 64, "learning_rate": 1e-4}
 # Devices add up the same float32 numbers in another order. The longest sum is a batch norm's, over 64 images
-# of up to 16 x 16: it rounds by about eps sqrt(16384) of its size, a squared error doubles that, and each step
-# adds as much.
+# of up to 16 x 16: it rounds by about eps sqrt(16384) of its size, a squared error doubles that, and each
+# step adds as much.
 ROUNDING = 2 * float(np.finfo("float32").eps) * (64 * 16 * 16) ** 0.5
 VARIABLES = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
 
