@@ -263,7 +263,7 @@ ARRANGED = [
     (settings_in_bytes, 3, "config.json cannot be read"),
     (settings_are_a_folder, 3, "config.json cannot be read"),
     (result_cut_short, 3, "result.json cannot be read"),
-    (name_too_long, 3, "File name too long"),
+    (name_too_long, 3, "a longer name than disks take"),
     (in_a_system_folder, 3, "cannot be written"),
     (below_a_device, 3, "cannot be"),
     (a_name_of_two_lines, 3, "two lines is a file"),
