@@ -52,8 +52,8 @@ def _unhashed(plan: Plan, directory: pathlib.Path) -> Iterator[str]:
     old = [place for place in places if (place.path / "result.json").exists() and not _hashed(place)]
     if old:
         yield (
-            f"runs/{old[0].path.name}: status.json has no SHA-256 of the run's files, as of old; "
-            f"changes that contradict nothing are not seen ({len(old)} of {len(places)} runs)"
+            f"runs/{old[0].path.name}: status.json has no SHA-256 of its files, as in earlier versions, "
+            f"so that what contradicts nothing is not seen ({len(old)} of {len(places)} runs)"
         )
 
 

@@ -178,7 +178,7 @@ class RunDirectory:
 
     def write(self, name: str, content: dict) -> None:
         """Writes `content` as JSON; numbers that are not finite become null."""
-        self.replace(name, lambda path: path.write_text(_json(content)))
+        self.replace(name, lambda path: path.write_text(_json(content), newline="\n"))
 
     def finish(self, result: dict) -> None:
         """Writes `result.json`, with which a run is finished, and before it `status.json`.

@@ -135,3 +135,17 @@ def test_a_layers_name_that_tensorflow_cannot_trace_is_one_line(tmp_path, data_d
     assert "has a name that TensorFlow cannot trace" in told
     assert told.count("\n") == 1 and "\x1b" not in told
     assert keras.Variable(0.0, name="free").path == "free"
+
+
+def test_a_count_that_needs_too_much_memory_is_one_line(tmp_path, data_dir, capsys, monkeypatch):
+    def short(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(command, "_count", short)
+    flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", "--head=fc8"]
+    assert command.main(["resnet8", *flags, "--batch_size=64"]) == 6
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "bnhead inspect: model resnet8 needs more memory than there is; a smaller --batch_size"
+    )
+    assert told.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -80,8 +80,11 @@ def test_another_plan_is_refused_by_name_and_amended_on_demand():
 
 def test_failures_leave_no_file_when_there_are_none(tmp_path):
     assert failures(tmp_path) == {}
-    write_failures(tmp_path, {"b": {"message": "x"}, "a": {"message": "y"}})
+    write_failures(tmp_path, {name: {"error": "ValueError", "message": "no"} for name in ("b", "a")})
     assert list(failures(tmp_path)) == ["a", "b"]
+    (tmp_path / "failures.json").write_text('{"a": {"error": 1}}')
+    with pytest.raises(RunDirectoryError, match=r"failures\.json cannot be read: a has no 'message'"):
+        failures(tmp_path)
     write_failures(tmp_path, {})
     assert list(tmp_path.iterdir()) == []
 

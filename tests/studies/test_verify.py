@@ -112,8 +112,8 @@ def test_runs_without_hashes_are_told(place):
     for run in read_plan(place).runs[2:4]:
         (place / "runs" / run.id / "status.json").write_text('{"status": "finished"}')
     assert verify(place) == [
-        f"runs/{read_plan(place).runs[2].id}: status.json has no SHA-256 of the run's files, as of old; "
-        "changes that contradict nothing are not seen (2 of 8 runs)"
+        f"runs/{read_plan(place).runs[2].id}: status.json has no SHA-256 of its files, as in earlier "
+        "versions, so that what contradicts nothing is not seen (2 of 8 runs)"
     ]
 
 
