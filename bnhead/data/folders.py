@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bnhead.errors import DataError
 
-ENDINGS = (".jpg", ".jpeg", ".png")
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 TEST_SPLITS = ("test", "validation", "val")  # the first that is there is the test split
 LARGEST = 2**28  # bytes of a picture
 DEEPER, BESIDE = "in deeper folders", "beside the class folders"
@@ -76,7 +76,7 @@ def check_endings(split: Split, where: str) -> None:
 
 
 def told(left_out: Iterable[Counter]) -> str:
-    """What was left out, as in `3 files are left out: 2 .webp, 1 in deeper folders`; empty for nothing."""
+    """What was left out, as in `3 files are left out: 2 .heic, 1 in deeper folders`; empty for nothing."""
     together = sum(left_out, Counter())
     count, shown = together.total(), together.most_common(SHOWN)
     if not count:

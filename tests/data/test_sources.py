@@ -256,10 +256,10 @@ def test_what_is_beside_the_splits_or_hidden_is_nothing(tmp_path):
 
 def test_what_is_left_out_of_a_folder_is_one_warning(tmp_path):
     name = pictures(tmp_path, [(8, 8)] * 4)
-    for left_out in ("train/a/1.webp", "train/a/deep/2.png", "test/b/3.webp"):
+    for left_out in ("train/a/1.heic", "train/a/deep/2.png", "test/b/3.heic"):
         (tmp_path / "pictures" / left_out).parent.mkdir(exist_ok=True)
         (tmp_path / "pictures" / left_out).write_bytes(b"")
-    told = "3 files are left out: 2 .webp, 1 in deeper folders"
+    told = "3 files are left out: 2 .heic, 1 in deeper folders"
     assert checks.inspect(load(name, str(tmp_path)))["warnings"] == [told]
     assert load(f"domains:{name},{name}/../pictures", str(tmp_path), image_size=8).notes == (told, told)
 
