@@ -171,8 +171,8 @@ def test_pictures_of_another_kind_than_their_name_says_are_read(tmp_path, memory
     first, second = np.full((24, 24, 3), 200, np.uint8), np.full((24, 24, 3), 9, np.uint8)
     others = {
         "train/a/0.jpg": saved("GIF", first, save_all=True, append_images=[Image.fromarray(second)]),
-        "train/a/1.webp": saved("WEBP", first, lossless=True),
-        "train/b/0.BMP": saved("BMP", first),
+        "train/a/1.jpg": saved("WEBP", first, lossless=True),
+        "train/b/0.jpg": saved("BMP", first),
         "train/b/1.jpg": saved("PNG", first),
     }
     name = folder(others, ("train/a/2", "train/b/2"))(tmp_path)

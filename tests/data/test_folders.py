@@ -47,6 +47,12 @@ def test_a_hidden_picture_is_a_picture(tmp_path):
     assert names(folders.listed(written(tmp_path, "train/cat/._a.jpg"), "train")) == {"cat": ["._a.jpg"]}
 
 
+def test_every_format_that_is_decoded_is_listed_by_its_ending(tmp_path):
+    endings = ["jpg", "JPEG", "png", "gif", "WEBP", "bmp"]
+    split = folders.listed(written(tmp_path, *(f"train/cat/{ending}.{ending}" for ending in endings)), "train")
+    assert len(split.pictures["cat"]) == len(endings) == len(folders.ENDINGS)
+
+
 def test_what_is_left_out_is_counted_by_kind(tmp_path):
     more = [f"train/cat/{i}.heic" for i in range(3)]
     written(tmp_path, "train/cat/a.png", *more, "train/cat/README", "train/dog/a.TXT", "train/loose.png")
@@ -72,7 +78,7 @@ def test_many_kinds_are_told_in_short():
 
 def test_a_class_of_other_files_alone_is_said(tmp_path):
     split = folders.listed(written(tmp_path, "train/cat/1.heic", "train/cat/2.heic"), "train")
-    message = r"here: class 'cat' has no .*\.webp; 2 files are left out: 2 \.heic"
+    message = r"here: class 'cat' has no .*\.webp, \.bmp; 2 files are left out: 2 \.heic"
     with pytest.raises(DataError, match=message):
         folders.check_endings(split, "here")
 
