@@ -103,6 +103,34 @@ def test_the_same_outputs_on_another_backend(backend, nets, tmp_path):
         np.testing.assert_allclose(theirs[key], ours[key], rtol=1e-4, atol=1e-4 * scale, err_msg=key)
 
 
+ASKED_OF_JAX = """
+import sys
+import jax
+import numpy as np
+
+class Struct(jax.ShapeDtypeStruct):
+    def __init__(self, shape, dtype, *arguments, **options):
+        assert np.dtype(dtype).name not in ("int64", "float64"), shape
+        super().__init__(shape, dtype, *arguments, **options)
+
+jax.ShapeDtypeStruct = Struct
+from bnhead import census
+from bnhead.models import resnet8
+from bnhead.training import TrainConfig, train
+train(TrainConfig(workdir=sys.argv[1], backbone="resnet8", epochs=1))
+census.count(resnet8((8, 8, 1), "fc8", 5), (np.zeros((6, 8, 8, 1)), np.zeros(6, "int64")))
+"""
+
+
+@pytest.mark.slow
+def test_nothing_asks_jax_for_64_bit_numbers(tmp_path):
+    """JAX 0.11 warns of them; a quiet run stays quiet."""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ASKED_OF_JAX, str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 if __name__ == "__main__":
     assert keras.backend.backend() == os.environ["KERAS_BACKEND"]
     np.savez(sys.argv[2], **outputs(np.load(sys.argv[1]), sys.argv[3]))

@@ -83,6 +83,8 @@ def as_targets(config: TrainConfig, dataset: DataSet, data: tf.data.Dataset) -> 
 def build_metrics(model: keras.Model, config: TrainConfig, dataset: DataSet) -> None:
     """Makes the metrics' variables, which Keras otherwise does at the first batch that it is fed with."""
     batch = next(iter(as_targets(config, dataset, dataset.test.evaluation_batches(2, 2))))
+    # JAX, which has no 64-bit numbers unless it is told to, warns where one is asked for
+    batch = tf.nest.map_structure(lambda x: tf.cast(x, tf.int32) if x.dtype == tf.int64 else x, batch)
     model._symbolic_build(data_batch=batch)  # Keras' own way, under tf.distribute and on JAX
 
 

@@ -49,7 +49,9 @@ def test_a_hidden_picture_is_a_picture(tmp_path):
 
 def test_every_format_that_is_decoded_is_listed_by_its_ending(tmp_path):
     endings = ["jpg", "JPEG", "png", "gif", "WEBP", "bmp"]
-    split = folders.listed(written(tmp_path, *(f"train/cat/{ending}.{ending}" for ending in endings)), "train")
+    split = folders.listed(
+        written(tmp_path, *(f"train/cat/{ending}.{ending}" for ending in endings)), "train"
+    )
     assert len(split.pictures["cat"]) == len(endings) == len(folders.ENDINGS)
 
 
