@@ -18,10 +18,10 @@ import time
 import checkout  # noqa: F401
 import keras
 
-from bnhead.training import TrainConfig, feeding, train
+from bnhead.training import TrainConfig, train
 from bnhead.training.distribution import Replicas
-from bnhead.training.run import assemble
-from bnhead.training.workshop import Workshop
+from bnhead.training.reuse import Reuse
+from bnhead.training.run import prepared
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -37,10 +37,9 @@ class StopAfter(keras.callbacks.Callback):
 
 
 def bare(config: TrainConfig, callbacks: list) -> None:
-    parts = assemble(config, Replicas(), Workshop())
-    test = feeding.evaluation(config, parts.dataset, parts.dataset.test, Replicas())
-    how = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": callbacks}
-    parts.model.fit(parts.feed(0, 0), epochs=1, steps_per_epoch=parts.steps, **how)
+    feed, _, model = prepared(config, Replicas(), Reuse())
+    options = {"validation_data": feed.test(), "shuffle": False, "verbose": 0, "callbacks": callbacks}
+    model.fit(feed.train(0, 0), epochs=1, steps_per_epoch=feed.steps, **options)
 
 
 def main() -> None:

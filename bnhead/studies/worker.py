@@ -43,7 +43,7 @@ def train_one(config: TrainConfig, tell: Tell) -> dict[str, Any]:
     lines = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: tell({"epoch": epoch + 1, "epochs": config.epochs})
     )
-    result = train(config, [lines], _workshop())
+    result = train(config, [lines], _reuse())
     environment = RunDirectory(config.directory).read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
     return {**figures, "seconds": environment.get("seconds")}
@@ -74,9 +74,7 @@ def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
         DataError: the data set is not there, or is not what training needs.
     """
     _started()
-    from bnhead.training.feeding import open_data
-
-    data = _workshop().data(config, open_data)
+    data = _reuse().data(config)
     return {
         "name": data.name,
         "train": data.train.size,
@@ -88,11 +86,11 @@ def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
 
 
 @functools.cache
-def _workshop() -> Any:
+def _reuse() -> Any:
     """What the runs of this process share."""
-    from bnhead.training.workshop import Workshop
+    from bnhead.training.reuse import Reuse
 
-    return Workshop()
+    return Reuse()
 
 
 @functools.cache

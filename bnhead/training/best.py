@@ -30,6 +30,14 @@ class Best(keras.callbacks.Callback):
         self._directory, self._settings = directory, settings
         self.record: dict = {}
 
+    def state(self) -> dict:
+        """What a checkpoint keeps of it."""
+        return self.record
+
+    def resume(self, state: dict) -> None:
+        """Goes on from what `state` gave."""
+        self.record = dict(state)
+
     def on_epoch_end(self, epoch, logs=None):
         figures = self.model.evaluate(self._held_out, verbose=0, return_dict=True)
         logs.update({f"validation_{name}": value for name, value in figures.items()})

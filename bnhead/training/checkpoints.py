@@ -18,7 +18,7 @@ from bnhead.training.records import RunDirectory
 
 FOLDER = "checkpoints"
 KEPT = 3
-_FORMAT = b"bnhead checkpoint 1 "
+_FORMAT = b"bnhead checkpoint 2 "
 _HEADER = len(_FORMAT) + 64 + 1
 
 
@@ -30,7 +30,7 @@ class Checkpoint:
         settings: the run's settings; a checkpoint of other ones is none of this run's.
         step: optimizer steps done since the beginning.
         arrays: every variable of the model, its optimizer and its metrics, by name.
-        records: what the callbacks remember, as plain data.
+        records: class of a callback -> its state, as plain data.
     """
 
     settings: dict

@@ -176,6 +176,9 @@ class Unwritten(RunDirectory):
     def replace(self, name, write):
         """Nothing."""
 
+    def say(self, line):
+        """Nothing: the first process says it."""
+
 
 def join(config: TrainConfig) -> bool:
     """Meets the other processes of a run on several machines; whether this is the first.

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from bnhead.data import DataSet
 from bnhead.graph import taps
+from bnhead.training.feed import Feed
 from bnhead.training.state import captured, fit, restore, weights_are_finite
 
 LOOKED_AT = 1.0  # seconds between two looks at all weights
@@ -112,23 +112,14 @@ class _Until(keras.callbacks.Callback):
             self.found = self.model.stop_training = True
 
 
-def locate(
-    model: keras.Model,
-    arrays: Mapping[str, np.ndarray],
-    feed: Callable[[int, int], tf.data.Dataset],
-    examples: Callable[[int, int], tf.data.Dataset] | None,
-    *,
-    step: int,
-    steps: int,
-    epochs: int,
-) -> dict:
+def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, step: int) -> dict:
     """Trains again from a state that was sound, step by step, up to the first step that broke it.
 
     Args:
         model: the model; it is left with the state before that step.
         arrays: the sound state.
-        feed, step, steps, epochs: as for `state.fit`.
-        examples: as `feed`, but what it gives are always inputs and targets; None finds the step alone.
+        feed: the run's batches; with several replicas the step alone is searched for.
+        step: steps done in the sound state.
 
     Returns:
         `step`, from 1, of the whole training; `epoch`, from 1; `where`: "input", "activation", "loss" or
@@ -139,15 +130,15 @@ def locate(
     until = _Until()
     restore(model, arrays)
     model.steps_per_execution, model.train_function = 1, None
-    fit(model, feed, None, [until], step=step, steps=steps, epochs=epochs)
+    fit(model, feed, [until], step)
     broken = step + until.step
-    place = {"step": broken, "epoch": (broken - 1) // steps + 1}
-    if not until.found or examples is None:
+    place = {"step": broken, "epoch": (broken - 1) // feed.steps + 1}
+    if not until.found or feed.replicas.number > 1:
         restore(model, until.before if until.found else arrays)
         return place
     spoiled = [variable.path for variable in model.trainable_variables if not _finite(variable)]
     restore(model, until.before)
-    inputs, targets = next(iter(examples(*divmod(broken - 1, steps))))[:2]
+    inputs, targets = next(iter(feed.train(*divmod(broken - 1, feed.steps))))[:2]
     cause = _first_in(model, inputs, targets) or {
         "where": "gradient",
         "layer": spoiled[-1].rpartition("/")[0] if spoiled else "",

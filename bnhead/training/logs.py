@@ -49,21 +49,47 @@ class Pace(keras.callbacks.Callback):
         logs["images_per_second"] = self._steps * self._batch_size / self._seconds
 
 
+class Elapsed:
+    """Seconds since the run began, without the time in which it was stopped."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds until now."""
+        return time.perf_counter() - self._start
+
+    def state(self) -> dict:
+        """What a checkpoint keeps of it."""
+        return {"seconds": self.seconds()}
+
+    def resume(self, state: dict) -> None:
+        """Goes on from what `state` gave."""
+        self._start = time.perf_counter() - state["seconds"]
+
+
 class HistoryFile(keras.callbacks.Callback):
     """Keeps `history.csv` up to date: epoch (from 1), then every figure in the logs.
 
     Args:
         directory: the run's directory.
-        rows: those of the epochs that were done before.
 
     Attributes:
         rows: a dict per epoch.
     """
 
-    def __init__(self, directory: RunDirectory, rows: list[dict]):
+    def __init__(self, directory: RunDirectory):
         super().__init__()
         self._directory = directory
-        self.rows = list(rows)
+        self.rows: list[dict] = []
+
+    def state(self) -> dict:
+        """What a checkpoint keeps of it."""
+        return {"rows": self.rows}
+
+    def resume(self, state: dict) -> None:
+        """Goes on from what `state` gave."""
+        self.rows = list(state["rows"])
 
     def losses(self) -> list[float]:
         """The training loss of each epoch."""
@@ -81,21 +107,34 @@ class HistoryFile(keras.callbacks.Callback):
 class Scalars(keras.callbacks.Callback):
     """TensorBoard events, in the runs `train` and `test`, so that `loss` and `accuracy` share their charts.
 
+    Its state is the sizes of all event files of the run, the dead units' among them.
+
     Args:
-        directory: folder of the event files.
-        description: Markdown shown under the Text tab; empty where that has been written before.
+        directory: the run's directory; the events are in its folder `tensorboard`.
+        description: Markdown shown under the Text tab.
         histograms: whether every weight's histogram is written each epoch.
     """
 
-    def __init__(self, directory: str, description: str, *, histograms: bool = False):
+    def __init__(self, directory: RunDirectory, description: str, *, histograms: bool = False):
         super().__init__()
-        self._writers = {
-            run: tf.summary.create_file_writer(f"{directory}/{run}") for run in ("train", "test")
-        }
-        self._description = description
-        self._histograms = histograms
+        self._directory, self._folder = directory, directory.path / "tensorboard"
+        self._description, self._histograms = description, histograms
+        self._writers: dict = {}
+
+    def state(self) -> dict:
+        """What a checkpoint keeps of it."""
+        return event_sizes(self._folder)
+
+    def resume(self, state: dict) -> None:
+        """Cuts the event files to where they were, so that no step is in them twice."""
+        self._description = ""  # it is in them
+        for line in cut_events(self._folder, state):
+            self._directory.say(line)
 
     def on_train_begin(self, logs=None):
+        self._writers = {
+            run: tf.summary.create_file_writer(f"{self._folder}/{run}") for run in ("train", "test")
+        }
         if self._description:
             with self._writers["train"].as_default(step=0):
                 tf.summary.text("run", self._description)

@@ -21,6 +21,7 @@ import math
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
@@ -221,6 +222,10 @@ class RunDirectory:
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
         return "" if found == digest else "has another SHA-256 than in status.json"
+
+    def say(self, line: str) -> None:
+        """Tells a person something about the run, on stderr."""
+        print(f"bnhead: {line}", file=sys.stderr, flush=True)
 
     def write_table(self, name: str, rows: Sequence[dict]) -> None:
         """Writes rows with equal keys as CSV."""

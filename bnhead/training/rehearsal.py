@@ -8,13 +8,14 @@ import keras
 import numpy as np
 
 from bnhead import graph
-from bnhead.training import distribution, feeding
+from bnhead.training import distribution
 from bnhead.training.building import decisions, describe_head
 from bnhead.training.config import TrainConfig
+from bnhead.training.feed import Feed
 from bnhead.training.records import RunDirectory
-from bnhead.training.run import Parts, assemble, shortage_said
+from bnhead.training.reuse import Reuse
+from bnhead.training.run import prepared, shortage_said
 from bnhead.training.state import fit
-from bnhead.training.workshop import Workshop
 
 STEPS, SECONDS = 20, 5.0  # timed: so many steps, or steps of so many seconds in all
 
@@ -33,24 +34,23 @@ def rehearse(config: TrainConfig) -> dict:
     RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
     replicas = distribution.find(config)
     with replicas.computing(), shortage_said(config):
-        parts = assemble(config, replicas, Workshop())
-        model = parts.model
+        feed, _, model = prepared(config, replicas, Reuse())
         size = training_bytes(model, config.batch_size)
-        with feeding.pictures_named(parts.dataset):
-            step = _seconds_per_step(config, parts)
-            evaluation = _seconds_per_evaluation(config, parts)
+        with feed.naming_pictures():
+            step = _seconds_per_step(model, feed)
+            evaluation = _seconds_per_evaluation(model, feed)
     return {
         "settings": config.settings(),
         "head": describe_head(config, model),
         "decisions": decisions(config, model),
         "parameters": model.count_params(),
         "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
-        "steps_per_epoch": parts.steps,
-        "steps": parts.steps * config.epochs,
+        "steps_per_epoch": feed.steps,
+        "steps": feed.steps * feed.epochs,
         "bytes": size,
         "seconds_per_step": step,
         "seconds_per_evaluation": evaluation,
-        "seconds": config.epochs * (parts.steps * step + evaluation),
+        "seconds": feed.epochs * (feed.steps * step + evaluation),
     }
 
 
@@ -91,26 +91,26 @@ class _Clock(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _seconds_per_step(config: TrainConfig, parts: Parts) -> float:
-    """Of the executions behind the first, in which the step is compiled."""
-    clock, steps = _Clock(), parts.steps
-    epochs = min(config.epochs, math.ceil((parts.model.steps_per_execution + STEPS) / steps))
-    fit(parts.model, parts.feed, None, [clock], step=0, steps=steps, epochs=epochs)
+def _seconds_per_step(model: keras.Model, feed: Feed) -> float:
+    """Of the executions after the first, in which the step is compiled."""
+    clock = _Clock()
+    epochs = min(feed.epochs, math.ceil((model.steps_per_execution + STEPS) / feed.steps))
+    fit(model, dataclasses.replace(feed, epochs=epochs), [clock])
     if len(clock.times) < 2:
         return float("nan")
     return (clock.times[-1] - clock.times[0]) / (clock.steps[-1] - clock.steps[0])
 
 
-def _seconds_per_evaluation(config: TrainConfig, parts: Parts) -> float:
+def _seconds_per_evaluation(model: keras.Model, feed: Feed) -> float:
     """Of the test split, and of counting on the probe set, which takes as long for each input."""
-    test = parts.dataset.test
+    test = feed.data.test
     timed = min(test.size, 1024)
-    some = dataclasses.replace(parts.dataset, test=test.take(np.arange(timed)))
-    data = feeding.evaluation(config, some, some.test, parts.replicas)
-    parts.model.evaluate(data, verbose=0)  # compiles it
+    data = dataclasses.replace(feed.data, test=test.take(np.arange(timed)))
+    batches = dataclasses.replace(feed, data=data).test()
+    model.evaluate(batches, verbose=0)  # compiles it
     start = time.perf_counter()
-    parts.model.evaluate(data, verbose=0)
-    inputs = test.size + min(test.size, config.probe_examples)
+    model.evaluate(batches, verbose=0)
+    inputs = test.size + min(test.size, feed.probe_examples)
     return (time.perf_counter() - start) * inputs / timed
 
 

@@ -1,12 +1,9 @@
 """One training run, from the config to the run directory."""
 
 import contextlib
-import functools
 import json
 import math
 import pathlib
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,31 +11,32 @@ import keras
 import tensorflow as tf
 
 from bnhead import files, keys
-from bnhead.census import Census, DeadUnits, count
+from bnhead.census import DeadUnits, count
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
 from bnhead.errors import CopyError, DataError, ResourcesError, RunDirectoryError, UsageError
 from bnhead.graph import require_agreement
 from bnhead.layers import plain, recompute_batch_stats
-from bnhead.training import checkpoints, distribution, environment, feeding, lock
+from bnhead.training import checkpoints, distribution, environment, lock
 from bnhead.training.best import Best, best_state
-from bnhead.training.building import build, describe_head
+from bnhead.training.building import describe_head
 from bnhead.training.checkpoints import Checkpoint
 from bnhead.training.config import TrainConfig
 from bnhead.training.distribution import Replicas
 from bnhead.training.failures import Finite, Learning, constant_loss, locate
+from bnhead.training.feed import Feed
 from bnhead.training.interruption import deferred
-from bnhead.training.logs import HistoryFile, Pace, Scalars, cut_events, event_sizes
+from bnhead.training.logs import Elapsed, HistoryFile, Pace, Scalars
 from bnhead.training.records import RunDirectory
+from bnhead.training.reuse import Reuse
 from bnhead.training.state import Saver, captured, fit, restore
 from bnhead.training.tasks import TASKS
-from bnhead.training.workshop import Workshop
 
 
 def train(
     config: TrainConfig,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    workshop: Workshop | None = None,
+    reuse: Reuse | None = None,
 ) -> dict:
     """Trains one model and leaves a run directory.
 
@@ -49,8 +47,9 @@ def train(
     Args:
         config: the run's settings.
         callbacks: Keras callbacks of the caller's own; they see all figures, those of dead units included,
-            and of a run that goes on the rest alone.
-        workshop: keeps what the next run with it can use: data, and on a CPU the traced graph.
+            and of a run that goes on the rest alone. One that has `state() -> dict`, plain data for JSON, and
+            `resume(dict)` goes on with the run (`state.Stateful`).
+        reuse: keeps what the next run with it can use: the data and the traced graph.
 
     Returns:
         What `result.json` holds: `status` ("finished"; "diverged" when a loss or weight is not finite;
@@ -77,11 +76,21 @@ def train(
     with replicas.computing(), shortage_said(config), contextlib.ExitStack() as held:
         if (result := replicas.of_first(lambda: _checked(config, directory))) is not None:
             return result
-        parts = assemble(config, replicas, workshop or Workshop())
+        feed, data_used, model = prepared(config, replicas, reuse or Reuse())
+        watchers = Watchers.of(config, directory, feed, model)
         if (result := replicas.of_first(lambda: _taken(config, directory, held))) is not None:
             return result  # of another process, meanwhile
-        with _status_kept(directory), feeding.pictures_named(parts.dataset):
-            return _do(config, directory, parts, callbacks)
+        with _status_kept(directory), feed.naming_pictures():
+            saved = _begin(config, directory, feed, model, data_used)
+            stateful = [data_used, watchers.elapsed, *watchers.all(), *callbacks]
+            with deferred() as pending:
+                saver = Saver(directory, config, feed, stateful, saved, pending)
+                step = saved.step if saved else 0
+                fit(model, feed, [*watchers.all(), *callbacks, saver], step, feed.test())
+            result = _result(config, feed, model, watchers, data_used, saver)
+            if replicas.first:
+                _keep(directory, feed, model, watchers, result)
+            return result
 
 
 def _checked(config: TrainConfig, directory: RunDirectory) -> dict | None:
@@ -98,11 +107,11 @@ def _taken(config: TrainConfig, directory: RunDirectory, held: contextlib.ExitSt
     stale = held.enter_context(lock.held(directory.path))
     directory.tidy()
     if stale:
-        _say(f"process {stale['pid']} on {stale['host']} left {directory.path} unfinished")
+        directory.say(f"process {stale['pid']} on {stale['host']} left {directory.path} unfinished")
     if (result := _checked(config, directory)) is not None:
         return result
     if config.overwrite and (removed := directory.clear()):
-        _say(f"removed from {directory.path}: {', '.join(removed)}")
+        directory.say(f"removed from {directory.path}: {', '.join(removed)}")
     return None
 
 
@@ -121,220 +130,140 @@ def finished_result(config: TrainConfig) -> dict | None:
     return {key: math.nan if value is None else value for key, value in result.items()}
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of.
+class DataUsed:
+    """The data of a run, and what tells them from all others: a run does not go on with other data.
 
     Attributes:
-        dataset: the data set.
-        checked: what its checks found (`data.checks.inspect`).
-        model: the compiled model, with its initial weights.
-        feed: its training batches.
-        dead_units: the census of each epoch; its figures are among the others, in `Scalars`.
-        replicas: the copies of the model, and which process this is.
+        checks: what the checks saw (`data.checks.inspect`).
+        fingerprints: SHA-256 of each split, by name.
     """
 
-    dataset: DataSet
-    checked: dict
-    model: keras.Model
-    feed: feeding.Feed
-    dead_units: DeadUnits
-    replicas: Replicas
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps per epoch."""
-        return self.checked["batches"]["steps"]
-
-    @functools.cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split, by name."""
-        data = self.dataset
+    def __init__(self, data: DataSet, batch_size: int):
+        self.checks = inspect(data, batch_size)
         splits = {"train": data.train, "test": data.test, "validation": data.validation}
-        return {name: split.fingerprint() for name, split in splits.items() if split is not None}
+        self.fingerprints = {n: split.fingerprint() for n, split in splits.items() if split is not None}
+
+    def state(self) -> dict:
+        """What a checkpoint keeps of it."""
+        return {"checks": self.checks, "fingerprints": self.fingerprints}
+
+    def resume(self, state: dict) -> None:
+        """Makes sure that the data are the same.
+
+        The checks' summary says what differs; the fingerprints differ where no summary does, as when labels
+        are swapped.
+
+        Raises:
+            DataError: they are not.
+        """
+        before, now = state["checks"], json.loads(json.dumps(self.checks))
+        differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        differ += [
+            f"what the {split} split holds"
+            for split, digest in state["fingerprints"].items()
+            if digest != self.fingerprints.get(split)
+        ]
+        if differ:
+            raise DataError(
+                f"the run began on other data, which differ in {', '.join(differ)}; it cannot go on with "
+                "these (--overwrite removes it)"
+            )
 
 
-def assemble(config: TrainConfig, replicas: Replicas, workshop: Workshop) -> Parts:
+def prepared(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> tuple[Feed, DataUsed, keras.Model]:
     """Opens and checks the config's data, and builds its model for the replicas; nothing is written.
 
     Raises:
         UsageError, DataError: as `train` does.
     """
     environment.prepare(config.deterministic)
-    dataset = workshop.data(config, feeding.open_data)
-    checked = inspect(dataset, config.batch_size)
-    with replicas.building(), feeding.pictures_named(dataset):
-        model = workshop.model(config, dataset, build)
+    data = reuse.data(config)
+    data_used = DataUsed(data, config.batch_size)
+    feed = Feed.of(config, data, replicas)
+    with replicas.building(), feed.naming_pictures():
+        model = reuse.model(config, data)
         replicas.synchronize(model)
-        feeding.build_metrics(model, config, dataset)
-    dead_units = DeadUnits(
-        feeding.probe(config, dataset),
-        counted_layers(config),
-        log_dir=f"{config.directory}/tensorboard/units" if replicas.first else None,
-        log_scalars=False,
+        _build_metrics(model, feed)
+    return feed, data_used, model
+
+
+def _build_metrics(model: keras.Model, feed: Feed) -> None:
+    """Makes the metrics' variables, which a checkpoint restores; Keras makes them at the first batch."""
+    # JAX, which has no 64-bit numbers unless it is told to, warns where one is asked for
+    batch = tf.nest.map_structure(
+        lambda x: tf.cast(x, tf.int32) if x.dtype == tf.int64 else x, feed.sample(2)
     )
-    dead_units.set_model(model)  # a layer that is not there is said before anything is written
-    feed = feeding.training(config, dataset, replicas)
-    return Parts(dataset, checked, model, feed, dead_units, replicas)
+    model._symbolic_build(data_batch=batch)  # Keras' own way, under tf.distribute and on JAX
 
 
-def _do(
-    config: TrainConfig,
-    directory: RunDirectory,
-    parts: Parts,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> dict:
-    """Does a run, or what is left of it, and returns its result."""
-    dataset, model, dead_units, replicas = parts.dataset, parts.model, parts.dead_units, parts.replicas
-    diagram = describe_head(config, model)
-    saved = _begun(config, directory, parts)
-    if saved is not None:
-        dead_units.resume(saved.records["dead_units"])
-    start = time.perf_counter() - (saved.records["seconds"] if saved else 0)
-    history = HistoryFile(directory, saved.records["rows"] if saved else [])
-    finite = Finite()
-    learning = Learning(
-        constant_loss(config.task, dataset, config.mixup), config.learn_within, history.losses
-    )
-    best = _best(config, directory, parts, saved)
-    events = str(directory.path / "tensorboard")
-    about = "" if saved else f"`{config.backbone}`, head `{config.head}`: {diagram}"
-    scalars = [Scalars(events, about, histograms=config.weight_histograms)] if replicas.first else []
+@dataclass(frozen=True)
+class Watchers:
+    """The callbacks of every run.
 
-    def records() -> dict:
-        return {
-            "seconds": time.perf_counter() - start,
-            "rows": history.rows,
-            "dead_units": dead_units.state(),
-            "events": event_sizes(directory.path / "tensorboard"),
-            "best": best.record if best else {},
-            "data": parts.checked,
-            "fingerprints": parts.fingerprints,
-        }
-
-    with deferred() as pending:
-        saver = Saver(
-            directory if replicas.first else None,
-            config.settings(),
-            parts.steps,
-            config.epochs,
-            config.checkpoint_seconds,
-            records,
-            saved,
-            pending,
-        )
-        pace = Pace(config.batch_size)
-        watching = [finite, dead_units, pace, *([best] if best else []), history, learning, *scalars]
-        fit(
-            model,
-            parts.feed,
-            feeding.evaluation(config, dataset, dataset.test, replicas),
-            [*watching, *callbacks, saver],
-            step=saved.step if saved else 0,
-            steps=parts.steps,
-            epochs=config.epochs,
-        )
-    status = "diverged" if finite.broken else "failed_to_learn" if learning.failed else "finished"
-    result = {"status": status, "epochs": len(history.rows)}
-    result |= _outcome(config, parts, history.rows[-1], dead_units.census, status)
-    result["head"] = diagram
-    if finite.broken:
-        result["failure"] = _located(config, parts, saver.latest)
-    if best and best.record:
-        result["best"] = _best_figures(best.record, history.rows)
-    if not replicas.first:
-        return result
-    with replicas.alone():
-        if best and best.record:
-            _save_best(config, directory, parts)
-        _save(config, directory, parts, "model.keras")
-    done = {**directory.read("environment.json"), "seconds": round(time.perf_counter() - start, 2)}
-    directory.write("environment.json", done)
-    directory.finish(result)
-    return result
-
-
-def _located(config: TrainConfig, parts: Parts, latest: Checkpoint) -> dict:
-    """Where a run broke, found again from its latest checkpoint; on one device also in which layer."""
-
-    def examples(epoch: int, step: int) -> tf.data.Dataset:
-        return feeding.examples(config, parts.dataset, epoch, step)
-
-    return locate(
-        parts.model,
-        latest.arrays,
-        parts.feed,
-        examples if parts.replicas.number == 1 else None,
-        step=latest.step,
-        steps=parts.steps,
-        epochs=config.epochs,
-    )
-
-
-def _begun(config: TrainConfig, directory: RunDirectory, parts: Parts) -> Checkpoint | None:
-    """Readies directory and model; returns the checkpoint that the run goes on from, if there is one."""
-    now, settings = {**environment.environment(), **parts.replicas.describe()}, config.settings()
-    complaints: list[str] = []
-
-    def newest() -> bytes:
-        found, said = checkpoints.newest(directory, settings)
-        complaints.extend(said)
-        return checkpoints.encode(found) if found else b""
-
-    content = parts.replicas.bytes_of_first(newest)
-    saved = checkpoints.decode(content) if content else None
-    if saved is not None:
-        _check_same_data(saved, parts, directory)
-        try:
-            restore(parts.model, saved.arrays)
-        except ValueError as error:
-            complaints.append(f"the checkpoint at step {saved.step} is not used: {error}")
-            saved = None
-    before = directory.read("environment.json") if saved else None
-    if saved is None:
-        directory.begin(settings)
-        recompute_batch_stats(parts.model, feeding.one_epoch(config, parts.dataset), "frozen")
-    if not parts.replicas.first:
-        return saved
-    if saved is None:
-        checkpoints.set_aside(directory)
-        if complaints:
-            complaints.append(f"{directory.path} starts again from the beginning")
-    else:
-        complaints += cut_events(directory.path / "tensorboard", saved.records["events"])
-        if before and (other := environment.changed(before, now)):
-            complaints.append(f"{directory.path} goes on, but not on what it began on: {other}")
-        complaints.append(
-            f"{directory.path} goes on after step {saved.step} of {config.epochs * parts.steps}"
-        )
-    for complaint in complaints:
-        _say(complaint)
-    sessions = [
-        *(before or {}).get("sessions", []),
-        {"started": now["started"], "step": saved.step if saved else 0},
-    ]
-    directory.write("environment.json", {**(before or now), "sessions": sessions})
-    directory.write("status.json", {"status": "running"})
-    return saved
-
-
-def _check_same_data(saved: Checkpoint, parts: Parts, directory: RunDirectory) -> None:
-    """Raises DataError where the data of a run that goes on are not those that it was begun on.
-
-    The checks' summary says what differs; the fingerprints differ where no summary does, as when labels are
-    swapped.
+    Attributes:
+        elapsed: the run's time.
+        finite: ends a run that diverges.
+        dead_units: the census of each epoch; its figures are among the others, in `scalars`.
+        pace: learning rate and images per second.
+        best: keeps the best epoch; None without a validation split.
+        history: `history.csv`.
+        learning: ends a run that does not learn.
+        scalars: TensorBoard's; None in all processes but the first.
+        diagram: the head's.
     """
-    before, now = saved.records["data"], json.loads(json.dumps(parts.checked))
-    known = saved.records.get("fingerprints", {})
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    keys += [
-        f"what the {split} split holds" for split in known if known[split] != parts.fingerprints.get(split)
-    ]
-    if keys:
-        raise DataError(
-            f"workdir {directory.path} holds a run on other data, which differ in {', '.join(keys)}; it "
-            "cannot go on with these (--overwrite removes it)"
+
+    elapsed: Elapsed
+    finite: Finite
+    dead_units: DeadUnits
+    pace: Pace
+    best: Best | None
+    history: HistoryFile
+    learning: Learning
+    scalars: Scalars | None
+    diagram: str
+
+    @classmethod
+    def of(cls, config: TrainConfig, directory: RunDirectory, feed: Feed, model: keras.Model) -> "Watchers":
+        """Those of a config's run.
+
+        Raises:
+            UsageError: the net has no layer that is to be counted.
+        """
+        writes = feed.replicas.first
+        units = f"{config.directory}/tensorboard/units" if writes else None
+        dead_units = DeadUnits(feed.probe(), counted_layers(config), log_dir=units, log_scalars=False)
+        dead_units.set_model(model)  # a layer that is not there is said before anything is written
+        best = None
+        if feed.data.validation is not None:
+            best = Best(feed.validation(), TASKS[config.task].primary, directory, config.settings())
+        history = HistoryFile(directory)
+        constant = constant_loss(config.task, feed.data, config.mixup)
+        diagram = describe_head(config, model)
+        about = f"`{config.backbone}`, head `{config.head}`: {diagram}"
+        return cls(
+            Elapsed(),
+            Finite(),
+            dead_units,
+            Pace(config.batch_size),
+            best,
+            history,
+            Learning(constant, config.learn_within, history.losses),
+            Scalars(directory, about, histograms=config.weight_histograms) if writes else None,
+            diagram,
         )
+
+    def all(self) -> list[keras.callbacks.Callback]:
+        """In the order in which they see an epoch: figures first, then what writes or judges them."""
+        several = [
+            self.finite,
+            self.dead_units,
+            self.pace,
+            self.best,
+            self.history,
+            self.learning,
+            self.scalars,
+        ]
+        return [one for one in several if one is not None]
 
 
 def counted_layers(config: TrainConfig) -> list[str] | None:
@@ -342,96 +271,155 @@ def counted_layers(config: TrainConfig) -> list[str] | None:
     return config.dead_layers.split(",") if config.dead_layers else None
 
 
-def _best(
-    config: TrainConfig, directory: RunDirectory, parts: Parts, saved: Checkpoint | None
-) -> Best | None:
-    if parts.dataset.validation is None:
-        return None
-    held_out = feeding.evaluation(config, parts.dataset, parts.dataset.validation, parts.replicas)
-    best = Best(held_out, TASKS[config.task].primary, directory, config.settings())
-    best.record = dict(saved.records["best"]) if saved else {}
-    return best
+def _begin(
+    config: TrainConfig,
+    directory: RunDirectory,
+    feed: Feed,
+    model: keras.Model,
+    data_used: DataUsed,
+) -> Checkpoint | None:
+    """Readies directory and model; returns the checkpoint that the run goes on from, if there is one."""
+    now, replicas = {**environment.environment(), **feed.replicas.describe()}, feed.replicas
+    saved, complaints = _newest(directory, config.settings(), replicas)
+    if saved is not None:
+        data_used.resume(saved.records["DataUsed"])
+        try:
+            restore(model, saved.arrays)
+        except ValueError as error:
+            complaints.append(f"the checkpoint at step {saved.step} is not used: {error}")
+            saved = None
+    before = directory.read("environment.json") if saved else None
+    if saved is None:
+        directory.begin(config.settings())
+        recompute_batch_stats(model, feed.raw_epoch(), "frozen")
+        if replicas.first:
+            checkpoints.set_aside(directory)
+        if complaints:
+            complaints.append(f"{directory.path} starts again from the beginning")
+    else:
+        if before and (other := environment.changed(before, now)):
+            complaints.append(f"{directory.path} goes on, but not on what it began on: {other}")
+        complaints.append(f"{directory.path} goes on after step {saved.step} of {feed.epochs * feed.steps}")
+    for complaint in complaints:
+        directory.say(complaint)
+    step = saved.step if saved else 0
+    sessions = [*(before or {}).get("sessions", []), {"started": now["started"], "step": step}]
+    directory.write("environment.json", {**(before or now), "sessions": sessions})
+    directory.write("status.json", {"status": "running"})
+    return saved
 
 
-def _best_figures(record: dict, rows: list[dict]) -> dict:
-    """The best epoch, and its figures of the splits that were evaluated."""
-    row = rows[record["epoch"] - 1]
-    return {"epoch": record["epoch"]} | {
-        key: value for key, value in row.items() if key.startswith(("validation_", "test_"))
+def _newest(
+    directory: RunDirectory, settings: dict, replicas: Replicas
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest sound checkpoint that the first process sees, and what is to be said of others."""
+    complaints: list[str] = []
+
+    def content() -> bytes:
+        checkpoint, said = checkpoints.newest(directory, settings)
+        complaints.extend(said)
+        return checkpoints.encode(checkpoint) if checkpoint else b""
+
+    encoded = replicas.bytes_of_first(content)
+    return (checkpoints.decode(encoded) if encoded else None), complaints
+
+
+def _result(
+    config: TrainConfig, feed: Feed, model: keras.Model, watchers: Watchers, data_used: DataUsed, saver: Saver
+) -> dict:
+    """The figures that a run ends with."""
+    rows, census = watchers.history.rows, watchers.dead_units.census
+    status = "finished"
+    if watchers.finite.broken or watchers.learning.failed:
+        status = "diverged" if watchers.finite.broken else "failed_to_learn"
+    tested = {key: value for key, value in rows[-1].items() if key.startswith("test_")}
+    if config.recompute_batch_stats != "none" and status != "diverged":
+        recompute_batch_stats(model, feed.raw_epoch(), config.recompute_batch_stats)
+        tested = _evaluated(model, feed.test(), "test")
+        census = count(model, feed.probe(), counted_layers(config))
+    validated = {}
+    if feed.data.validation is not None:
+        validated = _evaluated(model, feed.validation(), "validation")
+    primary = f"test_{TASKS[config.task].primary}"
+    result = {
+        "status": status,
+        "epochs": len(rows),
+        primary: tested.pop(primary),
+        **tested,
+        **{
+            keys.key(name, figure): value
+            for name, counts in census.layers.items()
+            for figure, value in {
+                **counts.figures(),
+                "inputs": counts.inputs,
+                "bound": counts.bound,
+            }.items()
+        },
+        "parameters": model.count_params(),
+        "replicas": feed.replicas.number,
+        "batch_norm_examples": feed.replicas.batch_norm_examples(config.batch_size),
+        "data": {
+            "name": feed.data.name,
+            "train": feed.data.train.size,
+            "test": feed.data.test.size,
+            "train_sha256": data_used.fingerprints["train"],
+            "test_sha256": data_used.fingerprints["test"],
+            "checks": data_used.checks,
+        },
+        **validated,
+        "head": watchers.diagram,
     }
+    if watchers.finite.broken:
+        result["failure"] = locate(model, saver.latest.arrays, feed, saver.latest.step)
+    if watchers.best and watchers.best.record:
+        epoch = watchers.best.record["epoch"]
+        figures = {k: v for k, v in rows[epoch - 1].items() if k.startswith(("validation_", "test_"))}
+        result["best"] = {"epoch": epoch} | figures
+    return result
 
 
-def _save(config: TrainConfig, directory: RunDirectory, parts: Parts, name: str) -> None:
+def _evaluated(model: keras.Model, data: tf.data.Dataset, split: str) -> dict:
+    figures = model.evaluate(data, verbose=0, return_dict=True)
+    return {f"{split}_{name}": value for name, value in figures.items()}
+
+
+def _keep(directory: RunDirectory, feed: Feed, model: keras.Model, watchers: Watchers, result: dict) -> None:
+    """Writes the models and the result, with which the run is finished."""
+    with feed.replicas.alone():
+        if watchers.best and watchers.best.record:
+            last = captured(model)
+            try:
+                restore(model, best_state(directory).arrays)
+            except (OSError, ValueError) as error:
+                directory.say(f"there is no best.keras in {directory.path}: {error}")
+            else:
+                _save(directory, feed, model, "best.keras")
+            restore(model, last)
+        _save(directory, feed, model, "model.keras")
+    recorded = directory.read("environment.json")
+    directory.write("environment.json", {**recorded, "seconds": round(watchers.elapsed.seconds(), 2)})
+    directory.finish(result)
+
+
+def _save(directory: RunDirectory, feed: Feed, model: keras.Model, name: str) -> None:
     """Writes the model in plain Keras layers, once the file has been loaded and gives the model's outputs.
 
     Raises:
         CopyError: the file cannot be loaded, or gives other outputs on the first test images. It is not kept;
             the checkpoints are.
     """
-    images = parts.dataset.test.evaluation_batches(8, 8)
-    inputs, _ = next(iter(feeding.as_targets(config, parts.dataset, images)))
 
     def write(path: pathlib.Path) -> None:
-        plain(parts.model).save(path)
+        plain(model).save(path)
         try:
             saved = keras.saving.load_model(path, compile=False)
         except (ValueError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CopyError(f"{directory.path / name} cannot be loaded: {reason}") from error
-        require_agreement(parts.model, saved, inputs, name=f"{directory.path / name}, the file")
+        inputs, _ = feed.sample(8)
+        require_agreement(model, saved, inputs, name=f"{directory.path / name}, the file")
 
     directory.replace(name, write)
-
-
-def _save_best(config: TrainConfig, directory: RunDirectory, parts: Parts) -> None:
-    """Writes `best.keras`; the model is left as it was."""
-    model, last = parts.model, captured(parts.model)
-    try:
-        restore(model, best_state(directory).arrays)
-    except (OSError, ValueError) as error:
-        _say(f"there is no best.keras in {directory.path}: {error}")
-        return
-    _save(config, directory, parts, "best.keras")
-    restore(model, last)
-
-
-def _outcome(config: TrainConfig, parts: Parts, row: dict, census: Census, status: str) -> dict:
-    """The figures that a run ends with, `row` being those of its last epoch."""
-    dataset, model = parts.dataset, parts.model
-    tested = {key: value for key, value in row.items() if key.startswith("test_")}
-    if config.recompute_batch_stats != "none" and status != "diverged":
-        recompute_batch_stats(model, feeding.one_epoch(config, dataset), config.recompute_batch_stats)
-        tested = _evaluated(config, parts, "test")
-        census = count(model, feeding.probe(config, dataset), counted_layers(config))
-    counted = {
-        keys.key(name, figure): value
-        for name, counts in census.layers.items()
-        for figure, value in {**counts.figures(), "inputs": counts.inputs, "bound": counts.bound}.items()
-    }
-    first = f"test_{TASKS[config.task].primary}"
-    return {
-        first: tested.pop(first),
-        **tested,
-        **counted,
-        "parameters": model.count_params(),
-        "replicas": parts.replicas.number,
-        "batch_norm_examples": parts.replicas.batch_norm_examples(config.batch_size),
-        "data": {
-            "name": dataset.name,
-            "train": dataset.train.size,
-            "test": dataset.test.size,
-            "train_sha256": parts.fingerprints["train"],
-            "test_sha256": parts.fingerprints["test"],
-            "checks": parts.checked,
-        },
-        **(_evaluated(config, parts, "validation") if dataset.validation is not None else {}),
-    }
-
-
-def _evaluated(config: TrainConfig, parts: Parts, split: str) -> dict:
-    data = feeding.evaluation(config, parts.dataset, getattr(parts.dataset, split), parts.replicas)
-    figures = parts.model.evaluate(data, verbose=0, return_dict=True)
-    return {f"{split}_{name}": value for name, value in figures.items()}
 
 
 @contextlib.contextmanager
@@ -472,7 +460,3 @@ def shortage_said(config: TrainConfig) -> Iterator[None]:
                 "so does --mixed_precision"
             ) from error
         raise
-
-
-def _say(line: str) -> None:
-    print(f"bnhead: {line}", file=sys.stderr, flush=True)

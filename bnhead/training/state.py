@@ -2,16 +2,20 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from bnhead.errors import Interrupted
+from bnhead.errors import Interrupted, UsageError
+from bnhead.graph import free_name
 from bnhead.training import checkpoints
 from bnhead.training.checkpoints import Checkpoint
+from bnhead.training.config import TrainConfig
+from bnhead.training.feed import Feed
 from bnhead.training.interruption import Pending
 from bnhead.training.records import RunDirectory
 
@@ -54,18 +58,27 @@ def weights_are_finite(model: keras.Model) -> bool:
     return bool(np.isfinite(ops.convert_to_numpy(ops.stack(sums))).all())
 
 
+class Stateful(Protocol):
+    """What a checkpoint keeps beside the model: a callback, or anything else, with these two methods."""
+
+    def state(self) -> dict:
+        """Plain data for JSON."""
+
+    def resume(self, state: dict) -> None:
+        """Goes on from what `state` gave."""
+
+
 class Saver(keras.callbacks.Callback):
     """Writes checkpoints every few seconds, between two steps, and after the last epoch; goes last of all.
 
     None is written of weights that are not finite: `locate` and a run that goes on begin with sound ones.
 
     Args:
-        directory: the run's directory; None where another process writes it.
-        settings: the run's settings.
-        steps: optimizer steps per epoch, of `epochs`.
-        seconds: time between two checkpoints; 0 writes one after every execution.
-        records: gives what the callbacks remember.
-        resumed: the checkpoint that training goes on from.
+        directory: the run's directory.
+        config: the run's settings.
+        feed: its batches.
+        stateful: what else may have a state; those that have none are passed over.
+        resumed: the checkpoint that training goes on from, whose variables the model has already.
         pending: tells of a signal; a checkpoint is then written and training ends.
 
     Attributes:
@@ -74,20 +87,26 @@ class Saver(keras.callbacks.Callback):
 
     def __init__(
         self,
-        directory: RunDirectory | None,
-        settings: dict,
-        steps: int,
-        epochs: int,
-        seconds: float,
-        records: Callable[[], dict],
+        directory: RunDirectory,
+        config: TrainConfig,
+        feed: Feed,
+        stateful: Sequence[Any],
         resumed: Checkpoint | None,
         pending: Pending,
     ):
         super().__init__()
-        self._directory, self._settings, self._seconds = directory, settings, seconds
-        self._steps, self._total = steps, epochs * steps
-        self._records, self._pending, self._resumed = records, pending, resumed
+        self._directory, self._settings = directory, config.settings()
+        self._steps, self._total, self._first = feed.steps, feed.epochs * feed.steps, feed.replicas.first
+        self._seconds, self._pending = config.checkpoint_seconds, pending
+        self._stateful, self._resumed = _by_class(stateful), resumed
         self.latest, self._epoch, self._done, self._saved_at = resumed, 0, 0, time.monotonic()
+
+    def set_model(self, model):
+        """Resumes the others, who know their model by now: Keras tells it this callback last."""
+        super().set_model(model)
+        states = self._resumed.records if self._resumed else {}
+        for name in self._stateful.keys() & states.keys():
+            self._stateful[name].resume(states[name])
 
     def on_train_begin(self, logs=None):
         if self.latest is None:
@@ -116,10 +135,23 @@ class Saver(keras.callbacks.Callback):
                 raise Interrupted(self._pending.signal)
 
     def _save(self) -> None:
-        checkpoint = Checkpoint(self._settings, self._done, captured(self.model), self._records())
-        if self._directory is not None:
-            checkpoints.save(self._directory, checkpoint)
+        states = {name: one.state() for name, one in self._stateful.items()}
+        checkpoint = Checkpoint(self._settings, self._done, captured(self.model), states)
+        if self._first:
+            try:
+                checkpoints.save(self._directory, checkpoint)
+            except TypeError as error:
+                raise UsageError(f"callbacks: state() must return plain data for JSON: {error}") from error
         self.latest, self._saved_at = checkpoint, time.monotonic()
+
+
+def _by_class(stateful: Sequence[Any]) -> dict[str, Stateful]:
+    """Those that have a state, by the names of their classes, which are equal in every process."""
+    named: dict[str, Stateful] = {}
+    for one in stateful:
+        if hasattr(one, "state") and hasattr(one, "resume"):
+            named[free_name(type(one).__name__, named)] = one
+    return named
 
 
 class _Callbacks(keras.callbacks.CallbackList):
@@ -148,34 +180,30 @@ class _Callbacks(keras.callbacks.CallbackList):
 
 def fit(
     model: keras.Model,
-    feed: Callable[[int, int], tf.data.Dataset],
-    test: tf.data.Dataset | None,
+    feed: Feed,
     callbacks: Sequence[keras.callbacks.Callback],
-    *,
-    step: int,
-    steps: int,
-    epochs: int,
+    step: int = 0,
+    test: tf.data.Dataset | None = None,
 ) -> None:
     """`model.fit` from any step on: first the rest of an epoch, then whole epochs.
 
     Args:
         model: a compiled model, with the state that it had after `step` steps.
-        feed: `(epoch, step of it) -> batches` from there on.
-        test: what is evaluated after each epoch.
+        feed: the run's batches.
         callbacks: they see epochs, and steps of an epoch, numbered as in a training that never stopped.
         step: steps done.
-        steps: steps per epoch.
-        epochs: epochs in all.
+        test: what is evaluated after each epoch.
     """
+    steps, epochs = feed.steps, feed.epochs
     seen = _Callbacks(list(callbacks), model=model, add_history=True, verbose=0, epochs=epochs, steps=steps)
     epoch, seen.offset = divmod(step, steps)
-    how = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": seen}
+    options = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": seen}
     model.stop_training = False
     seen.begin()
     if seen.offset:
         rest = {"initial_epoch": epoch, "epochs": epoch + 1, "steps_per_epoch": steps - seen.offset}
-        model.fit(feed(epoch, seen.offset), **rest, **how)
+        model.fit(feed.train(epoch, seen.offset), **rest, **options)
         epoch, seen.offset = epoch + 1, 0
     if epoch < epochs and not model.stop_training:
-        model.fit(feed(epoch, 0), initial_epoch=epoch, epochs=epochs, steps_per_epoch=steps, **how)
+        model.fit(feed.train(epoch, 0), initial_epoch=epoch, epochs=epochs, steps_per_epoch=steps, **options)
     seen.end()

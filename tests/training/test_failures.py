@@ -1,3 +1,4 @@
+import types
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from bnhead.data import load
 from bnhead.training import checkpoints, train
+from bnhead.training.distribution import Replicas
 from bnhead.training.failures import Finite, Learning, constant_loss, locate, penalty, weights_are_finite
 from bnhead.training.state import captured
 
@@ -32,14 +34,19 @@ def feed(spoiled=None, value=np.nan):
     if spoiled is not None:
         x[spoiled, 3, 1] = value
     y = np.ones((4 * STEPS, 8, 1), "float32")
-    return lambda epoch, step: tf.data.Dataset.from_tensor_slices((x, y)).skip(epoch * STEPS + step)
+    return types.SimpleNamespace(
+        train=lambda epoch, step: tf.data.Dataset.from_tensor_slices((x, y)).skip(epoch * STEPS + step),
+        steps=STEPS,
+        epochs=4,
+        replicas=Replicas(),
+    )
 
 
 @pytest.mark.parametrize("spoiled", [0, 3, 4, 11])
 def test_the_step_that_broke_is_found_from_any_state_before(spoiled):
     model, batches = net(), feed(spoiled)
     start = captured(model)
-    found = locate(model, start, batches, batches, step=0, steps=STEPS, epochs=4)
+    found = locate(model, start, batches, 0)
     assert found == {"step": spoiled + 1, "epoch": spoiled // STEPS + 1, "where": "input", "layer": ""}
     assert weights_are_finite(model), "it is left as it was before that step"
     assert int(model.optimizer.iterations) == spoiled
@@ -48,14 +55,14 @@ def test_the_step_that_broke_is_found_from_any_state_before(spoiled):
 def test_the_layer_whose_output_overflows_is_named():
     model, batches = net(scale=1e38), feed()
     model.get_layer("first").kernel.assign(np.full((2, 3), 1e3, "float32"))
-    found = locate(model, captured(model), batches, batches, step=0, steps=STEPS, epochs=4)
+    found = locate(model, captured(model), batches, 0)
     assert found == {"step": 1, "epoch": 1, "where": "activation", "layer": "grow"}
 
 
 def test_a_loss_that_overflows_is_the_losss():
     model, batches = net(), feed()
     model.get_layer("last").bias.assign(np.full(1, 1e30, "float32"))
-    found = locate(model, captured(model), batches, batches, step=0, steps=STEPS, epochs=4)
+    found = locate(model, captured(model), batches, 0)
     assert found == {"step": 1, "epoch": 1, "where": "loss", "layer": ""}
 
 
@@ -64,20 +71,23 @@ def test_a_gradient_that_overflows_names_the_layer_nearest_to_the_output():
     model.get_layer("last").bias.assign(np.full(1, 1e15, "float32"))  # of which the square is finite
     model.get_layer("last").kernel.assign(np.full((3, 1), 1e25, "float32"))
     model.get_layer("first").kernel.assign(np.zeros((2, 3), "float32"))
-    found = locate(model, captured(model), batches, batches, step=0, steps=STEPS, epochs=4)
+    found = locate(model, captured(model), batches, 0)
     assert (found["step"], found["where"]) == (1, "gradient") and found["layer"].endswith("first")
 
 
 def test_where_nothing_breaks_again_there_is_the_step_alone():
     model, batches = net(), feed()
-    found = locate(model, captured(model), batches, batches, step=2, steps=STEPS, epochs=1)
+    batches.epochs = 1
+    found = locate(model, captured(model), batches, 2)
     assert found == {"step": STEPS, "epoch": 1}
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_training_stops_behind_the_step(seconds):
     finite, model = Finite(seconds), net()
-    model.fit(feed(7)(0, 0), epochs=4, steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[finite])
+    model.fit(
+        feed(7).train(0, 0), epochs=4, steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[finite]
+    )
     assert finite.broken and finite.step == 2 and int(model.optimizer.iterations) == 8
 
 
@@ -93,7 +103,7 @@ def test_weights_are_looked_at_though_the_loss_is_finite():
         model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(name="bn")])
         model.compile("sgd", "mse")
         finite = Finite(seconds)
-        data = feed()(0, 0).map(lambda x, y: (x, x))
+        data = feed().train(0, 0).map(lambda x, y: (x, x))
         how = {"verbose": 0, "shuffle": False, "callbacks": [Spoil(), finite]}
         model.fit(data, epochs=4, steps_per_epoch=STEPS, **how)
         assert finite.broken and finite.step == step, "at once, or at the end of the epoch"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bnhead.errors import DataError, Interrupted
-from bnhead.training import TrainConfig, checkpoints, feeding, run, state, train
+from bnhead.training import TrainConfig, checkpoints, reuse, run, state, train
 from tests.training import kills
 
 STEPS = 5
@@ -136,14 +136,14 @@ def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monke
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
     before = {path: path.read_bytes() for path in (place / "checkpoints").iterdir()}
-    load = feeding.open_data
+    load = reuse.opened
 
     def fewer(config):
         digits = load(config)
         return dataclasses.replace(digits, train=digits.train.take(np.arange(1100)))
 
     with monkeypatch.context() as patch:
-        patch.setattr(feeding, "open_data", fewer)
+        patch.setattr(reuse, "opened", fewer)
         with pytest.raises(DataError, match=r"other data, which differ in splits, .*batches"):
             train(config(place, data_dir))
     assert {path: path.read_bytes() for path in (place / "checkpoints").iterdir()} == before
@@ -172,14 +172,14 @@ def test_a_run_does_not_go_on_with_what_a_summary_cannot_tell_apart(
 ):
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
-    load = feeding.open_data
+    load = reuse.opened
 
     def other(config):
         digits = load(config)
         return dataclasses.replace(digits, **{split: change(getattr(digits, split))})
 
     with monkeypatch.context() as patch:
-        patch.setattr(feeding, "open_data", other)
+        patch.setattr(reuse, "opened", other)
         with pytest.raises(DataError, match=f"other data, which differ in .*what the {split} split holds"):
             train(config(place, data_dir))
 

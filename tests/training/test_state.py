@@ -1,3 +1,5 @@
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -27,6 +29,9 @@ def feed(epoch, step):
     """Batches that tell which they are."""
     x = np.arange(STEPS * 3 * 8 * 2, dtype="float32").reshape(-1, 8, 2)[epoch * STEPS + step :] % 7
     return tf.data.Dataset.from_tensor_slices((x, x.sum(-1, keepdims=True)))
+
+
+FEED = types.SimpleNamespace(train=feed, steps=STEPS, epochs=3)
 
 
 class Seen(keras.callbacks.Callback):
@@ -107,7 +112,7 @@ def test_another_nets_values_change_nothing(change):
 @pytest.mark.parametrize("step", [0, 1, 3, 4, 9])
 def test_callbacks_see_one_training_from_the_step_on(step):
     seen, model = Seen(), small()
-    fit(model, feed, feed(0, 0).take(1), [seen], step=step, steps=STEPS, epochs=3)
+    fit(model, FEED, [seen], step, feed(0, 0).take(1))
     assert seen.calls[0] == ("begin", 3, STEPS) and seen.calls[-1] == ("end",)
     assert [call for call in seen.calls if call[0] in ("begin", "end")] == [seen.calls[0], seen.calls[-1]]
     for kind in ("batch begins", "batch"):
@@ -121,20 +126,20 @@ def test_callbacks_see_one_training_from_the_step_on(step):
 
 def test_where_all_epochs_are_done_callbacks_begin_and_end():
     seen = Seen()
-    fit(small(), feed, None, [seen], step=3 * STEPS, steps=STEPS, epochs=3)
+    fit(small(), FEED, [seen], 3 * STEPS)
     assert seen.calls == [("begin", 3, STEPS), ("end",)]
 
 
 def test_the_rest_of_a_training_ends_in_the_same_bits():
     whole = small()
-    fit(whole, feed, None, [], step=0, steps=STEPS, epochs=3)
+    fit(whole, FEED, [])
     part, rest = small(), small()
     part.fit(feed(0, 0), epochs=1, steps_per_epoch=STEPS, verbose=0, shuffle=False)
     part.fit(feed(1, 0), epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
     arrays = captured(part)
     rest.compute_metrics(None, np.zeros((2, 1)), np.zeros((2, 1)))
     restore(rest, arrays)
-    fit(rest, feed, None, [], step=STEPS + 2, steps=STEPS, epochs=3)
+    fit(rest, FEED, [], STEPS + 2)
     for one, other in zip(captured(whole).values(), captured(rest).values(), strict=True):
         assert one.tobytes() == other.tobytes()
 
@@ -145,5 +150,5 @@ def test_a_stop_in_the_first_part_is_a_stop():
             self.model.stop_training = True
 
     seen = Seen()
-    fit(small(), feed, None, [seen, Stop()], step=1, steps=STEPS, epochs=3)
+    fit(small(), FEED, [seen, Stop()], 1)
     assert [call[1] for call in seen.calls if call[0] == "epoch"] == [0]

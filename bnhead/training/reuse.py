@@ -1,18 +1,16 @@
-"""What runs of one process can share: the opened data, and the traced graph of runs that differ in the seed
-alone.
+"""What several runs of one process share: opened data, and the traced graph where the seed alone differs.
 
 Opening data and tracing a training step take longer than a short run trains. Neither depends on the seed: a
 model of another seed differs in the values of its variables, initial weights and random states.
 """
 
-from collections.abc import Callable
-
 import keras
 
-from bnhead.data import DataSet
+from bnhead.data import DataSet, load
+from bnhead.training.building import build
 from bnhead.training.config import TrainConfig
 
-# All that opening the data reads of a config.
+# All settings that `opened` reads.
 DATA_SETTINGS = (
     "dataset",
     "data_dir",
@@ -26,7 +24,22 @@ DATA_SETTINGS = (
 )
 
 
-class Workshop:
+def opened(config: TrainConfig) -> DataSet:
+    """The config's data set with its splits and shifts."""
+    return load(
+        config.dataset,
+        config.data_dir or None,
+        task=config.task,
+        image_size=config.image_size,
+        crop=config.augment == "imagenet",
+        validation=config.validation,
+        imbalance=config.imbalance,
+        label_noise=config.label_noise,
+        test_corruption=config.test_corruption,
+    )
+
+
+class Reuse:
     """Keeps the last data set and the last model, and gives them to the next run if that would make the same.
 
     One run at a time: the next one's model is the last one's, with other values.
@@ -36,31 +49,24 @@ class Workshop:
         self._data: tuple[tuple, DataSet] | None = None
         self._model: tuple[dict, DataSet, keras.Model] | None = None
 
-    def data(self, config: TrainConfig, open_data: Callable[[TrainConfig], DataSet]) -> DataSet:
-        """The config's data set: the one that is kept, or opened by `open_data`."""
+    def data(self, config: TrainConfig) -> DataSet:
+        """The config's data set: the last run's, or one that is opened now."""
         key = tuple(getattr(config, name) for name in DATA_SETTINGS)
         if self._data is None or self._data[0] != key:
             self._data = self._model = None  # no two of them in memory
-            self._data = key, open_data(config)
+            self._data = key, opened(config)
         return self._data[1]
 
-    def model(
-        self, config: TrainConfig, dataset: DataSet, build: Callable[[TrainConfig, DataSet], keras.Model]
-    ) -> keras.Model:
+    def model(self, config: TrainConfig, data: DataSet) -> keras.Model:
         """The config's compiled model, with its initial values.
 
         It is built in any case, which gives the values; where the settings are those of the last one but for
         the seed, the last one then takes them over, and its graph need not be traced again.
-
-        Args:
-            config: the run's settings.
-            dataset: as `data` gave it.
-            build: `(config, dataset) -> compiled model`.
         """
         settings = {**config.settings(), "seed": None}
-        model = build(config, dataset)
-        if self._model is None or self._model[:2] != (settings, dataset):
-            self._model = settings, dataset, model
+        model = build(config, data)
+        if self._model is None or self._model[:2] != (settings, data):
+            self._model = settings, data, model
         else:
             take_over(self._model[2], model)
         return self._model[2]

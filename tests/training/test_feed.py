@@ -10,9 +10,10 @@ from bnhead import DeadUnits
 from bnhead.data import load
 from bnhead.data.pipelines import Streamed
 from bnhead.errors import DataError
-from bnhead.training import feeding
+from bnhead.training import run
 from bnhead.training.building import build
 from bnhead.training.distribution import Replicas
+from bnhead.training.feed import Feed
 from tests.data.sets import smooth, write_folder
 
 ALONE = Replicas()
@@ -38,11 +39,11 @@ def same(one, other):
 @pytest.mark.parametrize("settings", [{}, {"mixup": 0.4, "cutout": 2}, {"head": "cdropout0.5_fc"}])
 def test_batches_from_a_step_on_are_those_that_would_have_come(short_config, digits, epoch, step, settings):
     config = short_config(epochs=3, **settings)
-    feed = feeding.training(config, digits, ALONE)
-    whole, rest = elements(feed(0, 0)), elements(feed(epoch, step))
+    feed = Feed.of(config, digits, ALONE)
+    whole, rest = elements(feed.train(0, 0)), elements(feed.train(epoch, step))
     assert len(whole) == 15
     same(rest, whole[epoch * 5 + step :])
-    assert feed(epoch, step).cardinality() == len(rest)
+    assert feed.train(epoch, step).cardinality() == len(rest)
 
 
 def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
@@ -56,44 +57,45 @@ def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
     config = short_config(dataset=name, image_size=16, augment="imagenet", batch_size=8, epochs=3)
     data = load(name, data_dir, image_size=16, memory_limit=0)
     assert isinstance(data.train, Streamed)
-    feed = feeding.training(config, data, ALONE)
-    whole = elements(feed(0, 0))
+    feed = Feed.of(config, data, ALONE)
+    whole = elements(feed.train(0, 0))
     assert len(whole) == 9
-    same(elements(feed(1, 2)), whole[5:])
+    same(elements(feed.train(1, 2)), whole[5:])
 
 
 def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):
     config = short_config(probe_examples=300)
-    seen = elements(feeding.evaluation(config, digits, digits.test, ALONE))
+    seen = elements(Feed.of(config, digits, ALONE).test())
     np.testing.assert_array_equal(np.concatenate([x for x, _ in seen]), digits.test.images)
-    probed = elements(feeding.probe(config, digits))
+    probed = elements(Feed.of(config, digits, ALONE).probe())
     np.testing.assert_array_equal(np.concatenate([y for _, y in probed]), digits.test.labels[:300])
 
 
 def test_metrics_have_variables_before_anything_is_fed(short_config, digits):
     model = build(short_config(), digits)
     before = len(model.metrics_variables)
-    feeding.build_metrics(model, short_config(), digits)
+    run._build_metrics(model, Feed.of(short_config(), digits, ALONE))
     assert len(model.metrics_variables) > before and not any(np.any(v) for v in model.metrics_variables)
 
 
-def test_a_picture_that_is_damaged_is_named_and_other_errors_pass(tmp_path, data_dir):
+def test_a_picture_that_is_damaged_is_named_and_other_errors_pass(tmp_path, data_dir, short_config):
     pictures = {
         f"{s}/{n}/{i}.png": smooth(8, 8, i) for s in ("train", "test") for n in "ab" for i in range(3)
     }
     root = write_folder(tmp_path / "pictures", pictures)
     data = load(f"folder:{root}", data_dir, image_size=8, memory_limit=0)
+    feed = Feed.of(short_config(), data, ALONE)
     (tmp_path / "pictures" / "train" / "b" / "1.png").write_bytes(b"\x89PNG damaged")
-    with pytest.raises(DataError, match=r"train/b/1\.png cannot be decoded"), feeding.pictures_named(data):
+    with pytest.raises(DataError, match=r"train/b/1\.png cannot be decoded"), feed.naming_pictures():
         raise tf.errors.InvalidArgumentError(None, None, "Invalid PNG data")
-    with pytest.raises(tf.errors.InvalidArgumentError), feeding.pictures_named(data):
+    with pytest.raises(tf.errors.InvalidArgumentError), feed.naming_pictures():
         raise tf.errors.InvalidArgumentError(None, None, "shapes do not match")
-    with pytest.raises(tf.errors.ResourceExhaustedError), feeding.pictures_named(data):
+    with pytest.raises(tf.errors.ResourceExhaustedError), feed.naming_pictures():
         raise tf.errors.ResourceExhaustedError(None, None, "memory for an image")
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, split):
+def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, short_config, split):
     names = [f"{s}/{n}/{i}" for s in ("train", "test") for n in "ab" for i in range(4)]
     root = write_folder(tmp_path / "pictures", {f"{name}.png": smooth(8, 8) for name in names})
     data = load(f"folder:{root}", data_dir, memory_limit=0, validation=0.5)
@@ -102,10 +104,13 @@ def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, spli
     os.unlink(path)
     with (
         pytest.raises(DataError, match=f"^{re.escape(path)} cannot be read: .*No such file"),
-        feeding.pictures_named(data),
+        Feed.of(short_config(), data, ALONE).naming_pictures(),
     ):
         list(gone.evaluation_batches(4))
-    with pytest.raises(tf.errors.NotFoundError), feeding.pictures_named(load("digits", data_dir)):
+    with (
+        pytest.raises(tf.errors.NotFoundError),
+        Feed.of(short_config(), load("digits", data_dir), ALONE).naming_pictures(),
+    ):
         raise tf.errors.NotFoundError(None, None, "a log")
 
 
@@ -126,7 +131,7 @@ def test_no_large_int32_tensor_goes_into_a_compiled_step(short_config, digits, s
     model, census = build(config, many), DeadUnits(layers="all")
     census.set_model(model)
     census.on_train_begin()
-    specs = feeding.training(config, many, ALONE)(0, 0).element_spec
+    specs = Feed.of(config, many, ALONE).train(0, 0).element_spec
     assert large_int32(model.train_step, specs) == []
     census.on_train_end()
     words = tf.constant(many.train.images.reshape(-1, 4).view(np.int32))

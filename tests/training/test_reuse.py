@@ -5,10 +5,9 @@ import keras
 import numpy as np
 import pytest
 
-from bnhead.training import train
+from bnhead.training import reuse, train
 from bnhead.training.building import build
-from bnhead.training.feeding import open_data
-from bnhead.training.workshop import DATA_SETTINGS, Workshop, take_over
+from bnhead.training.reuse import DATA_SETTINGS, Reuse, opened, take_over
 
 
 def weights_of(config):
@@ -22,20 +21,16 @@ def same(one, other):
 def test_opening_data_reads_nothing_of_a_config_but_what_it_is_kept_by(short_config):
     config = short_config(augment="imagenet", image_size=8)
     alone = types.SimpleNamespace(**{name: getattr(config, name) for name in DATA_SETTINGS})
-    assert open_data(alone).train.size == 1437  # any other setting would be an AttributeError
+    assert opened(alone).train.size == 1437  # any other setting would be an AttributeError
 
 
-def test_data_is_opened_once_for_equal_settings(short_config):
-    workshop, config = Workshop(), short_config()
-    opened = []
-
-    def count(config):
-        opened.append(config.validation)
-        return open_data(config)
-
+def test_data_is_opened_once_for_equal_settings(short_config, monkeypatch):
+    shared, config = Reuse(), short_config()
+    asked = []
+    monkeypatch.setattr(reuse, "opened", lambda config: asked.append(config.validation) or opened(config))
     for settings in ({}, {"seed": 3, "head": "fc"}, {"validation": 0.1}, {"validation": 0.1, "seed": 1}):
-        workshop.data(dataclasses.replace(config, **settings), count)
-    assert opened == [0.0, 0.1]
+        shared.data(dataclasses.replace(config, **settings))
+    assert asked == [0.0, 0.1]
 
 
 # those whose values are not weights alone: random states, calibrated statistics, a growing bound
@@ -47,29 +42,29 @@ def test_data_is_opened_once_for_equal_settings(short_config):
     ],
 )
 def test_a_run_with_another_runs_graph_is_the_run_of_its_own(head, short_config):
-    workshop = Workshop()
+    reused = Reuse()
     first = short_config(head=head, seed=1)
-    train(first, workshop=workshop)
+    train(first, reuse=reused)
     second = short_config(head=head, seed=2)
-    shared = train(second, workshop=workshop)
+    shared = train(second, reuse=reused)
     alone = short_config(head=head, seed=2)
     assert train(alone) == shared
     assert same(weights_of(second), weights_of(alone)) and not same(weights_of(first), weights_of(alone))
 
 
 def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
-    workshop, config = Workshop(), short_config()
-    data = workshop.data(config, open_data)
-    model = workshop.model(config, data, build)
-    assert workshop.model(dataclasses.replace(config, seed=4), data, build) is model
-    other = workshop.model(dataclasses.replace(config, learning_rate=0.05), data, build)
+    shared, config = Reuse(), short_config()
+    data = shared.data(config)
+    model = shared.model(config, data)
+    assert shared.model(dataclasses.replace(config, seed=4), data) is model
+    other = shared.model(dataclasses.replace(config, learning_rate=0.05), data)
     assert other is not model
-    assert workshop.model(config, data, build) not in (model, other)
+    assert shared.model(config, data) not in (model, other)
 
 
 def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
     config = short_config(steps_per_execution=5)
-    data = open_data(config)
+    data = opened(config)
     used, fresh = build(config, data), build(config, data)
     used.steps_per_execution, used.train_function = 1, print  # as `failures.locate` leaves a model
     take_over(used, fresh)
@@ -77,7 +72,7 @@ def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
 
 
 def test_everything_is_taken_over(short_config):
-    data = open_data(short_config())
+    data = opened(short_config())
     used, fresh = (build(short_config(head="dropout0.5_fc", seed=seed), data) for seed in (1, 2))
     images = data.train.images[:64]
     used.fit(images, data.train.labels[:64], batch_size=16, verbose=0)
