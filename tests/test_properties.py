@@ -76,7 +76,7 @@ def head_texts(draw):
 @drawn(250)
 def test_every_valid_head_has_one_spelling_of_the_same_tokens(text):
     spelling = heads.canonical(text)
-    assert parse(spelling) == parse(text) and heads.canonical(spelling) == spelling
+    assert parse(spelling).tokens == parse(text).tokens and heads.canonical(spelling) == spelling
     assert heads.describe(text) and "".join(heads.placement(text)).isascii()
 
 

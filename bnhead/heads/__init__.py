@@ -34,18 +34,18 @@ norm" by somebody; here they have names (`placement`):
 
 Heads that are known by a name, `fastai` or `bnneck`, are `PRESETS`; a name stands for its text everywhere.
 
-`grammar` reads and writes texts, without Keras; `tokens` has a function for each token, `presets` the known
-heads, `building` puts a head on a feature map, `surgery` changes the head of a model that exists, `diagram`
-draws one, `command` is `bnhead heads`.
+`parse` makes a `Head` of a text: it knows its tokens, placement, diagram and number of parameters, and puts
+itself on features. The other functions take texts.
+
+`grammar` has `Head` and its parser, `tokens` the table of the tokens, `presets` the known heads; none of them
+needs Keras. `building` has the tokens' layers and puts a head on a feature map, `surgery` changes the head of
+a model that exists, `diagram` draws one, `command` is `bnhead heads`.
 """
 
 import importlib
 
-import bnhead.heads.tokens  # noqa: F401 - fills the grammar
-from bnhead.heads.building import apply, attach, feature_shape, inference, read
 from bnhead.heads.grammar import (
-    KINDS,
-    HeadError,
+    Head,
     canonical,
     describe,
     needs_labels,
@@ -54,11 +54,16 @@ from bnhead.heads.grammar import (
     placement,
 )
 from bnhead.heads.presets import PRESETS
+from bnhead.heads.tokens import KINDS, HeadError
 
-_SURGERY = ("feature_map", "fold", "insert_bn", "swap")
+_WITH_KERAS = {  # public name -> the module that brings Keras
+    **dict.fromkeys(("apply", "attach", "feature_shape", "inference", "read"), "building"),
+    **dict.fromkeys(("feature_map", "fold", "insert_bn", "swap"), "surgery"),
+}
 __all__ = [
     "KINDS",
     "PRESETS",
+    "Head",
     "HeadError",
     "apply",
     "attach",
@@ -79,6 +84,10 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name not in _SURGERY:
+    if name not in _WITH_KERAS:
         raise AttributeError(f"module 'bnhead.heads' has no attribute {name!r}")
-    return getattr(importlib.import_module("bnhead.heads.surgery"), name)  # brings Keras
+    return getattr(importlib.import_module(f"bnhead.heads.{_WITH_KERAS[name]}"), name)
+
+
+def __dir__():
+    return __all__

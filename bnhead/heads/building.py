@@ -1,29 +1,75 @@
-"""Putting a head on a feature map, and reading it back from a model."""
+"""The layers of the tokens; putting a head on a feature map, and reading it back from a model."""
 
 import operator
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import keras
+from keras import layers
+
+from bnhead import graph, seeds
+from bnhead import layers as ours
 from bnhead.errors import UsageError
-from bnhead.heads.grammar import KINDS, Context, HeadError, Token, needs_labels, parse, spell
+from bnhead.heads.grammar import Head, Token, parse, spell
+from bnhead.heads.tokens import ACTIVATIONS, KINDS, HeadError
+from bnhead.layers.constants import EPSILON, MOMENTUM
 
-if TYPE_CHECKING:
-    import keras
+
+def _dense(initial: Callable, *, seed: int | None, **arguments) -> layers.Dense:
+    return layers.Dense(kernel_initializer=initial(seed), **arguments)
+
+
+def _catpool(name: str) -> Callable:
+    largest = layers.GlobalMaxPooling2D(name=f"{name}_max")
+    average = layers.GlobalAveragePooling2D(name=f"{name}_average")
+    both = layers.Concatenate(name=name)
+    return lambda x: both([largest(x), average(x)])  # fastai's order
+
+
+_BATCH_NORM = "momentum", "epsilon", "dtype"
+# Token -> what makes its layer, and the arguments of it that `apply` knows besides the layer's name, the
+# token's number and the parts that are left out.
+LAYERS: dict[str, tuple[Callable, *tuple[str, ...]]] = {
+    "gap": (layers.GlobalAveragePooling2D,),
+    "gmp": (layers.GlobalMaxPooling2D,),
+    "catpool": (_catpool,),
+    "gem": (ours.GeMPooling2D,),
+    "flatten": (layers.Flatten,),
+    "fc": (partial(_dense, keras.initializers.HeNormal), "seed", "activation"),
+    "dense": (partial(_dense, keras.initializers.GlorotUniform), "seed"),
+    # float32 also under mixed precision: the loss needs the logits' full range
+    "out": (partial(_dense, keras.initializers.GlorotUniform, dtype="float32"), "seed", "units"),
+    "bn": (ours.BatchNormalization, *_BATCH_NORM),
+    "gbn": (ours.GhostBatchNormalization, *_BATCH_NORM),
+    "brn": (ours.BatchRenormalization, *_BATCH_NORM, "steps"),
+    "fbn": (ours.FrozenBatchNormalization, *_BATCH_NORM),
+    "center": (ours.BatchCentering, *_BATCH_NORM),
+    "scale": (ours.BatchScaling, *_BATCH_NORM),
+    "noise": (ours.BatchNoise, *_BATCH_NORM),
+    "ln": (layers.LayerNormalization, "epsilon"),
+    "rms": (layers.RMSNormalization, "epsilon"),
+    "gn": (layers.GroupNormalization, "epsilon"),
+    "l2": (ours.L2Normalization,),
+    "dropout": (layers.Dropout, "seed"),
+    "cdropout": (ours.ClassConditionalDropout, "seed", "class_counts"),
+    **{token: (partial(layers.Activation, name),) for token, name in ACTIVATIONS.items()},
+}
 
 
 def apply(
-    text: str,
-    features: "keras.KerasTensor",
+    head: str | Head,
+    features: keras.KerasTensor,
     outputs: int,
     *,
     fc_units: int = 256,
     fc_activation: str = "relu",
     renorm_steps: int = 40_000,
     class_counts: Sequence[int] | None = None,
-    labels: "keras.KerasTensor | None" = None,
+    labels: keras.KerasTensor | None = None,
     seed: int | None = None,
-) -> "keras.KerasTensor":
+) -> keras.KerasTensor:
     """Puts a head on a feature map.
 
     The layers are called `head_<token>`, a repeated token's `head_<token>_2` and so on. Every layer draws its
@@ -31,7 +77,8 @@ def apply(
     the weights of all layers that have the same name and shape.
 
     Args:
-        text: the head, such as `"bn_fc"`, or a preset's name; see the package's docstring for the grammar.
+        head: its text, such as `"bn_fc"`, or a preset's name, see the package's docstring for the grammar; or
+            a parsed head.
         features: Keras tensor `(batch, height, width, channels)`, or `(batch, channels)` from a net that
             ends in a vector.
         outputs: number of outputs: classes, labels of a multi-label task, or numbers to predict.
@@ -50,47 +97,65 @@ def apply(
         HeadError: the text is no head, or does not fit the features or what else is given.
         UsageError: `outputs` is no number of outputs, or Keras is set to channels_first.
     """
-    import keras
-
-    rank = len(features.shape)
-    if rank not in (2, 4):
-        raise HeadError(f"head {text!r}: features must have rank 2 or 4, got shape {tuple(features.shape)}")
+    head = parse(head)
+    if len(features.shape) not in (2, 4):
+        shape = tuple(features.shape)
+        raise HeadError(f"head {head.text!r}: features must have rank 2 or 4, got shape {shape}")
     if keras.config.image_data_format() != "channels_last":
-        raise UsageError(f"head {text!r} needs Keras' image data format channels_last, got channels_first")
+        raise UsageError(
+            f"head {head.text!r} needs Keras' image data format channels_last, got channels_first"
+        )
     if isinstance(outputs, bool) or not hasattr(outputs, "__index__") or operator.index(outputs) < 1:
-        raise UsageError(f"outputs must be a whole number of at least 1 for head {text!r}, got {outputs!r}")
-    options = {
-        "fc_units": fc_units,
-        "fc_activation": fc_activation,
-        "renorm_steps": renorm_steps,
+        raise UsageError(
+            f"outputs must be a whole number of at least 1 for head {head.text!r}, got {outputs!r}"
+        )
+    known = {
+        "units": int(outputs),
+        "activation": fc_activation,
+        "momentum": MOMENTUM,
+        "epsilon": EPSILON,
+        "dtype": None,  # the global policy's
+        "steps": renorm_steps,
         "class_counts": class_counts,
     }
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     x = features
-    for t in parse(text, pooled=rank == 2):
+    for t in head.on(features.shape[1:]):
         if t.kind.reads_labels and labels is None:
             raise HeadError(
                 f"head token '{t}': labels must be a Keras tensor, an input of the model, got None"
             )
-        count = seen[t.kind.name] = seen.get(t.kind.name, 0) + 1
-        name = f"head_{t.kind.name}" + (f"_{count}" if count > 1 else "")
-        number = options[t.kind.number.option] if t.kind.number and t.number is None else t.number
-        without = {key: value for part in t.left_out for key, value in t.kind.parts[part].items()}
-        context = Context(name, int(outputs), "out" in seen, without, options, labels, seed, str(t))
-        x = t.kind.build(x, number, context)
+        if t.kind.reads_labels and class_counts is None:
+            raise HeadError(f"head token '{t}': class_counts must be the training examples of each class")
+        number = fc_units if t.number is None else t.number
+        if x.shape[-1] is not None:
+            t.kind.weights(x.shape[-1], number, t.left_out)  # for its error about a width that cannot be
+        seen[t.kind.name] += 1
+        name = f"head_{t.kind.name}" + (f"_{seen[t.kind.name]}" if seen[t.kind.name] > 1 else "")
+        known["seed"] = None if seed is None else seeds.stream(seed, "head", name)
+        make, *wanted = LAYERS[t.kind.name]
+        arguments = {argument: known[argument] for argument in wanted}
+        if t.kind.number:
+            arguments[t.kind.number.attribute] = number
+        for part in t.left_out:
+            arguments |= t.kind.parts[part]
+        layer = make(name=name, **arguments)
+        x = layer(x, labels) if t.kind.reads_labels else layer(x)
+        if t.kind.name == "out":
+            known["dtype"] = "float32"  # a norm on the logits keeps them in full range
     return x
 
 
 def attach(
-    head: str | None,
-    inputs: "keras.KerasTensor",
-    features: "keras.KerasTensor",
+    head: str | Head | None,
+    inputs: keras.KerasTensor,
+    features: keras.KerasTensor,
     outputs: int | None,
     *,
     name: str,
     seed: int | None = None,
     **options,
-) -> "keras.Model":
+) -> keras.Model:
     """The model from `inputs` to the head's logits, or to the bare features when `head` is None.
 
     Every backbone builder ends with this call. `options` are `apply`'s other keyword arguments. With a head
@@ -100,41 +165,33 @@ def attach(
     Raises:
         UsageError: a head without `outputs`, or `outputs` or an option without a head.
     """
-    import keras
-
     if head is None:
         meant_for_a_head = {**options, **({} if outputs is None else {"outputs": outputs})}
         if meant_for_a_head:
             raise UsageError(f"{next(iter(meant_for_a_head))} needs a head, such as head='fc'; got head=None")
         return keras.Model(inputs, features, name=name)
+    head = parse(head)
     labels = options.pop("labels", None)
     labels = label_input(head) if labels is None else labels
     logits = apply(head, features, outputs, labels=labels, seed=seed, **options)
     return keras.Model(inputs if labels is None else [inputs, labels], logits, name=name)
 
 
-def label_input(head: str, name: str = "label") -> "keras.KerasTensor | None":
+def label_input(head: Head, name: str = "label") -> keras.KerasTensor | None:
     """An input for the labels, `(batch,)` int32; None for a head that reads none."""
-    import keras
-
-    return keras.Input((), dtype="int32", name=name, optional=True) if needs_labels(head) else None
+    return keras.Input((), dtype="int32", name=name, optional=True) if head.needs_labels else None
 
 
-def inference(model: "keras.Model") -> "keras.Model":
+def inference(model: keras.Model) -> keras.Model:
     """`model` without its label input: images in, logits out, with the same layers and weights.
 
     A model that reads no labels is returned as it is.
     """
-    import keras
-
-    from bnhead import graph
-    from bnhead.layers import ClassConditionalDropout
-
-    if not any(isinstance(layer, ClassConditionalDropout) for layer in model.layers):
+    if not any(isinstance(layer, ours.ClassConditionalDropout) for layer in model.layers):
         return model
 
     def perform(operation, *arguments, **keywords):
-        dropped = isinstance(operation, ClassConditionalDropout)
+        dropped = isinstance(operation, ours.ClassConditionalDropout)
         return arguments[0] if dropped else operation(*arguments, **keywords)
 
     inputs = graph.new_inputs(model)
@@ -142,7 +199,7 @@ def inference(model: "keras.Model") -> "keras.Model":
     return keras.Model(graph.used_inputs(model, inputs, outputs), outputs, name=model.name)
 
 
-def feature_shape(model: "keras.Model") -> tuple[int | None, ...]:
+def feature_shape(model: keras.Model) -> tuple[int | None, ...]:
     """Shape, without the batch axis, of the features that `model`'s head was put on.
 
     Raises:
@@ -151,20 +208,18 @@ def feature_shape(model: "keras.Model") -> tuple[int | None, ...]:
     return tuple(head_calls(model)[0].inputs[0].shape[1:])
 
 
-def head_calls(model: "keras.Model") -> list:
+def head_calls(model: keras.Model) -> list:
     """The calls of the layers that `apply` made, by their names, in order.
 
     Raises:
         ValueError: there is none.
     """
-    from bnhead.graph import calls
-
-    found = [call for call in calls(model) if is_of_a_head(call.operation.name)]
-    if not found:
+    made = [call for call in graph.calls(model) if is_of_a_head(call.operation.name)]
+    if not made:
         raise ValueError(
             f"model {model.name!r} has no layer called head_...: it was not built by bnhead.heads"
         )
-    return found
+    return made
 
 
 def is_of_a_head(name: str) -> bool:
@@ -177,7 +232,7 @@ _NAME = re.compile(r"head_([a-z0-9]+?)(_\d+)?")
 _HALVES = ("head_catpool_max", "head_catpool_average")
 
 
-def read(model: "keras.Model") -> str:
+def read(model: keras.Model) -> str:
     """The text of a model's head, read from its layers' names and settings, all numbers written out.
 
     For `model = resnet20(shape, head="bn_fc", outputs=10)` it is `"bn_fc256"`. What no text says is not in it

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bnhead import flags
 from bnhead.errors import UsageError
-from bnhead.heads.grammar import canonical, describe, parameters
+from bnhead.heads.grammar import parse
 from bnhead.heads.presets import PRESETS
 
 _USAGE = """usage: bnhead heads [HEAD ...] [--features=8x8x64] [--outputs=10] [--fc_units=256]
@@ -45,13 +45,11 @@ def entry(head: str, features: Sequence[int], outputs: int, fc_units: int) -> st
         outputs: number of outputs.
         fc_units: units of an `fc` or `dense` that names none.
     """
-    text = canonical(head)
-    lines = [head if head in PRESETS else text]
-    if head in PRESETS:
-        lines.append(f"  --head={text}")
+    parsed = parse(head)
+    lines = [head, f"  --head={parsed.text}"] if head in PRESETS else [parsed.text]
     try:
-        lines.append(f"  {describe(text, features, outputs, fc_units=fc_units)}")
-        lines.append(f"  {parameters(text, features, outputs, fc_units=fc_units):,} parameters")
+        lines.append(f"  {parsed.describe(features, outputs, fc_units=fc_units)}")
+        lines.append(f"  {parsed.parameters(features, outputs, fc_units=fc_units):,} parameters")
     except UsageError:
         if head not in PRESETS:
             raise

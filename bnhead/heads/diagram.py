@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from bnhead.heads.grammar import parse, placement
+from bnhead.heads.grammar import parse
 
 _BOX_HEIGHT, _GAP, _MARGIN, _LETTER = 34, 22, 14, 7.3
 _STYLE = (
@@ -24,10 +24,11 @@ def svg(text: str, features: Sequence[int] = (8, 8, 64), outputs: int = 10) -> s
         features: shape of the features, `(height, width, channels)` or `(channels,)`.
         outputs: number of outputs.
     """
-    tokens = parse(text, pooled=len(features) == 1)
+    head = parse(text)
+    tokens = head.on(features)
     words = ["x".join(map(str, features)), *map(str, tokens)]
     words[-1 - _behind_output(tokens)] += f" {outputs}"
-    places = iter(placement(text))
+    places = iter(head.placement)
     labels = ["", *(next(places) if t.kind.normalises_batch else "" for t in tokens)]
     x, boxes = _MARGIN, []
     for word, label in zip(words, labels, strict=True):

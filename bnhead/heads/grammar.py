@@ -1,91 +1,19 @@
-"""The head grammar: text -> tokens -> text, and what can be said of a head without building it."""
+"""The head grammar: a text is parsed once, into a `Head`, which is all that is known without building it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from bnhead import seeds
-from bnhead.errors import UsageError, nearest
+from bnhead.errors import nearest
 from bnhead.heads.presets import PRESETS
+from bnhead.heads.tokens import KINDS, HeadError, Kind
 
 if TYPE_CHECKING:
     import keras
 
-
-class HeadError(UsageError):
-    """The text of a head that cannot be built; the message marks the failing token."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """What the number of a token is.
-
-    Attributes:
-        name: such as "units".
-        rule: what it must be, as messages say it.
-        example: a valid number.
-        holds: whether a value obeys the rule.
-        option: the option it comes from when the text has none; empty when the text must have it.
-        attribute: the attribute of the layer that holds it.
-        whole: whether it is a whole number.
-    """
-
-    name: str
-    rule: str
-    example: str
-    holds: Callable[[float], bool]
-    attribute: str
-    option: str = ""
-    whole: bool = True
-
-
 LONGEST_NUMBER = 30  # digits; Python itself refuses whole numbers of more than 4,300
-_WHOLE = "of at least 1, a whole number", "256", lambda value: value >= 1, "units"
-UNITS = Number("units", *_WHOLE, option="fc_units")
-GROUPS = Number("groups", "of at least 1, a whole number", "8", lambda value: value >= 1, "groups")
-GHOST_SIZE = Number(
-    "ghost size", "of at least 2, a whole number", "16", lambda value: value >= 2, "ghost_size"
-)
-RATE = Number("rate", "between 0 and 1", "0.5", lambda value: 0 < value < 1, "rate", whole=False)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a token's name means.
-
-    Attributes:
-        name: the token.
-        build: `(x, number, context) -> x`, the token's layers on a Keras tensor.
-        number: what its number is; None for a token without one.
-        pools: for a pooling, the vector's width from the feature map's shape (None where that is unknown).
-        vector_only: whether it needs a vector, that is, stands after the pooling.
-        parts: what can be left out with a minus, each with the layer's arguments that leave it out.
-        label: how `describe` writes it, a format string over the number and the options; empty for the text.
-        weights: `(width, number, parts left out) -> numbers` that the layers hold, moving averages included;
-            the width is the channels it reads.
-        normalises_batch: whether it is a batch norm, which `placement` looks for.
-        after_output: whether it can stand behind the output layer.
-        reads_labels: whether it needs the labels in training.
-    """
-
-    name: str
-    build: Callable
-    number: Number | None = None
-    pools: Callable[[Sequence[int]], int | None] | None = None
-    vector_only: bool = False
-    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    label: str = ""
-    weights: Callable[[int, int, frozenset], int] = lambda width, number, left_out: 0
-    normalises_batch: bool = False
-    after_output: bool = False
-    reads_labels: bool = False
-
-    @property
-    def example(self) -> str:
-        """A valid token of this kind."""
-        return self.name + (self.number.example if self.number else "")
 
 
 @dataclass(frozen=True)
@@ -102,81 +30,141 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What a token's function may use besides its input: its layer's name, the options, the labels.
+class Head:
+    """A parsed head, made by `parse`. Two heads are equal when their canonical texts are.
 
     Attributes:
-        name: the layer's name.
-        outputs: number of outputs.
-        on_logits: whether the output layer stands before it: logits stay float32 under mixed precision.
-        without: arguments of the layer that leave out the parts the text leaves out.
-        options: `fc_units`, `fc_activation`, `renorm_steps`, `class_counts`.
-        labels: Keras tensor of the labels; None where no token reads them.
-        seed: the head's seed.
-        word: the token as written, for messages.
+        text: the canonical text, which all texts of the same head share. What is put in anyway is left out: a
+            leading `gap`, and a closing `out` after an `fc` or `dense`. `gap_bn_fc_out` and `bn_fc` are both
+            `bn_fc`; `bn` is `bn_out`; `fc512` stays `fc512`; a preset's name becomes its text.
+        tokens: from a feature map to the output, with the pooling and the output layer put in where the text
+            leaves them out. On a vector they are `on(shape)`.
+        words: the tokens as written, for messages.
+        pooling: which of the words is the pooling; None when it was put in.
     """
 
-    name: str
-    outputs: int
-    on_logits: bool
-    without: Mapping[str, Any]
-    options: Mapping[str, Any]
-    labels: Any
-    seed: int | None
-    word: str
+    text: str
+    tokens: tuple[Token, ...] = field(compare=False, repr=False)
+    words: tuple[str, ...] = field(compare=False, repr=False)
+    pooling: int | None = field(compare=False, repr=False)
 
-    def stream(self) -> int | None:
-        """Seed of this layer's own random stream; None (a fresh one each time) when the head has no seed."""
-        return None if self.seed is None else seeds.stream(self.seed, "head", self.name)
-
-    def initial(self, scheme: str) -> "keras.initializers.Initializer":
-        """An initializer that draws from this layer's own stream."""
-        import keras
-
-        return keras.initializers.get({"class_name": scheme, "config": {"seed": self.stream()}})
+    def __reduce__(self):
+        # a config and its head go to other processes, where the functions of a Kind cannot
+        return parse, ("_".join(self.words),)
 
     @property
-    def dtype(self) -> str | None:
-        """The layer's dtype policy: float32 on the logits, else the global one."""
-        return "float32" if self.on_logits else None
+    def placement(self) -> tuple[str, ...]:
+        """Where the head's batch norms stand, in order: `("P1",)` for `bn_fc`, `()` for `fc`.
 
+        Ghost, renorm and frozen batch norms count, and so do centring, scaling and noise, the parts of one.
+        """
+        places, place = [], "P0"
+        for t in self.tokens:
+            if t.kind.normalises_batch:
+                places.append(place)
+            elif t.kind.pools:
+                place = "P1"
+            elif t.kind.name in ("fc", "dense"):
+                place = "P2"
+            elif t.kind.name == "out":
+                place = "P3"
+        return tuple(places)
 
-KINDS: dict[str, Kind] = {}
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the head reads the labels in training, as a second input of the model."""
+        return any(t.kind.reads_labels for t in self.tokens)
 
+    def on(self, features: Sequence[int | None]) -> tuple[Token, ...]:
+        """The tokens on features of a shape: on a vector, `(channels,)`, there is no pooling.
 
-def token(name: str, **rules) -> Callable:
-    """Adds the decorated function to the grammar as the token `name`; `rules` are the fields of `Kind`."""
+        Raises:
+            HeadError: the text pools a vector.
+        """
+        if len(features) != 1:
+            return self.tokens
+        if self.pooling is not None:
+            raise _error(self.words, self.pooling, "has nothing to pool, the features are a vector already")
+        return self.tokens[1:]
 
-    def register(build: Callable) -> Callable:
-        KINDS[name] = Kind(name, build, **rules)
-        return build
+    def describe(
+        self,
+        features: Sequence[int | None] | None = None,
+        outputs: int | None = None,
+        *,
+        fc_units: int = 256,
+        fc_activation: str = "relu",
+    ) -> str:
+        """The head as one line: `8x8x64 -> gap -> 64 -> bn -> fc(256, relu) -> out(10)  [P1]`.
 
-    return register
+        Args:
+            features: shape of the features without the batch axis, `(height, width, channels)` or
+                `(channels,)`; None leaves the sizes out.
+            outputs: number of outputs.
+            fc_units: units of an `fc` or `dense` that names none.
+            fc_activation: activation of `fc`.
+        """
+        options = {"fc_units": fc_units, "fc_activation": fc_activation, "outputs": outputs or "?"}
+        parts = ["x".join(str(size or "?") for size in features) if features else "features"]
+        for t in self.on(features or ()):
+            parts.append(_label(t, options))
+            if t.kind.pools and features:
+                parts.append(str(t.kind.pools(features) or "?"))
+        return " -> ".join(parts) + (f"  [{', '.join(self.placement)}]" if self.placement else "")
+
+    def parameters(self, features: Sequence[int], outputs: int, *, fc_units: int = 256) -> int:
+        """How many numbers the head's layers hold: trained ones and moving averages, as `count_params()`.
+
+        Args:
+            features: shape of the features, `(height, width, channels)` or `(channels,)`.
+            outputs: number of outputs.
+            fc_units: units of an `fc` or `dense` that names none.
+
+        Raises:
+            HeadError: the head cannot stand on such features.
+        """
+        width, total = features[-1], 0
+        for t in self.on(features):
+            number = {"out": outputs}.get(t.kind.name, fc_units if t.number is None else t.number)
+            total += t.kind.weights(width, number, t.left_out)
+            if t.kind.pools:
+                width = t.kind.pools(features)
+            elif t.kind.name in ("fc", "dense", "out"):
+                width = number
+        return total
+
+    def apply(self, features: "keras.KerasTensor", outputs: int, **options) -> "keras.KerasTensor":
+        """Puts the head on a feature map; arguments, result and errors are `bnhead.heads.apply`'s."""
+        from bnhead.heads.building import apply  # brings Keras
+
+        return apply(self, features, outputs, **options)
 
 
 # ---- text -> tokens -----------------------------------------------------------------------------
 
 
-def parse(text: str, *, pooled: bool = False) -> tuple[Token, ...]:
-    """The head's tokens, with the pooling and the output layer put in where the text leaves them out.
+def parse(head: str | Head) -> Head:
+    """The head that a text describes; a `Head` is returned as it is.
 
     Args:
-        text: tokens joined by `_`, such as `"bn_fc512_dropout0.5"`, or a preset's name.
-        pooled: whether the features are a vector already, so that no pooling is put in and none is allowed.
+        head: tokens joined by `_`, such as `"bn_fc512_dropout0.5"`, or a preset's name.
 
     Raises:
         HeadError: with the failing token marked, the rule it breaks and the nearest valid token.
     """
-    if not isinstance(text, str) or not text:
-        raise HeadError(f"head must be tokens joined by '_', such as 'bn_fc', got {text!r}")
-    words = (PRESETS[text].text if text in PRESETS else text).split("_")
+    if isinstance(head, Head):
+        return head
+    if not isinstance(head, str) or not head:
+        raise HeadError(f"head must be tokens joined by '_', such as 'bn_fc', got {head!r}")
+    words = (PRESETS[head].text if head in PRESETS else head).split("_")
     tokens = [_read(words, i) for i in range(len(words))]
-    _check_order(words, tokens, pooled)
-    if not pooled and not any(t.kind.pools for t in tokens):
+    _check_order(words, tokens)
+    pooling = next((i for i, t in enumerate(tokens) if t.kind.pools), None)
+    if pooling is None:
         tokens.insert(0, Token(KINDS["gap"]))
     if not any(t.kind.name == "out" for t in tokens):
         tokens.append(Token(KINDS["out"]))
-    return tuple(tokens)
+    return Head(spell(tokens), tuple(tokens), tuple(words), pooling)
 
 
 def _read(words: Sequence[str], i: int) -> Token:
@@ -218,13 +206,11 @@ def _number(words: Sequence[str], i: int, kind: Kind, number: str | None) -> int
     return value
 
 
-def _check_order(words: Sequence[str], tokens: Sequence[Token], pooled: bool) -> None:
+def _check_order(words: Sequence[str], tokens: Sequence[Token]) -> None:
     pooling = [i for i, t in enumerate(tokens) if t.kind.pools]
     output = [i for i, t in enumerate(tokens) if t.kind.name == "out"]
     for extra in pooling[1:] + output[1:]:
         raise _error(words, extra, f"is a second {'output layer' if extra in output else 'pooling'}")
-    if pooled and pooling:
-        raise _error(words, pooling[0], "has nothing to pool, the features are a vector already")
     for i, t in enumerate(tokens):
         if pooling and i < pooling[0] and t.kind.vector_only:
             raise _error(words, i, f"needs a vector, so it stands after the pooling {words[pooling[0]]!r}")
@@ -258,37 +244,31 @@ def spell(tokens: Sequence[Token]) -> str:
     return "_".join(map(str, tokens))
 
 
-def canonical(text: str) -> str:
-    """The one spelling that all texts of the same head share.
+def _label(t: Token, options: Mapping[str, Any]) -> str:
+    arguments = [t.kind.label.format(**options)] if t.kind.label else []
+    if t.kind.number:
+        number = t.number if t.number is not None else options[t.kind.number.option]
+        arguments.insert(0, _digits(number))
+    arguments += [f"no {part}" for part in sorted(t.left_out)]
+    return t.kind.name + (f"({', '.join(arguments)})" if arguments else "")
 
-    What is put in anyway is left out: a leading `gap`, and a closing `out` after an `fc` or `dense`.
-    `gap_bn_fc_out` and `bn_fc` are both `bn_fc`; `bn` is `bn_out`; `fc512` stays `fc512`; a preset's name
-    becomes its text.
-    """
-    return spell(parse(text))
+
+# ---- what is asked of a text --------------------------------------------------------------------
+
+
+def canonical(text: str) -> str:
+    """The one spelling that all texts of the same head share, `Head.text`."""
+    return parse(text).text
 
 
 def placement(text: str) -> tuple[str, ...]:
-    """Where the head's batch norms stand, in order: `("P1",)` for `bn_fc`, `()` for `fc`.
-
-    Ghost, renorm and frozen batch norms count, and so do centring, scaling and noise, the parts of one.
-    """
-    places, place = [], "P0"
-    for t in parse(text):
-        if t.kind.normalises_batch:
-            places.append(place)
-        elif t.kind.pools:
-            place = "P1"
-        elif t.kind.name in ("fc", "dense"):
-            place = "P2"
-        elif t.kind.name == "out":
-            place = "P3"
-    return tuple(places)
+    """Where the head's batch norms stand, `Head.placement`: `("P1",)` for `bn_fc`, `()` for `fc`."""
+    return parse(text).placement
 
 
 def needs_labels(text: str) -> bool:
     """Whether the head reads the labels in training, as a second input of the model."""
-    return any(t.kind.reads_labels for t in parse(text))
+    return parse(text).needs_labels
 
 
 def describe(
@@ -299,52 +279,10 @@ def describe(
     fc_units: int = 256,
     fc_activation: str = "relu",
 ) -> str:
-    """The head as one line: `8x8x64 -> gap -> 64 -> bn -> fc(256, relu) -> out(10)  [P1]`.
-
-    Args:
-        text: the head.
-        features: shape of the features without the batch axis, `(height, width, channels)` or `(channels,)`.
-        outputs: number of outputs.
-        fc_units: units of an `fc` or `dense` that names none.
-        fc_activation: activation of `fc`.
-    """
-    options = {"fc_units": fc_units, "fc_activation": fc_activation, "outputs": outputs or "?"}
-    parts = ["x".join(str(size or "?") for size in features) if features else "features"]
-    for t in parse(text, pooled=features is not None and len(features) == 1):
-        parts.append(_label(t, options))
-        if t.kind.pools and features:
-            parts.append(str(t.kind.pools(features) or "?"))
-    places = placement(text)
-    return " -> ".join(parts) + (f"  [{', '.join(places)}]" if places else "")
-
-
-def _label(t: Token, options: Mapping[str, Any]) -> str:
-    arguments = [t.kind.label.format(**options)] if t.kind.label else []
-    if t.kind.number:
-        number = t.number if t.number is not None else options[t.kind.number.option]
-        arguments.insert(0, _digits(number))
-    arguments += [f"no {part}" for part in sorted(t.left_out)]
-    return t.kind.name + (f"({', '.join(arguments)})" if arguments else "")
+    """The head as one line, `Head.describe`: `8x8x64 -> gap -> 64 -> bn -> out(10)  [P1]`."""
+    return parse(text).describe(features, outputs, fc_units=fc_units, fc_activation=fc_activation)
 
 
 def parameters(text: str, features: Sequence[int], outputs: int, *, fc_units: int = 256) -> int:
-    """How many numbers the head's layers hold: trained ones and moving averages, as `count_params()` counts.
-
-    Args:
-        text: the head.
-        features: shape of the features, `(height, width, channels)` or `(channels,)`.
-        outputs: number of outputs.
-        fc_units: units of an `fc` or `dense` that names none.
-
-    Raises:
-        HeadError: the text is no head, or cannot stand on such features.
-    """
-    width, total = features[-1], 0
-    for t in parse(text, pooled=len(features) == 1):
-        number = {"out": outputs}.get(t.kind.name, fc_units if t.number is None else t.number)
-        total += t.kind.weights(width, number, t.left_out)
-        if t.kind.pools:
-            width = t.kind.pools(features)
-        elif t.kind.name in ("fc", "dense", "out"):
-            width = number
-    return total
+    """How many numbers the head's layers hold, `Head.parameters`."""
+    return parse(text).parameters(features, outputs, fc_units=fc_units)

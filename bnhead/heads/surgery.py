@@ -11,7 +11,8 @@ import numpy as np
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import agreement, calls
-from bnhead.heads.building import apply, inference, is_of_a_head, label_input
+from bnhead.heads.building import inference, is_of_a_head, label_input
+from bnhead.heads.grammar import Head, parse
 from bnhead.layers import batch_norm, fold_batch_norm, recompute_batch_stats
 
 
@@ -106,7 +107,7 @@ def _check_target(model: keras.Model, target: str) -> None:
 
 
 def swap(
-    model: keras.Model, head: str, outputs: int | None = None, *, seed: int | None = None, **options
+    model: keras.Model, head: str | Head, outputs: int | None = None, *, seed: int | None = None, **options
 ) -> keras.Model:
     """A copy of a model with another head on the same backbone.
 
@@ -132,9 +133,10 @@ def swap(
     backbone = graph.copy(before)
     graph.require_agreement(before, backbone)
     outputs = model.outputs[0].shape[-1] if outputs is None else outputs
+    head = parse(head)
     labels = label_input(head, graph.free_name("label", _names(backbone)))
     with _policy_of(features):
-        logits = apply(head, backbone.outputs[0], outputs, labels=labels, seed=seed, **options)
+        logits = head.apply(backbone.outputs[0], outputs, labels=labels, seed=seed, **options)
     inputs = backbone.inputs if labels is None else [*backbone.inputs, labels]
     results = _tail(model, logits)
     swapped = keras.Model(inputs if len(inputs) > 1 else inputs[0], results, name=model.name)

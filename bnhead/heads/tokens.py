@@ -1,184 +1,97 @@
-"""The tokens: a function for each, from a Keras tensor to the Keras tensor behind its layers.
+"""The tokens: what each is called, what its number is, what can be left out, how many numbers it holds.
 
-To add one, write a function under `@token` here, and a line in the package's table.
+To add one, write a row in `KINDS` here, its layer's row in `building.LAYERS`, and a line in the package's
+table. Nothing here needs Keras.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from bnhead.heads.grammar import GHOST_SIZE, GROUPS, RATE, UNITS, HeadError, token
-
-_AFFINE = {"beta": {"center": False}, "gamma": {"scale": False}}
-_BIAS = {"bias": {"use_bias": False}}
-_ACTIVATIONS = {  # token -> Keras' name
-    **{name: name for name in ("relu", "relu6", "elu", "selu", "gelu", "silu", "mish", "tanh")},
-    "leakyrelu": "leaky_relu",
-}
+from bnhead.errors import UsageError
 
 
-def _affine_weights(more):
-    """Numbers in a norm of some width: `more` for each channel besides gamma and beta."""
-    return lambda width, _, left_out: width * (more + 2 - len(left_out))
+class HeadError(UsageError):
+    """The text of a head that cannot be built; the message marks the failing token."""
 
 
-def _dense_weights(width, units, left_out):
-    return (width + 1 - len(left_out)) * units
+@dataclass(frozen=True)
+class Number:
+    """What the number of a token is.
+
+    Attributes:
+        name: such as "units".
+        rule: what it must be, as messages say it.
+        example: a valid number.
+        holds: whether a value obeys the rule.
+        attribute: the layer's argument, and the attribute that holds it.
+        option: the option it comes from when the text has none; empty when the text must have it.
+        whole: whether it is a whole number.
+    """
+
+    name: str
+    rule: str
+    example: str
+    holds: Callable[[float], bool]
+    attribute: str
+    option: str = ""
+    whole: bool = True
+
+
+_POSITIVE = "of at least 1, a whole number"
+_UNITS = Number("units", _POSITIVE, "256", lambda value: value >= 1, "units", option="fc_units")
+_GROUPS = Number("groups", _POSITIVE, "8", lambda value: value >= 1, "groups")
+_GHOST = Number("ghost size", "of at least 2, a whole number", "16", lambda value: value >= 2, "ghost_size")
+_RATE = Number("rate", "between 0 and 1", "0.5", lambda value: 0 < value < 1, "rate", whole=False)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a token's name means.
+
+    Attributes:
+        name: the token.
+        number: what its number is; None for a token without one.
+        pools: for a pooling, the vector's width from the feature map's shape (None where that is unknown).
+        vector_only: whether it needs a vector, that is, stands after the pooling.
+        parts: what can be left out with a minus, each with the layer's arguments that leave it out.
+        label: how `describe` writes it, a format string over the number and the options; empty for the text.
+        weights: `(width, number, parts left out) -> numbers` that the layers hold, moving averages included;
+            the width is the channels it reads. Raises HeadError for a width that the layer cannot have.
+        normalises_batch: whether it is a batch norm, which `placement` looks for.
+        after_output: whether it can stand behind the output layer.
+        reads_labels: whether it needs the labels in training.
+    """
+
+    name: str
+    number: Number | None = None
+    pools: Callable[[Sequence[int]], int | None] | None = None
+    vector_only: bool = False
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    label: str = ""
+    weights: Callable[[int, int, frozenset], int] = lambda width, number, left_out: 0
+    normalises_batch: bool = False
+    after_output: bool = False
+    reads_labels: bool = False
+
+    @property
+    def example(self) -> str:
+        """A valid token of this kind."""
+        return self.name + (self.number.example if self.number else "")
 
 
 def _channels(shape):
     return shape[-1]
 
 
-# ---- pooling ------------------------------------------------------------------------------------
+def _dense_weights(width, units, left_out):
+    return (width + 1 - len(left_out)) * units
 
 
-@token("gap", pools=_channels)
-def _gap(x, _, context):
-    from keras import layers
-
-    return layers.GlobalAveragePooling2D(name=context.name)(x)
-
-
-@token("gmp", pools=_channels)
-def _gmp(x, _, context):
-    from keras import layers
-
-    return layers.GlobalMaxPooling2D(name=context.name)(x)
-
-
-@token("catpool", pools=lambda shape: 2 * shape[-1])
-def _catpool(x, _, context):  # fastai's order: maximum first, average second
-    from keras import layers
-
-    largest = layers.GlobalMaxPooling2D(name=f"{context.name}_max")(x)
-    average = layers.GlobalAveragePooling2D(name=f"{context.name}_average")(x)
-    return layers.Concatenate(name=context.name)([largest, average])
-
-
-@token("gem", pools=_channels, weights=lambda *_: 1)
-def _gem(x, _, context):
-    from bnhead.layers import GeMPooling2D
-
-    return GeMPooling2D(name=context.name)(x)
-
-
-@token("flatten", pools=lambda shape: None if None in shape else math.prod(shape))
-def _flatten(x, _, context):
-    from keras import layers
-
-    return layers.Flatten(name=context.name)(x)
-
-
-# ---- linear layers ------------------------------------------------------------------------------
-
-
-@token("fc", vector_only=True, number=UNITS, parts=_BIAS, label="{fc_activation}", weights=_dense_weights)
-def _fc(x, units, context):
-    return _linear(context, units, "HeNormal", activation=context.options["fc_activation"])(x)
-
-
-@token("dense", vector_only=True, number=UNITS, parts=_BIAS, weights=_dense_weights)
-def _dense(x, units, context):
-    return _linear(context, units, "GlorotUniform")(x)
-
-
-@token("out", vector_only=True, parts=_BIAS, label="{outputs}", weights=_dense_weights)
-def _out(x, _, context):  # float32 also under mixed precision: the loss needs the logits' full range
-    return _linear(context, context.outputs, "GlorotUniform", dtype="float32")(x)
-
-
-def _linear(context, units, scheme, **arguments):
-    from keras import layers
-
-    kernel = context.initial(scheme)
-    return layers.Dense(units, kernel_initializer=kernel, name=context.name, **context.without, **arguments)
-
-
-# ---- norms by the batch, and their parts --------------------------------------------------------
-
-_BATCH_NORM = {
-    "normalises_batch": True, "after_output": True, "parts": _AFFINE, "weights": _affine_weights(2)
-}  # fmt: skip
-_PART_OF_ONE = {
-    "normalises_batch": True, "after_output": True, "weights": lambda width, *_: 2 * width
-}  # fmt: skip
-
-
-@token("bn", **_BATCH_NORM)
-def _bn(x, _, context):
-    from bnhead.layers import BatchNormalization
-
-    return _norm(BatchNormalization, context)(x)
-
-
-@token("gbn", number=GHOST_SIZE, **_BATCH_NORM)
-def _gbn(x, size, context):
-    from bnhead.layers import GhostBatchNormalization
-
-    return _norm(GhostBatchNormalization, context, ghost_size=size)(x)
-
-
-@token("brn", **{**_BATCH_NORM, "weights": lambda *arguments: 1 + _affine_weights(2)(*arguments)})
-def _brn(x, _, context):
-    from bnhead.layers import BatchRenormalization
-
-    return _norm(BatchRenormalization, context, steps=context.options["renorm_steps"])(x)
-
-
-@token("fbn", **_BATCH_NORM)
-def _fbn(x, _, context):
-    from bnhead.layers import FrozenBatchNormalization
-
-    return _norm(FrozenBatchNormalization, context)(x)
-
-
-@token("center", **_PART_OF_ONE)
-def _center(x, _, context):
-    from bnhead.layers import BatchCentering
-
-    return _norm(BatchCentering, context)(x)
-
-
-@token("scale", **_PART_OF_ONE)
-def _scale(x, _, context):
-    from bnhead.layers import BatchScaling
-
-    return _norm(BatchScaling, context)(x)
-
-
-@token("noise", **{**_PART_OF_ONE, "weights": lambda width, *_: 2 * width + 1})
-def _noise(x, _, context):
-    from bnhead.layers import BatchNoise
-
-    return _norm(BatchNoise, context)(x)
-
-
-def _norm(kind, context, **arguments):
-    from bnhead.layers.constants import MOMENTUM
-
-    return _with_epsilon(kind, context, momentum=MOMENTUM, dtype=context.dtype, **arguments)
-
-
-def _with_epsilon(kind, context, **arguments):
-    from bnhead.layers.constants import EPSILON
-
-    return kind(epsilon=EPSILON, name=context.name, **context.without, **arguments)
-
-
-# ---- norms by the example -----------------------------------------------------------------------
-
-
-@token("ln", parts=_AFFINE, weights=_affine_weights(0))
-def _ln(x, _, context):
-    from keras import layers
-
-    return _with_epsilon(layers.LayerNormalization, context)(x)
-
-
-@token("rms", weights=lambda width, *_: width)
-def _rms(x, _, context):
-    from keras import layers
-
-    return _with_epsilon(layers.RMSNormalization, context)(x)
+def _affine_weights(more):
+    """Numbers in a norm of some width: `more` for each channel besides gamma and beta."""
+    return lambda width, _, left_out: width * (more + 2 - len(left_out))
 
 
 def _group_weights(width, groups, left_out):
@@ -189,50 +102,45 @@ def _group_weights(width, groups, left_out):
     return width * (2 - len(left_out))
 
 
-@token("gn", number=GROUPS, parts=_AFFINE, weights=_group_weights)
-def _gn(x, groups, context):
-    from keras import layers
-
-    _group_weights(x.shape[-1], groups, ())
-    return _with_epsilon(layers.GroupNormalization, context, groups=groups)(x)
-
-
-@token("l2", weights=lambda *_: 1)
-def _l2(x, _, context):
-    from bnhead.layers import L2Normalization
-
-    return L2Normalization(name=context.name)(x)
-
-
-# ---- dropout and activations --------------------------------------------------------------------
-
-
-@token("dropout", number=RATE)
-def _dropout(x, rate, context):
-    from keras import layers
-
-    return layers.Dropout(rate, seed=context.stream(), name=context.name)(x)
-
-
-@token("cdropout", number=RATE, reads_labels=True)
-def _cdropout(x, rate, context):
-    from bnhead.layers import ClassConditionalDropout
-
-    counts = context.options["class_counts"]
-    if counts is None:
-        raise HeadError(
-            f"head token {context.word!r}: class_counts must be the training examples of each class"
-        )
-    layer = ClassConditionalDropout(rate, counts, seed=context.stream(), name=context.name)
-    return layer(x, context.labels)
-
-
-def _activation(x, _, context):
-    from keras import layers
-
-    name = context.word.split("-")[0]
-    return layers.Activation(_ACTIVATIONS[name], name=context.name)(x)
-
-
-for _name in _ACTIVATIONS:
-    token(_name)(_activation)
+_DENSE = {"vector_only": True, "parts": {"bias": {"use_bias": False}}, "weights": _dense_weights}
+_AFFINE = {"parts": {"beta": {"center": False}, "gamma": {"scale": False}}}
+_PART_OF_A_BATCH_NORM = {
+    "normalises_batch": True,
+    "after_output": True,
+    "weights": lambda width, *_: 2 * width,
+}
+_BATCH_NORM = {**_PART_OF_A_BATCH_NORM, **_AFFINE, "weights": _affine_weights(2)}
+ACTIVATIONS = {  # token -> Keras' name
+    **{name: name for name in ("relu", "relu6", "elu", "selu", "gelu", "silu", "mish", "tanh")},
+    "leakyrelu": "leaky_relu",
+}
+_ROWS = (
+    # pooling
+    Kind("gap", pools=_channels),
+    Kind("gmp", pools=_channels),
+    Kind("catpool", pools=lambda shape: 2 * shape[-1]),
+    Kind("gem", pools=_channels, weights=lambda *_: 1),
+    Kind("flatten", pools=lambda shape: None if None in shape else math.prod(shape)),
+    # linear layers
+    Kind("fc", number=_UNITS, label="{fc_activation}", **_DENSE),
+    Kind("dense", number=_UNITS, **_DENSE),
+    Kind("out", label="{outputs}", **_DENSE),
+    # norms by the batch, and their parts
+    Kind("bn", **_BATCH_NORM),
+    Kind("gbn", number=_GHOST, **_BATCH_NORM),
+    Kind("brn", **{**_BATCH_NORM, "weights": lambda *arguments: 1 + _affine_weights(2)(*arguments)}),
+    Kind("fbn", **_BATCH_NORM),
+    Kind("center", **_PART_OF_A_BATCH_NORM),
+    Kind("scale", **_PART_OF_A_BATCH_NORM),
+    Kind("noise", **{**_PART_OF_A_BATCH_NORM, "weights": lambda width, *_: 2 * width + 1}),
+    # norms by the example
+    Kind("ln", weights=_affine_weights(0), **_AFFINE),
+    Kind("rms", weights=lambda width, *_: width),
+    Kind("gn", number=_GROUPS, weights=_group_weights, **_AFFINE),
+    Kind("l2", weights=lambda *_: 1),
+    # dropout and activations
+    Kind("dropout", number=_RATE),
+    Kind("cdropout", number=_RATE, reads_labels=True),
+    *map(Kind, ACTIVATIONS),
+)
+KINDS = {kind.name: kind for kind in _ROWS}

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from bnhead import heads
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.training.config import TrainConfig
 from bnhead.training.source import source_sha256
@@ -311,7 +310,7 @@ def _check_numbers(seeds: Sequence[int], delta: float, alpha: float) -> None:
 def _cell(head: str, stratum: dict[str, Any], base: TrainConfig) -> Cell:
     config = dataclasses.replace(base, head=head, **stratum)  # checks, and gives each value its type
     stratum = {key: getattr(config, key) for key in stratum}
-    placement = ", ".join(heads.placement(config.head))
+    placement = ", ".join(config.parsed_head.placement)
     return Cell(head + _at(stratum), config.head, placement, stratum, {"head": config.head, **stratum})
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from bnhead import models
 from bnhead.data import DataSet
 from bnhead.errors import UsageError
-from bnhead.heads import describe, feature_shape, needs_labels
+from bnhead.heads import feature_shape
 from bnhead.models import pixels
 from bnhead.training import environment
 from bnhead.training.config import TrainConfig
@@ -27,7 +27,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
         model = models.build(
             config.backbone,
             dataset.shape,
-            config.head,
+            config.parsed_head,
             dataset.outputs,
             weights=config.weights,
             preprocessing=reads,
@@ -35,7 +35,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
             fc_units=config.fc_units,
             fc_activation=config.fc_activation,
             renorm_steps=max(1, round(RENORM_SHARE * config.epochs * steps)),
-            class_counts=dataset.class_counts() if needs_labels(config.head) else None,
+            class_counts=dataset.class_counts() if config.parsed_head.needs_labels else None,
         )
     finally:
         keras.config.set_dtype_policy(policy)
@@ -129,8 +129,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
 
 def describe_head(config: TrainConfig, model: keras.Model) -> str:
     """The head's diagram with the shapes it has in `model`."""
-    return describe(
-        config.head,
+    return config.parsed_head.describe(
         feature_shape(model),
         model.output.shape[-1],
         fc_units=config.fc_units,

@@ -1,6 +1,7 @@
 """What a training run is: one frozen dataclass. Checked without TensorFlow."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -203,11 +204,11 @@ class TrainConfig:
             raise UsageError(f"workdir must be a path on a disk of this machine, got {self.workdir!r}")
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
         _check_distribution(self)
-        object.__setattr__(self, "head", heads.canonical(self.head))
-        if self.task == "regression" and heads.needs_labels(self.head):
+        object.__setattr__(self, "head", self.parsed_head.text)
+        if self.task == "regression" and self.parsed_head.needs_labels:
             raise UsageError(f"head {self.head!r} reads classes, and task regression has none")
         object.__setattr__(self, "learning_rate", self.learning_rate or LEARNING_RATES[self.task])
-        if self.mixup and heads.needs_labels(self.head):
+        if self.mixup and self.parsed_head.needs_labels:
             raise UsageError(f"head {self.head!r} reads classes, and mixup mixes them")
         if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
             raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
@@ -239,6 +240,11 @@ class TrainConfig:
             value = getattr(self, name)
             if (isinstance(value, float) and not math.isfinite(value)) or not holds(value):
                 raise UsageError(f"{name} must be {rule}, got {value}")
+
+    @functools.cached_property
+    def parsed_head(self) -> heads.Head:
+        """`head`, parsed once."""
+        return heads.parse(self.head)
 
     @property
     def directory(self) -> str:

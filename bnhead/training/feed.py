@@ -10,7 +10,6 @@ import tensorflow as tf
 from bnhead.data import DataSet
 from bnhead.data.pipelines import InMemory, Recipe, Streamed
 from bnhead.errors import DataError
-from bnhead.heads import needs_labels
 from bnhead.training.config import TrainConfig
 from bnhead.training.distribution import Replicas
 from bnhead.training.tasks import batches
@@ -55,7 +54,7 @@ class Feed:
             data,
             recipe,
             config.task,
-            needs_labels(config.head),
+            config.parsed_head.needs_labels,
             config.batch_size,
             config.epochs,
             config.seed,

@@ -16,7 +16,7 @@ def test_every_head_is_drawn_in_order_with_its_placements(head):
     boxes = root.findall(f"{SVG}g")
     words = [box.findall(f"{SVG}text")[-1].text for box in boxes]
     assert words[0] == "4x4x8"
-    assert [word.removesuffix(" 3") for word in words[1:]] == [str(t) for t in heads.parse(head)]
+    assert [word.removesuffix(" 3") for word in words[1:]] == [str(t) for t in heads.parse(head).tokens]
     places = [text.text for text in root.iter(f"{SVG}text") if text.get("class") == "place"]
     assert tuple(places) == heads.placement(head)
     assert [box.get("class") for box in boxes].count("norm") == len(places)

@@ -1,3 +1,4 @@
+import pickle
 import re
 
 import pytest
@@ -176,6 +177,21 @@ def test_large_units_keep_all_their_digits():
 def test_which_heads_read_labels():
     assert heads.needs_labels("cdropout0.5_fc")
     assert not any(heads.needs_labels(name) for name in heads.PRESETS)
+
+
+def test_a_head_is_parsed_once_and_goes_to_other_processes():
+    head = heads.parse("gap_bn_fc8_out")
+    assert heads.parse(head) is head and head.text == "bn_fc8"
+    assert head == heads.parse("bn_fc8") != heads.parse("bn_fc")
+    again = pickle.loads(pickle.dumps(head))
+    assert (again, again.tokens, again.words) == (head, head.tokens, ("gap", "bn", "fc8", "out"))
+
+
+def test_on_a_vector_nothing_is_pooled():
+    assert [str(t) for t in heads.parse("bn_fc").on((8,))] == ["bn", "fc", "out"]
+    assert [str(t) for t in heads.parse("bn_fc").on((4, 4, 8))] == ["gap", "bn", "fc", "out"]
+    with pytest.raises(heads.HeadError, match="bn_>>gmp<<_fc': 'gmp' has nothing to pool"):
+        heads.parse("bn_gmp_fc").on((8,))
 
 
 def test_every_token_is_documented():

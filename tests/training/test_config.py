@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 
 import pytest
 
@@ -128,3 +129,13 @@ def test_the_learning_rates_default_is_the_tasks():
 
 def test_a_heads_name_is_the_head_of_its_text():
     assert TrainConfig(head="bnneck").head == "bn-beta_out-bias"
+
+
+def test_the_head_is_parsed_once():
+    config = TrainConfig(head="gap_bn_fc")
+    assert config.head == "bn_fc" and config.parsed_head.placement == ("P1",)
+    assert config.parsed_head is config.parsed_head
+    other = dataclasses.replace(config, head="fc")
+    assert other.parsed_head.text == "fc" and other != config
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config and again.parsed_head == config.parsed_head
