@@ -7,19 +7,10 @@
     vgg16_bn                             Simonyan & Zisserman 2014, configuration D, with a norm per layer
     allcnn                               Springenberg et al. 2014, All-CNN-C: strides in the place of pooling
 
-Arguments that all builders share:
-
-    input_shape: `(height, width, channels)` of the images, without the batch axis.
-    head: a head's text, such as `"bn_fc"`; None for the bare feature map.
-    outputs: number of outputs; needed with a head, forbidden without.
-    norm: function from a layer's name to a normalisation layer.
-    preprocessing: layer put before the first convolution, such as `keras.layers.Rescaling`, so that the model
-        takes raw pixels; None when the input is already scaled.
-    seed: seed of the initial weights; every layer has its own stream (`bnhead.seeds`). None draws fresh.
-    head_options: `bnhead.heads.apply`'s `fc_units` and `fc_activation`.
-
-All return a functional model from `(batch, height, width, channels)` to logits `(batch, outputs)`, or to the
-feature map when `head` is None, and raise UsageError for a shape, depth or head that cannot be.
+Each function makes the feature map of `x`, the images `(batch, height, width, channels)`. `backbone` turns it
+into a builder, which has the arguments that all builders share, as `help(resnet_cifar)` lists them, and
+returns a functional model from images to logits `(batch, outputs)`, or to the feature map when `head` is
+None. A shape, depth or head that cannot be is a UsageError.
 """
 
 import functools
@@ -27,28 +18,24 @@ import functools
 import keras
 from keras import layers
 
-from bnhead import heads
 from bnhead.errors import UsageError
 from bnhead.layers import batch_norm
-from bnhead.models.blocks import Norm, conv, image, relu, subsample
+from bnhead.models.blocks import Features, Norm, backbone, conv, relu, subsample
 
 CHANNELS = (16, 32, 64)
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 ALLCNN = ((96, 96, 96), (192, 192, 192), (192, 192))
 
 
+@backbone(stride=4)
 def resnet_cifar(
+    x: keras.KerasTensor,
     depth: int,
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
     *,
     shortcut: str = "A",
     norm: Norm = batch_norm,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Features:
     """The CIFAR ResNet of any depth 6n + 2; feature map `(batch, height / 4, width / 4, 64)`.
 
     A 3x3 convolution to 16 channels and three stages of n two-convolution blocks with 16, 32 and 64 channels,
@@ -58,12 +45,10 @@ def resnet_cifar(
         depth: number of layers with weights, 6n + 2: 8, 14, 20, ...
         shortcut: "A", as in the paper's table 6, carries no parameters; "B" is a 1x1 convolution and a norm
             where the shape changes; "none" leaves shortcuts out.
-        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
     """
     blocks = _blocks_per_stage(depth, 2)
     if shortcut not in ("A", "B", "none"):
         raise UsageError(f"shortcut must be 'A', 'B' or 'none', got {shortcut!r}")
-    inputs, x = image(input_shape, preprocessing, 4)
     x = relu(norm("stem_bn")(conv(x, CHANNELS[0], 3, 1, "stem_conv", seed)), "stem_relu")
     for name, channels, stride in _plan(CHANNELS, blocks):
         carried = _shortcut(x, shortcut, channels, stride, name, norm, seed)
@@ -71,8 +56,7 @@ def resnet_cifar(
         x = norm(f"{name}_bn2")(conv(x, channels, 3, 1, f"{name}_conv2", seed))
         x = x if carried is None else layers.Add(name=f"{name}_add")([carried, x])
         x = relu(x, f"{name}_relu2")
-    name = f"{'plain' if shortcut == 'none' else 'resnet'}{depth}"
-    return heads.attach(head, inputs, x, outputs, name=name, seed=seed, **head_options)
+    return x, f"{'plain' if shortcut == 'none' else 'resnet'}{depth}"
 
 
 def _shortcut(x, kind, channels, stride, name, norm, seed):
@@ -83,18 +67,15 @@ def _shortcut(x, kind, channels, stride, name, norm, seed):
     return norm(f"{name}_bn0")(conv(x, channels, 1, stride, f"{name}_conv0", seed))
 
 
+@backbone(stride=4)
 def preresnet_cifar(
+    x: keras.KerasTensor,
     depth: int,
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
     *,
     shortcut: str = "A",
     norm: Norm = batch_norm,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Features:
     """The pre-activation ResNet of any depth 6n + 2; feature map `(batch, height / 4, width / 4, 64)`.
 
     As `resnet_cifar`, with norm and ReLU before each convolution, nothing on the sum, and a norm and ReLU on
@@ -103,28 +84,23 @@ def preresnet_cifar(
     Args:
         depth: 6n + 2.
         shortcut: "A" without parameters, or "B", a 1x1 convolution where the shape changes.
-        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
     """
     blocks = _blocks_per_stage(depth, 2)
     if shortcut not in ("A", "B"):
         raise UsageError(f"shortcut must be 'A' or 'B', got {shortcut!r}")
-    inputs, x = image(input_shape, preprocessing, 4)
     x = _preactivation(x, CHANNELS, blocks, shortcut, norm, seed)
-    return heads.attach(head, inputs, x, outputs, name=f"preresnet{depth}", seed=seed, **head_options)
+    return x, f"preresnet{depth}"
 
 
+@backbone(stride=4)
 def wide_resnet(
+    x: keras.KerasTensor,
     depth: int,
     width: int,
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
     *,
     norm: Norm = batch_norm,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Features:
     """WRN-depth-width; feature map `(batch, height / 4, width / 4, 64 * width)`.
 
     A pre-activation ResNet with `width` times the channels in its stages and 1x1 convolutions as shortcuts.
@@ -132,14 +108,12 @@ def wide_resnet(
     Args:
         depth: 6n + 4: 10, 16, 22, 28, 40, ...
         width: factor of the channels, at least 1.
-        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
     """
     blocks = _blocks_per_stage(depth, 4)
     if not isinstance(width, int) or width < 1:
         raise UsageError(f"width must be a whole number of at least 1, got {width}")
-    inputs, x = image(input_shape, preprocessing, 4)
     x = _preactivation(x, [width * channels for channels in CHANNELS], blocks, "B", norm, seed)
-    return heads.attach(head, inputs, x, outputs, name=f"wrn{depth}_{width}", seed=seed, **head_options)
+    return x, f"wrn{depth}_{width}"
 
 
 def _preactivation(x, stage_channels, blocks, shortcut, norm, seed):
@@ -159,60 +133,50 @@ def _preactivation(x, stage_channels, blocks, shortcut, norm, seed):
     return relu(norm("final_bn")(x), "final_relu")
 
 
+@backbone(stride=32)
 def vgg16_bn(
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
+    x: keras.KerasTensor,
     *,
     norm: Norm = batch_norm,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Features:
     """VGG-16 with a norm after each convolution; feature map `(batch, height / 32, width / 32, 512)`.
 
     Thirteen 3x3 convolutions without bias in five stages, each ending in a 2x2 maximum. The two fully
     connected layers of the original are the head's business.
 
     Args:
-        input_shape, head, outputs, norm, preprocessing, seed, head_options: as all builders', see the module.
     """
-    inputs, x = image(input_shape, preprocessing, 32)
     for stage, row in enumerate(VGG16, start=1):
         for i, channels in enumerate(row, start=1):
             name = f"stage{stage}"
             x = norm(f"{name}_bn{i}")(conv(x, channels, 3, 1, f"{name}_conv{i}", seed))
             x = relu(x, f"{name}_relu{i}")
         x = layers.MaxPooling2D(2, name=f"stage{stage}_pool")(x)
-    return heads.attach(head, inputs, x, outputs, name="vgg16_bn", seed=seed, **head_options)
+    return x, "vgg16_bn"
 
 
+@backbone(stride=4)
 def allcnn(
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
+    x: keras.KerasTensor,
     *,
     norm: Norm | None = None,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Features:
     """All-CNN-C without its last, class-wise convolution; feature map `(batch, height / 4, width / 4, 192)`.
 
     No pooling anywhere: strides of 2 take its place, so the head that fits is `flatten_...`.
 
     Args:
         norm: None, as in the paper, gives the convolutions biases and puts no norm behind them.
-        input_shape, head, outputs, preprocessing, seed, head_options: as all builders', see the module.
     """
-    inputs, x = image(input_shape, preprocessing, 4)
     for stage, row in enumerate(ALLCNN, start=1):
         for i, channels in enumerate(row, start=1):
             kernel = 1 if (stage, i) == (3, 2) else 3
             name, stride = f"stage{stage}", 2 if i == 3 else 1
             x = conv(x, channels, kernel, stride, f"{name}_conv{i}", seed, bias=norm is None)
             x = relu(norm(f"{name}_bn{i}")(x) if norm else x, f"{name}_relu{i}")
-    return heads.attach(head, inputs, x, outputs, name="allcnn", seed=seed, **head_options)
+    return x, "allcnn"
 
 
 def _blocks_per_stage(depth: int, rest: int) -> int:
@@ -229,11 +193,7 @@ def _plan(stage_channels, blocks):
             yield f"stage{stage}_block{block}", channels, 2 if stage > 1 and block == 1 else 1
 
 
-def plain(depth: int, *arguments, **options) -> keras.Model:
-    """The CIFAR ResNet of any depth 6n + 2 without its shortcuts; arguments as `resnet_cifar`'s."""
-    return resnet_cifar(depth, *arguments, shortcut="none", **options)
-
-
+plain = functools.partial(resnet_cifar, shortcut="none")
 resnet8 = functools.partial(resnet_cifar, 8)
 resnet14 = functools.partial(resnet_cifar, 14)
 resnet20 = functools.partial(resnet_cifar, 20)

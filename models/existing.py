@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from bnhead import heads, seeds
+from bnhead import seeds
 from bnhead.errors import DataError, UsageError, nearest
 from bnhead.graph import inlined, replay
 from bnhead.heads import feature_map
-from bnhead.models.blocks import Norm
+from bnhead.models.blocks import Norm, backbone
+
+Shape = tuple[int | None, int | None, int]
+Opened = tuple[keras.KerasTensor, keras.KerasTensor, str]  # a net's input, its feature map, its name
 
 
 def applications() -> dict[str, Callable[..., keras.Model]]:
@@ -40,18 +43,16 @@ def downloaded(name: str, **options) -> keras.Model:
         raise DataError(f"weights 'imagenet' of {name} cannot be had: {_first_line(error)}") from error
 
 
+@backbone()
 def from_applications(
+    input_shape: Shape,
+    preprocessing: keras.layers.Layer | None,
     name: str,
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
     *,
     weights: str | None = None,
     norm: Norm | None = None,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Opened:
     """A net of keras.applications without its classifier.
 
     Args:
@@ -59,7 +60,6 @@ def from_applications(
         weights: as keras.applications': None, "imagenet" (downloaded by Keras) or a file.
         norm: must be None: these nets bring their own.
         seed: of the initial weights: Keras' global seed is set to it for the time of building.
-        input_shape, head, outputs, preprocessing, head_options: see `bnhead.models.cifar`.
 
     Raises:
         UsageError: no such net, or an image that it does not take.
@@ -77,26 +77,24 @@ def from_applications(
         raise UsageError(
             f"backbone 'keras:{name}' takes no {tuple(input_shape)}: {_first_line(error)}"
         ) from error
-    return heads.attach(head, inputs, feature_map(net), outputs, name=net.name, seed=seed, **head_options)
+    return inputs, feature_map(net), net.name
 
 
+@backbone()
 def from_hub(
+    input_shape: Shape,
+    preprocessing: keras.layers.Layer | None,
     preset: str,
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
     *,
     norm: Norm | None = None,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Opened:
     """A keras-hub image backbone with its pre-trained weights; needs the package keras-hub.
 
     Args:
         preset: a preset's name, or a folder that `save_to_preset` wrote.
         input_shape: must be the preset's, where that has a fixed one.
-        head, outputs, norm, preprocessing, seed, head_options: as `from_applications`'.
+        norm: must be None.
     """
     _no_norm(norm, f"hub:{preset}")
     if seed is not None:
@@ -110,20 +108,18 @@ def from_hub(
     except (ValueError, OSError, FileNotFoundError) as error:
         raise UsageError(f"backbone 'hub:{preset}' cannot be opened: {_first_line(error)}") from error
     _same_shape(net, input_shape, f"hub:{preset}")
-    return _attach(net, head, outputs, preprocessing, seed, head_options)
+    return _features(net, preprocessing)
 
 
+@backbone()
 def from_file(
+    input_shape: Shape,
+    preprocessing: keras.layers.Layer | None,
     path: str,
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
     *,
     norm: Norm | None = None,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Opened:
     """The net in a `.keras` file, with its weights and without its classifier.
 
     Loading a model can run code that the file's author wrote. Keras' safe mode is left on, so Lambda layers
@@ -132,7 +128,7 @@ def from_file(
     Args:
         path: the file.
         input_shape: must be the file's, where that has a fixed one.
-        head, outputs, norm, preprocessing, seed, head_options: as `from_applications`'.
+        norm: must be None.
     """
     _no_norm(norm, path)
     if seed is not None:
@@ -143,7 +139,7 @@ def from_file(
         raise UsageError(f"backbone {path!r} cannot be loaded: {error}") from error
     net = inlined(net)
     _same_shape(net, input_shape, path)
-    return _attach(net, head, outputs, preprocessing, seed, head_options)
+    return _features(net, preprocessing)
 
 
 def opened(path: str | os.PathLike) -> keras.Model:
@@ -183,7 +179,8 @@ def pixel_preprocessing(name: str) -> keras.layers.Layer:
     return layer
 
 
-def _attach(net, head, outputs, preprocessing, seed, head_options):
+def _features(net: keras.Model, preprocessing: keras.layers.Layer | None) -> Opened:
+    """A net's input, feature map and name; with preprocessing, those of the net behind it."""
     inputs, features = net.inputs[0], feature_map(net)
     if preprocessing is not None:
         if any(layer.name == preprocessing.name for layer in net.layers):
@@ -191,7 +188,7 @@ def _attach(net, head, outputs, preprocessing, seed, head_options):
             raise UsageError(f"backbone {net.name!r} {clash}; use --pixels=raw")
         inputs = keras.Input(net.inputs[0].shape[1:], name="image")
         (features,) = replay(keras.Model(net.inputs, features), [preprocessing(inputs)])
-    return heads.attach(head, inputs, features, outputs, name=net.name, seed=seed, **head_options)
+    return inputs, features, net.name
 
 
 def _check_known(name: str) -> None:

@@ -6,7 +6,7 @@
     resnet50_v2   He et al. 2016, pre-activation; the same net as `keras.applications.ResNet50V2`.
 
 The blocks of 18 and 34 have no bottleneck: v1 and v1.5 are one, and keras.applications has none of them;
-their v2 has the stride in the first convolution of a stage. Arguments are those of `bnhead.models.cifar`.
+their v2 has the stride in the first convolution of a stage.
 """
 
 import functools
@@ -14,36 +14,30 @@ import functools
 import keras
 from keras import layers
 
-from bnhead import heads
 from bnhead.errors import UsageError
 from bnhead.layers import batch_norm
-from bnhead.models.blocks import Norm, conv, image, relu
+from bnhead.models.blocks import Features, Norm, backbone, conv, relu
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 VERSIONS = ("v1", "v1.5", "v2")
 KERAS_EPSILON = 1.001e-5  # keras.applications'
 
 
+@backbone(stride=32)
 def resnet(
+    x: keras.KerasTensor,
     depth: int,
     version: str,
-    input_shape: tuple[int | None, int | None, int],
-    head: str | None = None,
-    outputs: int | None = None,
     *,
     norm: Norm | None = None,
-    preprocessing: keras.layers.Layer | None = None,
     seed: int | None = None,
-    **head_options,
-) -> keras.Model:
+) -> Features:
     """An ImageNet ResNet; feature map `(batch, height / 32, width / 32, 512 or 2048)`.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         version: "v1", "v1.5" or "v2"; see the module.
         norm: function from a layer's name to a normalisation layer; None for the version's own batch norm.
-        input_shape, head, outputs, preprocessing, seed, head_options: as all builders', see
-            `bnhead.models.cifar`.
 
     Raises:
         UsageError: a depth, version, shape or head that there is not.
@@ -54,7 +48,6 @@ def resnet(
         raise UsageError(f"version must be one of {', '.join(VERSIONS)}, got {version!r}")
     kerass = depth >= 50 and version != "v1.5"
     norm = norm or (functools.partial(batch_norm, epsilon=KERAS_EPSILON) if kerass else batch_norm)
-    inputs, x = image(input_shape, preprocessing, 32)
     x = conv(x, 64, 7, 2, "stem_conv", seed, bias=kerass)
     if version != "v2":
         x = relu(norm("stem_bn")(x), "stem_relu")
@@ -71,7 +64,7 @@ def resnet(
     if version == "v2":
         x = relu(norm("final_bn")(x), "final_relu")
     suffix = "" if version == "v1.5" or (depth < 50 and version == "v1") else f"_{version}"
-    return heads.attach(head, inputs, x, outputs, name=f"resnet{depth}{suffix}", seed=seed, **head_options)
+    return x, f"resnet{depth}{suffix}"
 
 
 def _block(depth, version):

@@ -1,12 +1,17 @@
 """What holds for every backbone there is."""
 
+import inspect
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead import models
+from bnhead import heads, models
 from bnhead.errors import UsageError
+from bnhead.layers import batch_norm
+from bnhead.models import cifar, existing, imagenet
 from bnhead.models.blocks import endpoints
 
 LIGHT = ["resnet8", "resnet20", "preresnet20", "plain20", "vgg16_bn", "allcnn", "resnet18_v2"]
@@ -41,6 +46,45 @@ def test_every_name_round_trips_with_arguments_that_are_not_the_defaults(name, t
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model.predict(x, verbose=0), again.predict(x, verbose=0))
     assert [layer.get_config() for layer in again.layers] == [layer.get_config() for layer in model.layers]
+
+
+BUILDERS = {  # its positional arguments before the shared ones, and those by name
+    cifar.resnet_cifar: (["depth"], ["shortcut"]),
+    cifar.preresnet_cifar: (["depth"], ["shortcut"]),
+    cifar.wide_resnet: (["depth", "width"], []),
+    cifar.vgg16_bn: ([], []),
+    cifar.allcnn: ([], []),
+    imagenet.resnet: (["depth", "version"], []),
+    existing.from_applications: (["name"], ["weights"]),
+    existing.from_hub: (["preset"], []),
+    existing.from_file: (["path"], []),
+}
+
+
+@pytest.mark.parametrize("builder", BUILDERS, ids=lambda builder: builder.__name__)
+def test_a_builder_shows_and_describes_all_its_arguments(builder):
+    (before, by_name), signature = BUILDERS[builder], inspect.signature(builder)
+    shared = ["norm", "preprocessing", "seed", "head_options"]
+    assert list(signature.parameters) == [*before, "input_shape", "head", "outputs", *by_name, *shared]
+    assert signature.parameters["norm"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert signature.return_annotation is keras.Model
+    described = re.findall(
+        r"^    (\w+): ", builder.__doc__.split("Args:")[1].split("Raises:")[0], re.MULTILINE
+    )
+    assert sorted(described) == sorted(signature.parameters)
+    with pytest.raises(TypeError, match="missing a required argument"):
+        builder()
+
+
+def test_a_name_shows_its_arguments():
+    parameters = inspect.signature(models.resnet20).parameters
+    assert ["depth", *parameters] == list(inspect.signature(cifar.resnet_cifar).parameters)
+    assert parameters["norm"].default is batch_norm and parameters["head"].default is None
+
+
+def test_a_parsed_head_is_as_good_as_its_text():
+    model = models.resnet8((8, 8, 1), heads.parse("bn_fc8"), 3, seed=0)
+    assert heads.read(model) == "bn_fc8"
 
 
 @pytest.mark.parametrize("name", LIGHT)
