@@ -175,11 +175,17 @@ def told(text: str) -> int:
     return reported("bnhead", lambda: print(text.rstrip()) or 0)
 
 
-def reported(program: str, work: Callable[[], int]) -> int:
-    """Does the work and returns its exit status; our errors become one line on stderr and theirs."""
+def reported(program: str, work: Callable[..., int], *arguments) -> int:
+    """Returns the exit status of `work(*arguments)`; our errors become one line on stderr and theirs.
+
+    Args:
+        program: the name that messages begin with.
+        work: the command.
+        arguments: its arguments.
+    """
     streams()
     try:
-        status = work()
+        status = work(*arguments)
         sys.stdout.flush()
         return status
     except REPORTED as error:

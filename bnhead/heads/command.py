@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     if flags.asks_for_help(arguments):
         return flags.told(_USAGE)
-    return flags.reported("bnhead heads", lambda: _list(arguments))
+    return flags.reported("bnhead heads", _list, arguments)
 
 
 def _list(arguments: Sequence[str]) -> int:

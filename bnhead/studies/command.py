@@ -85,14 +85,14 @@ def main(arguments: Sequence[str]) -> int:
         return flags.told(flags.usage(Request, STUDY, _HEADLINE, _STATUS, positional="study"))
     if not arguments:
         return flags.told(listing())
-    return flags.reported(STUDY, lambda: _study(arguments))
+    return flags.reported(STUDY, _study, arguments)
 
 
 def main_verify(arguments: Sequence[str]) -> int:
     """Runs `bnhead verify` and returns its exit status."""
     if flags.asks_for_help(arguments):
         return flags.told(_VERIFY_USAGE)
-    return flags.reported(VERIFY, lambda: _verify(arguments))
+    return flags.reported(VERIFY, _verify, arguments)
 
 
 def listing() -> str:

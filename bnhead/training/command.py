@@ -23,7 +23,7 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
     """
     if flags.asks_for_help(arguments):
         return flags.told(usage(program))
-    return flags.reported(program, lambda: _train(parse(arguments)))
+    return flags.reported(program, _train, arguments)
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
@@ -40,7 +40,8 @@ def usage(program: str) -> str:
     return flags.usage(TrainConfig, program, _HEADLINE, _STATUS)
 
 
-def _train(config: TrainConfig) -> int:
+def _train(arguments: Sequence[str]) -> int:
+    config = parse(arguments)
     with flags.quiet():
         import bnhead.training.environment
         from bnhead.training.distribution import find

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     if flags.asks_for_help(arguments):
         return flags.told(_HELP)
-    return flags.reported("bnhead diff", lambda: _diff(arguments))
+    return flags.reported("bnhead diff", _diff, arguments)
 
 
 def _diff(arguments: Sequence[str]) -> int:
