@@ -119,7 +119,7 @@ def swap(
 
     Args:
         model: a functional model: a run's, one of keras.applications, one of yours. It is left as it is.
-        head: the new head.
+        head: the new head, its text or a parsed one.
         outputs: number of outputs; None for as many as before.
         seed: seed of the new head's random streams.
         options: `bnhead.heads.apply`'s other keyword arguments.
@@ -127,13 +127,12 @@ def swap(
     Raises:
         CopyError: the copied backbone's features are not the model's.
     """
-    model = inference(graph.inlined(model))
+    head, model = parse(head), inference(graph.inlined(model))
     features = features_of(model)
     before = keras.Model(graph.used_inputs(model, model.inputs, features), features, name=model.name)
     backbone = graph.copy(before)
     graph.require_agreement(before, backbone)
     outputs = model.outputs[0].shape[-1] if outputs is None else outputs
-    head = parse(head)
     labels = label_input(head, graph.free_name("label", _names(backbone)))
     with _policy_of(features):
         logits = head.apply(backbone.outputs[0], outputs, labels=labels, seed=seed, **options)

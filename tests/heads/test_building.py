@@ -4,6 +4,7 @@ import pytest
 
 from bnhead import heads
 from bnhead.errors import UsageError
+from bnhead.heads.building import LAYERS
 from bnhead.models import resnet8
 from tests.heads.test_grammar import SAME_HEAD
 
@@ -25,6 +26,20 @@ def head_layers(model):
 EVERY_TOKEN = [kind.example for kind in heads.KINDS.values()]
 PARTS = [f"{kind.example}-{part}" for kind in heads.KINDS.values() for part in kind.parts]
 EVERY_HEAD = [*EVERY_TOKEN, *PARTS, *heads.PRESETS]
+
+
+def test_every_token_has_its_layer():
+    assert list(LAYERS) == list(heads.KINDS)
+
+
+def test_a_parsed_head_is_as_good_as_its_text():
+    inputs = features()
+    by_method = heads.parse("bn_fc").apply(inputs, 3, fc_units=5, seed=1)
+    by_text = heads.apply("bn_fc", inputs, 3, fc_units=5, seed=1)
+    one, other = (keras.Model(inputs, logits) for logits in (by_method, by_text))
+    assert heads.read(one) == heads.read(other) == "bn_fc5"
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(("text", "canonical"), SAME_HEAD)

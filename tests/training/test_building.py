@@ -7,6 +7,7 @@ import pytest
 
 from bnhead.data import load
 from bnhead.errors import UsageError
+from bnhead.heads import grammar
 from bnhead.training import environment, train
 from bnhead.training.building import build, decisions, describe_head, executed_at_once, optimizer
 from bnhead.training.console import EpochLines
@@ -15,6 +16,13 @@ from bnhead.training.console import EpochLines
 @pytest.fixture(scope="module")
 def digits(data_dir):
     return load("digits", data_dir)
+
+
+def test_a_head_is_parsed_once(short_config, digits, monkeypatch):
+    parsed, spell = [], grammar.spell
+    monkeypatch.setattr(grammar, "spell", lambda tokens: parsed.append(tokens) or spell(tokens))
+    config = short_config(head="bn_fc")
+    assert describe_head(config, build(config, digits)).endswith("[P1]") and len(parsed) == 1
 
 
 def test_batch_renorms_schedule_is_the_papers_in_proportion(short_config, digits):
