@@ -20,6 +20,15 @@ def test_import_brings_nothing_heavy():
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_the_figures_and_the_report_bring_neither_keras_nor_scipy():
+    heavy = "('tensorflow', 'keras', 'scipy')"
+    code = (
+        f"import sys, bnhead.census.figures, bnhead.report; print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = python(code)
+    assert done.stdout == "[]\n", done.stderr
+
+
 @pytest.mark.parametrize("imports", ["import bnhead, keras", "import keras, bnhead"])
 def test_models_with_our_layers_load_once_bnhead_is_imported(tmp_path, imports):
     """In a new process, where nothing else has registered the layers; in either order."""

@@ -9,10 +9,21 @@ from bnhead.training import command
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def test_heads_page_and_pictures_are_up_to_date():
-    spec = importlib.util.spec_from_file_location("generate_heads", DOCS / "generate_heads.py")
+def generator_of(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
+    return generator
+
+
+def test_the_readmes_table_of_figures_is_up_to_date():
+    text = (DOCS.parent / "README.md").read_text()
+    assert "| `per_input` | share of units" in text
+    assert generator_of("generate_figures").readme(text) == text, "run python docs/generate_figures.py"
+
+
+def test_heads_page_and_pictures_are_up_to_date():
+    generator = generator_of("generate_heads")
     wanted = {"heads.md": generator.page(), **generator.pictures()}
     assert {f"heads/{path.name}" for path in (DOCS / "heads").iterdir()} == set(wanted) - {"heads.md"}
     for path, content in wanted.items():

@@ -1,6 +1,7 @@
 """Counting dead units: `DeadUnits` while a model trains, `count` at any time.
 
-counters     the counts of a layer and the figures they give: arrays in, numbers out
+figures      the figures: a row each, with formula, unit and meaning, for all that show them
+counters     the counts of a layer: arrays in, numbers out
 contiguity   do dead units lie side by side
 codeath      which units are silent together
 changes      birth, death, revival and persistence from count to count
@@ -16,8 +17,23 @@ pictures     rasters, histograms and maps as PNG; `board` puts them into TensorB
 callback     `DeadUnits`, for `model.fit`
 """
 
-from bnhead.census.callback import DeadUnits
-from bnhead.census.counters import Census, Counts
-from bnhead.census.probe import Probe, count
+import importlib
 
+_HOME = {  # public name -> the module it lies in; reports read `figures`, which must not bring Keras
+    "Census": "counters",
+    "Counts": "counters",
+    "DeadUnits": "callback",
+    "Probe": "probe",
+    "count": "probe",
+}
 __all__ = ["Census", "Counts", "DeadUnits", "Probe", "count"]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'bnhead.census' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"bnhead.census.{_HOME[name]}"), name)
+
+
+def __dir__():
+    return __all__

@@ -7,8 +7,9 @@ import keras
 
 from bnhead import keys, seeds
 from bnhead.census.board import Board
-from bnhead.census.changes import CHANGES, History
-from bnhead.census.counters import FIGURES, Census
+from bnhead.census.changes import History
+from bnhead.census.counters import Census
+from bnhead.census.figures import FIGURES, OF_CHANGES
 from bnhead.census.labels import Labels
 from bnhead.census.probe import Probe
 from bnhead.census.revival import Revival, revive_layers
@@ -21,10 +22,9 @@ from bnhead.inputs import arrays_of, check_data
 class DeadUnits(keras.callbacks.Callback):
     """Counts units while a model trains, on inputs that stay the same or on the training batches.
 
-    The figures enter `logs` as `dead/<layer>/per_input` and so on (`Counts.figures`), with the `births`,
-    `deaths`, `revivals` and `persistence` since the last count. Keras puts its own `History` behind all
-    callbacks, so it has them; so has any callback that stands *behind* this one in the list, such as
-    `keras.callbacks.TensorBoard`.
+    The figures (`bnhead.census.figures`) enter `logs` as `dead/<layer>/per_input` and so on. Keras puts its
+    own `History` behind all callbacks, so it has them; so has any callback that stands *behind* this one in
+    the list, such as `keras.callbacks.TensorBoard`.
 
         model.fit(x, y, callbacks=[DeadUnits(x_val), keras.callbacks.TensorBoard("logs")])
 
@@ -97,7 +97,7 @@ class DeadUnits(keras.callbacks.Callback):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
         for figure in figures or ():
-            known = (*FIGURES, *CHANGES)
+            known = [row.name for row in FIGURES]
             if figure not in known:
                 raise UsageError(f"figures: {figure!r} is not known{nearest(figure, known)}")
         if data is None and (gradients or together or revive is not None or by != "output"):
@@ -231,9 +231,12 @@ class DeadUnits(keras.callbacks.Callback):
                 history.skip(epoch, counts.units)
             else:
                 found = history.add(epoch, counts.active, counts.inputs)
-            values = found.figures() if found else dict.fromkeys(CHANGES, float("nan"))
-            wanted = [figure for figure in CHANGES if self.figures is None or figure in self.figures]
-            figures |= {keys.key(name, figure): values[figure] for figure in wanted}
+            values = found.figures() if found else {row.name: float("nan") for row in OF_CHANGES}
+            figures |= {
+                keys.key(name, figure): value
+                for figure, value in values.items()
+                if self.figures is None or figure in self.figures
+            }
         return figures
 
     def _write(self, figures: dict[str, float], epoch: int) -> None:

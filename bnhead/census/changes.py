@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bnhead.census.figures import OF_CHANGES
 from bnhead.errors import UsageError
 
 
@@ -25,15 +26,8 @@ class Changes:
     persistence: float
 
     def figures(self) -> dict[str, float]:
-        """`births`, `deaths` and `revivals` as shares of all units, and `persistence`."""
-        shares = {"births": self.born, "deaths": self.died, "revivals": self.revived}
-        return {
-            **{name: float(mask.mean()) for name, mask in shares.items()},
-            "persistence": self.persistence,
-        }
-
-
-CHANGES = ("births", "deaths", "revivals", "persistence")
+        """The figures that compare two counts (`bnhead.census.figures`), by name."""
+        return {row.name: float(row.formula(self)) for row in OF_CHANGES}
 
 
 def changes(before: np.ndarray, now: np.ndarray, ever_active: np.ndarray | None = None) -> Changes:

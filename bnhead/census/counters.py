@@ -15,11 +15,11 @@ import numpy as np
 
 from bnhead import keys
 from bnhead.census.codeath import effective_patterns, phi_matrix
-from bnhead.census.contiguity import block_test, dead_runs
+from bnhead.census.contiguity import Blocks, Runs, block_test, dead_runs
+from bnhead.census.figures import OF_COUNTS, rule_of_three, shown
 from bnhead.errors import UsageError
 
 RARE = 0.01  # "rarely active": on fewer than 1 % of the inputs, Dohare et al. 2024, "Loss of plasticity"
-DORMANT = (0.0, 0.025, 0.1)  # thresholds of Sokar et al. 2023, "The dormant neuron phenomenon"
 CONSTANT = 1e-12  # a unit of at most this variance says the same about every input
 
 
@@ -164,7 +164,7 @@ class Counts:
     @property
     def bound(self) -> float:
         """Rule of three: a unit dead on N inputs fires on less than 3/N of all inputs, at 95 % confidence."""
-        return min(1.0, 3 / self.inputs) if self.inputs else 1.0
+        return rule_of_three(self.inputs)
 
     @property
     def unknown(self) -> str:
@@ -258,6 +258,21 @@ class Counts:
         """`(units, units)` float64: correlation of the units' silences; None where it was not counted."""
         return None if self.together is None else phi_matrix(self.together, self.active, self.inputs)
 
+    @property
+    def patterns(self) -> float | None:
+        """Effective number of independent patterns of silence; None where it was not counted."""
+        return None if self.together is None else effective_patterns(self.phi)
+
+    @property
+    def dead_runs(self) -> Runs:
+        """The runs of dead units, in the order of the units."""
+        return dead_runs(self.dead)
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The spread of the dead over the groups of channels; None where there is one group only."""
+        return block_test(self.dead, self.groups) if self.groups else None
+
     def silent_share(self, percent: float) -> float:
         """Percentile over the inputs of the share of silent units, interpolated linearly as by NumPy."""
         rank = percent / 100 * (self.inputs - 1)
@@ -266,20 +281,14 @@ class Counts:
         return float(below + (above - below) * (rank - np.floor(rank))) / self.units
 
     def figures(self) -> dict[str, float]:
-        """The layer's figures by name (`FIGURES`); all NaN when the count is `unknown`.
+        """The layer's figures by name, those of `bnhead.census.figures` of which what they need was counted.
 
-        Shares in [0, 1], but for `runs` and `runs_expected` (numbers of runs), `runs_z_per_input` (mean z
-        over the inputs, 0 where it is defined on none) and `patterns` (their effective number).
-        `OPTIONAL` figures are there where what they need was counted.
+        All are NaN when the count is `unknown`.
         """
-        names = [name for name in FIGURES if name not in OPTIONAL or self._counted(name)]
+        rows = [row for row in OF_COUNTS if row.is_counted(self)]
         if self.unknown:
-            return dict.fromkeys(names, float("nan"))
-        return {name: float(_FIGURE[name](self)) for name in names}
-
-    def _counted(self, figure: str) -> bool:
-        needed = getattr(self, OPTIONAL[figure])
-        return needed is not None and not (isinstance(needed, tuple) and not needed)
+            return dict.fromkeys((row.name for row in rows), float("nan"))
+        return {row.name: float(row.formula(self)) for row in rows}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for JSON; what was not counted is left out."""
@@ -360,41 +369,6 @@ def _revived(name: str, value: Any) -> Any:
     return np.array(value, np.float64 if name in _FLOATS else np.int64) if name in _ADDED else value
 
 
-_FIGURE = {
-    "per_input": lambda c: np.arange(c.units + 1) @ c.inputs_by_silent / (c.inputs * c.units),
-    "per_input_p05": lambda c: c.silent_share(5),
-    "per_input_p50": lambda c: c.silent_share(50),
-    "per_input_p95": lambda c: c.silent_share(95),
-    "dataset": lambda c: c.dead.mean(),
-    "rarely_active": lambda c: c.rarely_active.mean(),
-    "always_on": lambda c: c.always_on.mean(),
-    "runs": lambda c: dead_runs(c.dead).runs,
-    "runs_expected": lambda c: dead_runs(c.dead).expected,
-    "runs_p": lambda c: dead_runs(c.dead).p,
-    "runs_z_per_input": lambda c: c.runs[1] / max(c.runs[0], 1),
-    "blocks_p": lambda c: block_test(c.dead, c.groups).p,
-    "dormant_0": lambda c: c.dormant(0).mean(),
-    "dormant_0025": lambda c: c.dormant(0.025).mean(),
-    "dormant_01": lambda c: c.dormant(0.1).mean(),
-    "constant": lambda c: c.constant.mean(),
-    "class_dead": lambda c: c.class_dead.any(0).mean(),
-    "gradient_dead": lambda c: c.gradient_dead.mean(),
-    "patterns": lambda c: effective_patterns(c.phi),
-}
-FIGURES = tuple(_FIGURE)
-OPTIONAL = {  # figure -> the attribute of `Counts` without which it is not there
-    "runs_z_per_input": "runs",
-    "blocks_p": "groups",
-    "dormant_0": "magnitude",
-    "dormant_0025": "magnitude",
-    "dormant_01": "magnitude",
-    "constant": "moments",
-    "class_dead": "class_active",
-    "gradient_dead": "gradient",
-    "patterns": "together",
-}
-
-
 @dataclass
 class Census:
     """The counts of several layers on the same inputs.
@@ -413,7 +387,7 @@ class Census:
         """Every layer's figures under `dead/<layer>/<figure>`, the names in `logs` and in TensorBoard.
 
         Args:
-            names: the figures to give, of `FIGURES`; None for all.
+            names: the figures to give; None for all.
         """
         return {
             keys.key(name, figure): value
@@ -452,32 +426,13 @@ class Census:
 
 
 def _lines(name: str, counts: Counts) -> str:
+    """A layer's table on end: a line for each figure, with what it means."""
     if counts.unknown:
         return f"{name}: unknown, {counts.unknown}"
-    share = counts.figures()
-    lines = [
-        f"{name}: {counts.units} units, {counts.inputs} inputs",
-        f"  silent per input    {share['per_input']:.1%} of the units on average, "
-        f"{share['per_input_p05']:.1%} to {share['per_input_p95']:.1%} on 90 % of the inputs",
-        f"  dead on all inputs  {counts.dead.sum()} units, {share['dataset']:.1%} "
-        f"(such a unit fires on less than {counts.bound:.2%} of inputs, 95 % confidence)",
-        f"  rarely active       {counts.rarely_active.sum()} units, {share['rarely_active']:.1%} "
-        f"(on less than {RARE:.0%} of the inputs, the dead ones included)",
-        f"  always on           {counts.always_on.sum()} units, {share['always_on']:.1%}",
-    ]
-    if counts.magnitude is not None:
-        lines.append(f"  dormant             {share['dormant_0025']:.1%} at tau 0.025")
-    if counts.class_active is not None:
-        lines.append(f"  class-dead          {share['class_dead']:.1%} (dead on all of a class, not on all)")
-    if counts.gradient is not None:
-        lines.append(f"  gradient-dead       {share['gradient_dead']:.1%}")
-    if counts.moments is not None:
-        lines.append(f"  constant            {share['constant']:.1%} (variance of at most {CONSTANT:g})")
-    if 0 < counts.dead.sum() < counts.units:
-        lines.append(
-            f"  contiguity          {share['runs']:.0f} runs of dead units, {share['runs_expected']:.1f} "
-            f"expected by chance, p = {share['runs_p']:.2g}"
-        )
-    if counts.together is not None:
-        lines.append(f"  co-death            {share['patterns']:.1f} effective patterns among the units")
+    bound = f"a dead unit fires on less than {counts.bound:.2%} of inputs, at 95 %"
+    lines = [f"{name}: {counts.units} units, {counts.inputs} inputs; {bound}"]
+    values = counts.figures()
+    for row in shown("tables"):
+        if row.name in values:
+            lines.append(f"  {row.heading:<19} {row.table_cell(values, counts.units):<15}  {row.meaning}")
     return "\n".join(lines)

@@ -43,12 +43,12 @@ def _inspect(request: Request) -> int:
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         least = f"a smaller --batch_size than {request.batch_size} needs less"
         raise ResourcesError(f"model {request.model} needs more memory than there is; {least}") from error
-    inputs = next(iter(census.layers.values())).inputs
+    first = next(iter(census.layers.values()))
     about = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
-        "counted on": f"the first {inputs:,} test images of {source.dataset.name}, in evaluation mode",
+        "counted on": f"the first {first.inputs:,} test images of {source.dataset.name}, in evaluation mode",
         "pixels": source.pixels,
-        "bound": f"a unit that is dead here fires on less than {min(1, 3 / inputs):.2%} of inputs, at 95 %",
+        "bound": f"a unit that is dead here fires on less than {first.bound:.2%} of inputs, at 95 %",
     }
     if census.not_looked_at:
         missed = (f"{path or 'the model'} ({why})" for path, why in census.not_looked_at.items())

@@ -8,7 +8,7 @@ import jinja2
 from bnhead import texts
 from bnhead.census.board import draw
 from bnhead.census.counters import Census
-from bnhead.inspection.tables import rows
+from bnhead.inspection.tables import columns, rows
 
 _CAPTIONS = {
     "raster": "Units over epochs",
@@ -27,7 +27,6 @@ def page(census: Census, *, title: str, about: dict[str, str], classes: Sequence
         about: rows of the table on top.
         classes: names of the classes.
     """
-    headings, table = rows(census)
     pictures = {
         name: {
             _CAPTIONS[kind]: base64.b64encode(png).decode()
@@ -40,4 +39,6 @@ def page(census: Census, *, title: str, about: dict[str, str], classes: Sequence
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=texts.shown
     )
     template = environment.get_template("page.html")
-    return template.render(title=title, about=about, headings=headings, rows=table, pictures=pictures)
+    return template.render(
+        title=title, about=about, columns=columns(census), rows=rows(census), pictures=pictures
+    )

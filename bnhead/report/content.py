@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from bnhead import keys
+from bnhead.census.figures import shown
 from bnhead.report import figures, words
 from bnhead.report.limits import limits
 from bnhead.report.provenance import command, machine
@@ -71,16 +73,15 @@ def is_edited(plan: dict[str, Any]) -> bool:
 
 
 def cells(study: Study) -> dict[str, Any]:
-    """The table of cells: headings, and a row of texts for each."""
+    """The table of cells: headings, the figures of dead units among them, and a row of texts for each."""
     primary = study.plan["primary"]
     planned = {cell["name"]: cell for cell in study.plan["cells"]}
     there = dict.fromkeys(key for cell in study.verdict["cells"] for key in cell["dead"])
-    counted = [key for key in there if key.rsplit("/", 1)[-1] in figures.FIGURES]
-    names = {"per_input": "silent", "dataset": "dead"}
-    several = len({key.rsplit("/", 1)[0] for key in counted}) > 1
-    told = [(layer if several else "", names[figure])
-            for layer, _, figure in (key.rpartition("/") for key in counted)]  # fmt: skip
-    headings = [" ".join(filter(None, pair)) for pair in told]
+    shares = {row.name: row for row in shown("charts")}
+    counted = [key for key in there if keys.short_parts(key)[1] in shares]
+    split = [keys.short_parts(key) for key in counted]
+    several = len({layer for layer, _ in split}) > 1
+    headings = [f"{layer} " * several + shares[figure].heading for layer, figure in split]
     rows = []
     for cell in study.verdict["cells"]:
         plan = planned[cell["name"]]
@@ -101,7 +102,11 @@ def cells(study: Study) -> dict[str, Any]:
                 ],
             }
         )
-    return {"headings": ["n", "mean", "sd", "least", "most", *headings], "rows": rows}
+    return {
+        "headings": ["n", "mean", "sd", "least", "most", *headings],
+        "shares": [shares[name] for name in dict.fromkeys(figure for _, figure in split)],
+        "rows": rows,
+    }
 
 
 def _counted(dead: dict[str, Any], runs: int | None) -> str:

@@ -6,15 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bnhead import heads, keys
+from bnhead.census.figures import shown
 from bnhead.heads.diagram import svg
 from bnhead.report import charts, words
 from bnhead.report.curves import Band, at_most, band
 from bnhead.report.study import Run, Study
 
-FIGURES = {  # figure of a layer's count -> what the units are
-    "per_input": "that are silent on an input",
-    "dataset": "that are dead on every input counted",
-}
 TONES = {
     "HELPS": "good",
     "HURTS": "bad",
@@ -181,20 +178,20 @@ def dead_units(
     """The dead units by epoch: for each layer and figure a chart, or a note where all is 0."""
     columns = dict.fromkeys(column for run in runs for column in run.history)
     drawn = []
-    for layer in keys.layers(columns, "per_input"):
-        for figure, title in FIGURES.items():
-            chart = by_epoch(of_cell, panels, keys.key(layer, figure), words.share,
+    for layer in keys.layers(columns):
+        for row in shown("charts"):
+            chart = by_epoch(of_cell, panels, keys.key(layer, row.name), words.share,
                              tick=lambda v: f"{100 * v:.3g}%", whole=True)  # fmt: skip
             if chart is not None:
-                drawn.append({"layer": layer, "figure": figure, "title": title, **chart})
+                drawn.append({"layer": layer, "figure": row.name, "title": row.meaning, **chart})
     return drawn
 
 
 def against_width(study: Study) -> list[dict[str, Any]]:
     """The shares against the FC's width: a chart for each figure, a panel of it for each head and layer."""
     laws = [law for law in study.verdict["width_law"] if law.get("points")]
-    by_figure = {name: [law for law in laws if law.get("figure") == name] for name in FIGURES}
-    return [{"title": FIGURES[name], **_widths(study, own)} for name, own in by_figure.items() if own]
+    by_figure = [(row, [law for law in laws if law.get("figure") == row.name]) for row in shown("charts")]
+    return [{"title": row.meaning, **_widths(study, own)} for row, own in by_figure if own]
 
 
 def _widths(study: Study, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from bnhead import keys
+from bnhead.census.figures import rule_of_three
 from bnhead.report import words
 from bnhead.report.study import Study
 
@@ -64,11 +66,12 @@ def _of_the_test_split(study: Study) -> Iterator[str]:
             f"All runs are tested on the same {size:,} examples{step}. They were evaluated after every epoch "
             "for the curves; nothing was chosen by them."
         )
-    inputs = {own[key] for own in results for key in own if key.endswith("/inputs") and words.known(own[key])}
+    counted = {own[keys.key(layer, "inputs")] for own in results for layer in keys.layers(own, "inputs")}
+    inputs = {size for size in counted if words.known(size)}
     if inputs and min(inputs) > 0:
         yield (
             f"Dead means silent on the {min(inputs):,.0f} inputs counted: such a unit fires on less than "
-            f"{min(1, 3 / min(inputs)):.2%} of inputs, with 95 % confidence."
+            f"{rule_of_three(min(inputs)):.2%} of inputs, with 95 % confidence."
         )
 
 

@@ -4,18 +4,13 @@ import pathlib
 from typing import Any
 
 from bnhead import keys
+from bnhead.census.figures import shown
 from bnhead.errors import RunDirectoryError
 from bnhead.report import figures, words
 from bnhead.report.provenance import machine, train_command
 from bnhead.report.study import Run, read_run
 
 _METRICS = ("accuracy", "r2")  # what a history may have, of which the first that it has is drawn
-_SHOWN = {  # figure of a layer's count -> what it is called
-    "per_input": "silent on an input, share of the units",
-    "dataset": "dead on all inputs counted",
-    "rarely_active": "active on less than 1 % of the inputs",
-    "always_on": "active on every input",
-}
 
 
 def read(directory: pathlib.Path) -> Run:
@@ -84,15 +79,10 @@ def _curves(run: Run) -> dict[str, Any] | None:
 
 
 def _counts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each layer, what was counted and its share."""
-    return [
-        (
-            layer,
-            [
-                (text, words.share(run.result.get(keys.key(layer, name))))
-                for name, text in _SHOWN.items()
-                if keys.key(layer, name) in run.result
-            ],
-        )
-        for layer in keys.layers(run.result)
-    ]
+    """For each layer, the meaning of each figure and its value."""
+    counts = []
+    for layer in keys.layers(run.result):
+        own = keys.figures(run.result, layer)
+        rows = [row for row in shown("summaries") if row.name in own]
+        counts.append((layer, [(row.meaning, words.figure(own[row.name], row)) for row in rows]))
+    return counts

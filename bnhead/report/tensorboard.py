@@ -6,7 +6,6 @@ belongs to epoch e happened at second e.
 
 import math
 import pathlib
-import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -21,11 +20,12 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from bnhead import keys
+from bnhead.census.figures import meaning_of, shown
 from bnhead.report.curves import band
 from bnhead.report.study import Run, Study
 
 _FILE = "events.out.tfevents.0.study"
-_FIGURES = re.compile(r"dead/.+/(per_input|dataset)")
 
 
 def write(study: Study, directory: pathlib.Path) -> None:
@@ -40,9 +40,10 @@ def write(study: Study, directory: pathlib.Path) -> None:
 
 
 def _columns(study: Study) -> list[str]:
-    """What is shown by epoch: the metric, and of every layer the units silent per input and dead on all."""
-    there = dict.fromkeys(name for run in study.runs for name in run.history)
-    return [study.plan["primary"], *(name for name in there if _FIGURES.fullmatch(name))]
+    """What is shown by epoch: the metric, and of every layer the figures that are drawn as charts."""
+    names = {row.name for row in shown("charts")}
+    there = dict.fromkeys(name for run in study.runs for name in run.history if keys.is_key(name))
+    return [study.plan["primary"], *(name for name in there if keys.parts(name)[1] in names)]
 
 
 def _folder(name: str) -> str:
@@ -117,7 +118,7 @@ def _layout(columns: list[str]) -> Summary:
 
 
 def _scalar(tag: str, value: float) -> Summary:
-    about = scalar_metadata.create_summary_metadata(display_name="", description="")
+    about = scalar_metadata.create_summary_metadata(display_name="", description=meaning_of(tag))
     return _summary(tag, make_tensor_proto(value, dtype="float32"), about)
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bnhead.census.figures import Figure
+
 NONE = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 
@@ -53,6 +55,11 @@ def points(value: float, primary: str) -> str:
 def unit(primary: str) -> str:
     """Unit of a difference: "points", or nothing."""
     return "points" if is_share(primary) else ""
+
+
+def figure(value: float | None, row: Figure) -> str:
+    """A figure of dead units in its unit: "51.5%"."""
+    return _or_dash(value, row.text)
 
 
 def share(value: float | None) -> str:

@@ -22,6 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bnhead import keys
 from bnhead.studies import statistics
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
 from bnhead.studies.plan import Comparison, Plan
@@ -221,8 +222,8 @@ def _cell(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     counted: dict[str, list[float]] = {}
     for one in own:
         for key, value in one.result.items():
-            if key.startswith("dead/") and isinstance(value, int | float) and math.isfinite(value):
-                counted.setdefault(key.removeprefix("dead/"), []).append(value)
+            if keys.is_key(key) and isinstance(value, int | float) and math.isfinite(value):
+                counted.setdefault(keys.short(key), []).append(value)
     dead = {key: statistics.describe(values) for key, values in counted.items()}
     return {
         "name": name,

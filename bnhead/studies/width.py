@@ -2,8 +2,8 @@
 seeds.
 
 A line is fitted for each seed and its slopes are averaged, so that the interval tells the spread between
-seeds. The share is of units silent on an input (`per_input`) and of units silent on all (`dataset`). Where a
-seed has none of them at any width, or nothing else, there is no slope: it would be that of the half trials.
+seeds. The shares are those of dead units that are drawn as charts (`bnhead.census.figures`). Where a seed has
+none of them at any width, or nothing else, there is no slope: it would be that of the half trials.
 """
 
 import math
@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bnhead import keys
+from bnhead.census.figures import shown
 from bnhead.studies import statistics
 from bnhead.studies.outcomes import Outcome
 from bnhead.studies.plan import Plan
-
-FIGURES = ("per_input", "dataset")
 
 
 def width_law(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -27,11 +26,12 @@ def width_law(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     if len(set(widths.values())) < 2:
         return []
     heads = dict.fromkeys(plan.cell(name).head for name in widths)
+    figures = [row.name for row in shown("charts")]
     laws = []
     for head in heads:
         runs = [one for one in outcomes if one.run.cell in widths and plan.cell(one.run.cell).head == head]
         for layer in _layers(runs):
-            laws += [_law(head, layer, figure, runs, widths, plan.alpha) for figure in FIGURES]
+            laws += [_law(head, layer, figure, runs, widths, plan.alpha) for figure in figures]
     return [law for law in laws if law["points"]]
 
 

@@ -9,6 +9,7 @@ import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bnhead import files, keys
+from bnhead.census.figures import shown
 from bnhead.training.building import decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import TASKS
@@ -56,7 +57,8 @@ class EpochLines(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         epochs, primary = self.params["epochs"], TASKS[self._config.task].primary
-        dead = next((f"  silent {v:.1%}" for k, v in logs.items() if k.endswith("/per_input")), "")
+        silent = [logs[keys.key(layer, "per_input")] for layer in keys.layers(logs, "per_input")]
+        dead = f"  silent {silent[0]:.1%}" if silent else ""
         self._print(
             f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
             f"  loss {logs['loss']:.4f}  {primary} {logs[primary]:.4f}"
@@ -102,7 +104,7 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
         *_outcomes(result),
     ]
     for layer in keys.layers(result):
-        rows += _dead_rows(layer, result)
+        rows += _dead_rows(layer, keys.figures(result, layer))
     if result.get("replicas", 1) > 1 and "batch_norm_examples" in result:
         seen = f"batch norms see {result['batch_norm_examples']} of the {config.batch_size} images of a step"
         rows.append(("replicas", f"{result['replicas']}; {seen}"))
@@ -141,24 +143,13 @@ def _outcome(result: dict, split: str, images: str) -> tuple[str, str]:
     return f"{split} R^2", f"{_number(result.get(f'{split}_r2'), '.4f')}, {error}, on {images}"
 
 
-def _dead_rows(layer: str, result: dict) -> list[tuple[str, str]]:
-    found = ((keys.parts(name), value) for name, value in result.items() if keys.is_key(name))
-    figures = {figure: value for (other, figure), value in found if other == layer}
+def _dead_rows(layer: str, figures: dict) -> list[tuple[str, str]]:
     if not _finite(figures.get("per_input")):
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
-
-    def share(name: str, form: str = ".1%") -> str:
-        return _number(figures.get(name), form)
-
-    spread = f"{share('per_input_p05')} to {share('per_input_p95')} for 90 % of the images"
-    bound = f"each fires on less than {share('bound', '.2%')} of images, at 95 %"
-    rare = "on less than 1 % of the images, dead ones included"
+    rows = [row for row in shown("summaries") if row.name in figures]
     return [
-        (f"units of {layer}", f"on {share('inputs', 'g')} test images"),
-        ("  silent per input", f"{share('per_input')} ({spread})"),
-        ("  dead on all", f"{share('dataset')} ({bound})"),
-        ("  rarely active", f"{share('rarely_active')} ({rare})"),
-        ("  always on", share("always_on")),
+        (f"units of {layer}", f"on {_number(figures.get('inputs'), 'g')} test images"),
+        *((f"  {row.heading}", row.summary(figures)) for row in rows),
     ]
 
 

@@ -4,10 +4,12 @@ import json
 import numpy as np
 import pytest
 
-from bnhead.census.counters import FIGURES, OPTIONAL, Census, Counts, Moments
+from bnhead.census.counters import Census, Counts, Moments
+from bnhead.census.figures import OF_COUNTS
 from bnhead.errors import UsageError
 
 CLASSES = 3
+NAMES = {row.name for row in OF_COUNTS}
 
 
 def of_inputs(activations, finite, labels, first):
@@ -177,14 +179,14 @@ def test_what_one_part_did_not_count_is_not_there():
     bare.magnitude = bare.moments = None
     merged = whole.merge(bare)
     assert merged.magnitude is None and merged.moments is None and merged.gradient is not None
-    assert set(FIGURES) - set(merged.figures()) == {"dormant_0", "dormant_0025", "dormant_01", "constant"}
+    assert NAMES - set(merged.figures()) == {"dormant_0", "dormant_0025", "dormant_01", "constant"}
     with pytest.raises(UsageError, match="dormant units need the magnitudes, which were not counted"):
         merged.dormant(0.1)
 
 
 def test_plain_counts_have_no_optional_figures():
     counts = Counts.of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]))
-    assert set(counts.figures()) == set(FIGURES) - set(OPTIONAL)
+    assert set(counts.figures()) == {row.name for row in OF_COUNTS if not row.needs}
 
 
 def test_json_and_back():
@@ -259,7 +261,7 @@ def test_nan_is_never_dead():
     finite[[7, 9]] = False
     counts = added(np.zeros((40, 1, 5)), finite, sizes=[5, 35])
     assert counts.unknown == "values are not finite on 2 inputs, first on input 7, at layer7"
-    assert set(counts.figures()) == set(FIGURES) and all(np.isnan(list(counts.figures().values())))
+    assert set(counts.figures()) == NAMES and all(np.isnan(list(counts.figures().values())))
     counts = added(np.zeros((40, 1, 5)))
     counts.bad_weights = "fc/kernel"
     assert counts.unknown == "the model's weights are not finite, first fc/kernel"
@@ -277,7 +279,10 @@ def test_census_names_and_prints():
     assert census.figures()["dead/head_fc/dataset"] == pytest.approx(1 / 7)
     text = str(census)
     assert "head_fc: 7 units, 300 inputs" in text
-    assert "dead on all inputs  1 units, 14.3% (such a unit fires on less than 1.00% of inputs" in text
-    assert "dormant             14.3% at tau 0.025" in text
-    assert "contiguity          1 runs of dead units, 1.0 expected by chance, p = 1" in text
+    assert "300 inputs; a dead unit fires on less than 1.00% of inputs, at 95 %\n" in text
+    assert (
+        "\n  dead on all         1 (14.3%)        share of units that are dead: silent on every input" in text
+    )
+    assert "\n  dormant 0.025       14.3%            share of units whose mean activation" in text
+    assert "\n  runs (expected), p  1 (1.0), 1       exact probability" in text
     assert "other: unknown, no inputs were counted" in text

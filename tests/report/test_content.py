@@ -9,7 +9,7 @@ from tests.report import studies
 def test_the_table_of_cells_is_the_verdicts(tmp_path):
     study = read(studies.write(tmp_path, "placement", seeds=4))
     table = cells(study)
-    assert table["headings"] == ["n", "mean", "sd", "least", "most", "silent", "dead"]
+    assert table["headings"] == ["n", "mean", "sd", "least", "most", "silent per input", "dead on all"]
     assert [row["about"] for row in table["rows"]] == ["", "P0", "P1", "P2", "P3"]
     for row, cell in zip(table["rows"], study.verdict["cells"], strict=True):
         assert row["name"] == cell["name"]
@@ -22,7 +22,10 @@ def test_layers_are_named_where_there_are_several(tmp_path):
     study.verdict["cells"][1]["dead"]["head_fc2/per_input"] = {"mean": 0.25, "sd": None}
     study.verdict["cells"][1]["dead"]["head_fc2/always_on"] = {"mean": 0.5, "sd": None}
     table = cells(study)
-    assert table["headings"][5:] == ["head_fc silent", "head_fc dead", "head_fc2 silent"]
+    assert table["headings"][5:] == [
+        *("head_fc silent per input", "head_fc dead on all", "head_fc2 silent per input"),
+    ]
+    assert [row.name for row in table["shares"]] == ["per_input", "dataset"]
     assert [row["texts"][-1] for row in table["rows"]] == ["–", "25.0%"]  # noqa: RUF001
 
 

@@ -73,7 +73,7 @@ def test_dead_units_by_layer_and_figure(read):
 
 def test_width_has_a_chart_for_each_figure(read):
     charts = figures.against_width(read("width"))
-    assert ["silent" in chart["title"] for chart in charts] == [True, False]
+    assert ["on an input" in chart["title"] for chart in charts] == [True, False]
     assert [(panel["head"], panel["role"]) for panel in charts[0]["panels"]] == [
         ("fc", "control"),
         ("bn_fc", "treatment"),

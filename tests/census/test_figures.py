@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from bnhead.census.counters import Counts
+from bnhead.census.figures import FIGURES, NEEDS, PLACES, UNITS, meaning_of, rule_of_three, shown
+
+VALUES = {"per_input": 0.5, "per_input_p05": 0.25, "per_input_p95": 0.75, "dataset": 0.125, "bound": 0.01}
+ROWS = {row.name: row for row in FIGURES}
+
+
+def test_every_row_is_whole():
+    assert len(ROWS) == len(FIGURES) == len({row.heading for row in FIGURES})
+    for row in FIGURES:
+        assert row.name.isidentifier() and row.needs in NEEDS and row.unit in UNITS and row.shown in PLACES
+        assert row.heading and row.meaning and "\n" not in row.meaning and row.meaning[-1] != "."
+        assert row.shown != "charts" or row.unit == "share", "the axis of a chart is of shares"
+
+
+def test_what_is_shown_at_a_place_is_shown_at_those_behind_it():
+    assert [row.name for row in shown("charts")] == ["per_input", "dataset"]
+    assert [row.name for row in shown("summaries")] == ["per_input", "dataset", "rarely_active", "always_on"]
+    assert set(shown("summaries")) < set(shown("tables")) < set(shown("files")) == set(FIGURES)
+
+
+def test_a_summary_is_the_value_and_the_note():
+    assert ROWS["per_input"].summary(VALUES) == "50.0% (25.0% to 75.0% for 90 % of the inputs)"
+    assert ROWS["dataset"].summary(VALUES) == "12.5% (each fires on less than 1.00% of inputs, at 95 %)"
+    assert ROWS["always_on"].summary({"always_on": 0.0625}) == "6.2%"
+    assert ROWS["per_input"].summary({}) == "not finite (not finite to not finite for 90 % of the inputs)"
+
+
+def test_a_cell_is_the_value_or_more():
+    assert ROWS["per_input"].table_cell(VALUES, 8) == "50.0%"
+    assert ROWS["per_input_p95"].table_cell(VALUES, 8) == "25.0% to 75.0%"
+    assert ROWS["dataset"].table_cell(VALUES, 8) == "1 (12.5%)"
+    runs = {"runs": 3, "runs_expected": 3.75, "runs_p": 0.0123}
+    assert ROWS["runs_p"].table_cell(runs, 8) == "3 (3.8), 0.012"
+    assert ROWS["patterns"].text(2.345) == "2.3" and ROWS["patterns"].text(float("nan")) == "not finite"
+
+
+def test_a_figure_is_there_where_its_counts_are():
+    counts = Counts.of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]), groups=())
+    assert ROWS["per_input"].is_counted(counts)
+    for name in ("runs_z_per_input", "dormant_0", "blocks_p", "class_dead", "births"):
+        assert not ROWS[name].is_counted(counts)
+    counts.groups, counts.magnitude = (1, 1), np.zeros(2)
+    assert ROWS["blocks_p"].is_counted(counts) and ROWS["dormant_0"].is_counted(counts)
+
+
+def test_the_meaning_of_a_key():
+    assert meaning_of("dead/encoder/relu/deaths") == "share of units that died since the last count"
+    assert meaning_of("loss") == meaning_of("deaths") == meaning_of("dead/fc/births_of_others") == ""
+
+
+@pytest.mark.parametrize(("inputs", "bound"), [(0, 1.0), (2, 1.0), (300, 0.01), (360.0, 3 / 360)])
+def test_rule_of_three(inputs, bound):
+    assert rule_of_three(inputs) == bound
