@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bnhead import keys
 from bnhead.census import pictures
 from bnhead.census.changes import History
 from bnhead.census.counters import Census
+from bnhead.census.figures import meaning_of
 
 
 class Board:
@@ -23,10 +25,10 @@ class Board:
         self._writer = tf.summary.create_file_writer(str(log_dir))
 
     def scalars(self, figures: Mapping[str, float], step: int) -> None:
-        """Writes figures under their names."""
+        """Writes figures under their keys, with their meanings."""
         with self._writer.as_default(step=step):
             for name, value in figures.items():
-                self._tf.summary.scalar(name, value)
+                self._tf.summary.scalar(name, value, description=meaning_of(name))
         self._writer.flush()
 
     def pictures(self, census: Census, histories: Mapping[str, History], step: int) -> None:
@@ -35,7 +37,7 @@ class Board:
             for name, counts in census.layers.items():
                 for kind, png in draw(name, counts, histories.get(name)).items():
                     image = self._tf.io.decode_png(png, channels=3)[None]
-                    self._tf.summary.image(f"dead/{name}/{kind}", image)
+                    self._tf.summary.image(keys.key(name, kind), image)
         self._writer.flush()
 
     def text(self, name: str, text: str, step: int) -> None:

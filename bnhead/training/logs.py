@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from bnhead.census.figures import meaning_of
 from bnhead.training.records import EVENTS, RunDirectory
 
 
@@ -144,7 +145,7 @@ class Scalars(keras.callbacks.Callback):
         for name, value in _named(logs).items():
             run = "test" if name.startswith("test_") else "train"
             with self._writers[run].as_default(step=epoch + 1):
-                tf.summary.scalar(name.removeprefix("test_"), value)
+                tf.summary.scalar(name.removeprefix("test_"), value, description=meaning_of(name))
         if self._histograms:
             with self._writers["train"].as_default(step=epoch + 1):
                 for weight in self.model.weights:

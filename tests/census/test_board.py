@@ -35,6 +35,8 @@ def test_events(tmp_path):
     board.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert set(events.Tags()["tensors"]) == {"dead/fc/dataset", "dead/fc/activity", "note"}
+    described = events.SummaryMetadata("dead/fc/dataset").summary_description
+    assert described == "share of units that are dead: silent on every input counted"
     (event,) = events.Tensors("dead/fc/activity")
     width, height, png = event.tensor_proto.string_val
     assert event.step == 3 and png[1:4] == b"PNG" and int(width) > 300 and int(height) > 200
