@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnhead import files
+from bnhead import files, keys
 from bnhead.errors import RunDirectoryError
 from bnhead.studies.plan import Plan, PlannedRun
 from bnhead.training.records import MODELS, RunDirectory
@@ -103,7 +103,7 @@ def _contradiction(
         return f"history.csv has {len(rows)} epochs, result.json {result.get('epochs')}"
     if not finished or settings["recompute_batch_stats"] != "none":  # then the result is of other statistics
         return ""
-    for key in (name for name in last if name in result and name.startswith(("test_", "dead/"))):
+    for key in (name for name in last if name in result and (name.startswith("test_") or keys.is_key(name))):
         there, here = last[key], result[key]
         if there != here and (_is_finite(there) or here is not None):
             return f"{key} is {there} in history.csv and {here} in result.json"

@@ -12,7 +12,7 @@ from bnhead.census import count
 from bnhead.census.figures import OF_CHANGES, OF_COUNTS
 from bnhead.errors import UsageError
 
-COUNTED, CHANGES = ([row.name for row in rows] for rows in (OF_COUNTS, OF_CHANGES))
+CHANGES = [row.name for row in OF_CHANGES]
 
 
 def somebodys_model():
@@ -42,8 +42,8 @@ def test_history_has_a_figure_for_each_epoch(kind):
     model, dead_units = somebodys_model(), DeadUnits(data)
     history = fit(model, dead_units)
     assert [key.split("/")[2] for key in history if key.startswith("dead/")][-4:] == CHANGES
-    asked = {"blocks_p", "gradient_dead", "patterns"} | ({"class_dead"} if kind == "array" else set())
-    expected = [f"dead/hidden/{name}" for name in COUNTED if name not in asked]
+    asked = {"groups", "gradient", "together"} | ({"class_active"} if kind == "array" else set())
+    expected = [f"dead/hidden/{row.name}" for row in OF_COUNTS if row.needs not in asked]
     assert [key for key in history if key.startswith("dead/")][:-4] == expected
     assert all(len(values) == 3 for values in history.values())
     after = count(model, x if kind == "array" else (x, y)).figures()

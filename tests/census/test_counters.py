@@ -64,43 +64,6 @@ def random_activations(seed, inputs=40, positions=3, units=7):
     return activations
 
 
-def test_figures_by_hand():
-    # four inputs, four units: unit 0 dead, unit 1 always on, unit 2 on inputs 0 and 1, unit 3 on input 0
-    activations = np.array([[0, 5, 1, 2], [0, 5, 1, 0], [0, 5, 0, 0], [0, 5, 0, 0]], float)[:, None, :]
-    counts = added(activations)
-    assert counts.inputs == 4 and counts.units == 4
-    assert counts.figures() == {
-        # unit 0 alone is dead: one run, of 1 * (4 - 1 + 1) / 4 expected
-        "runs": 1,
-        "runs_expected": 1,
-        "runs_p": 1,
-        # silences 1000 1001 1011 1011: 2, 3, 3 and 3 runs; with 1 of 4 silent 2.5 are expected, variance 1/4;
-        # with 2 of 4 silent 3, variance 2/3
-        "runs_z_per_input": pytest.approx(((2 - 2.5) * 2 + 0 + (3 - 2.5) * 2 * 2) / 4),
-        # one of two units in the first group is dead, none of two in the second: every table is as extreme
-        "blocks_p": pytest.approx(1),
-        # mean activations 0, 5, 1/2, 1/2: mean 3/2
-        "dormant_0": 1 / 4,
-        "dormant_0025": 1 / 4,
-        "dormant_01": 1 / 4,
-        "constant": 2 / 4,
-        # classes 0 1 2 0: unit 2 is silent on class 2, unit 3 on classes 1 and 2
-        "class_dead": 2 / 4,
-        "gradient_dead": 1 / 4,
-        # units 2 and 3 change: 1100 and 1000, phi = (2 - 1 - ... ) worked out as 1 / sqrt(3)
-        "patterns": pytest.approx(4 / (2 + 2 / 3)),
-        "per_input": (1 + 2 + 3 + 3) / 16,
-        "per_input_p05": pytest.approx(np.percentile([1, 2, 3, 3], 5) / 4),
-        "per_input_p50": 2.5 / 4,
-        "per_input_p95": 3 / 4,
-        "dataset": 1 / 4,
-        "rarely_active": 1 / 4,
-        "always_on": 1 / 4,
-    }
-    assert counts.dead.tolist() == [True, False, False, False]
-    assert counts.always_on.tolist() == [False, True, False, False]
-
-
 def test_always_on_needs_every_position_and_silent_needs_all_silent():
     activations = np.array([[[1, 0], [0, 0]], [[1, 1], [1, 0]]], float)  # (2 inputs, 2 positions, 2 units)
     counts = added(activations)

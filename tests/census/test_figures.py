@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from bnhead.census.counters import Counts
-from bnhead.census.figures import FIGURES, NEEDS, PLACES, UNITS, meaning_of, rule_of_three, shown
+from bnhead.census.figures import FIGURES, NEEDS, OF_COUNTS, PLACES, UNITS, meaning_of, rule_of_three, shown
+from tests.census.test_counters import added
 
 VALUES = {"per_input": 0.5, "per_input_p05": 0.25, "per_input_p95": 0.75, "dataset": 0.125, "bound": 0.01}
 ROWS = {row.name: row for row in FIGURES}
@@ -14,6 +15,42 @@ def test_every_row_is_whole():
         assert row.name.isidentifier() and row.needs in NEEDS and row.unit in UNITS and row.shown in PLACES
         assert row.heading and row.meaning and "\n" not in row.meaning and row.meaning[-1] != "."
         assert row.shown != "charts" or row.unit == "share", "the axis of a chart is of shares"
+
+
+def test_figures_by_hand():
+    # four inputs, four units: unit 0 dead, unit 1 always on, unit 2 on inputs 0 and 1, unit 3 on input 0
+    activations = np.array([[0, 5, 1, 2], [0, 5, 1, 0], [0, 5, 0, 0], [0, 5, 0, 0]], float)[:, None, :]
+    counts = added(activations)
+    assert counts.inputs == 4 and counts.units == 4
+    assert counts.figures() == {
+        # unit 0 alone is dead: one run, of 1 * (4 - 1 + 1) / 4 expected
+        "runs": 1,
+        "runs_expected": 1,
+        "runs_p": 1,
+        # silences 1000 1001 1011 1011: 2, 3, 3 and 3 runs; with 1 of 4 silent 2.5 are expected, variance 1/4;
+        # with 2 of 4 silent 3, variance 2/3
+        "runs_z_per_input": pytest.approx(((2 - 2.5) * 2 + 0 + (3 - 2.5) * 2 * 2) / 4),
+        # one of two units in the first group is dead, none of two in the second: every table is as extreme
+        "blocks_p": pytest.approx(1),
+        # mean activations 0, 5, 1/2, 1/2: mean 3/2
+        "dormant_0": 1 / 4,
+        "dormant_0025": 1 / 4,
+        "dormant_01": 1 / 4,
+        "constant": 2 / 4,
+        # classes 0 1 2 0: unit 2 is silent on class 2, unit 3 on classes 1 and 2
+        "class_dead": 2 / 4,
+        "gradient_dead": 1 / 4,
+        # units 2 and 3 change: 1100 and 1000, phi = (2 - 1 - ... ) worked out as 1 / sqrt(3)
+        "patterns": pytest.approx(4 / (2 + 2 / 3)),
+        "per_input": (1 + 2 + 3 + 3) / 16,
+        "per_input_p05": pytest.approx(np.percentile([1, 2, 3, 3], 5) / 4),
+        "per_input_p50": 2.5 / 4,
+        "per_input_p95": 3 / 4,
+        "dataset": 1 / 4,
+        "rarely_active": 1 / 4,
+        "always_on": 1 / 4,
+    }
+    assert set(counts.figures()) == {row.name for row in OF_COUNTS}
 
 
 def test_what_is_shown_at_a_place_is_shown_at_those_behind_it():
