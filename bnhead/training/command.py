@@ -10,7 +10,8 @@ EXIT_DIVERGED = 5
 _HEADLINE = "Trains one backbone with one head, counts the head's dead units, and leaves a run directory."
 _STATUS = (
     "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 5 diverged or failed to learn, 6 memory or disk "
-    "is full, 8 the trained model's file gives other outputs than the model, 130 or 143 interrupted by SIGINT or SIGTERM; the same command then goes on."
+    "is full, 8 the file of the trained model gives other outputs than the model, 130 or 143 interrupted by "
+    "SIGINT or SIGTERM; the same command then goes on."
 )
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from bnhead.errors import DataError, Interrupted
+from bnhead.errors import DataError, Interrupted, UsageError
 from bnhead.training import TrainConfig, checkpoints, reuse, run, state, train
 from tests.training import kills
 
@@ -64,6 +64,38 @@ def gone_on(stopped, tmp_path, data_dir, **settings):
     (place / ".writing-abc").mkdir()  # by a process that was killed
     train(config(place, data_dir, **settings))
     return place
+
+
+class Counts(keras.callbacks.Callback):
+    """A callback of a user's own, which remembers something."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+
+    def state(self):
+        return {"batches": self.batches}
+
+    def resume(self, state):
+        self.batches = state["batches"]
+
+
+def test_a_callback_with_a_state_goes_on_with_the_run(tmp_path, data_dir):
+    place, first, second = tmp_path / "run", Counts(), (Counts(), Counts())
+    with pytest.raises(Interrupted):
+        train(config(place, data_dir), [first, SignalAt(signal.SIGTERM, STOPPED)])
+    train(config(place, data_dir), second)
+    assert first.batches == STOPPED and [one.batches for one in second] == [4 * STEPS, 4 * STEPS - STOPPED]
+
+
+def test_a_state_that_is_no_plain_data_is_said(tmp_path, data_dir):
+    odd = Counts()
+    odd.state = lambda: {"batches": np.zeros(2)}
+    with pytest.raises(UsageError, match=r"callbacks: state\(\) must return plain data for JSON: .*ndarray"):
+        train(config(tmp_path / "run", data_dir), [odd])
 
 
 def test_a_signal_leaves_a_checkpoint_of_the_step_and_says_so(stopped):
