@@ -70,9 +70,9 @@ class Figure:
         return format(value, UNITS[self.unit]) if _is_finite(value) else "not finite"
 
     def table_cell(self, values: Mapping[str, float], units: int) -> str:
-        """The text in a table, of a layer's finite figures by name and its number of units."""
-        value = values[self.name]
-        return self.cell.format(**_texts(values), count=round(value * units)) or self.text(value)
+        """The text in a table, of a layer's figures by name and its number of units."""
+        count = f"{values[self.name] * units:.0f}"  # NaN stays NaN: some figures are not defined everywhere
+        return self.cell.format(**_texts(values), count=count) or self.text(values[self.name])
 
     def summary(self, values: Mapping[str, float | None]) -> str:
         """The value and the note, of a layer's figures by name: "51.5% (46.5% to 56.2% for 90 % ...)"."""

@@ -70,6 +70,7 @@ def test_a_cell_is_the_value_or_more():
     assert ROWS["per_input"].table_cell(VALUES, 8) == "50.0%"
     assert ROWS["per_input_p95"].table_cell(VALUES, 8) == "25.0% to 75.0%"
     assert ROWS["dataset"].table_cell(VALUES, 8) == "1 (12.5%)"
+    assert ROWS["patterns"].table_cell({"patterns": float("nan")}, 8) == "not finite"
     runs = {"runs": 3, "runs_expected": 3.75, "runs_p": 0.0123}
     assert ROWS["runs_p"].table_cell(runs, 8) == "3 (3.8), 0.012"
     assert ROWS["patterns"].text(2.345) == "2.3" and ROWS["patterns"].text(float("nan")) == "not finite"
