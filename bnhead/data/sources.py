@@ -1,11 +1,13 @@
 """Opening a data set: TFDS builder or folder, checks, in memory or streamed, splits and shifts."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bnhead.data import builders, cache, catalog, checks, folders, shifts
@@ -15,6 +17,7 @@ from bnhead.data.pipelines import InMemory, Streamed
 from bnhead.data.reading import ArrayRecords, Files, Prepared, Reader, Shards
 from bnhead.errors import DataError, UsageError
 
+_PICTURES = ("picture", "image", "jpeg", "png", "gif", "webp", "bmp")  # words of a message about a picture
 MEMORY_LIMIT = 2**30  # bytes of decoded pixels, train and test together
 
 _READERS = {tfds.core.FileFormat.TFRECORD: Shards, tfds.core.FileFormat.ARRAY_RECORD: ArrayRecords}
@@ -68,6 +71,26 @@ class DataSet:
             if not deviation > 0:
                 raise DataError(f"{self.name}: all training targets are {target:g}, nothing to predict")
         return targets.mean(0), targets.std(0)
+
+    @contextlib.contextmanager
+    def naming_pictures(self) -> Iterator[None]:
+        """Raises a DataError that names the picture where one that is read during training cannot be read."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if not _may_be_a_file(error):
+                raise
+            for split in (self.train, self.validation, self.test):
+                if isinstance(split, Streamed) and (message := split.unreadable()):
+                    raise DataError(message) from error
+            raise
+
+
+def _may_be_a_file(error: tf.errors.OpError) -> bool:
+    """Whether an error may be a file's fault: a step's own are of two kinds, and speak of no picture."""
+    if isinstance(error, tf.errors.InvalidArgumentError):
+        return any(kind in str(error).lower() for kind in _PICTURES)
+    return not isinstance(error, tf.errors.ResourceExhaustedError)
 
 
 def load(

@@ -68,7 +68,6 @@ def _inspect(request: Request) -> int:
 
 def _count(request: Request, source: Any) -> Any:
     from bnhead.census import count
-    from bnhead.training.feeding import pictures_named
 
     model = source.model
     if request.gradients:
@@ -80,7 +79,7 @@ def _count(request: Request, source: Any) -> Any:
         from bnhead.census.find import default_layers
 
         names = [other for name in names for other in (default_layers(model) if name == "last" else [name])]
-    with pictures_named(source.dataset):
+    with source.dataset.naming_pictures():
         return count(
             model,
             source.batches(request.batch_size, request.examples),

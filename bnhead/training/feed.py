@@ -1,7 +1,5 @@
 """The batches of a run, as its model takes them."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +7,9 @@ import tensorflow as tf
 
 from bnhead.data import DataSet
 from bnhead.data.pipelines import InMemory, Recipe, Streamed
-from bnhead.errors import DataError
 from bnhead.training.config import TrainConfig
 from bnhead.training.distribution import Replicas
 from bnhead.training.tasks import batches
-
-_PICTURES = ("picture", "image", "jpeg", "png", "gif", "webp", "bmp")  # words of a message about a picture
 
 
 @dataclass(frozen=True)
@@ -102,23 +97,3 @@ class Feed:
     def _as_targets(self, data: tf.data.Dataset) -> tf.data.Dataset:
         soft = self.recipe.mixup > 0
         return batches(data, self.task, self.data.outputs, with_labels=self.with_labels, soft=soft)
-
-    @contextlib.contextmanager
-    def naming_pictures(self) -> Iterator[None]:
-        """Raises a DataError that names the picture where one that is read during training cannot be read."""
-        try:
-            yield
-        except tf.errors.OpError as error:
-            if not _may_be_a_file(error):
-                raise
-            for split in (self.data.train, self.data.validation, self.data.test):
-                if isinstance(split, Streamed) and (message := split.unreadable()):
-                    raise DataError(message) from error
-            raise
-
-
-def _may_be_a_file(error: tf.errors.OpError) -> bool:
-    """Whether an error may be a file's fault: a step's own are of two kinds, and speak of no picture."""
-    if isinstance(error, tf.errors.InvalidArgumentError):
-        return any(kind in str(error).lower() for kind in _PICTURES)
-    return not isinstance(error, tf.errors.ResourceExhaustedError)

@@ -36,7 +36,7 @@ def rehearse(config: TrainConfig) -> dict:
     with replicas.computing(), shortage_said(config):
         feed, _, model = prepared(config, replicas, Reuse())
         size = training_bytes(model, config.batch_size)
-        with feed.naming_pictures():
+        with feed.data.naming_pictures():
             step = _seconds_per_step(model, feed)
             evaluation = _seconds_per_evaluation(model, feed)
     return {

@@ -80,7 +80,7 @@ def train(
         watchers = Watchers.of(config, directory, feed, model)
         if (result := replicas.of_first(lambda: _taken(config, directory, held))) is not None:
             return result  # of another process, meanwhile
-        with _status_kept(directory), feed.naming_pictures():
+        with _status_kept(directory), feed.data.naming_pictures():
             saved = _begin(config, directory, feed, model, data_used)
             stateful = [data_used, watchers.elapsed, *watchers.all(), *callbacks]
             with deferred() as pending:
@@ -180,7 +180,7 @@ def prepared(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> tuple[Fee
     data = reuse.data(config)
     data_used = DataUsed(data, config.batch_size)
     feed = Feed.of(config, data, replicas)
-    with replicas.building(), feed.naming_pictures():
+    with replicas.building(), feed.data.naming_pictures():
         model = reuse.model(config, data)
         replicas.synchronize(model)
         _build_metrics(model, feed)

@@ -1,6 +1,4 @@
 import dataclasses
-import os
-import re
 
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ import tensorflow as tf
 from bnhead import DeadUnits
 from bnhead.data import load
 from bnhead.data.pipelines import Streamed
-from bnhead.errors import DataError
 from bnhead.training import run
 from bnhead.training.building import build
 from bnhead.training.distribution import Replicas
@@ -76,42 +73,6 @@ def test_metrics_have_variables_before_anything_is_fed(short_config, digits):
     before = len(model.metrics_variables)
     run._build_metrics(model, Feed.of(short_config(), digits, ALONE))
     assert len(model.metrics_variables) > before and not any(np.any(v) for v in model.metrics_variables)
-
-
-def test_a_picture_that_is_damaged_is_named_and_other_errors_pass(tmp_path, data_dir, short_config):
-    pictures = {
-        f"{s}/{n}/{i}.png": smooth(8, 8, i) for s in ("train", "test") for n in "ab" for i in range(3)
-    }
-    root = write_folder(tmp_path / "pictures", pictures)
-    data = load(f"folder:{root}", data_dir, image_size=8, memory_limit=0)
-    feed = Feed.of(short_config(), data, ALONE)
-    (tmp_path / "pictures" / "train" / "b" / "1.png").write_bytes(b"\x89PNG damaged")
-    with pytest.raises(DataError, match=r"train/b/1\.png cannot be decoded"), feed.naming_pictures():
-        raise tf.errors.InvalidArgumentError(None, None, "Invalid PNG data")
-    with pytest.raises(tf.errors.InvalidArgumentError), feed.naming_pictures():
-        raise tf.errors.InvalidArgumentError(None, None, "shapes do not match")
-    with pytest.raises(tf.errors.ResourceExhaustedError), feed.naming_pictures():
-        raise tf.errors.ResourceExhaustedError(None, None, "memory for an image")
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, short_config, split):
-    names = [f"{s}/{n}/{i}" for s in ("train", "test") for n in "ab" for i in range(4)]
-    root = write_folder(tmp_path / "pictures", {f"{name}.png": smooth(8, 8) for name in names})
-    data = load(f"folder:{root}", data_dir, memory_limit=0, validation=0.5)
-    gone = getattr(data, split)
-    path = gone.reader.describe(0 if gone.kept is None else int(gone.kept[0]))
-    os.unlink(path)
-    with (
-        pytest.raises(DataError, match=f"^{re.escape(path)} cannot be read: .*No such file"),
-        Feed.of(short_config(), data, ALONE).naming_pictures(),
-    ):
-        list(gone.evaluation_batches(4))
-    with (
-        pytest.raises(tf.errors.NotFoundError),
-        Feed.of(short_config(), load("digits", data_dir), ALONE).naming_pictures(),
-    ):
-        raise tf.errors.NotFoundError(None, None, "a log")
 
 
 def large_int32(function, *specs):
