@@ -5,7 +5,7 @@ import keras
 from bnhead import graph
 
 
-def plain(model: keras.Model) -> keras.Model:
+def plain(model: keras.Model, *, compare: bool = True) -> keras.Model:
     """A copy of a functional `model` for inference in Keras' own layers: same outputs, own weights.
 
     Layers of nested functional models become the copy's own.
@@ -15,6 +15,10 @@ def plain(model: keras.Model) -> keras.Model:
     Centring and scaling become frozen batch norms. `L2Normalization` and `GeMPooling2D` have no
     counterpart in Keras and stay: the copy then needs bnhead, see `needs_bnhead`.
 
+    Args:
+        model: the model; it is left as it is.
+        compare: whether the copy's outputs are compared with the model's before it is returned.
+
     Raises:
         CopyError: the copy's outputs are not the model's.
     """
@@ -23,7 +27,8 @@ def plain(model: keras.Model) -> keras.Model:
         return layer.to_plain() if hasattr(layer, "to_plain") else graph.same(layer)
 
     copied = graph.copy(graph.inlined(model), remake)
-    graph.require_agreement(model, copied)
+    if compare:
+        graph.require_agreement(model, copied)
     return copied
 
 

@@ -410,7 +410,7 @@ def _save(directory: RunDirectory, feed: Feed, model: keras.Model, name: str) ->
     """
 
     def write(path: pathlib.Path) -> None:
-        plain(model).save(path)
+        plain(model, compare=False).save(path)  # what is compared is what is in the file
         try:
             saved = keras.saving.load_model(path, compile=False)
         except (ValueError, TypeError) as error:

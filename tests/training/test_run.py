@@ -79,8 +79,8 @@ def test_the_model_loads_where_bnhead_is_unknown(short_run, tmp_path):
 def test_a_file_that_gives_other_outputs_than_the_model_is_no_result(short_config, monkeypatch):
     """Nothing is lost: the checkpoint of the last step is kept, and the same command ends the run."""
 
-    def other(model):
-        copied = plain(model)
+    def other(model, **options):
+        copied = plain(model, **options)
         copied.get_layer("head_out").bias.assign_add([1000.0] * 10)
         return copied
 
