@@ -36,14 +36,16 @@ class _AfterKeras:
             return None
         import importlib.util
 
-        sys.meta_path.remove(self)
+        sys.meta_path.remove(self)  # for the search alone: others may look for Keras and not import it
         spec = importlib.util.find_spec("keras")
+        sys.meta_path.insert(0, self)
         if spec is not None:
             spec.loader.exec_module = self._then_layers(spec.loader.exec_module)
         return spec
 
     def _then_layers(self, exec_module):
         def execute(module):
+            sys.meta_path.remove(self)
             exec_module(module)
             import bnhead.layers  # noqa: F401
 

@@ -32,11 +32,11 @@ def require_agreement(
         name: what the message calls the copy.
 
     Raises:
-        CopyError: they differ by more than rounding can.
+        CopyError: they differ by more than rounding can, or the copy does not run where the model does.
     """
     model = functional(model)
     trials = [[data]] if data is not None else [made_up(model, pixels) for pixels in (False, True)]
-    differences = [_first_difference(model, copied, inputs) for inputs in trials]
+    differences = [_first_difference(model, copied, inputs, name) for inputs in trials]
     dtypes = {layer.compute_dtype for layer in model._flatten_layers() if layer.weights}
     tolerance = max(_TOLERANCE.get(dtype, _FLOAT32_TOLERANCE) for dtype in {*dtypes, "float32"})
     for difference in differences:
@@ -47,23 +47,36 @@ def require_agreement(
             )
 
 
-def _first_difference(model: keras.Model, copied: keras.Model, trials: Iterable[Any]) -> float | None:
+def _first_difference(
+    model: keras.Model, copied: keras.Model, trials: Iterable[Any], name: str
+) -> float | None:
     """`relative_difference` for the first inputs that the model takes."""
     for inputs in trials:
         try:
-            return relative_difference(model, copied, inputs)
+            expected = outputs(model, inputs)
         except Exception as error:  # whatever a layer raises for inputs that it does not take
             refusal = one_line(str(error))[:200]
+            continue
+        try:
+            return relative_difference(model, copied, inputs, expected)
+        except Exception as error:
+            raise CopyError(
+                f"{name} of model {model.name!r} does not run: {one_line(str(error))[:200]}"
+            ) from error
     warnings.warn(f"the copy of model {model.name!r} is not compared with it: {refusal}", stacklevel=4)
     return None
 
 
-def relative_difference(model: keras.Model, copied: keras.Model, inputs: Any) -> float | None:
+def relative_difference(
+    model: keras.Model, copied: keras.Model, inputs: Any, expected: list[np.ndarray] | None = None
+) -> float | None:
     """Largest absolute difference of an output, divided by the largest absolute output where that is not 0.
 
-    None where an output of `model` is not finite, or differs between two calls.
+    None where an output of `model` is not finite, or differs between two calls. `expected` is the model's
+    outputs, where they are known.
     """
-    expected, got = outputs(model, inputs), outputs(copied, inputs_of(model, copied, inputs))
+    expected = outputs(model, inputs) if expected is None else expected
+    got = outputs(copied, inputs_of(model, copied, inputs))
     largest = max(np.abs(array).max(initial=0) for array in expected)
     pairs = zip(expected, got, strict=True)
     difference = float(max(np.abs(a - b).max(initial=0) for a, b in pairs) / (largest or 1))

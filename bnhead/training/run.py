@@ -1,6 +1,7 @@
 """One training run, from the config to the run directory."""
 
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -135,13 +136,18 @@ class DataUsed:
 
     Attributes:
         checks: what the checks saw (`data.checks.inspect`).
-        fingerprints: SHA-256 of each split, by name.
     """
 
     def __init__(self, data: DataSet, batch_size: int):
+        self._data = data
         self.checks = inspect(data, batch_size)
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each split, by name."""
+        data = self._data
         splits = {"train": data.train, "test": data.test, "validation": data.validation}
-        self.fingerprints = {n: split.fingerprint() for n, split in splits.items() if split is not None}
+        return {name: split.fingerprint() for name, split in splits.items() if split is not None}
 
     def state(self) -> dict:
         """What a checkpoint keeps of it."""

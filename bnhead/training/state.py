@@ -105,8 +105,9 @@ class Saver(keras.callbacks.Callback):
         """Resumes the others, who know their model by now: Keras tells it this callback last."""
         super().set_model(model)
         states = self._resumed.records if self._resumed else {}
-        for name in self._stateful.keys() & states.keys():
-            self._stateful[name].resume(states[name])
+        for name, one in self._stateful.items():
+            if name in states:
+                one.resume(states[name])
 
     def on_train_begin(self, logs=None):
         if self.latest is None:

@@ -89,6 +89,14 @@ def test_a_model_that_takes_no_made_up_inputs_is_said():
     require_agreement(picky, picky, np.zeros((3, 4), "float32"))
 
 
+def test_a_copy_that_does_not_run_is_not_handed_out():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(4)(inputs), name="net")
+    broken = keras.Model(inputs, layers.Lambda(lambda x: ops.reshape(x, (3, 4)), output_shape=(4,))(inputs))
+    with pytest.raises(CopyError, match=r"a copy of model 'net' does not run: .*reshape"):
+        require_agreement(model, broken)
+
+
 def test_inputs_are_made_up_in_the_models_structure_and_of_its_kinds():
     model = keras.Model(
         {
