@@ -6,9 +6,9 @@ import sys
 def main() -> int:
     """Runs it and returns the exit status."""
     try:
-        from bnhead.training import command
+        from bnhead.cli import train
 
-        return command.main(sys.argv[1:], program="train.py")
+        return train.main(sys.argv[1:], program="train.py")
     except KeyboardInterrupt:  # while it is being imported
         print("train.py: interrupted", file=sys.stderr)
         return 130

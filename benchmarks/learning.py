@@ -48,7 +48,7 @@ def learn(kind: str, options: argparse.Namespace, pipe) -> None:
 
     from bnhead.data import load
     from bnhead.training import TrainConfig
-    from bnhead.training.building import build, optimizer
+    from bnhead.training.build import build, optimizer
 
     data_dir = options.data_dir or ""
     config = TrainConfig(

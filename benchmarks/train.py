@@ -18,8 +18,8 @@ import time
 import checkout  # noqa: F401
 import keras
 
+from bnhead.devices.replicas import Replicas
 from bnhead.training import TrainConfig, train
-from bnhead.training.distribution import Replicas
 from bnhead.training.reuse import Reuse
 from bnhead.training.run import prepared
 

@@ -1,66 +1,17 @@
 """The command line: `bnhead COMMAND`, also `python -m bnhead COMMAND`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-
-def _train(arguments: Sequence[str]) -> int:
-    from bnhead.training import command
-
-    return command.main(arguments)
-
-
-def _heads(arguments: Sequence[str]) -> int:
-    from bnhead.heads import command
-
-    return command.main(arguments)
-
-
-def _report(arguments: Sequence[str]) -> int:
-    from bnhead.report import command
-
-    return command.main(arguments)
-
-
-def _inspect(arguments: Sequence[str]) -> int:
-    from bnhead.inspection import command
-
-    return command.main(arguments)
-
-
-def _data(arguments: Sequence[str]) -> int:
-    from bnhead.data import command
-
-    return command.main(arguments)
-
-
-def _diff(arguments: Sequence[str]) -> int:
-    from bnhead.training import difference
-
-    return difference.main(arguments)
-
-
-def _study(arguments: Sequence[str]) -> int:
-    from bnhead.studies import command
-
-    return command.main(arguments)
-
-
-def _verify(arguments: Sequence[str]) -> int:
-    from bnhead.studies import command
-
-    return command.main_verify(arguments)
-
-
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "train": (_train, "train one backbone with one head and count the head's dead units"),
-    "study": (_study, "train heads with many seeds by a plan, and say what may be concluded"),
-    "report": (_report, "write the pages of a study or a run anew, from its files alone"),
-    "verify": (_verify, "compute all that a study says again from its runs"),
-    "diff": (_diff, "tell in what two runs differ: settings, what they ran on, results"),
-    "inspect": (_inspect, "count the dead units of a run, a .keras file or a backbone, layer by layer"),
-    "heads": (_heads, "list the heads that have a name, with diagram, parameters and source"),
-    "data": (_data, "tell what a data set is, check it as training does, draw sample pictures"),
+COMMANDS = {  # each is a module of `bnhead.cli` with `main(arguments) -> exit status`
+    "train": "train one backbone with one head and count the head's dead units",
+    "study": "train heads with many seeds by a plan, and judge what may be concluded",
+    "report": "write the pages of a study or a run again, from its files alone",
+    "verify": "recompute everything that a study states from its runs",
+    "diff": "compare two runs: settings, environment, results",
+    "inspect": "count the dead units of a run, a .keras file or a backbone, layer by layer",
+    "heads": "list the known heads, with diagram, parameters and source",
+    "data": "describe a data set, check it as training does, draw sample pictures",
 }
 
 
@@ -74,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from bnhead import flags
+    from bnhead.cli import flags
     from bnhead.errors import nearest
 
     if not arguments or arguments[0] in ("--help", "-h", "help"):
-        commands = "\n".join(f"  {name:<8}{text}" for name, (_, text) in COMMANDS.items())
+        commands = "\n".join(f"  {name:<8}{text}" for name, text in COMMANDS.items())
         usage = "usage: bnhead COMMAND [--flag=value ...]\n\n" + commands
         status = flags.told(f"{usage}\n\n`bnhead COMMAND --help` tells a command's flags.")
         return status if arguments else status or 2
@@ -89,7 +40,9 @@ def _run(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    return COMMANDS[arguments[0]][0](arguments[1:])
+    import importlib
+
+    return importlib.import_module(f"bnhead.cli.{arguments[0]}").main(arguments[1:])
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 
 from bnhead.errors import UsageError
-from bnhead.files import parse_json
 from bnhead.models.existing import pixel_preprocessing
 from bnhead.models.weights import TWINS
+from bnhead.runs.atomic import parse_json
 
 _RANGES = {"signed": "scaled to -1 to 1", "unit": "scaled to 0 to 1", "raw": "as they are, 0 to 255"}
 _SCALING = ("Rescaling", "Normalization")  # layers with which a net scales pixels itself

@@ -65,7 +65,7 @@ def test_commands():
     assert run("train", "--help").stdout.startswith("usage: bnhead train [--flag=value ...]")
 
 
-@pytest.mark.parametrize("name", ["bnhead.flags", "absl", "bnhead.training.command", "tensorflow"])
+@pytest.mark.parametrize("name", ["bnhead.cli.flags", "absl", "bnhead.cli.train", "tensorflow"])
 @pytest.mark.parametrize("program", ["bnhead", "train.py"])
 def test_an_interrupt_while_modules_are_imported_is_one_line(program, name):
     code = f"""

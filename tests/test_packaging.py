@@ -91,7 +91,7 @@ def test_wheel(somebodys_project, tmp_path):
     installed = {path.name for path in (tmp_path / "site").iterdir()}
     assert "models" not in installed and "tests" not in installed, "nothing but bnhead may be claimed"
     assert (tmp_path / "site" / "bin" / "bnhead").is_file()
-    assert (tmp_path / "site" / "bnhead" / "inspection" / "page.html").is_file()
+    assert (tmp_path / "site" / "bnhead" / "report" / "templates" / "census.html").is_file()
     templates = {path.name for path in (tmp_path / "site" / "bnhead" / "report" / "templates").iterdir()}
     assert templates == {path.name for path in (ROOT / "bnhead" / "report" / "templates").iterdir()}
 

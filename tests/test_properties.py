@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnhead import flags, heads
+from bnhead import heads
+from bnhead.cli import flags
+from bnhead.cli import study as study
+from bnhead.cli import train as train
+from bnhead.cli.request import Request as Inspection
 from bnhead.heads.grammar import KINDS, parse
-from bnhead.inspection.request import Request as Inspection
-from bnhead.studies import command as study
-from bnhead.studies import named
+from bnhead.studies.study import STUDIES
 from bnhead.training import TrainConfig
-from bnhead.training import command as train
 
 SECONDS = 2.0  # of the processor, for one text: a machine that is busy is not slow
 
@@ -106,7 +107,7 @@ def test_every_text_is_a_head_or_one_printable_line(text):
 def lines(kind):
     """Command lines of a command whose flags are the fields of `kind`."""
     names = [spec.name for spec in dataclasses.fields(kind)] + ["flagfile", "nowhere", ""]
-    known = ["digits", "resnet8", "fc", "bn_fc", "none", "true", "folder:", "keras:ResNet50", *named.NAMES]
+    known = ["digits", "resnet8", "fc", "bn_fc", "none", "true", "folder:", "keras:ResNet50", *STUDIES]
     numbers = st.one_of(st.integers().map(str), st.floats().map(repr), st.just("9" * 5000))
     value = st.one_of(st.text(st.characters(), max_size=12), numbers, st.sampled_from(known))
     name = st.sampled_from(names)

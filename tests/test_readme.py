@@ -13,9 +13,11 @@ import pytest
 
 from bnhead import DeadUnits, heads, models
 from bnhead.__main__ import main
-from bnhead.studies import command as studies_command
-from bnhead.studies import named, verdict
-from bnhead.training import TrainConfig, command
+from bnhead.cli import study as studies_command
+from bnhead.cli import train
+from bnhead.studies import verdict
+from bnhead.studies.study import STUDIES
+from bnhead.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -55,7 +57,7 @@ def test_the_main_command_reaches_97_percent_quietly(head, data_dir, tmp_path):
     (command,) = [
         block.strip() for block in blocks("sh") if "--head=bn_fc" in block and "--dataset" not in block
     ]
-    python, script, flag = command.split(" && ")[1].split()
+    python, script, flag = train.split(" && ")[1].split()
     assert (python, script, flag) == ("python", "train.py", "--head=bn_fc")
     environment = {**os.environ, "TFDS_DATA_DIR": data_dir}
     command = [sys.executable, ROOT / script, f"--head={head}"]
@@ -89,7 +91,7 @@ def test_the_flags_of_the_data_table_are_taken():
     assert set(flags) < {spec.name for spec in dataclasses.fields(TrainConfig)} and len(flags) == 8
     for flag, value in flags.items():
         if value:
-            assert getattr(command.parse([f"--{flag}={value}"]), flag) == float(value)
+            assert getattr(train.parse([f"--{flag}={value}"]), flag) == float(value)
     for row, field in (("--imbalance", "imbalance"), ("--augment", "augment")):
         (line,) = [line for line in table.splitlines() if f"`{row}`" in line]
         for value in re.findall(r"`([a-z]\w+(?::\d+)?)`", line):
@@ -112,7 +114,7 @@ def test_every_backbone_of_the_table_is_known():
 
 def test_every_study_and_every_verdict_is_in_its_table():
     studies = README.split("| `bnhead study` | question |")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", studies, re.M)) == set(named.NAMES)
+    assert set(re.findall(r"^\| `(\w+)` \|", studies, re.M)) == set(STUDIES)
     verdicts = README.split("| verdict | rule |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| ([A-Z][A-Z, ]+) \|", verdicts, re.M)
     assert rows == re.findall(r"^([A-Z][A-Z, ]+[A-Z])  ", verdict.__doc__, re.M)

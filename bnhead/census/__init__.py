@@ -20,8 +20,8 @@ callback     `DeadUnits`, for `model.fit`
 import importlib
 
 _HOME = {  # public name -> the module it lies in; reports read `figures`, which must not bring Keras
-    "Census": "counters",
-    "Counts": "counters",
+    "Census": "counts",
+    "Counts": "counts",
     "DeadUnits": "callback",
     "Probe": "probe",
     "count": "probe",

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnhead import keys
-from bnhead.census import pictures
+from bnhead.census import keys, plots
 from bnhead.census.changes import History
-from bnhead.census.counters import Census
+from bnhead.census.counts import Census
 from bnhead.census.figures import meaning_of
 
 
@@ -57,12 +56,12 @@ def draw(
     """All pictures of one layer: kind -> PNG. Those of an unknown count are left out."""
     drawn = {}
     if history is not None and len(history.epochs) > 1:
-        drawn["raster"] = pictures.raster(history.activity, history.epochs, name, theme)
+        drawn["raster"] = plots.raster(history.activity, history.epochs, name, theme)
     if counts.unknown:
         return drawn
-    drawn["activity"] = pictures.activity_histogram(counts.active / counts.inputs, name, theme)
+    drawn["activity"] = plots.activity_histogram(counts.active / counts.inputs, name, theme)
     if counts.class_active is not None:
-        drawn["classes"] = pictures.class_map(counts.class_activity, classes, name, theme)
+        drawn["classes"] = plots.class_map(counts.class_activity, classes, name, theme)
     if counts.phi is not None and np.isfinite(np.diagonal(counts.phi)).sum() > 1:
-        drawn["codeath"] = pictures.codeath_map(counts.phi, name, theme)
+        drawn["codeath"] = plots.codeath_map(counts.phi, name, theme)
     return drawn

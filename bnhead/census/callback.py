@@ -5,10 +5,11 @@ from typing import Any
 
 import keras
 
-from bnhead import keys, seeds
+from bnhead import seeds
+from bnhead.census import keys
 from bnhead.census.board import Board
 from bnhead.census.changes import History
-from bnhead.census.counters import Census
+from bnhead.census.counts import Census
 from bnhead.census.figures import FIGURES, OF_CHANGES
 from bnhead.census.labels import Labels
 from bnhead.census.probe import Probe
@@ -16,7 +17,7 @@ from bnhead.census.revival import Revival, revive_layers
 from bnhead.census.step import StepCounter
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import require_keras
-from bnhead.inputs import arrays_of, check_data
+from bnhead.graph.inputs import arrays_of, check_data
 
 
 class DeadUnits(keras.callbacks.Callback):

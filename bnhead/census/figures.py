@@ -1,7 +1,7 @@
 """The figures of dead units: a row each, read by everything that names, shows or explains one.
 
 A row has the figure's name, its formula, what the formula needs, its unit, a heading and its meaning. Logs,
-`history.csv`, `result.json` and TensorBoard have every figure, as `dead/<layer>/<name>` (`bnhead.keys`), and
+`history.csv`, `result.json` and TensorBoard have every figure, as `dead/<layer>/<name>` (`census.keys`), and
 so have the files of a census; `shown` says where else one is read. A new figure is a new row, and `python
 docs/generate_figures.py` puts it into the README.
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bnhead import keys
+from bnhead.census import keys
 
 PLACES = ("charts", "summaries", "tables", "files")  # a figure is shown at its own and at those behind it
 UNITS = {"share": ".1%", "count": ".0f", "number": ".1f", "probability": ".2g"}  # unit -> how it is written

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from bnhead.errors import UsageError
-from bnhead.inputs import class_numbers
+from bnhead.graph.inputs import class_numbers
 
 NUMBERS, ONE_HOT = "whole numbers", "one-hot"
 

@@ -8,12 +8,12 @@ import numpy as np
 from keras import ops
 
 from bnhead.census import gradients, totals
-from bnhead.census.counters import Census
+from bnhead.census.counts import Census
 from bnhead.census.find import Found, Site
 from bnhead.census.labels import Labels
 from bnhead.errors import UsageError
 from bnhead.graph import flat_inputs, functional, taps, trace
-from bnhead.inputs import arrays_of, batches, check_data
+from bnhead.graph.inputs import arrays_of, batches, check_data
 
 BY = ("output", "slope")
 

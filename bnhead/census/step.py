@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from bnhead.census import totals
-from bnhead.census.counters import Census
+from bnhead.census.counts import Census
 from bnhead.census.find import Found
 from bnhead.census.labels import Labels
 from bnhead.census.probe import input_names

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from bnhead.census import reductions
-from bnhead.census.counters import Census, Counts, Moments, run_statistics
+from bnhead.census.counts import Census, Counts, Moments, run_statistics
 from bnhead.census.find import Found, Site
 from bnhead.census.labels import Labels
 from bnhead.graph import taps

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from bnhead import files
+from bnhead.runs import atomic
 
 _VERSION = 2  # of the files' layout and of how pictures become arrays
 _WRITING = "bnhead-writing-"
@@ -29,7 +29,7 @@ def folder(place: pathlib.Path, identity: object) -> pathlib.Path:
 def read(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     """The arrays in a cache's folder; None unless all are there and are what was written."""
     try:
-        meta = files.read_json(path / "meta.json")
+        meta = atomic.read_json(path / "meta.json")
         arrays = {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in meta}
         return arrays if {name: digest(array) for name, array in arrays.items()} == meta else None
     except (OSError, ValueError, EOFError, TypeError, AttributeError):
@@ -45,7 +45,7 @@ def write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path.parent)
-        files.replace(path, lambda folder: _fill(folder, arrays), prefix=_WRITING)
+        atomic.replace(path, lambda folder: _fill(folder, arrays), prefix=_WRITING)
     except OSError as error:
         return error.strerror or str(error)
     return ""

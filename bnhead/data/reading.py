@@ -24,7 +24,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from bnhead.data import cache, decoding, folders
+from bnhead.data import cache, decoding
+from bnhead.data.sets import folder
 from bnhead.errors import DataError
 from bnhead.texts import first_line
 
@@ -216,7 +217,7 @@ class Files:
     root: pathlib.Path
     split: str
     classes: tuple[str, ...]
-    listed: folders.Split
+    listed: folder.Split
     beside: pathlib.Path
 
     @property
@@ -240,7 +241,7 @@ class Files:
         return self.beside
 
     @functools.cached_property
-    def _pictures(self) -> list[folders.Picture]:
+    def _pictures(self) -> list[folder.Picture]:
         return [picture for name in self.classes for picture in self.listed.pictures.get(name, [])]
 
     @functools.cached_property

@@ -10,11 +10,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from bnhead.data import builders, cache, catalog, checks, folders, shifts
-from bnhead.data.builders import Label
-from bnhead.data.domains import common_shape, joined, same_classes
+from bnhead.data import cache, catalog, checks, subsets
 from bnhead.data.pipelines import InMemory, Streamed
 from bnhead.data.reading import ArrayRecords, Files, Prepared, Reader, Shards
+from bnhead.data.sets import folder
+from bnhead.data.sets.domains import common_shape, joined, same_classes
+from bnhead.data.sets.tfds import Label, check_task, features, opened, test_split
 from bnhead.errors import DataError, UsageError
 
 _PICTURES = ("picture", "image", "jpeg", "png", "gif", "webp", "bmp")  # words of a message about a picture
@@ -121,7 +122,7 @@ def load(
         crop: whether images of many sizes are cut rather than stretched: random windows in training, which
             then streams, the middle in evaluation. For ImageNet's augmentation.
         validation: share of the training split, in [0, 1), that is cut off, of each class alike.
-        imbalance: what is left of the training split (`shifts.class_sizes`), after validation is cut off.
+        imbalance: what is left of the training split (`subsets.class_sizes`), after validation is cut off.
         label_noise: share of the training labels that are made wrong, in [0, 1].
         test_corruption: corruption of the test images (`corruptions`).
         memory_limit: up to this many bytes of decoded pixels are kept in memory; more is streamed.
@@ -154,16 +155,16 @@ def _shifted(
         return next(train.labels_in_batches())
 
     if validation:
-        stays, cut = shifts.validation_split(labels(), validation, classes)
+        stays, cut = subsets.validation_split(labels(), validation, classes)
         train, held_out = train.take(stays), train.take(cut)
         if not held_out.size or not train.size:
             raise DataError(
                 f"validation must leave examples on both sides, got {validation:g} of {data.train.size}"
             )
     if imbalance != "none":
-        train = train.take(shifts.imbalanced(labels(), imbalance, classes))
+        train = train.take(subsets.imbalanced(labels(), imbalance, classes))
     if label_noise:
-        train = train.with_labels(shifts.noisy_labels(labels(), label_noise, classes))
+        train = train.with_labels(subsets.noisy_labels(labels(), label_noise, classes))
     if test_corruption != "none":
         test = test.with_corruption(test_corruption)
     return dataclasses.replace(data, train=train, validation=held_out, test=test)
@@ -247,10 +248,10 @@ def _opened(name: str, data_dir: str | None, task: str) -> _Opened:
 
 
 def _prepared(name: str, data_dir: str | None, task: str) -> _Opened:
-    builder = builders.opened(name, data_dir)
+    builder = opened(name, data_dir)
     shown = builder.info.full_name
-    image, label = builders.features(shown, builder.info, task)
-    readers = tuple(_reader(builder, split) for split in ("train", builders.test_split(shown, builder)))
+    image, label = features(shown, builder.info, task)
+    readers = tuple(_reader(builder, split) for split in ("train", test_split(shown, builder)))
     return _Opened(shown, readers, label, tuple(image.shape))
 
 
@@ -262,26 +263,26 @@ def _reader(builder: tfds.core.DatasetBuilder, split: str) -> Prepared:
 
 def _folder(name: str, data_dir: str | None, task: str) -> _Opened:
     root = catalog.folder(name).resolve()
-    pictures = f"{root}/train/<class>/*{' '.join(folders.ENDINGS)} and {root}/test/<class>/..."
+    pictures = f"{root}/train/<class>/*{' '.join(folder.ENDINGS)} and {root}/test/<class>/..."
     if not (root / "train").is_dir():
         raise DataError(f"data set {name!r} needs pictures in {pictures}; there is no folder train")
-    splits = {"train": folders.listed(root, "train")}
+    splits = {"train": folder.listed(root, "train")}
     if not splits["train"].pictures:
-        note = folders.told(splits["train"].left_out.values())
+        note = folder.told(splits["train"].left_out.values())
         raise DataError(
             f"data set {name!r} needs pictures in {pictures}; there are none{note and f', {note}'}"
         )
-    test = folders.test_split(root)
+    test = folder.test_split(root)
     if test is None:
         raise DataError(f"{name} has no test or validation split, only train")
-    splits[test] = folders.listed(root, test)
+    splits[test] = folder.listed(root, test)
     classes = tuple(sorted({one for found in splits.values() for one in found.pictures}))
     for split, found in splits.items():
-        folders.check_endings(found, f"{name}, {split}")
+        folder.check_endings(found, f"{name}, {split}")
     beside = catalog.expanded(data_dir or str(tfds.core.constants.DATA_DIR)) / "bnhead-folders"
     readers = tuple(Files(root, split, classes, found, beside) for split, found in splits.items())
-    builders.check_task(name, readers[0].label, task)
-    left_out = folders.told(kinds for found in splits.values() for kinds in found.left_out.values())
+    check_task(name, readers[0].label, task)
+    left_out = folder.told(kinds for found in splits.values() for kinds in found.left_out.values())
     return _Opened(name, readers, readers[0].label, (None, None, 3), (left_out,) if left_out else ())
 
 

@@ -57,7 +57,7 @@ from bnhead.heads.presets import PRESETS
 from bnhead.heads.tokens import KINDS, HeadError
 
 _WITH_KERAS = {  # public name -> the module that brings Keras
-    **dict.fromkeys(("apply", "attach", "feature_shape", "inference", "read"), "building"),
+    **dict.fromkeys(("apply", "attach", "feature_shape", "inference", "read"), "build"),
     **dict.fromkeys(("feature_map", "fold", "insert_bn", "swap"), "surgery"),
 }
 __all__ = [

@@ -135,7 +135,7 @@ class Head:
 
     def apply(self, features: "keras.KerasTensor", outputs: int, **options) -> "keras.KerasTensor":
         """Puts the head on a feature map; arguments, result and errors are `bnhead.heads.apply`'s."""
-        from bnhead.heads.building import apply  # brings Keras
+        from bnhead.heads.build import apply  # brings Keras
 
         return apply(self, features, outputs, **options)
 

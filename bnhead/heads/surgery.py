@@ -11,7 +11,7 @@ import numpy as np
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import agreement, calls
-from bnhead.heads.building import inference, is_of_a_head, label_input
+from bnhead.heads.build import inference, is_of_a_head, label_input
 from bnhead.heads.grammar import Head, parse
 from bnhead.layers import batch_norm, fold_batch_norm, recompute_batch_stats
 

@@ -9,11 +9,11 @@ copies a model into Keras' own layers.
 from bnhead.layers.controls import BatchCentering, BatchNoise, BatchScaling
 from bnhead.layers.dropout import ClassConditionalDropout
 from bnhead.layers.folding import fold_batch_norm
+from bnhead.layers.l2 import L2Normalization
 from bnhead.layers.normalization import BatchNormalization, batch_norm
 from bnhead.layers.plain import needs_bnhead, plain
 from bnhead.layers.pooling import GeMPooling2D
 from bnhead.layers.population import recompute_batch_stats
-from bnhead.layers.scaled_l2 import L2Normalization
 from bnhead.layers.variants import (
     BatchRenormalization,
     FrozenBatchNormalization,

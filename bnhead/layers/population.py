@@ -9,7 +9,7 @@ from keras import ops
 
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
-from bnhead.inputs import batches, check_data
+from bnhead.graph.inputs import batches, check_data
 from bnhead.layers.moments import broadcast_mask, moments
 from bnhead.layers.plain import vanishes
 from bnhead.layers.variants import FrozenBatchNormalization

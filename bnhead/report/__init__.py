@@ -11,8 +11,8 @@ nothing that differs when they are done again, such as the time they took.
 import pathlib
 from typing import Any
 
-from bnhead import files
-from bnhead.report import content, pages, single, study, tensorboard
+from bnhead.report import pages, run_page, study, study_page, tensorboard
+from bnhead.runs import atomic
 
 __all__ = ["build"]
 
@@ -29,16 +29,16 @@ def build(directory: pathlib.Path) -> None:
     try:
         _build(directory)
     except OSError as error:
-        raise files.unwritable(error, f"report in {directory}") from error
+        raise atomic.unwritable(error, f"report in {directory}") from error
 
 
 def _build(directory: pathlib.Path) -> None:
     if (directory / "config.json").is_file() and not (directory / "plan.json").exists():
-        _write(directory, single.content(single.read(directory)), "run")
+        _write(directory, run_page.content(run_page.read(directory)), "run")
         return
     there = study.read(directory)
-    _write(directory, content.content(there), "study")
-    files.replace(directory / "tensorboard", lambda path: tensorboard.write(there, path))
+    _write(directory, study_page.content(there), "study")
+    atomic.replace(directory / "tensorboard", lambda path: tensorboard.write(there, path))
 
 
 def _write(directory: pathlib.Path, said: dict[str, Any], template: str) -> None:
@@ -47,4 +47,4 @@ def _write(directory: pathlib.Path, said: dict[str, Any], template: str) -> None
         "report.html": pages.html(said, f"{template}.html"),
     }
     for name, text in texts.items():
-        files.replace(directory / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        atomic.replace(directory / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))

@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bnhead import heads, keys
+from bnhead import heads
+from bnhead.census import keys
 from bnhead.census.figures import shown
 from bnhead.heads.diagram import svg
-from bnhead.report import charts, words
+from bnhead.report import charts, format
 from bnhead.report.curves import Band, at_most, band
 from bnhead.report.study import Run, Study
 
@@ -25,7 +26,7 @@ _EPOCHS_TOLD = 6  # columns of a table that stands for a chart
 def differences(study: Study) -> dict[str, Any]:
     """Paired differences with intervals: `chart` for the whole, `rows` with texts for each comparison."""
     plan, primary = study.plan, study.plan["primary"]
-    factor = 100 if words.is_share(primary) else 1
+    factor = 100 if format.is_share(primary) else 1
     compared = study.verdict["comparisons"]
     chart = charts.differences([_scaled(one, factor) for one in compared], factor * plan["delta"])
     places = {cell["name"]: cell.get("placement") or "" for cell in plan["cells"]}
@@ -33,7 +34,7 @@ def differences(study: Study) -> dict[str, Any]:
     for row, drawn in zip(rows, chart.pop("rows"), strict=True):
         row["chart"] = drawn
         for dot, (_, _, seed, value) in enumerate(drawn["dots"]):
-            told = words.difference(value / factor, primary)
+            told = format.difference(value / factor, primary)
             drawn["dots"][dot] = (*drawn["dots"][dot][:2], f"seed {seed}: {told}")
     chart["ticks"] = [(x, f"{tick:+g}".replace("-", "\N{MINUS SIGN}") if tick else "0")
                       for x, tick in chart["ticks"]]  # fmt: skip
@@ -42,7 +43,7 @@ def differences(study: Study) -> dict[str, Any]:
 
 def _scaled(one: dict[str, Any], factor: float) -> dict[str, Any]:
     def scaled(value: float | None) -> float | None:
-        return factor * value if words.known(value) else None
+        return factor * value if format.known(value) else None
 
     return {
         "seeds": one["seeds"],
@@ -62,21 +63,21 @@ def _compared(one: dict[str, Any], primary: str) -> dict[str, Any]:
         "word": one["word"],
         "tone": TONES.get(one["word"], "bad"),
         "sentence": one["sentence"],
-        "mean": words.difference(one.get("mean"), primary),
-        "interval": words.interval(one.get("interval"), primary),
-        "n": one.get("n", words.NONE),
-        "sd": words.spread(one.get("sd"), primary),
-        "p": words.probability(one.get("p")),
-        "p_holm": words.probability(one.get("p_holm")),
-        "p_tost": words.probability(one.get("p_tost")),
-        "p_holm_tost": words.probability(one.get("p_holm_tost")),
-        "interval_tost": words.interval(one.get("interval_tost"), primary),
+        "mean": format.difference(one.get("mean"), primary),
+        "interval": format.interval(one.get("interval"), primary),
+        "n": one.get("n", format.NONE),
+        "sd": format.spread(one.get("sd"), primary),
+        "p": format.probability(one.get("p")),
+        "p_holm": format.probability(one.get("p_holm")),
+        "p_tost": format.probability(one.get("p_tost")),
+        "p_holm_tost": format.probability(one.get("p_holm_tost")),
+        "interval_tost": format.interval(one.get("interval_tost"), primary),
         "more": one.get("more_seeds"),
-        "diverged": words.listed([f"{n} of the {side}" for side, n in lost.items()]),
+        "diverged": format.listed([f"{n} of the {side}" for side, n in lost.items()]),
         "converged": converged and {
-            "mean": words.difference(converged.get("mean"), primary),
-            "interval": words.interval(converged.get("interval"), primary),
-            "n": converged.get("n", words.NONE),
+            "mean": format.difference(converged.get("mean"), primary),
+            "interval": format.interval(converged.get("interval"), primary),
+            "n": converged.get("n", format.NONE),
         },
     }  # fmt: skip
 
@@ -151,7 +152,7 @@ def _last(bands: Sequence[Band], form: Callable[[float], str]) -> str:
 
 
 def _told(bands: Sequence[Band], epoch: int, form: Callable[[float], str]) -> str:
-    return next((_range(b, form) for b in bands if b.epoch == epoch), words.NONE)
+    return next((_range(b, form) for b in bands if b.epoch == epoch), format.NONE)
 
 
 def _range(b: Band, form: Callable[[float], str]) -> str:
@@ -161,13 +162,13 @@ def _range(b: Band, form: Callable[[float], str]) -> str:
 def learning_curves(study: Study) -> dict[str, Any] | None:
     """The metric by epoch."""
     primary = study.plan["primary"]
-    return by_epoch(study.of_cell, groups(study), primary, lambda v: words.score(v, primary),
+    return by_epoch(study.of_cell, groups(study), primary, lambda v: format.score(v, primary),
                     tick=lambda v: score_tick(v, primary))  # fmt: skip
 
 
 def score_tick(value: float, primary: str) -> str:
     """A label of an axis of the metric."""
-    return f"{100 * value:.4g}%" if words.is_share(primary) else f"{value:.3g}"
+    return f"{100 * value:.4g}%" if format.is_share(primary) else f"{value:.3g}"
 
 
 def dead_units(
@@ -180,7 +181,7 @@ def dead_units(
     drawn = []
     for layer in keys.layers(columns):
         for row in shown("charts"):
-            chart = by_epoch(of_cell, panels, keys.key(layer, row.name), words.share,
+            chart = by_epoch(of_cell, panels, keys.key(layer, row.name), format.share,
                              tick=lambda v: f"{100 * v:.3g}%", whole=True)  # fmt: skip
             if chart is not None:
                 drawn.append({"layer": layer, "figure": row.name, "title": row.meaning, **chart})
@@ -204,7 +205,7 @@ def _widths(study: Study, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for law, own in zip(laws, points, strict=True):
         chart = charts.against_width(own, top)
         chart["dots"] = [
-            (x, y, f"{width:g} units, seed {seed}: {words.share(share)}")
+            (x, y, f"{width:g} units, seed {seed}: {format.share(share)}")
             for x, y, width, seed, share in chart["dots"]
         ]
         chart["x"] = [(x, f"{width:g}") for x, width in chart["x"]]
@@ -215,13 +216,15 @@ def _widths(study: Study, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _law(law: dict[str, Any], points: Sequence[tuple[float, int, float]]) -> dict[str, Any]:
-    bounds = ", ".join(map(words.signed, law.get("interval") or []))
+    bounds = ", ".join(map(format.signed, law.get("interval") or []))
     by_width = {width: [[share] for w, _, share in points if w == width] for width, *_ in points}
     return {
         "head": law["head"],
         "layer": law["layer"],
-        "slope": f"{words.signed(law.get('slope'))} [{bounds}]" if bounds else words.signed(law.get("slope")),
-        "shares": {width: _range(band(own)[0], words.share) for width, own in by_width.items()},
+        "slope": f"{format.signed(law.get('slope'))} [{bounds}]"
+        if bounds
+        else format.signed(law.get("slope")),
+        "shares": {width: _range(band(own)[0], format.share) for width, own in by_width.items()},
     }
 
 
@@ -258,5 +261,5 @@ def head_diagram(text: str, told: str) -> dict[str, Any]:
         "picture": base64.b64encode(picture.encode()).decode(),
         "size": (int(size[1]), int(size[2])),
         "told": told or text,
-        "places": words.listed(list(places)),
+        "places": format.listed(list(places)),
     }

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from bnhead import keys
+from bnhead.census import keys
 from bnhead.census.figures import rule_of_three
-from bnhead.report import words
+from bnhead.report import format
 from bnhead.report.study import Study
 
 _SCHEDULE = {
@@ -22,14 +22,14 @@ def limits(study: Study) -> Iterator[str]:
     fixed = {key: value for key, value in plan["settings"].items() if key not in varied}
     yield from _of_what_was_fixed(fixed)
     if varied:
-        yield f"Beside the head only {words.listed(varied)} varied, over the values in the cells."
+        yield f"Beside the head only {format.listed(varied)} varied, over the values in the cells."
     yield from _of_the_test_split(study)
     yield (
         f"A replicate is a seed, and there are {len(plan['seeds'])}. An interval covers other seeds; it does "
         "not cover other test examples, data sets or nets."
     )
     yield from _of_the_intervals(study)
-    margin = words.points(plan["delta"], plan["primary"])
+    margin = format.points(plan["delta"], plan["primary"])
     yield f"A difference below {margin} was called immaterial beforehand; that is a decision, not a finding."
     if len(verdict["comparisons"]) > 1:
         yield (
@@ -50,7 +50,7 @@ def _of_what_was_fixed(fixed: dict[str, Any]) -> Iterator[str]:
         one.append(f"one backbone, {fixed['backbone']}, trained from {start}")
     schedule = [form.format(fixed[key]) for key, form in _SCHEDULE.items() if key in fixed]
     if schedule:
-        one.append(f"one schedule: {words.listed(schedule)}")
+        one.append(f"one schedule: {format.listed(schedule)}")
     if one:
         yield f"It saw {'; '.join(one)}. What holds elsewhere, it cannot say."
 
@@ -61,13 +61,13 @@ def _of_the_test_split(study: Study) -> Iterator[str]:
     sizes = {size for size in tested if isinstance(size, int) and size > 0}
     if len(sizes) == 1:
         size = sizes.pop()
-        step = f", one of which is {100 / size:.2g} points" if words.is_share(study.plan["primary"]) else ""
+        step = f", one of which is {100 / size:.2g} points" if format.is_share(study.plan["primary"]) else ""
         yield (
             f"All runs are tested on the same {size:,} examples{step}. They were evaluated after every epoch "
             "for the curves; nothing was chosen by them."
         )
     counted = {own[keys.key(layer, "inputs")] for own in results for layer in keys.layers(own, "inputs")}
-    inputs = {size for size in counted if words.known(size)}
+    inputs = {size for size in counted if format.known(size)}
     if inputs and min(inputs) > 0:
         yield (
             f"Dead means silent on the {min(inputs):,.0f} inputs counted: such a unit fires on less than "
@@ -76,11 +76,11 @@ def _of_the_test_split(study: Study) -> Iterator[str]:
 
 
 def _of_the_intervals(study: Study) -> Iterator[str]:
-    primary, unit = study.plan["primary"], words.unit(study.plan["primary"])
+    primary, unit = study.plan["primary"], format.unit(study.plan["primary"])
     bounds = [one["interval"] for one in study.verdict["comparisons"] if one.get("interval")]
-    halves = [(high - low) / 2 for low, high in bounds if words.known(low) and words.known(high)]
+    halves = [(high - low) / 2 for low, high in bounds if format.known(low) and format.known(high)]
     if halves:
-        least, most = (words.spread(value, primary) for value in (min(halves), max(halves)))
+        least, most = (format.spread(value, primary) for value in (min(halves), max(halves)))
         reach = f"{least} to {most}" if most != least else least
         yield (
             f"The intervals reach {reach}{' ' + unit if unit else ''} to either side of the mean: smaller "

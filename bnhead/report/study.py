@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnhead import files, shapes
 from bnhead.errors import RunDirectoryError
+from bnhead.runs import atomic, schema
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def read_run(directory: pathlib.Path, cell: str = "", seed: int = 0) -> Run:
 def _content(path: pathlib.Path) -> dict[str, Any]:
     """What a run's JSON file holds, or the columns of its history."""
     if path.suffix == ".json":
-        return files.read_json(path, shapes.OF[path.name])
-    rows = files.read_table(path)
+        return atomic.read_json(path, schema.OF[path.name])
+    rows = atomic.read_table(path)
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def _read(path: pathlib.Path, missing: str) -> dict[str, Any]:
     try:
-        return files.read_json(path, shapes.OF[path.name])
+        return atomic.read_json(path, schema.OF[path.name])
     except FileNotFoundError:
         raise RunDirectoryError(f"{path.parent} {missing}: {path.name} is missing") from None
     except NotADirectoryError:

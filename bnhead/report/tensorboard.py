@@ -20,7 +20,7 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from bnhead import keys
+from bnhead.census import keys
 from bnhead.census.figures import meaning_of, shown
 from bnhead.report.curves import band
 from bnhead.report.study import Run, Study

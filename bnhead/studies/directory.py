@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bnhead.errors import RunDirectoryError
+from bnhead.runs import lock
+from bnhead.runs.directory import RunDirectory
 from bnhead.studies.plan import Plan, amended, differences, from_json, to_json
-from bnhead.training import lock
-from bnhead.training.records import RunDirectory
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnhead import files, keys
+from bnhead.census import keys
 from bnhead.errors import RunDirectoryError
+from bnhead.runs import atomic
+from bnhead.runs.directory import MODELS, RunDirectory
 from bnhead.studies.plan import Plan, PlannedRun
-from bnhead.training.records import MODELS, RunDirectory
 
 UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
 SCORED = ("finished", *UNTRAINED)
@@ -95,7 +96,7 @@ def _contradiction(
     if finished and not _is_finite(result.get(primary)):
         return f"result.json has no finite {primary}"
     try:
-        rows = files.read_table(place / "history.csv")
+        rows = atomic.read_table(place / "history.csv")
         last = {primary: rows[-1][primary], **rows[-1]}
     except (OSError, ValueError, LookupError) as error:
         return f"history.csv cannot be read: {error}"

@@ -8,14 +8,15 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.runs.provenance import source_sha256
+from bnhead.studies.study import Study
 from bnhead.training.config import TrainConfig
-from bnhead.training.source import source_sha256
 from bnhead.version import __version__
 
 FORMAT = 1
@@ -30,24 +31,6 @@ OWNED = (
     "dry_run",
 )  # the flags of a run that every study decides itself
 _AMENDABLE = ("delta", "alpha", "seeds", "runs", "code", "question", "exclusions")
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a named study asks.
-
-    Attributes:
-        question: one sentence.
-        heads: the control, then what is compared with it.
-        strata: from the base settings to the settings of each stratum; in each, every head is compared with
-            the control of that stratum.
-        varies: names of the settings that the strata fix, and that nobody else may set.
-    """
-
-    question: str
-    heads: tuple[str, ...]
-    strata: Callable[[TrainConfig], Iterable[Mapping[str, Any]]] = lambda base: ({},)
-    varies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

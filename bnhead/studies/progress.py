@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bnhead.studies.engines import Event
 from bnhead.studies.plan import PlannedRun
+from bnhead.studies.pool import Event
 
 
 class StudyLines:

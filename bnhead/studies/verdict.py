@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnhead import keys
+from bnhead.census import keys
 from bnhead.studies import statistics
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
 from bnhead.studies.plan import Comparison, Plan

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bnhead import keys
+from bnhead.census import keys
 from bnhead.census.figures import shown
 from bnhead.studies import statistics
 from bnhead.studies.outcomes import Outcome

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from bnhead import flags
+from bnhead.devices import startup
 from bnhead.studies.plan import THREADS
 from bnhead.training.config import TrainConfig
 
@@ -35,7 +35,7 @@ def train_one(config: TrainConfig, tell: Tell) -> dict[str, Any]:
         `status`, `seconds` and the result's first figures.
     """
     keras = _started()
-    from bnhead.training.records import RunDirectory
+    from bnhead.runs.directory import RunDirectory
     from bnhead.training.run import train
 
     keras.backend.clear_session()  # names of layers are counted up over a process' life
@@ -60,7 +60,7 @@ def pace(config: TrainConfig, tell: Tell) -> dict[str, Any]:
         `seconds` of all its epochs, without what comes before the first step; None where that cannot be told.
     """
     _started()
-    from bnhead.training.rehearsal import rehearse
+    from bnhead.training.estimate import rehearse
 
     with tempfile.TemporaryDirectory() as place:
         seconds = rehearse(dataclasses.replace(config, workdir=f"{place}/run"))["seconds"]
@@ -99,11 +99,11 @@ def _started() -> Any:
     os.environ.update(ENVIRONMENT)
     for name, value in _SHARED_GPU.items():
         os.environ.setdefault(name, value)
-    with flags.quiet():
+    with startup.quiet():
         import keras
         import tensorflow as tf
 
-        from bnhead.training.environment import devices
+        from bnhead.devices.environment import devices
 
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)

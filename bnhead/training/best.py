@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from bnhead.training import checkpoints
-from bnhead.training.checkpoints import Checkpoint
-from bnhead.training.records import RunDirectory
+from bnhead.runs import checkpoints
+from bnhead.runs.checkpoints import Checkpoint
+from bnhead.runs.directory import RunDirectory
 from bnhead.training.state import captured
 
 NAME = f"{checkpoints.FOLDER}/best"

@@ -268,7 +268,7 @@ def _is_text(path: str) -> bool:
 
 
 def _check_shifts(config: TrainConfig) -> None:
-    from bnhead.data.shifts import check_shifts  # brings NumPy, which help shall not wait for
+    from bnhead.data.subsets import check_shifts  # brings NumPy, which help shall not wait for
 
     check_shifts(config.validation, config.imbalance, config.label_noise, config.test_corruption)
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from bnhead.data import DataSet
 from bnhead.data.pipelines import InMemory, Recipe, Streamed
+from bnhead.devices.replicas import Replicas
 from bnhead.training.config import TrainConfig
-from bnhead.training.distribution import Replicas
 from bnhead.training.tasks import batches
 
 

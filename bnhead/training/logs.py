@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from bnhead.census.figures import meaning_of
-from bnhead.training.records import EVENTS, RunDirectory
+from bnhead.runs.directory import EVENTS, RunDirectory
 
 
 def _named(logs: dict) -> dict[str, float]:

@@ -7,7 +7,7 @@ model of another seed differs in the values of its variables, initial weights an
 import keras
 
 from bnhead.data import DataSet, load
-from bnhead.training.building import build
+from bnhead.training.build import build
 from bnhead.training.config import TrainConfig
 
 # All settings that `opened` reads.

@@ -11,25 +11,25 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from bnhead import files, keys
-from bnhead.census import DeadUnits, count
+from bnhead.census import DeadUnits, count, keys
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
+from bnhead.devices import environment
+from bnhead.devices.replicas import Replicas, find
 from bnhead.errors import CopyError, DataError, ResourcesError, RunDirectoryError, UsageError
 from bnhead.graph import require_agreement
 from bnhead.layers import plain, recompute_batch_stats
-from bnhead.training import checkpoints, distribution, environment, lock
+from bnhead.runs import atomic, checkpoints, lock
+from bnhead.runs.checkpoints import Checkpoint
+from bnhead.runs.directory import RunDirectory
 from bnhead.training.best import Best, best_state
-from bnhead.training.building import describe_head
-from bnhead.training.checkpoints import Checkpoint
+from bnhead.training.build import describe_head
 from bnhead.training.config import TrainConfig
-from bnhead.training.distribution import Replicas
 from bnhead.training.failures import Finite, Learning, constant_loss, locate
 from bnhead.training.feed import Feed
-from bnhead.training.interruption import deferred
 from bnhead.training.logs import Elapsed, HistoryFile, Pace, Scalars
-from bnhead.training.records import RunDirectory
 from bnhead.training.reuse import Reuse
+from bnhead.training.signals import deferred
 from bnhead.training.state import Saver, captured, fit, restore
 from bnhead.training.tasks import TASKS
 
@@ -72,7 +72,7 @@ def train(
     """
     if config.dry_run:
         raise UsageError("dry_run: train() does no dry run; rehearsal.rehearse(config) does")
-    replicas = distribution.find(config)
+    replicas = find(config)
     directory = replicas.directory(config.directory)
     with replicas.computing(), shortage_said(config), contextlib.ExitStack() as held:
         if (result := replicas.of_first(lambda: _checked(config, directory))) is not None:
@@ -454,7 +454,7 @@ def shortage_said(config: TrainConfig) -> Iterator[None]:
     except (MemoryError, tf.errors.ResourceExhaustedError, OSError, RuntimeError) as error:
         if isinstance(error, ResourcesError):
             raise
-        if getattr(error, "errno", None) in files.FULL or "No space left" in str(error):
+        if getattr(error, "errno", None) in atomic.FULL or "No space left" in str(error):
             raise ResourcesError(
                 f"workdir {config.directory}: the disk is full; the run can go on"
             ) from error

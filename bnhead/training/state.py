@@ -12,12 +12,12 @@ from keras import ops
 
 from bnhead.errors import Interrupted, UsageError
 from bnhead.graph import free_name
-from bnhead.training import checkpoints
-from bnhead.training.checkpoints import Checkpoint
+from bnhead.runs import checkpoints
+from bnhead.runs.checkpoints import Checkpoint
+from bnhead.runs.directory import RunDirectory
 from bnhead.training.config import TrainConfig
 from bnhead.training.feed import Feed
-from bnhead.training.interruption import Pending
-from bnhead.training.records import RunDirectory
+from bnhead.training.signals import Pending
 
 
 def variables(model: keras.Model) -> dict[str, keras.Variable]:

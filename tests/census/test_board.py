@@ -2,7 +2,7 @@ import numpy as np
 
 from bnhead.census.board import Board, draw
 from bnhead.census.changes import History
-from bnhead.census.counters import Census, Counts
+from bnhead.census.counts import Census, Counts
 
 
 def counts():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-
-from bnhead.census.counters import Counts
-from bnhead.census.figures import FIGURES, NEEDS, OF_COUNTS, PLACES, UNITS, meaning_of, rule_of_three, shown
 from tests.census.test_counters import added
+
+from bnhead.census.counts import Counts
+from bnhead.census.figures import FIGURES, NEEDS, OF_COUNTS, PLACES, UNITS, meaning_of, rule_of_three, shown
 
 VALUES = {"per_input": 0.5, "per_input_p05": 0.25, "per_input_p95": 0.75, "dataset": 0.125, "bound": 0.01}
 ROWS = {row.name: row for row in FIGURES}

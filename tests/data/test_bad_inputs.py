@@ -12,7 +12,7 @@ from bnhead.data import checks, load
 from bnhead.data.checks import inspect
 from bnhead.errors import DataError
 from bnhead.training import TrainConfig, train
-from bnhead.training.rehearsal import rehearse
+from bnhead.training.estimate import rehearse
 from tests.data.sets import smooth, write_folder, write_set
 
 JPEG = tf.io.encode_jpeg(smooth(24, 24)).numpy()

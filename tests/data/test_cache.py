@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from bnhead import files
 from bnhead.data import cache, load, sources
 from bnhead.data.pipelines import Streamed
+from bnhead.runs import atomic
 
 ARRAYS = {"images": np.arange(48, dtype=np.uint8).reshape(2, 4, 3, 2), "labels": np.array([5, -7])}
 
@@ -80,7 +80,7 @@ def test_a_place_that_cannot_be_written_is_said_and_is_no_error(tmp_path, monkey
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     assert cache.write(tmp_path / "cache", ARRAYS) == "No space left on device"
     assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing half-written stays"
 
@@ -138,6 +138,6 @@ def test_a_read_only_place_loses_nothing(tmp_path, data_dir, monkeypatch):
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", read_only)
+    monkeypatch.setattr(atomic.tempfile, "TemporaryDirectory", read_only)
     assert sources.load("digits", str(tmp_path)).train.fingerprint() == expected
     assert not list((tmp_path / "digits" / "1.0.0").glob("bnhead-*"))

@@ -6,9 +6,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from bnhead.data import cache, folders, load
+from bnhead.data import cache, load
 from bnhead.data.pipelines import Streamed
 from bnhead.data.reading import ArrayRecords, Files, Prepared, Shards, faults_named
+from bnhead.data.sets import folder
 from bnhead.errors import DataError
 from tests.data.sets import smooth, write_folder, write_set
 
@@ -175,7 +176,7 @@ def pets(tmp_path_factory):
 
 
 def test_a_folder_is_read_by_name(pets, tmp_path):
-    reader = Files(pets, "train", ("cat", "dog"), folders.listed(pets, "train"), tmp_path)
+    reader = Files(pets, "train", ("cat", "dog"), folder.listed(pets, "train"), tmp_path)
     rows = [(int(i), int(label)) for i, (_, label) in reader.records(None)]
     assert rows == [(i, i // 6) for i in range(12)]
     assert reader.describe(7) == str(pets / "train/dog/1.jpg")

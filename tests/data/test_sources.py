@@ -10,8 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bnhead.data import checks, decoding, load
-from bnhead.data.digits import turned
 from bnhead.data.pipelines import InMemory, Streamed
+from bnhead.data.sets.digits import turned
 from bnhead.errors import DataError, UsageError
 from tests.data.sets import smooth, write_folder, write_set
 
@@ -121,9 +121,9 @@ def test_a_place_that_cannot_hold_the_digits_is_said(tmp_path):
 
 def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, monkeypatch):
     """Two processes prepare at once: for the loser TFDS' final rename fails once, then the set is there."""
-    from bnhead.data import builders
+    from bnhead.data.sets import tfds
 
-    class Losing(builders.Digits, skip_registration=True):
+    class Losing(tfds.Digits, skip_registration=True):
         name = "digits"
 
         def download_and_prepare(self, **options):
@@ -132,7 +132,7 @@ def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, 
                 raise FileExistsError(tmp_path)
             super().download_and_prepare(**options)
 
-    monkeypatch.setattr(builders, "Digits", Losing)
+    monkeypatch.setattr(tfds, "Digits", Losing)
     assert load("digits", str(tmp_path)).train.size == 1437
 
 

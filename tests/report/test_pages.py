@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bnhead.report import pages
-from bnhead.report.content import content
 from bnhead.report.study import read
+from bnhead.report.study_page import content
 from tests.report import studies
 
 VOID = {"meta", "img", "br"}

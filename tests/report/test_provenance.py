@@ -1,8 +1,8 @@
 import shlex
 
+from bnhead.cli.train import parse
 from bnhead.report.provenance import command, machine, train_command
 from bnhead.report.study import Run, read
-from bnhead.training.command import parse
 from tests.report import studies
 
 

@@ -7,14 +7,14 @@ import sys
 import time
 
 from bnhead.errors import RunDirectoryError
+from bnhead.runs.directory import RunDirectory
 from bnhead.seeds import stream
-from bnhead.studies import conduct, worker
+from bnhead.studies import pool_local, runner, worker
 from bnhead.studies.directory import held
-from bnhead.studies.engines import Event, local
-from bnhead.studies.named import find
 from bnhead.studies.plan import make
+from bnhead.studies.pool import Event
+from bnhead.studies.study import named
 from bnhead.training.config import TrainConfig
-from bnhead.training.records import RunDirectory
 
 FACTS = {"name": "digits/1.0.0", "train": 1437, "test": 360, "classes": 10}
 ENVIRONMENT = {"bnhead": "0", "keras": "3", "devices": ["CPU"], "seconds": 2.0}
@@ -22,7 +22,7 @@ ENVIRONMENT = {"bnhead": "0", "keras": "3", "devices": ["CPU"], "seconds": 2.0}
 
 def plan_of(name="bn_before_fc", *, seeds=4, delta=0.01, alpha=0.05, **settings):
     base = TrainConfig(**{"epochs": 2, **settings})
-    return make(name, find(name), base, seeds=range(seeds), delta=delta, alpha=alpha)
+    return make(name, named(name), base, seeds=range(seeds), delta=delta, alpha=alpha)
 
 
 def score_of(config):
@@ -110,7 +110,7 @@ class Inline:
         for job in jobs:
             told = []
             yield Event(job, "started", {})
-            what, detail = local.attempt(job, told.append)
+            what, detail = pool_local.attempt(job, told.append)
             yield from (Event(job, "told", one) for one in told)
             yield Event(job, what, detail)
 
@@ -119,9 +119,9 @@ def study(directory, plan, engine=None, work=work):
     """A whole study, as the command does it, without its report."""
     engine = engine or Inline()
     with held(directory):
-        plan = conduct.prepare(plan, directory, engine, look=look)
-        conduct.fill(plan, directory, engine, work=work)
-        return conduct.conclude(plan, directory)
+        plan = runner.prepare(plan, directory, engine, look=look)
+        runner.fill(plan, directory, engine, work=work)
+        return runner.conclude(plan, directory)
 
 
 def real_plan():
@@ -130,7 +130,7 @@ def real_plan():
 
 
 def real_study(directory):
-    with local.Pool(2) as pool:
+    with pool_local.Pool(2) as pool:
         return study(directory, real_plan(), pool, worker.train_one)
 
 
@@ -138,5 +138,5 @@ if __name__ == "__main__":  # python -m tests.studies.fake DIR [real]: a study t
     if sys.argv[2:] == ["real"]:
         real_study(pathlib.Path(sys.argv[1]))
     else:
-        with local.Pool(2) as pool:
+        with pool_local.Pool(2) as pool:
             study(pathlib.Path(sys.argv[1]), plan_of(seeds=10), pool, slow_work)

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from bnhead.runs.directory import RunDirectory
 from bnhead.studies.outcomes import damage, exclusions, flow, read
 from bnhead.studies.plan import with_data
-from bnhead.training.records import RunDirectory
 from tests.studies.fake import FACTS, plan_of, write_run
 
 

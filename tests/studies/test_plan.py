@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.runs.provenance import source_sha256
 from bnhead.studies.plan import (
     Study,
     amended,
@@ -18,7 +19,6 @@ from bnhead.studies.plan import (
     with_data,
 )
 from bnhead.training.config import TrainConfig
-from bnhead.training.source import source_sha256
 from tests.studies.fake import FACTS, plan_of
 
 

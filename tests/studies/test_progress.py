@@ -1,6 +1,6 @@
 import pytest
 
-from bnhead.studies.engines import Event, Job
+from bnhead.studies.pool import Event, Job
 from bnhead.studies.progress import StudyLines, duration, outcome
 from bnhead.training.config import TrainConfig
 from tests.studies.fake import plan_of

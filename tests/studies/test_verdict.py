@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bnhead.studies.engines import Job, local
+from bnhead.studies import pool_local
 from bnhead.studies.outcomes import Outcome
 from bnhead.studies.plan import with_data
+from bnhead.studies.pool import Job
 from bnhead.studies.statistics import power, seeds_to_decide
 from bnhead.studies.verdict import judge
 from bnhead.studies.worker import train_one
@@ -228,7 +229,7 @@ def test_of_a_a_studies_at_most_5_percent_find_a_difference(name, studies, monke
 def test_an_a_a_study_that_is_really_run_finds_no_difference(short_config):
     """One head twice, with other seeds; alpha is small, so that no other processor finds one by chance."""
     configs = [short_config(head="fc", seed=seed) for seed in range(10)]
-    with local.Pool(2) as pool:
+    with pool_local.Pool(2) as pool:
         events = list(pool.run([Job(str(c.seed), "", c, train_one) for c in configs]))
     scores = {e.job.config.seed: e.detail["test_accuracy"] for e in events if e.what == "done"}
     by_seed = [scores[seed] for seed in range(10)]

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from bnhead.studies import worker
-from bnhead.studies.engines import Job, local
+from bnhead.studies import pool_local, worker
+from bnhead.studies.pool import Job
 
 
 def outcome_of(place):
@@ -31,7 +31,7 @@ def test_runs_of_a_worker_are_bit_for_bit_those_of_train_on_one_thread(short_con
         short_config(seed=seed, head=head, workdir=str(tmp_path / f"{head}{seed}"))
         for head, seed in (("bn_fc", 0), ("bn_fc", 3), ("dropout0.5_fc", 3), ("bn_fc", 4), ("gbn16_fc", 3))
     ]
-    with local.Pool(1) as pool:
+    with pool_local.Pool(1) as pool:
         jobs = [Job(config.workdir, config.head, config, worker.train_one) for config in configs]
         assert [e.detail["status"] for e in pool.run(jobs) if e.what == "done"] == ["finished"] * 5
     for config in configs:
@@ -50,7 +50,7 @@ def test_runs_of_a_worker_are_bit_for_bit_those_of_train_on_one_thread(short_con
 def test_another_number_of_threads_gives_other_bits(short_config, tmp_path):
     """Why a study fixes it: this fails where TensorFlow splits no sum, and then nothing needs fixing."""
     config = short_config(workdir=str(tmp_path / "one"), batch_size=256)
-    with local.Pool(1) as pool:
+    with pool_local.Pool(1) as pool:
         list(pool.run([Job("x", "", config, worker.train_one)]))
     other = dataclasses.replace(config, workdir=str(tmp_path / "two"))
     given = [f"--{name}={value}" for name, value in dataclasses.asdict(other).items()]

@@ -27,7 +27,7 @@ def evidence(workdir: str) -> dict:
     """Everything that a finished run left and that is to be the same, however often it was stopped."""
     import keras
 
-    from bnhead.training import checkpoints
+    from bnhead.runs import checkpoints
 
     root = pathlib.Path(workdir)
     newest = max((root / checkpoints.FOLDER).glob("step-*"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bnhead.training import command
+from bnhead.cli import train
 from bnhead.training.config import TrainConfig
 
 USAGE = [  # flags -> what the line says
@@ -305,7 +305,7 @@ def test_there_are_a_hundred():
 @pytest.mark.parametrize(("arguments", "message"), USAGE, ids=lambda value: " ".join(value)[:40])
 def test_flags(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert command.main(arguments, "train.py") == 2
+    assert train.main(arguments, "train.py") == 2
     assert message in told(capsys)
     assert not list(tmp_path.iterdir())
 
@@ -320,7 +320,7 @@ def test_places_and_data(arrange, status, message, capsys, tmp_path, monkeypatch
     arguments += [f"--workdir={place(tmp_path)}"] * ("--workdir" not in more)
     arguments += [f"--data_dir={data_dir}"] * ("--data_dir" not in more)
     before = contents(tmp_path)
-    assert command.main([*arguments, *more], "train.py") == status
+    assert train.main([*arguments, *more], "train.py") == status
     assert message in told(capsys)
     assert contents(tmp_path) == before
 
@@ -355,11 +355,11 @@ def test_a_full_disk_loses_nothing_that_was_there(
     monkeypatch.setattr(os, operation, full)
     settings = {**config.settings(), "workdir": config.workdir, "data_dir": config.data_dir}
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    assert command.main([*flags, "--checkpoint_seconds=0"], "train.py") == 6
+    assert train.main([*flags, "--checkpoint_seconds=0"], "train.py") == 6
     assert "the disk is full" in capsys.readouterr().err
     assert {path: content for path, content in contents(tmp_path).items() if path in before} == before
     monkeypatch.undo()
-    assert command.main(flags, "train.py") == 0, "with room again it goes on"
+    assert train.main(flags, "train.py") == 0, "with room again it goes on"
     assert not list(root.glob(".writing-*"))
 
 
@@ -374,7 +374,7 @@ def test_memory_that_is_full_is_said(short_config, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(run, "fit", fit)
     config = short_config(workdir=str(place(tmp_path)))
     arguments = [f"--{name}={getattr(config, name)}" for name in ("data_dir", "workdir", "backbone")]
-    assert command.main(arguments, "train.py") == 6
+    assert train.main(arguments, "train.py") == 6
     assert "out of memory with batch_size 128; a smaller --batch_size needs less" in told(capsys)
     status = json.loads((place(tmp_path) / "status.json").read_text())
     assert status["status"] == "failed" and status["error"].startswith("ResourceExhaustedError")

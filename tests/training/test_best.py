@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead.training import checkpoints
+from bnhead.runs import checkpoints
+from bnhead.runs.directory import RunDirectory
 from bnhead.training.best import Best, best_state
-from bnhead.training.records import RunDirectory
 
 SETTINGS = {"seed": 1}
 

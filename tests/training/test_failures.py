@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from bnhead.data import load
-from bnhead.training import checkpoints, train
-from bnhead.training.distribution import Replicas
+from bnhead.devices.replicas import Replicas
+from bnhead.runs import checkpoints
+from bnhead.training import train
 from bnhead.training.failures import Finite, Learning, constant_loss, locate, penalty, weights_are_finite
 from bnhead.training.state import captured
 

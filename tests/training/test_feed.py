@@ -7,9 +7,9 @@ import tensorflow as tf
 from bnhead import DeadUnits
 from bnhead.data import load
 from bnhead.data.pipelines import Streamed
+from bnhead.devices.replicas import Replicas
 from bnhead.training import run
-from bnhead.training.building import build
-from bnhead.training.distribution import Replicas
+from bnhead.training.build import build
 from bnhead.training.feed import Feed
 from tests.data.sets import smooth, write_folder
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from bnhead.errors import DataError, Interrupted, UsageError
-from bnhead.training import TrainConfig, checkpoints, reuse, run, state, train
+from bnhead.runs import checkpoints
+from bnhead.training import TrainConfig, reuse, run, state, train
 from tests.training import kills
 
 STEPS = 5
@@ -267,7 +268,7 @@ def test_the_best_epoch_is_kept_apart_and_comes_back(tmp_path, data_dir, short_c
 
 def test_another_process_is_turned_away_and_nothing_is_touched(stopped, tmp_path, data_dir):
     from bnhead.errors import RunDirectoryError
-    from bnhead.training import lock
+    from bnhead.runs import lock
 
     place = tmp_path / "run"
     shutil.copytree(stopped, place)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnhead.training import reuse, train
-from bnhead.training.building import build
+from bnhead.training.build import build
 from bnhead.training.reuse import DATA_SETTINGS, Reuse, opened, take_over
 
 

@@ -15,7 +15,7 @@ from bnhead.data.checks import inspect
 from bnhead.errors import CopyError, DataError, RunDirectoryError, UsageError
 from bnhead.layers import plain
 from bnhead.training import run, train
-from bnhead.training.building import build
+from bnhead.training.build import build
 from tests.data.sets import smooth, write_folder
 
 

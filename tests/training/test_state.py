@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead.training.checkpoints import Checkpoint, decode, encode
+from bnhead.runs.checkpoints import Checkpoint, decode, encode
 from bnhead.training.state import captured, fit, restore, variables
 
 STEPS = 4

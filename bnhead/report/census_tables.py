@@ -1,0 +1,63 @@
+"""What was counted, as plain data, as CSV and as a table for the terminal."""
+
+import csv
+import io
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from bnhead.census.counts import Census
+from bnhead.census.figures import OF_COUNTS, Figure, shown
+from bnhead.texts import one_line
+
+
+def columns(census: Census) -> list[Figure]:
+    """The figures of the table: of those that are shown in tables, the ones that some layer has."""
+    there = {name for counts in census.layers.values() for name in counts.figures()}
+    return [row for row in shown("tables") if row.name in there]
+
+
+def rows(census: Census) -> list[tuple[str, str, list[str], str]]:
+    """For each layer its name, its units, a text for each of `columns`, and why it is unknown (or "")."""
+    table = []
+    for name, counts in census.layers.items():
+        own = {} if counts.unknown else counts.figures()
+        texts = [c.table_cell(own, counts.units) if c.name in own else "" for c in columns(census)]
+        table.append((name, str(counts.units), texts, counts.unknown))
+    return table
+
+
+def terminal(census: Census) -> Table:
+    """The table for `rich`, a row per layer."""
+    headings = [column.heading for column in columns(census)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("layer", "units", *headings):
+        table.add_column(heading, justify="left" if heading == "layer" else "right", overflow="fold")
+    for name, units, texts, unknown in rows(census):
+        cells = ["unknown", *[""] * (len(headings) - 1)] if unknown else texts
+        # as Text a name is never markup
+        table.add_row(*(Text(one_line(cell)) for cell in (name, units, *cells)))
+    return table
+
+
+def as_csv(census: Census) -> str:
+    """CSV with a row per layer: layer, units, inputs, bound, every figure, unknown."""
+    text = io.StringIO()
+    fields = ["layer", "units", "inputs", "bound", *(row.name for row in OF_COUNTS), "unknown"]
+    table = csv.DictWriter(text, fields, restval="", lineterminator="\n")
+    table.writeheader()
+    for name, counts in census.layers.items():
+        figures = {} if counts.unknown else counts.figures()
+        head = {"layer": name, "units": counts.units, "inputs": counts.inputs, "bound": counts.bound}
+        table.writerow({**head, **figures, "unknown": counts.unknown})
+    return text.getvalue()
+
+
+def as_data(census: Census) -> dict[str, Any]:
+    """Plain data: what `Census.to_dict` gives, and for each layer its figures and why it is unknown."""
+    layers = {
+        name: {"figures": counts.figures(), "unknown": counts.unknown, "counts": counts.to_dict()}
+        for name, counts in census.layers.items()
+    }
+    return {**census.to_dict(), "layers": layers}

@@ -1,0 +1,90 @@
+"""The named studies: a question, its heads (the control first), and the settings that it varies."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bnhead.errors import UsageError, nearest
+from bnhead.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question and the runs that answer it.
+
+    Attributes:
+        question: one sentence.
+        heads: the control, then the heads that are compared with it.
+        strata: from the base settings to the settings of each stratum. In each stratum every head is compared
+            with the control of that stratum.
+        varies: names of the settings that the strata fix and that nobody else may set.
+    """
+
+    question: str
+    heads: tuple[str, ...]
+    strata: Callable[[TrainConfig], Iterable[Mapping[str, Any]]] = lambda base: ({},)
+    varies: tuple[str, ...] = ()
+
+
+BATCH_SIZES = (16, 32, 64, 128, 256)
+LEARNING_RATE_FACTORS = (0.1, 0.3, 1, 3)
+WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
+
+
+def _batch_sizes(base: TrainConfig) -> Iterable[Mapping[str, Any]]:
+    # The learning rate is proportional to the batch size (Goyal et al. 2017, section 2.1), so that training
+    # covers about the same distance in every stratum. The base's rate belongs to 128 images.
+    for size in BATCH_SIZES:
+        yield {"batch_size": size, "learning_rate": float(f"{base.learning_rate * size / 128:.6g}")}
+
+
+def _learning_rates(base: TrainConfig) -> Iterable[Mapping[str, Any]]:
+    for factor in LEARNING_RATE_FACTORS:
+        yield {"learning_rate": float(f"{base.learning_rate * factor:.6g}")}
+
+
+STUDIES = {
+    "batch_size": Study(
+        "Does the verdict on a batch norm before the last fully connected layer depend on the batch size?",
+        heads=("fc", "bn_fc"),
+        strata=_batch_sizes,
+        varies=("batch_size",),
+    ),
+    "bn_before_fc": Study(
+        "Does a batch norm before the last fully connected layer help, hurt or make no material difference?",
+        heads=("fc", "bn_fc"),
+    ),
+    "controls": Study(
+        "Which part of a batch norm before the last fully connected layer makes the difference, if any does?",
+        heads=("fc", "bn_fc", "gbn16_fc", "fbn_fc", "center_fc", "scale_fc", "noise_fc", "ln_fc"),
+    ),
+    "learning_rate": Study(
+        "Is the verdict on a batch norm before the last fully connected layer one at a single learning rate?",
+        heads=("fc", "bn_fc"),
+        strata=_learning_rates,
+    ),
+    "placement": Study(
+        "At which of the four places of a final batch norm does it make a difference, against none?",
+        heads=("fc", "bn_gap_fc", "bn_fc", "fc_bn", "fc_out_bn"),  # none, P0, P1, P2, P3
+    ),
+    "width": Study(
+        "How does the share of dead units change with the width of the last fully connected layer, and does "
+        "a batch norm before it change that?",
+        heads=("fc", "bn_fc"),
+        strata=lambda base: ({"fc_units": width} for width in WIDTHS),
+        varies=("fc_units",),
+    ),
+}
+
+
+def named(name: str) -> Study:
+    """The study called `name`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in STUDIES:
+        raise UsageError(
+            f"study {name!r} is not known{nearest(name, STUDIES)} (there are {', '.join(STUDIES)})"
+        )
+    return STUDIES[name]

@@ -1,0 +1,137 @@
+"""A config's compiled model, and its optimizer."""
+
+import keras
+import tensorflow as tf
+
+from bnhead import models
+from bnhead.data import DataSet
+from bnhead.devices import environment
+from bnhead.errors import UsageError
+from bnhead.heads import feature_shape
+from bnhead.models import pixels
+from bnhead.training.config import TrainConfig
+from bnhead.training.tasks import compiled
+
+RENORM_SHARE = (
+    40_000 / 130_000
+)  # of the training, until batch renorm's bounds are final: Ioffe 2017, section 4
+
+
+def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
+    """The config's compiled model for a data set: raw pixels in, logits out."""
+    steps = dataset.train.size // config.batch_size
+    policy = keras.config.dtype_policy()
+    reads, _ = _pixels(config, dataset.shape[-1])
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
+    try:
+        model = models.build(
+            config.backbone,
+            dataset.shape,
+            config.parsed_head,
+            dataset.outputs,
+            weights=config.weights,
+            preprocessing=reads,
+            seed=config.seed,
+            fc_units=config.fc_units,
+            fc_activation=config.fc_activation,
+            renorm_steps=max(1, round(RENORM_SHARE * config.epochs * steps)),
+            class_counts=dataset.class_counts() if config.parsed_head.needs_labels else None,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+    sgd = optimizer(config, model, steps)
+    how = {
+        "steps_per_execution": executed_at_once(steps, config.steps_per_execution),
+        "jit_compile": {"auto": "auto", "on": True, "off": False}[config.jit_compile],
+    }
+    return compiled(model, config.task, dataset, sgd, soft=config.mixup > 0, **how)
+
+
+def _pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:
+    return pixels.decide(config.backbone, channels, config.pixels, config.weights)
+
+
+def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
+    """What the settings leave open and a person may expect otherwise, a line each."""
+    lines = []
+    if config.weights or ":" in config.backbone or config.backbone.endswith(".keras"):
+        lines.append(f"pixels {_pixels(config, model.inputs[0].shape[-1])[1]}")
+    if not config.mixed_precision:
+        return lines
+    if environment.devices() == ["CPU"] and environment.cpu_has_bfloat16() is False:
+        lines.append(
+            "--mixed_precision: this CPU has no bfloat16 instructions; on one without them training ran at "
+            "0.47 of its float32 speed"
+        )
+    layers = [
+        layer for layer in model.layers if layer.trainable_weights and not layer.name.startswith("head_")
+    ]
+    kept = [layer for layer in layers if layer.compute_dtype == "float32"]
+    if kept:
+        lines.append(
+            f"--mixed_precision: {len(kept)} of the backbone's {len(layers)} layers with weights compute in "
+            "float32, as its file says"
+        )
+    return lines
+
+
+def executed_at_once(steps: int, wanted: int = 0) -> int:
+    """Training steps per execution: on a GPU under TensorFlow some, so that it does not wait for Python.
+
+    There the loop is part of the graph; on JAX it is Python's, and on a CPU a step takes long enough.
+
+    Args:
+        steps: optimizer steps per epoch.
+        wanted: so many; 0 leaves it to this function.
+
+    Raises:
+        UsageError: they do not divide the epoch, whose last execution would go on into the next one.
+    """
+    if wanted:
+        if steps % wanted:
+            nearest = max(divisor for divisor in range(1, wanted) if steps % divisor == 0)
+            raise UsageError(
+                f"steps_per_execution must divide the {steps} steps of an epoch, got {wanted}; "
+                f"{nearest} would"
+            )
+        return wanted
+    if keras.backend.backend() != "tensorflow" or not tf.config.list_physical_devices("GPU"):
+        return 1
+    return max(divisor for divisor in range(1, 33) if steps % divisor == 0)
+
+
+def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
+    """SGD with Nesterov momentum; linear warm-up, then a cosine to 0; decay of kernels only.
+
+    Args:
+        config: the run's settings.
+        model: the model whose variables will be trained.
+        steps: optimizer steps per epoch.
+    """
+    warmup = min(round(config.warmup_epochs * steps), config.epochs * steps // 2)
+    peak = config.learning_rate
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else peak,
+        config.epochs * steps - warmup,
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
+    )
+    sgd = keras.optimizers.SGD(
+        schedule,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        weight_decay=config.weight_decay or None,
+        name="sgd",
+    )
+    sgd.exclude_from_weight_decay([v for v in model.trainable_variables if not v.name.endswith("kernel")])
+    return sgd
+
+
+def describe_head(config: TrainConfig, model: keras.Model) -> str:
+    """The head's diagram with the shapes it has in `model`."""
+    return config.parsed_head.describe(
+        feature_shape(model),
+        model.output.shape[-1],
+        fc_units=config.fc_units,
+        fc_activation=config.fc_activation,
+    )

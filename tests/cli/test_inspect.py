@@ -1,0 +1,151 @@
+import csv
+import functools
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from bnhead.census import Census, count
+from bnhead.cli import inspect
+from bnhead.data import load
+from tests.data.sets import smooth, write_folder
+
+
+def test_a_run_in_one_command(short_run, tmp_path, capsys):
+    config, result = short_run
+    arguments = [config.workdir, f"--data_dir={config.data_dir}", f"--out={tmp_path / 'out'}", "--codeath"]
+    assert inspect.main([*arguments, "--gradients"]) == 0
+    out = capsys.readouterr().out
+    assert "head_fc" in out and "stage3_block1_relu2" in out
+    assert "the first 360 test images of digits/1.0.0" in out and f"{tmp_path}/out/index.html" in out
+    content = json.loads((tmp_path / "out" / "census.json").read_text())
+    assert len(content["layers"]) == 8 and len(content["classes"]) == 10
+    figures = content["layers"]["head_fc"]["figures"]
+    for name in ("per_input", "dataset", "always_on"):
+        assert figures[name] == pytest.approx(result[f"dead/head_fc/{name}"])
+    assert figures["gradient_dead"] >= figures["dataset"] and figures["patterns"] > 1
+    again = Census.from_dict(
+        {**content, "layers": {n: layer["counts"] for n, layer in content["layers"].items()}}
+    )
+    assert again.layers["head_fc"].inputs == 360
+    table = list(csv.DictReader((tmp_path / "out" / "census.csv").read_text().splitlines()))
+    assert [row["layer"] for row in table] == list(content["layers"])
+    html = (tmp_path / "out" / "index.html").read_text()
+    # activity and classes of every layer; co-death of those in which two units or more change
+    assert 16 < html.count("data:image/png;base64,") <= 24
+
+
+def test_a_file_of_somebodys(tmp_path, data_dir, capsys):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.GlobalMaxPooling2D()(layers.Conv2D(6, 3, activation="relu", name="map")(inputs))
+    model = keras.Model(inputs, layers.Dense(10, "softmax")(layers.Dense(9, "relu", name="fc")(x)))
+    model.save(tmp_path / "mine.keras")
+    flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", "--examples=100"]
+    assert inspect.main([str(tmp_path / "mine.keras"), *flags, "--layers=last,map", "--batch_size=30"]) == 0
+    found = json.loads((tmp_path / "out" / "census.json").read_text())["layers"]
+    assert list(found) == ["fc", "map"]
+    images = load("digits", data_dir).test.images[:100].astype("float32")
+    expected = count(
+        model, images / 127.5 - 1, ["fc", "map"]
+    )  # as in training, where nothing else is asked for
+    assert "scaled to -1 to 1" in capsys.readouterr().out
+    for name, layer in found.items():
+        assert layer["counts"]["active"] == expected.layers[name].active.tolist()
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(tmp_path, monkeypatch, capsys):
+    names = [f"{s}/{n}/{i}" for s in ("train", "test") for n in "ab" for i in range(2)]
+    root = write_folder(tmp_path / "pictures", {f"{name}.png": smooth(8, 8) for name in names})
+    (root / "test/b/1.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    monkeypatch.setattr("bnhead.training.reopen.load", functools.partial(load, memory_limit=0))
+    flags = [
+        f"--dataset=folder:{root}",
+        "--image_size=8",
+        f"--data_dir={tmp_path}",
+        f"--out={tmp_path / 'out'}",
+    ]
+    assert inspect.main(["resnet8", *flags]) == 4
+    error = capsys.readouterr().err
+    assert (
+        f"{root}/test/b/1.png cannot be decoded: " in error and error.count("\n") == 1 and "{{" not in error
+    )
+
+
+def test_weights_that_are_not_finite_are_unknown_and_the_files_are_valid(tmp_path, data_dir, capsys):
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(4, "relu", name="fc")])
+    model.add(layers.Dense(10))
+    model.get_layer("fc").bias.assign(np.full(4, np.nan))
+    model.save(tmp_path / "nan.keras")
+    flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}"]
+    assert inspect.main([str(tmp_path / "nan.keras"), *flags]) == 0
+    assert "fc: unknown, the model's weights are not finite, first fc/bias" in capsys.readouterr().out
+    layer = json.loads((tmp_path / "out" / "census.json").read_text())["layers"]["fc"]
+    assert layer["figures"]["dataset"] is None and "not finite" in layer["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "bnhead inspect: model is missing"),
+        (["resnet20"], 2, "bnhead inspect: dataset is missing"),
+        (["resnet20", "--dataset=digts"], 2, "data set 'digts' is not known; did you mean 'digits'"),
+        (
+            ["resnet20", "--dataset=digits", "--layer=all"],
+            2,
+            "--layer is not known; did you mean 'layers'",
+        ),
+        (["resnet8", "--dataset=digits", "--layers=,"], 2, "layers must name at least one layer"),
+        (["resnet8", "--dataset=digits", "--layers=stm_relu"], 2, "did you mean 'stem_relu'"),
+        (["RUN"], 3, "holds no finished run"),
+        (["resnet8", "--dataset=digits", "--out=FILE"], 3, "cannot be written"),
+    ],
+)
+def test_errors_are_one_line(arguments, status, message, tmp_path, data_dir, capsys):
+    (tmp_path / "file").write_text("")
+    places = {"RUN": str(tmp_path), "--out=FILE": f"--out={tmp_path / 'file'}"}
+    arguments = [places.get(argument, argument) for argument in arguments]
+    if any(argument == "--dataset=digits" for argument in arguments):
+        arguments.append(f"--data_dir={data_dir}")
+    assert inspect.main(arguments) == status
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_help_and_flag_errors_need_no_tensorflow():
+    code = (
+        "import sys; from bnhead.__main__ import main; main(['inspect', '--help']); "
+        "main(['inspect', 'resnet20']); assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: bnhead inspect MODEL [--flag=value ...]" in done.stdout and "--layers=all" in done.stdout
+
+
+def test_a_layers_name_that_tensorflow_cannot_trace_is_one_line(tmp_path, data_dir, capsys):
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Dense(4, "relu", name="<script>\x1b[31m")(layers.Flatten()(inputs))
+    keras.Model(inputs, layers.Dense(10)(x), name="mine").save(tmp_path / "named.keras")
+    flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}"]
+    assert inspect.main([str(tmp_path / "named.keras"), *flags]) == 2
+    told = capsys.readouterr().err
+    assert "has a name that TensorFlow cannot trace" in told
+    assert told.count("\n") == 1 and "\x1b" not in told
+    assert keras.Variable(0.0, name="free").path == "free"
+
+
+def test_a_count_that_needs_too_much_memory_is_one_line(tmp_path, data_dir, capsys, monkeypatch):
+    def short(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(inspect, "_count", short)
+    flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", "--head=fc8"]
+    assert inspect.main(["resnet8", *flags, "--batch_size=64"]) == 6
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "bnhead inspect: model resnet8 needs more memory than there is; a smaller --batch_size"
+    )
+    assert told.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -1,0 +1,216 @@
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import types
+
+import pytest
+
+from bnhead.__main__ import main
+from bnhead.cli import study
+from bnhead.cli import train as train
+from bnhead.errors import UsageError
+from bnhead.studies import pool_local, worker
+from bnhead.studies.study import STUDIES
+from tests.studies import fake
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Runs that cost nothing, here and now, and a report of one line."""
+    import bnhead
+
+    class Pool(fake.Inline):
+        def __init__(self, workers):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(pool_local, "Pool", Pool)
+    from bnhead.studies import runner
+
+    monkeypatch.setattr(
+        runner.prepare, "__kwdefaults__", {**runner.prepare.__kwdefaults__, "look": fake.look}
+    )
+    monkeypatch.setattr(runner.fill, "__kwdefaults__", {**runner.fill.__kwdefaults__, "work": fake.work})
+    report = types.ModuleType("bnhead.report")
+    report.build = lambda directory: (directory / "report.md").write_text("x\n")
+    monkeypatch.setitem(sys.modules, "bnhead.report", report)
+    monkeypatch.setattr(bnhead, "report", report, raising=False)
+    return monkeypatch
+
+
+def test_without_a_name_the_studies_are_listed(capsys):
+    assert main(["study"]) == 0
+    out = capsys.readouterr().out
+    for name in STUDIES:
+        assert f"\n{name}\n  {STUDIES[name].question}\n" in out
+    assert "  fc_units: 32, 64, 128" in out
+
+
+def test_help_tells_the_flags_of_study_and_train_but_not_those_that_are_the_studys(capsys):
+    assert main(["study", "--help"]) == 0
+    out = capsys.readouterr().out
+    for flag in ("seeds=10", "dir=", "engine=local", "workers=0", "delta=0.01", "alpha=0.05", "[no]dry_run"):
+        assert f"  --{flag}\n" in out
+    assert "  --learning_rate=" in out and "  --head=" not in out and "  --seed=" not in out
+    assert main(["verify", "--help"]) == 0 and "usage: bnhead verify DIR" in capsys.readouterr().out
+
+
+def test_flags_become_the_plan():
+    request, plan, _ = study.parse(["placement", "--seeds=3", "--delta=0.02", "--epochs=7", "--workers", "2"])
+    assert (request.study, request.workers, request.engine) == ("placement", 2, "local")
+    assert plan.seeds == (0, 1, 2) and plan.delta == 0.02 and plan.settings["epochs"] == 7
+    assert len(study.parse(["placement"])[1].seeds) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plaecment"], "study 'plaecment' is not known; did you mean 'placement'"),
+        (["--seeds=3"], "study is missing; write it behind the command"),
+        (["width", "more"], "argument 'more' is not a flag"),
+        (["width", "--head=fc"], "flag --head is the study's to set"),
+        (["width", "--seed=1"], "flag --seed is the study's to set"),
+        (["width", "--workdir=x"], "flag --workdir is the study's to set"),
+        (["width", "--fc_units=64"], "flag --fc_units is what study width varies; leave it out"),
+        (["batch_size", "--batch_size", "64"], "flag --batch_size is what study batch_size varies"),
+        (
+            ["width", "--dir=gs://bucket/x"],
+            "dir must be a path on a disk of this machine, got 'gs://bucket/x'",
+        ),
+        (["width", "--seeds=0"], "seeds must be at least 1 and at most 10,000, got 0"),
+        (["width", "--seeds=10001"], "seeds must be at least 1 and at most 10,000, got 10001"),
+        (["width", "--workers=-1"], "workers must be at least 0, got -1"),
+        (["width", "--engine=rey"], "engine 'rey' is not known; did you mean 'ray'"),
+        (["width", "--delta=nan"], "delta must be between 0 and 1, got nan"),
+        (["width", "--alpha=0"], "alpha must be between 0 and 0.5, got 0.0"),
+        (["width", "--epochs=0"], "epochs must be at least 1, got 0"),
+        (["width", "--seedz=3"], "flag --seedz is not known; did you mean 'seeds'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exits_2(arguments, message, capsys):
+    assert main(["study", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("bnhead study: ") and message in err and err.count("\n") == 1
+
+
+def test_what_a_study_varies_is_no_more_its_users_in_a_flag_file(tmp_path):
+    (tmp_path / "flags").write_text("--fc_units=64\n")
+    with pytest.raises(UsageError, match="flag --fc_units is what study width varies; leave it out"):
+        study.parse(["width", f"--flagfile={tmp_path / 'flags'}"])
+
+
+def test_bad_input_brings_no_tensorflow():
+    code = (
+        "import sys; from bnhead.__main__ import main; status = main(sys.argv[1:]); "
+        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    for arguments in (["study", "widht"], ["study", "width", "--seeds=0"], ["study", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys, cheap):
+    cheap.setattr(worker, "pace", lambda config, tell: {"seconds": 30.0})
+    place = tmp_path / "s"
+    assert main(["study", "bn_before_fc", "--seeds=2", "--epochs=3", "--dry_run", f"--dir={place}"]) == 0
+    out, (_, plan, _) = capsys.readouterr().out, study.parse(["bn_before_fc", "--seeds=2", "--epochs=3"])
+    assert "each run with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1" in out
+    for run in plan.runs:
+        line = f"--head={run.cell} --epochs=3 --seed={run.seed} --workdir={place}/runs/{run.id}"
+        assert f"{run.id}  bnhead train {line}\n" in out
+    assert re.search("4 runs of 3 epochs, 0 done, . at a time: about [0-9]+ s, going by the first", out)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["learning_rate", "--data_dir=here", "--weight_histograms"],
+        ["bn_before_fc", "--task=regression", "--dataset=digits_rotation"],
+        ["bn_before_fc", "--task=regression", "--dataset=digits_rotation", "--learning_rate=0.1"],
+    ],
+)
+def test_the_commands_of_a_dry_run_are_the_runs(arguments):
+    _, plan, elsewhere = study.parse(arguments)
+    for run in plan.runs:
+        config = plan.config(run, pathlib.Path("some where"), elsewhere)
+        assert train.parse(shlex.split(study.command_of(config))[2:]) == config
+
+
+def test_the_estimate_goes_by_the_runs_that_are_done(tmp_path):
+    plan = fake.plan_of(seeds=5)
+    for run in plan.runs[:2]:
+        fake.write_run(plan.config(run, tmp_path))
+    text = study.estimate(plan, tmp_path, 2, None)  # 2 s each
+    assert text == "10 runs of 2 epochs, 2 done, 2 at a time: about 8 s, going by those done"
+
+
+def test_the_estimate_of_a_study_that_has_not_begun_goes_by_the_first_steps(tmp_path):
+    text = study.estimate(fake.plan_of(seeds=5), tmp_path, 2, lambda: 60.0)
+    assert text == "10 runs of 2 epochs, 0 done, 2 at a time: about 5 min, going by the first steps of one"
+    text = study.estimate(fake.plan_of(seeds=5), tmp_path, 2, lambda: None)
+    assert text.endswith("2 at a time; how long they take is known when the first has ended")
+
+
+def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, capsys, cheap):
+    arguments = ["study", "bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "8 of 8  bn_fc, seed 3" in out and "4 seeds: HELPS.\n" in out
+    assert out.endswith(f"report  {tmp_path / 'report.html'}\n")
+    assert json.loads((tmp_path / "verdict.json").read_text())["word"] == "HELPS"
+    assert (tmp_path / "report.md").is_file()
+    assert main(arguments) == 0
+    assert "of 8  " not in capsys.readouterr().out
+    assert main(["verify", str(tmp_path)]) == 0
+    assert "all numbers agree with the runs" in capsys.readouterr().out
+    assert main([*arguments, "--momentum=0.5"]) == 3
+    err = capsys.readouterr().err
+    assert "dir holds another plan: momentum 0.9 there, 0.5 now" in err and err.count("\n") == 1
+    assert main([*arguments, "--delta=0.02", "--amend"]) == 0
+    assert "exploratory: delta was changed after the plan was written" in capsys.readouterr().out
+
+
+def test_exit_status_of_failed_runs_and_of_a_mismatch(tmp_path, capsys, cheap):
+    from bnhead.studies import runner
+
+    defaults = {**runner.fill.__kwdefaults__, "work": fake.fails_for_seed_1}
+    cheap.setattr(runner.fill, "__kwdefaults__", defaults)
+    arguments = ["study", "bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
+    assert main(arguments) == 7
+    cheap.setattr(runner.fill, "__kwdefaults__", {**defaults, "work": fake.finds_the_disk_full})
+    assert main([*arguments[:2], "--seeds=9", f"--dir={tmp_path}/other", "--epochs=2"]) == 7
+    assert "3 runs in a row failed alike" in capsys.readouterr().err
+    text = (tmp_path / "verdict.json").read_text()
+    (tmp_path / "verdict.json").write_text(text.replace('"INVALID"', '"HELPS"'))
+    assert main(["verify", str(tmp_path)]) == 3
+    assert "verdict.json: word is 'HELPS', the runs give 'INVALID'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "DIR must be one directory, got 0"),
+        (["a", "b"], 2, "DIR must be one directory, got 2"),
+        (["--all"], 2, "flag --all is not known"),
+        (["nowhere"], 3, "dir nowhere is not there"),
+    ],
+)
+def test_bad_input_of_verify(arguments, status, message, capsys):
+    assert main(["verify", *arguments]) == status
+    err = capsys.readouterr().err
+    assert err.startswith("bnhead verify: ") and message in err and err.count("\n") == 1
+
+
+def test_the_engines_have_the_threads_that_the_plan_fixes():
+    assert set(worker.ENVIRONMENT.values()) == {str(fake.plan_of().threads)}
+    with pytest.raises(UsageError):
+        study.parse(["width", "--engine=kubernetes"])

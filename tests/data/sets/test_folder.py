@@ -1,0 +1,152 @@
+import os
+from collections import Counter
+
+import pytest
+
+from bnhead.data.sets import folder
+from bnhead.errors import DataError
+
+
+def written(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"content")
+    return root
+
+
+def names(split):
+    return {name: [os.path.basename(p.path) for p in found] for name, found in split.pictures.items()}
+
+
+def test_classes_are_folders_and_pictures_lie_in_them_by_name(tmp_path):
+    written(tmp_path, "train/dog/b.PNG", "train/dog/a.jpg", "train/cat/x.Jpeg", "train/.hidden")
+    (tmp_path / "train" / "empty").mkdir()
+    split = folder.listed(tmp_path, "train")
+    assert names(split) == {"cat": ["x.Jpeg"], "dog": ["a.jpg", "b.PNG"], "empty": []}
+    assert list(split.pictures) == ["cat", "dog", "empty"]
+    assert folder.told(split.left_out.values()) == ""
+    picture = split.pictures["dog"][0]
+    found = os.stat(tmp_path / "train/dog/a.jpg")
+    assert (picture.path, picture.size, picture.changed) == (
+        str(tmp_path / "train/dog/a.jpg"), 7, found.st_mtime_ns,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", ".git", "__MACOSX"])
+def test_what_is_hidden_is_no_class_and_not_counted(tmp_path, name):
+    written(
+        tmp_path, "train/cat/a.png", f"train/{name}/a.png", f"train/cat/{name}/a.png", "train/cat/.DS_Store"
+    )
+    written(tmp_path, "train/cat/Thumbs.db", "train/desktop.ini", f"train/cat/deep/{name}/b.png")
+    split = folder.listed(tmp_path, "train")
+    assert names(split) == {"cat": ["a.png"]} and folder.told(split.left_out.values()) == ""
+
+
+def test_a_hidden_picture_is_a_picture(tmp_path):
+    """macOS leaves `._a.jpg` beside `a.jpg`, which is none: it shall be said and not passed over."""
+    assert names(folder.listed(written(tmp_path, "train/cat/._a.jpg"), "train")) == {"cat": ["._a.jpg"]}
+
+
+def test_every_format_that_is_decoded_is_listed_by_its_ending(tmp_path):
+    endings = ["jpg", "JPEG", "png", "gif", "WEBP", "bmp"]
+    split = folder.listed(written(tmp_path, *(f"train/cat/{ending}.{ending}" for ending in endings)), "train")
+    assert len(split.pictures["cat"]) == len(endings) == len(folder.ENDINGS)
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path):
+    more = [f"train/cat/{i}.heic" for i in range(3)]
+    written(tmp_path, "train/cat/a.png", *more, "train/cat/README", "train/dog/a.TXT", "train/loose.png")
+    written(tmp_path, "train/dog/deep/er/1.png", "train/dog/deep/2.png", "train/dog/a.jpg")
+    split = folder.listed(tmp_path, "train")
+    assert split.left_out == {
+        "": Counter({"beside the class folders": 1}),
+        "cat": Counter({".heic": 3, "without an ending": 1}),
+        "dog": Counter({"in deeper folders": 2, ".txt": 1}),
+    }
+    assert folder.told(split.left_out.values()) == (
+        "8 files are left out: 3 .heic, 2 in deeper folders, 1 without an ending, 1 .txt, "
+        "1 beside the class folders"
+    )
+    folder.check_endings(split, "here")
+
+
+def test_many_kinds_are_told_in_short():
+    kinds = Counter({f".{letter}": 9 - i for i, letter in enumerate("abcdefg")})
+    assert folder.told([kinds]) == "42 files are left out: 9 .a, 8 .b, 7 .c, 6 .d, 5 .e, 7 of other kinds"
+    assert folder.told([Counter({".heic": 1})]) == "1 file is left out: 1 .heic"
+
+
+def test_a_class_of_other_files_alone_is_said(tmp_path):
+    split = folder.listed(written(tmp_path, "train/cat/1.heic", "train/cat/2.heic"), "train")
+    message = r"here: class 'cat' has no .*\.webp, \.bmp; 2 files are left out: 2 \.heic"
+    with pytest.raises(DataError, match=message):
+        folder.check_endings(split, "here")
+
+
+def test_the_test_split_is_the_first_of_those_that_are_documented(tmp_path):
+    assert folder.test_split(tmp_path) is None
+    for name in ("figures", "val", "validation", "test"):
+        written(tmp_path, f"{name}/cat/a.png")
+        assert folder.test_split(tmp_path) == (name if name != "figures" else None)
+
+
+def odd(make):
+    """A folder with a good picture and one that `make` puts at a path."""
+
+    def write(root):
+        written(root, "train/cat/a.jpg")
+        make(str(root / "train/cat/z.jpg"))
+
+    return write
+
+
+def sparse(path):
+    with open(path, "wb") as file:
+        file.truncate(folder.LARGEST + 1)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            odd(lambda path: os.symlink("/nowhere/a.jpg", path)),
+            "z.jpg is a link to /nowhere/a.jpg, which is not",
+        ),
+        (odd(os.mkdir), "z.jpg is a folder, and its name is a picture's"),
+        (odd(os.mkfifo), "z.jpg is no file, and its name is a picture's"),
+        (odd(sparse), "z.jpg has 256 MiB; a picture may have 256"),
+        (odd(lambda path: os.symlink(path, path)), "z.jpg is a link to "),
+        (
+            lambda root: os.makedirs(bytes(root / "train") + b"/caf\xe9"),
+            r"class b'caf\\xe9' is not named in UTF-8",
+        ),
+        (
+            lambda root: (os.mkdir(root / "train"), os.symlink("/nowhere", root / "train/cat")),
+            "link to /nowhere",
+        ),
+        (lambda root: None, "train cannot be read: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_a_picture_or_a_class_is_named(tmp_path, write, message):
+    write(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        folder.listed(tmp_path, "train")
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_utf_8_is_kept(tmp_path):
+    written(tmp_path, "train/cat/a.png")
+    os.rename(tmp_path / "train/cat/a.png", bytes(tmp_path / "train/cat") + b"/\xe9.png")
+    (picture,) = folder.listed(tmp_path, "train").pictures["cat"]
+    assert os.fsencode(picture.path).endswith(b"/\xe9.png")
+
+
+def test_links_are_followed_to_files_and_classes_and_not_around_in_circles(tmp_path):
+    written(tmp_path, "elsewhere/b.png", "train/cat/a.png")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "train/dog")
+    os.symlink(tmp_path / "elsewhere/b.png", tmp_path / "train/cat/b.png")
+    os.makedirs(tmp_path / "train/cat/deep")
+    os.symlink(tmp_path / "train/cat", tmp_path / "train/cat/deep/round")
+    split = folder.listed(tmp_path, "train")
+    assert names(split) == {"cat": ["a.png", "b.png"], "dog": ["b.png"]}
+    assert split.left_out["cat"] == Counter({"in deeper folders": 1})  # the link itself

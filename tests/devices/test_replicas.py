@@ -1,0 +1,441 @@
+"""Several devices train what one does. What needs devices of its own runs in processes of its own."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bnhead.census import count
+from bnhead.data import load
+from bnhead.devices import replicas
+from bnhead.devices.replicas import Replicas, Unwritten, filled, find, join
+from bnhead.errors import DataError, RunDirectoryError, UsageError
+from bnhead.training import TrainConfig, train
+
+ROOT = Path(__file__).resolve().parents[2]
+# At larger rates float32 does not hold 1e-5 for 20 steps. Digits have black margins, where many
+# pre-activations are equal: when rounding takes them across 0, a gradient jumps. (At 1e-3 losses were 2e-4
+# apart after 15 steps.)
+SETTINGS = {"backbone": "resnet8", "fc_units": 32, "epochs": 1, "batch_size": 64, "learning_rate": 1e-4}
+# Devices add up the same float32 numbers in another order. The longest sum is a batch norm's, over 64 images
+# of up to 16 x 16: it rounds by about eps sqrt(16384) of its size, a squared error doubles that, and each
+# step adds as much.
+ROUNDING = 2 * float(np.finfo("float32").eps) * (64 * 16 * 16) ** 0.5
+VARIABLES = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
+
+
+class StepLosses(keras.callbacks.Callback):
+    """The loss of every single step; Keras logs the mean over the steps of an epoch so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(float(logs["loss"]))
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        self.model.reset_metrics()
+
+
+def trained(config):
+    """A run's losses, its result and, of what it saved, the dead units counted on one device."""
+    steps = StepLosses()
+    result = train(config, [steps])
+    there = Path(config.workdir, "model.keras").is_file()
+    test = load(config.dataset, task=config.task).test
+    again = (
+        count(keras.saving.load_model(Path(config.workdir, "model.keras")), test.images) if there else None
+    )
+    return {"losses": steps.losses, "result": result, "again": again and again.figures()}
+
+
+def images():
+    return load("digits").test.images
+
+
+def check_losses(losses, expected, name=""):
+    """That the losses of all steps are equal, to what the steps up to each have rounded."""
+    steps = 1 + np.arange(len(expected))
+    apart = np.abs(np.subtract(losses, expected)) / (np.abs(expected) * steps)
+    assert len(losses) == len(expected) and apart.max() < ROUNDING, f"{name}: {apart.max()}"
+
+
+@contextlib.contextmanager
+def started(backend, folder, *runs, **environment):
+    """A process that trains several runs, each given by its name and its settings; gives a reader of them."""
+    variables = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+    variables |= {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, __file__, str(folder), json.dumps(runs)]
+    process = subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+    def read():
+        out, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+        return json.loads(out.splitlines()[-1])
+
+    try:
+        yield read
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def two_processes(folder, *runs):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with contextlib.ExitStack() as stack:
+
+        def start(process):
+            variables = dict(zip(VARIABLES, (f"127.0.0.1:{port}", "2", str(process)), strict=True))
+            return stack.enter_context(started("jax", folder / str(process), *runs, **variables))
+
+        readers = [start(process) for process in (0, 1)]
+        yield lambda: [read() for read in readers]
+
+
+TWO_HOST_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_dir):
+    """name -> what `trained` returned: one device and two, on both backends."""
+    folder = tmp_path_factory.mktemp("replicas")
+    mirrored = ("mirrored", {"distribution": "mirrored"})
+    on_jax = ("jax", {"distribution": "none"}), ("devices", {"distribution": "data_parallel"})
+    with (
+        started("tensorflow", folder, mirrored) as read_mirrored,
+        started("jax", folder, *on_jax, **TWO_HOST_DEVICES) as read_jax,
+    ):
+        single = trained(
+            TrainConfig(**SETTINGS, head="bn_fc", workdir=str(folder / "one"), data_dir=data_dir)
+        )
+        return {"tensorflow": single, **read_mirrored(), **read_jax()}
+
+
+@pytest.fixture(scope="module")
+def more_runs(runs, tmp_path_factory):
+    """Those, two processes (the second is `other`), replicas with statistics of their own (`apart`)."""
+    folder = tmp_path_factory.mktemp("processes")
+    apart = ("apart", {"distribution": "mirrored", "sync_bn": False})
+    with two_processes(folder, ("processes", {"distribution": "data_parallel"})) as in_two:
+        first, second = in_two()
+    with started("tensorflow", folder, apart) as read:
+        return {**runs, **first, "other": second["processes"], **read(), "folder": folder}
+
+
+PAIRS = [("mirrored", "tensorflow"), ("devices", "jax")]
+
+
+def check_the_same(several, one):
+    assert len(one["losses"]) == 22
+    check_losses(several["losses"], one["losses"])
+    loss, accuracy = (several["result"][f"test_{figure}"] for figure in ("loss", "accuracy"))
+    assert loss == pytest.approx(one["result"]["test_loss"], rel=22 * ROUNDING)
+    assert accuracy == pytest.approx(one["result"]["test_accuracy"], abs=1.5 / 360)  # one image may tip over
+    assert several["result"]["replicas"] == 2 and one["result"]["replicas"] == 1
+    assert several["result"]["batch_norm_examples"] == one["result"]["batch_norm_examples"] == 64
+
+
+def check_dead_units(found):
+    assert found["again"]["dead/head_fc/per_input"] > 0.1
+    assert {key: found["result"][key] for key in found["again"]} == pytest.approx(found["again"], nan_ok=True)
+
+
+@pytest.mark.parametrize(("several", "one"), PAIRS)
+def test_synchronised_replicas_train_what_one_device_does(runs, several, one):
+    check_the_same(runs[several], runs[one])
+
+
+@pytest.mark.parametrize("name", ["mirrored", "jax", "devices"])
+def test_dead_units_are_counted_as_on_one_device(runs, name):
+    check_dead_units(runs[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["processes", "other"])
+def test_two_processes_train_what_one_device_does(more_runs, name):
+    check_the_same(more_runs[name], more_runs["jax"])
+    check_dead_units(more_runs["processes"])
+
+
+@pytest.mark.slow
+def test_replicas_with_statistics_of_their_own_train_something_else(more_runs):
+    apart = more_runs["apart"]
+    assert np.abs(np.subtract(apart["losses"], more_runs["tensorflow"]["losses"])).min() > 1e-4
+    assert apart["result"]["batch_norm_examples"] == 32
+    check_dead_units(apart)  # all replicas hold the averages that are saved
+    environment = json.loads((more_runs["folder"] / "apart" / "environment.json").read_text())
+    assert environment["batch_statistics_of"] == "each replica's part of the batch"
+
+
+@pytest.mark.slow
+def test_only_the_first_process_writes_and_both_know_the_result(more_runs):
+    files = {path.name for path in (more_runs["folder"] / "0" / "processes").iterdir()}
+    assert {"config.json", "history.csv", "result.json", "model.keras", "tensorboard"} <= files
+    assert not (more_runs["folder"] / "1" / "processes").exists()
+    assert more_runs["other"]["result"] == more_runs["processes"]["result"]
+    environment = json.loads((more_runs["folder"] / "0" / "processes" / "environment.json").read_text())
+    assert environment["processes"] == environment["replicas"] == 2
+    assert environment["batch_statistics_of"] == "the whole batch"
+
+
+HEADS = ("gbn16_fc", "brn_fc", "fbn_fc", "center_fc_scale", "noise_fc", "bn_gap_fc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_other_norms_and_tasks_too(backend, tmp_path):
+    kind = {"tensorflow": "mirrored", "jax": "data_parallel"}[backend]
+    settings = {
+        **{head: {"head": head} for head in HEADS},
+        "recomputed": {"recompute_batch_stats": "all", "validation": 0.1},
+        "regression": {"dataset": "digits_rotation", "task": "regression"},
+        "mixed": {"task": "multilabel", "mixup": 0.4},
+    }
+    if backend == "jax":  # on TensorFlow each replica draws the same numbers for its own part
+        settings |= {"dropout": {"head": "dropout0.5_fc"}, "by_class": {"head": "cdropout0.5_bn_fc"}}
+    one, several = (
+        [(name, {**values, "distribution": how}) for name, values in settings.items()]
+        for how in ("none", kind)
+    )
+    with started(backend, tmp_path / "one", *one) as read:
+        single = read()
+    with started(backend, tmp_path / "several", *several, **TWO_HOST_DEVICES) as read:
+        found = read()
+    for name in settings:
+        check_losses(found[name]["losses"], single[name]["losses"], name)
+        for figure in ("test_loss", "validation_loss"):
+            if figure in single[name]["result"]:
+                expected = pytest.approx(single[name]["result"][figure], rel=22 * ROUNDING)
+                assert found[name]["result"][figure] == expected, name
+
+
+@pytest.mark.slow
+def test_the_command_in_two_processes(tmp_path):
+    """Both end alike: with the run, with its result a second time, refusing other settings."""
+    command = [sys.executable, ROOT / "train.py", "--distribution=data_parallel", "--backbone=resnet8"]
+    command += ["--epochs=1", f"--workdir={tmp_path / 'run'}"]
+
+    def run(port, *flags):
+        environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+        processes = [
+            subprocess.Popen(
+                [*command, *flags],
+                env={**environment, **dict(zip(VARIABLES, (f"127.0.0.1:{port}", "2", n), strict=True))},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for n in "01"
+        ]
+        ends = [process.communicate(timeout=300) for process in processes]
+        return [process.returncode for process in processes], *ends
+
+    ports = []
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    status, (out, _), (silent, _) = run(ports[0])
+    assert status == [0, 0] and "replicas            2; batch norms see 128 of the 128 images" in out
+    assert "epoch" not in silent and "accuracy" not in silent
+    status, (out, _), (silent, _) = run(ports[1])
+    assert status == [0, 0] and "holds this run, finished" in out and "accuracy" not in silent
+    status, (_, errors), (_, others) = run(ports[2], "--seed=1")
+    assert status == [3, 3] and "holds another run: seed 0 there, 1 now" in errors and errors == others
+
+
+def config(**settings):
+    return TrainConfig(**{**SETTINGS, "head": "bn_fc", **settings})
+
+
+@pytest.fixture
+def no_variables(monkeypatch):
+    for name in [*VARIABLES, "TF_CONFIG"]:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_one_process_is_the_first(no_variables):
+    assert join(config()) and find(config()) == Replicas()
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "variables", "message"),
+    [
+        (
+            "jax",
+            "mirrored",
+            {},
+            r"distribution mirrored is TensorFlow's, and Keras runs on jax: --distribution=data_par",
+        ),
+        (
+            "tensorflow",
+            "data_parallel",
+            {},
+            "distribution data_parallel needs JAX, and Keras runs on tensorflow: set KERAS_BACKEND=jax, or",
+        ),
+        (
+            "tensorflow",
+            "mirrored",
+            {"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}'},
+            "TF_CONFIG names 2 workers, and one model on several machines is KERAS_BACKEND=jax and --dist",
+        ),
+        ("tensorflow", "mirrored", {"TF_CONFIG": "{"}, "TF_CONFIG is not the JSON that TensorFlow reads"),
+        (
+            "tensorflow",
+            "none",
+            {VARIABLES[1]: "2"},
+            "JOB_ADDRESSES and KERAS_.*PROCESS_ID must be set too, since",
+        ),
+        (
+            "tensorflow",
+            "none",
+            dict(zip(VARIABLES, ("a:1", "2", "0"), strict=True)),
+            "NUM_PROCESSES is 2 and distribution none: one model on several machines is KERAS_BACKEND=jax",
+        ),
+        (
+            "jax",
+            "data_parallel",
+            dict(zip(VARIABLES, ("a:1", "2", "2"), strict=True)),
+            "PROCESS_ID must be less than the 2 processes, got 2",
+        ),
+        (
+            "jax",
+            "data_parallel",
+            dict(zip(VARIABLES, ("a:1", "two", "0"), strict=True)),
+            "NUM_PROCESSES must be a whole number, got 'two'",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(no_variables, backend, kind, variables, message):
+    no_variables.setattr(keras.backend, "backend", lambda: backend)
+    for name, value in variables.items():
+        no_variables.setenv(name, value)
+    with pytest.raises(UsageError, match=message) as caught:
+        join(config(distribution=kind))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "replicas", "message"),
+    [
+        ({"batch_size": 128}, Replicas(3), "must divide by the 3 replicas, got 128; 126 or 129 would"),
+        ({"batch_size": 2}, Replicas(4), "must divide by the 4 replicas, got 2; 4 or 8 would"),
+        (
+            {"batch_size": 4, "sync_bn": False, "distribution": "mirrored"},
+            Replicas(4, synchronized=False),
+            "must leave each replica at least 2 images, .* got 4 for 4 replicas",
+        ),
+        (
+            {"head": "gbn16_fc", "distribution": "mirrored"},
+            Replicas(8),
+            "ghosts of 16 do not fit into the 8 images of a replica",
+        ),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_is_one_line(settings, replicas, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        replicas._check_batch(config(**settings), replicas)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_can_be_shared_passes():
+    replicas._check_batch(config(head="gbn16_fc", distribution="mirrored"), Replicas(4))
+    replicas._check_batch(config(head="gbn64_fc", distribution="data_parallel"), Replicas(4))
+
+
+def test_the_last_evaluation_batch_is_filled_up_with_what_does_not_count():
+    x, y = np.arange(20.0).reshape(10, 2).astype("float32"), np.arange(10)
+    data = tf.data.Dataset.from_tensor_slices(((x, y), y)).batch(4)
+    (first, _, weights), _, ((last, labels), targets, last_weights) = filled(data, 10, 4).as_numpy_iterator()
+    np.testing.assert_array_equal(first[0], x[:4])
+    np.testing.assert_array_equal(last, x[[8, 9, 9, 9]])
+    assert labels.tolist() == targets.tolist() == [8, 9, 9, 9]
+    np.testing.assert_allclose(weights, [1.2] * 4)
+    np.testing.assert_allclose(last_weights, [1.2, 1.2, 0, 0])
+
+
+def test_processes_share_each_batch_in_order():
+    data = tf.data.Dataset.range(12).map(lambda i: ((i, -i), 2 * i)).batch(6)
+    parts = [list(Replicas(6, 3, process).part(data).as_numpy_iterator()) for process in range(3)]
+    assert [[y.tolist() for _, y in part] for part in parts] == [
+        [[0, 2], [12, 14]],
+        [[4, 6], [16, 18]],
+        [[8, 10], [20, 22]],
+    ]
+    assert parts[1][0][0][1].tolist() == [-2, -3]
+
+
+def test_evaluation_batches_are_shared_equally():
+    assert [Replicas(n).evaluation_batch for n in (1, 2, 3, 8, 300)] == [256, 256, 258, 256, 300]
+    data = tf.data.Dataset.range(7).map(lambda i: (i, i)).batch(258)
+    (x, _, weights), *rest = Replicas(3).evaluation(data, 7).as_numpy_iterator()
+    assert len(x) == 258 and not rest and weights.sum() == pytest.approx(258)
+    assert Replicas().evaluation(data, 7) is data
+
+
+def test_what_a_batch_norm_sees_is_said():
+    assert Replicas(4).batch_norm_examples(128) == 128
+    apart = Replicas(4, synchronized=False)
+    assert apart.batch_norm_examples(128) == 32
+    assert apart.describe()["batch_statistics_of"] == "each replica's part of the batch"
+
+
+def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
+    directory = Replicas(2, 2, 1).directory(str(tmp_path / "run"))
+    assert isinstance(directory, Unwritten)
+    directory.begin({"a": 1})
+    directory.write("result.json", {"a": 1})
+    directory.write_table("history.csv", [{"a": 1}])
+    assert not (tmp_path / "run").exists() and directory.read("result.json") is None
+
+
+@pytest.mark.parametrize("error", [UsageError, RunDirectoryError, DataError])
+def test_what_the_first_process_finds_the_others_are_told(monkeypatch, error):
+    told = []
+    monkeypatch.setattr(replicas, "_broadcast", lambda text: told.append(text) or told[0])
+    first, other = Replicas(2, 2, 0), Replicas(2, 2, 1)
+    assert first.of_first(lambda: {"a": [1, None]}) == {"a": [1, None]}
+    assert other.of_first(lambda: 1 / 0) == {"a": [1, None]}
+    told.clear()
+
+    def fail():
+        raise error("no such place")
+
+    for several in (first, other):
+        with pytest.raises(error, match="no such place"):
+            several.of_first(fail)
+
+
+def test_alone_nothing_is_distributed(monkeypatch):
+    seen = []
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: "before")
+    monkeypatch.setattr(keras.distribution, "set_distribution", seen.append)
+    with Replicas().alone():
+        assert seen == [None]
+    assert seen == [None, "before"]
+
+
+if __name__ == "__main__":
+    if keras.backend.backend() == "tensorflow" and "mirrored" in sys.argv[2]:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    found = {}
+    for name, settings in json.loads(sys.argv[2]):
+        place = str(Path(sys.argv[1]) / name)
+        found[name] = trained(TrainConfig(**{"head": "bn_fc", **SETTINGS, "workdir": place, **settings}))
+    print(json.dumps(found))

@@ -1,0 +1,43 @@
+import math
+
+import pytest
+
+from bnhead.report import format
+
+
+@pytest.mark.parametrize(
+    ("value", "accuracy", "r2"),
+    [(0.0031, "+0.31", "+0.0031"), (-0.25, "−25.00", "−0.2500"), (-1e-9, "0.00", "0.0000"), (None, "–", "–"),  # noqa: RUF001
+     (math.nan, "–", "–")],  # noqa: RUF001
+)  # fmt: skip
+def test_differences_have_signs_and_units(value, accuracy, r2):
+    assert format.difference(value, "test_accuracy") == accuracy
+    assert format.difference(value, "test_r2") == r2
+
+
+def test_intervals_and_scores():
+    assert format.interval([-0.001, 0.0064], "test_accuracy") == "[−0.10, +0.64]"  # noqa: RUF001
+    assert format.interval(None, "test_accuracy") == "–" == format.interval([], "test_r2")  # noqa: RUF001
+    assert format.score(0.98889, "test_accuracy") == "98.89%" and format.score(-1.5, "test_r2") == "−1.5000"  # noqa: RUF001
+    assert format.spread(0.0031, "test_accuracy") == "0.31" and format.share(0.5151) == "51.5%"
+
+
+def test_margins_agree_with_their_number():
+    assert [format.points(v, "test_accuracy") for v in (0.01, 0.005, 0.02)] == [
+        "1 point",
+        "0.5 points",
+        "2 points",
+    ]
+    assert format.points(0.01, "test_r2") == "0.01" and format.unit("test_r2") == ""
+
+
+def test_other_words():
+    assert format.metric("test_r2") == "test R²" and format.metric("test_accuracy") == "test accuracy"
+    assert [format.probability(p) for p in (0.0004, 0.034, 1.0)] == ["<0.001", "0.034", "1.000"]
+    assert [format.listed(list(text)) for text in ("", "a", "ab", "abc")] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert not any(format.known(value) for value in (None, math.inf, "1")) and format.known(0)

@@ -1,0 +1,113 @@
+import math
+import os
+
+import pytest
+
+from bnhead.errors import ResourcesError, RunDirectoryError
+from bnhead.runs import atomic
+from bnhead.runs.atomic import replace, unwritable
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    replace(tmp_path / "a", lambda path: path.write_text("one"))
+    with pytest.raises(ZeroDivisionError):
+        replace(tmp_path / "a", lambda path: path.write_text(str(1 / 0)))
+    assert (tmp_path / "a").read_text() == "one"
+    replace(tmp_path / "a", lambda path: path.write_text("two"))
+    assert (tmp_path / "a").read_text() == "two" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    def fill(name):
+        def write(path):
+            (path / "sub").mkdir(parents=True)
+            (path / "sub" / name).write_text(name)
+
+        return write
+
+    replace(tmp_path / "events", fill("old"))
+    replace(tmp_path / "events", fill("new"))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new"]
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        replace(tmp_path / "there" / "a", lambda path: path.write_text(""))
+    (tmp_path / "a").write_text("before")
+
+    def full(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        replace(tmp_path / "a", full)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (28, ResourcesError, "a cannot be written: the disk is full"),
+        (122, ResourcesError, "a cannot be written: the disk is full"),
+        (30, RunDirectoryError, "a cannot be written: Read-only file system"),
+    ],
+)
+def test_a_file_systems_error_is_one_line(number, kind, message):
+    error = unwritable(OSError(number, os.strerror(number)), "a")
+    assert type(error) is kind and str(error) == message
+
+
+def test_json_that_is_none_or_too_deep_is_one_error(tmp_path):
+    for text in ("[1]", "{", "[" * 100_000, '{"a": ' * 100_000):
+        (tmp_path / "file.json").write_text(text)
+        with pytest.raises(ValueError, match=r"."):
+            atomic.read_json(tmp_path / "file.json")
+    for text in (
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": -1e40}',
+        '{"a": ' + "9" * 5000 + "}",
+        '{"a": "\\ud800"}',
+    ):
+        (tmp_path / "file.json").write_text(text)
+        with pytest.raises(ValueError, match=r"^it holds (the number|half of a letter)"):
+            atomic.read_json(tmp_path / "file.json")
+    (tmp_path / "file.json").write_text('{"a": 1}')
+    with pytest.raises(ValueError, match=r"^a must be of type str, got 1$"):
+        atomic.read_json(tmp_path / "file.json", {"a": str})
+    assert atomic.read_json(tmp_path / "file.json") == {"a": 1}
+
+
+def test_only_plain_files_of_a_sane_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 2**40)
+    for name, kind, message in (
+        ("pipe", OSError, "it is no regular file"),
+        ("folder", IsADirectoryError, "Is a directory"),
+        ("gone", FileNotFoundError, "No such file"),
+        ("huge", ValueError, "it has 1,099,511,627,776 bytes, more than any text of a run"),
+    ):
+        for read in (atomic.read_text, atomic.read_json, atomic.read_table):
+            with pytest.raises(kind, match=message):
+                read(tmp_path / name)
+    with pytest.raises(OSError, match="it is no regular file"):
+        atomic.sha256(tmp_path / "pipe")
+
+
+def test_a_table_of_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("epoch,loss\n1,\n2,0.5\n")
+    (first, second) = atomic.read_table(tmp_path / "a.csv")
+    assert math.isnan(first["loss"]) and second == {"epoch": 2.0, "loss": 0.5}
+    for text, message in (
+        ("", "it is empty"),
+        ("a,b\n1\n", "a row of it is cut off"),
+        ("a\nx\n", "could not convert"),
+        ("a\n1e300\n", "it holds the number 1e300"),
+        ('"' + "0" * 200_000, "field larger than field limit"),
+    ):
+        (tmp_path / "a.csv").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            atomic.read_table(tmp_path / "a.csv")

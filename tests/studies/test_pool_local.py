@@ -1,0 +1,89 @@
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from bnhead.studies.pool import MOST_DEATHS, Job, take
+from bnhead.studies.pool_local import Pool, attempt, cores
+from bnhead.training.config import TrainConfig
+from tests.studies import fake
+
+
+def process(config, tell):
+    tell({"pid": os.getpid()})
+    time.sleep(0.05)
+    return {"pid": os.getpid(), "seed": config.seed}
+
+
+def fails(config, tell):
+    raise KeyError("so\nmuch")
+
+
+def jobs_of(work, count=6, kind=lambda seed: "k"):
+    return [Job(str(seed), kind(seed), TrainConfig(seed=seed), work) for seed in range(count)]
+
+
+def test_workers_are_started_once_and_do_many_jobs_in_other_processes():
+    with Pool(2) as pool:
+        events = list(pool.run(jobs_of(process)))
+        again = list(pool.run(jobs_of(process, 2)))
+    done = [event for event in events if event.what == "done"]
+    assert sorted(event.detail["seed"] for event in done) == list(range(6))
+    pids = {event.detail["pid"] for event in done}
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert {event.detail["pid"] for event in again if event.what == "done"} <= pids
+    assert sum(event.what == "told" for event in events) == 6
+    for pid in pids:  # all are gone with the pool
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_failure_is_an_event_and_the_worker_goes_on():
+    with Pool(1) as pool:
+        events = list(pool.run([*jobs_of(fails, 1), Job("last", "k", TrainConfig(), process)]))
+    assert [event.what for event in events] == ["started", "failed", "started", "told", "done"]
+    assert events[1].detail["error"] == "KeyError" and events[1].detail["message"] == r"'so\nmuch'"
+    assert "Traceback" in events[1].detail["traceback"]
+
+
+def test_a_job_that_kills_its_workers_fails_in_the_end_and_the_rest_is_done():
+    bad = Job("bad", "k", TrainConfig(), fake.always_kills_its_worker)
+    with Pool(1) as pool:
+        events = list(pool.run([bad, *jobs_of(process, 1)]))
+    assert [event.what for event in events if event.job.id == "bad"].count("died") == MOST_DEATHS - 1
+    (failed,) = [event for event in events if event.what == "failed"]
+    assert failed.detail["message"] == "its worker died 3 times (signal 9)"
+    assert events[-1].what == "done"
+
+
+def test_leaving_early_ends_the_workers():
+    with Pool(2) as pool:
+        for event in pool.run(jobs_of(process)):
+            if event.what == "told":
+                break
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_stay_with_a_kind_and_share_out_the_others():
+    jobs = jobs_of(process, 6, lambda seed: "ab"[seed % 2])
+    waiting = list(jobs)
+    assert take(waiting, None, []).kind == "a"
+    assert take(waiting, None, ["a"]).kind == "b"  # 2 of a wait for one worker more, 3 of b for none
+    assert [take(waiting, "a", ["b"]).id for _ in range(2)] == ["2", "4"]
+    assert take(waiting, "a", ["b"]).id == "3" and len(waiting) == 1
+
+
+def test_messages_are_one_line():
+    def breaks(config, tell):
+        raise ValueError("one\n  two")
+
+    what, detail = attempt(Job("x", "", TrainConfig(), breaks), print)
+    assert (what, detail["error"], detail["message"]) == ("failed", "ValueError", "one two")
+
+
+def test_cores_are_those_this_process_may_use():
+    assert 1 <= cores() <= os.cpu_count()

@@ -1,0 +1,83 @@
+import itertools
+import math
+
+import keras
+import pytest
+import tensorflow as tf
+
+from bnhead.cli.train import main
+from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
+from bnhead.training import estimate, train
+from bnhead.training.estimate import _Clock, _duration, rehearse, report, training_bytes
+
+
+def test_it_tells_sizes_and_times_and_writes_nothing(short_config, tmp_path, capsys):
+    config = short_config(epochs=7, workdir=str(tmp_path / "run"), dry_run=True)
+    found = rehearse(config)
+    assert not (tmp_path / "run").exists()
+    assert found["settings"] == config.settings() and found["head"].startswith("2x2x64 -> gap -> 64 -> bn")
+    assert (found["steps_per_epoch"], found["steps"]) == (5, 35)
+    assert found["parameters"] > found["trainable"] > 70_000
+    assert 0 < found["seconds_per_step"] < 60 and 0 < found["seconds_per_evaluation"] < 60
+    per_epoch = 5 * found["seconds_per_step"] + found["seconds_per_evaluation"]
+    assert found["seconds"] == pytest.approx(7 * per_epoch)
+    flags = [f"--{name}={value}" for name, value in config.settings().items()]
+    places = [f"--workdir={config.workdir}", f"--data_dir={config.data_dir}", "--dry_run"]
+    assert main([*flags, *places]) == 0
+    told = capsys.readouterr().out
+    assert "head        2x2x64" in told and f"{found['parameters']:,}" in told and "35: 7 epochs of 5" in told
+    assert "nothing was written there" in told and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("at_once", "steps", "counted"),
+    [(1, 50, range(1, 22)), (1, 1, range(1, 22)), (5, 5, range(5, 26, 5)), (30, 390, (30, 60))],
+)
+def test_steps_are_counted_behind_the_first_execution(at_once, steps, counted):
+    """On a GPU the first execution is often longer than all that is timed, or an epoch."""
+    clock, model = _Clock(), keras.Sequential()
+    clock.set_model(model)
+    model.stop_training = False
+    for step in itertools.takewhile(lambda _: not model.stop_training, itertools.count(step=at_once)):
+        clock.on_train_batch_begin(step % steps)
+        clock.on_train_batch_end(step % steps + at_once - 1)
+    assert clock.steps == list(counted) and len(clock.times) == len(counted)
+
+
+def test_a_run_of_one_execution_has_no_time(short_config):
+    config = short_config(epochs=1, steps_per_execution=5, dry_run=True)
+    told = report(rehearse(config), config)
+    assert "a step      unknown: the whole run is one execution" in told and "about unknown" in told
+
+
+def test_memory_that_is_full_is_said(short_config, monkeypatch):
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(estimate, "fit", fit)
+    with pytest.raises(ResourcesError, match="out of memory with batch_size 256"):
+        rehearse(short_config(dry_run=True))
+
+
+def test_what_is_there_is_not_gone_over(short_run, short_config):
+    config, _ = short_run
+    with pytest.raises(RunDirectoryError, match="holds another run: seed 0 there, 1 now"):
+        rehearse(short_config(weight_histograms=True, seed=1, workdir=config.workdir, dry_run=True))
+
+
+def test_train_itself_does_no_dry_run(short_config):
+    with pytest.raises(UsageError, match="dry_run"):
+        train(short_config(dry_run=True))
+
+
+def test_bytes_by_hand():
+    layers = [keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.BatchNormalization(name="b")]
+    trainable, fixed, outputs = 4 * 3 + 3 + 2 * 3, 2 * 3, 10 * (3 + 3)
+    assert training_bytes(keras.Sequential(layers), 10) == 4 * (3 * trainable + fixed + outputs)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7.4, "7 s"), (130, "2 min"), (9000, "2.5 h"), (math.nan, "unknown")]
+)
+def test_durations(seconds, text):
+    assert _duration(seconds) == text
