@@ -31,7 +31,7 @@ import scipy.stats
 import tensorflow as tf
 
 from bnhead.census import DeadUnits, Probe
-from bnhead.census.find import activations
+from bnhead.census.sites import activations
 from bnhead.models import resnet20
 
 EPOCH, BATCH, PROBE = 50_000, 128, 2048

@@ -7,11 +7,11 @@ import keras
 
 from bnhead import seeds
 from bnhead.census import keys
-from bnhead.census.board import Board
 from bnhead.census.changes import History
 from bnhead.census.counts import Census
 from bnhead.census.figures import FIGURES, OF_CHANGES
 from bnhead.census.labels import Labels
+from bnhead.census.plots import TensorBoardWriter
 from bnhead.census.probe import Probe
 from bnhead.census.revival import Revival, revive_layers
 from bnhead.census.step import StepCounter
@@ -37,7 +37,7 @@ class DeadUnits(keras.callbacks.Callback):
         data: the probe set: an array, a tuple `(x, y)`, or a batched `tf.data.Dataset`; labels let it count
             by class. None counts on the training batches.
         layers: None for the last activation before the output, "all" for every activation, "norms" for every
-            batch norm, or a sequence of names; see `bnhead.census.find`.
+            batch norm, or a sequence of names; see `bnhead.census.sites`.
         every: count in the first epoch, in every `every`-th and in the last; the others' figures are NaN.
             Where another callback stops the training after this one in the list, the last epoch's count is in
             `census`, `histories` and TensorBoard, and not in `logs`.
@@ -114,7 +114,7 @@ class DeadUnits(keras.callbacks.Callback):
         self._probe: Probe | None = None
         self._step: StepCounter | None = None
         self._training = False
-        self._board: Board | None = None
+        self._writer: TensorBoardWriter | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -126,7 +126,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: not what is compiled or open, which is made again when needed."""
-        return {**vars(self), "_probe": None, "_step": None, "_board": None}
+        return {**vars(self), "_probe": None, "_step": None, "_writer": None}
 
     def set_model(self, model: keras.Model) -> None:
         """Finds the layers to count; called by Keras when `fit` begins."""
@@ -209,11 +209,11 @@ class DeadUnits(keras.callbacks.Callback):
         if self._step is not None:
             self._step.detach()
         if self._log_dir is not None and not self._drawn:
-            self._board = self._board or Board(self._log_dir)
+            self._writer = self._writer or TensorBoardWriter(self._log_dir)
             self._draw(next(iter(self.histories.values())).epochs[-1])
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _prepare(self) -> Probe:
         """The probe, built once for a model: a new one for each count would be traced for each count."""
@@ -243,14 +243,14 @@ class DeadUnits(keras.callbacks.Callback):
     def _write(self, figures: dict[str, float], epoch: int) -> None:
         if self._log_dir is None:
             return
-        self._board = self._board or Board(self._log_dir)
+        self._writer = self._writer or TensorBoardWriter(self._log_dir)
         if self._log_scalars:
-            self._board.scalars(figures, epoch)
+            self._writer.write_figures(figures, epoch)
         if self._counts == 1 or self._counts % self._pictures_every == 0:
             self._draw(epoch)
 
     def _draw(self, epoch: int) -> None:
-        self._board.pictures(self.census, self.histories, epoch)
+        self._writer.write_plots(self.census, self.histories, epoch)
         self._drawn = True
 
     def _revive(self, epoch: int) -> None:
@@ -261,5 +261,5 @@ class DeadUnits(keras.callbacks.Callback):
         ]
         done = revive_layers(self.model, dormant, seeds.stream(self.revive_seed, "revival", epoch))
         self.revivals += [(epoch, revival) for revival in done]
-        if self._board is not None and done:
-            self._board.text("dead/revived", "\n\n".join(map(str, done)), epoch)
+        if self._writer is not None and done:
+            self._writer.write_text("dead/revived", "\n\n".join(map(str, done)), epoch)

@@ -16,7 +16,7 @@ import numpy as np
 from bnhead.census import keys
 from bnhead.census.codeath import effective_patterns, phi_matrix
 from bnhead.census.contiguity import Blocks, Runs, block_test, dead_runs
-from bnhead.census.figures import OF_COUNTS, rule_of_three, shown
+from bnhead.census.figures import OF_COUNTS, figures_at, rule_of_three
 from bnhead.errors import UsageError
 
 RARE = 0.01  # "rarely active": on fewer than 1 % of the inputs, Dohare et al. 2024, "Loss of plasticity"
@@ -432,7 +432,7 @@ def _lines(name: str, counts: Counts) -> str:
     bound = f"a dead unit fires on less than {counts.bound:.2%} of inputs, at 95 %"
     lines = [f"{name}: {counts.units} units, {counts.inputs} inputs; {bound}"]
     values = counts.figures()
-    for row in shown("tables"):
+    for row in figures_at("tables"):
         if row.name in values:
             lines.append(f"  {row.heading:<19} {row.table_cell(values, counts.units):<15}  {row.meaning}")
     return "\n".join(lines)

@@ -1,11 +1,10 @@
-"""The figures of dead units: a row each, read by everything that names, shows or explains one.
+"""The figures of dead units, one row each. Everything that displays or explains a figure reads its row.
 
-A row has the figure's name, its formula, what the formula needs, its unit, a heading and its meaning. Logs,
-`history.csv`, `result.json` and TensorBoard have every figure, as `dead/<layer>/<name>` (`census.keys`), and
-so have the files of a census; `shown` says where else one is read. A new figure is a new row, and `python
-docs/generate_figures.py` puts it into the README.
+A row has the figure's name, formula, input, unit, heading and meaning. Logs, `history.csv`, `result.json`,
+TensorBoard and the files of a census contain every figure as `dead/<layer>/<name>` (`census.keys`); `display`
+lists the further outputs. To add a figure, add a row; `python docs/generate_figures.py` updates the README.
 
-The formulas read attributes of `Counts` and `Changes` and import neither, so that a report comes at once.
+The formulas read attributes of `Counts` and `Changes` without importing them, so that reports start quickly.
 """
 
 import math
@@ -15,10 +14,10 @@ from typing import Any
 
 from bnhead.census import keys
 
-PLACES = ("charts", "summaries", "tables", "files")  # a figure is shown at its own and at those behind it
-UNITS = {"share": ".1%", "count": ".0f", "number": ".1f", "probability": ".2g"}  # unit -> how it is written
+DISPLAYS = ("charts", "summaries", "tables", "files")  # a figure appears in its display and in all later ones
+UNITS = {"share": ".1%", "count": ".0f", "number": ".1f", "probability": ".2g"}  # unit -> format
 CHANGES = "changes"
-NEEDS = {  # attribute of `Counts` that may be None, or `CHANGES` -> what somebody has to give for it
+NEEDS = {  # optional attribute of `Counts`, or `CHANGES` -> the argument or data that it needs
     "": "",
     "runs": "",
     "magnitude": "`data`",
@@ -39,15 +38,16 @@ class Figure:
         name: last part of its key in logs and files.
         heading: a few words for a column or a line.
         meaning: one line, without a full stop.
-        formula: the number, of a layer's `Counts`; of its `Changes` where `needs` is `CHANGES`.
-        needs: a key of `NEEDS`, without which the layer has no such figure; empty for none.
-        unit: a key of `UNITS`; a share is one of the units, in [0, 1].
-        shown: a member of `PLACES`. "charts": by epoch, against the width and in the tables of a study;
-            "summaries": where a run ends, on the terminal and on its page; "tables": in those of a census;
-            "files": there alone.
-        cell: its text in the table of a census, where that is more than the value: a format of the names of
-            figures, and of `count`, the units that its share comes to.
-        note: what a summary says behind the value: a format of the names of figures, and of `bound`.
+        formula: computes the value from a layer's `Counts`, or from its `Changes` if `needs` is `CHANGES`.
+        needs: a key of `NEEDS`; a layer without it lacks the figure. Empty if the figure needs nothing.
+        unit: a key of `UNITS`; a share is a share of the units, in [0, 1].
+        display: a member of `DISPLAYS`. "charts": plotted by epoch and by width, and in the tables of a
+            study; "summaries": in the summary of a run, on the terminal and on its page; "tables": in the
+            tables of a census; "files": in files only.
+        cell: format of the table cell, if it holds more than the value. Fields: the names of figures, and
+            `count`, the number of units.
+        note: format of the note that follows the value in a summary. Fields: the names of figures, and
+            `bound`.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Figure:
     formula: Callable[[Any], float]
     needs: str = ""
     unit: str = "share"
-    shown: str = "tables"
+    display: str = "tables"
     cell: str = ""
     note: str = ""
 
@@ -67,15 +67,26 @@ class Figure:
 
     def text(self, value: float | None) -> str:
         """A value in the figure's unit: "51.5%"."""
-        return format(value, UNITS[self.unit]) if _is_finite(value) else "not finite"
+        return _formatted(value, UNITS[self.unit])
 
     def table_cell(self, values: Mapping[str, float], units: int) -> str:
-        """The text in a table, of a layer's figures by name and its number of units."""
-        count = f"{values[self.name] * units:.0f}"  # NaN stays NaN: some figures are not defined everywhere
+        """The text of the table cell.
+
+        Args:
+            values: the layer's figures by name.
+            units: number of the layer's units.
+        """
+        count = (
+            f"{values[self.name] * units:.0f}"  # NaN stays NaN: some figures are undefined for some layers
+        )
         return self.cell.format(**_texts(values), count=count) or self.text(values[self.name])
 
     def summary(self, values: Mapping[str, float | None]) -> str:
-        """The value and the note, of a layer's figures by name: "51.5% (46.5% to 56.2% for 90 % ...)"."""
+        """The value and its note: "51.5% (46.5% to 56.2% for 90 % of the inputs)".
+
+        Args:
+            values: the layer's figures by name.
+        """
         note = self.note.format(**_texts(values))
         return self.text(values.get(self.name)) + (f" ({note})" if note else "")
 
@@ -86,7 +97,7 @@ FIGURES = (
         "silent per input",
         "share of units silent on an input, on average",
         lambda c: sum(k * n for k, n in enumerate(c.inputs_by_silent.tolist())) / (c.inputs * c.units),
-        shown="charts",
+        display="charts",
         note="{per_input_p05} to {per_input_p95} for 90 % of the inputs",
     ),
     Figure(
@@ -94,14 +105,14 @@ FIGURES = (
         "silent, 5 %",
         "5th percentile over the inputs of the share of silent units",
         lambda c: c.silent_share(5),
-        shown="files",
+        display="files",
     ),
     Figure(
         "per_input_p50",
         "silent, median",
         "median over the inputs of the share of silent units",
         lambda c: c.silent_share(50),
-        shown="files",
+        display="files",
     ),
     Figure(
         "per_input_p95",
@@ -115,7 +126,7 @@ FIGURES = (
         "dead on all",
         "share of units that are dead: silent on every input counted",
         lambda c: c.dead.mean(),
-        shown="charts",
+        display="charts",
         cell="{count} ({dataset})",
         note="each fires on less than {bound} of inputs, at 95 %",
     ),
@@ -124,7 +135,7 @@ FIGURES = (
         "rarely active",
         "share of units active on less than 1 % of the inputs, dead ones included",
         lambda c: c.rarely_active.mean(),
-        shown="summaries",
+        display="summaries",
         note="on less than 1 % of the inputs, dead ones included",
     ),
     Figure(
@@ -132,7 +143,7 @@ FIGURES = (
         "always on",
         "share of units active everywhere on every input: there a ReLU is linear",
         lambda c: c.always_on.mean(),
-        shown="summaries",
+        display="summaries",
     ),
     Figure(
         "runs",
@@ -140,7 +151,7 @@ FIGURES = (
         "runs of dead units, in the order of the units",
         lambda c: c.dead_runs.runs,
         unit="count",
-        shown="files",
+        display="files",
     ),
     Figure(
         "runs_expected",
@@ -148,7 +159,7 @@ FIGURES = (
         "runs of dead units by chance: k (D - k + 1) / D for k dead of D",
         lambda c: c.dead_runs.expected,
         unit="number",
-        shown="files",
+        display="files",
     ),
     Figure(
         "runs_p",
@@ -165,7 +176,7 @@ FIGURES = (
         lambda c: c.runs[1] / max(c.runs[0], 1),
         needs="runs",
         unit="number",
-        shown="files",
+        display="files",
     ),
     Figure(
         "blocks_p",
@@ -174,7 +185,7 @@ FIGURES = (
         lambda c: c.blocks.p,
         needs="groups",
         unit="probability",
-        shown="files",
+        display="files",
     ),
     Figure(
         "dormant_0",
@@ -182,7 +193,7 @@ FIGURES = (
         "share of units whose mean activation is 0 (ReDo)",
         lambda c: c.dormant(0).mean(),
         needs="magnitude",
-        shown="files",
+        display="files",
     ),
     Figure(
         "dormant_0025",
@@ -197,12 +208,12 @@ FIGURES = (
         "share of units whose mean activation is at most 0.1 of the layer's mean (ReDo)",
         lambda c: c.dormant(0.1).mean(),
         needs="magnitude",
-        shown="files",
+        display="files",
     ),
     Figure(
         "constant",
         "constant",
-        "share of units of variance at most 1e-12, which a dead one has behind a batch norm",
+        "share of units of variance at most 1e-12, as a dead unit has after a batch norm",
         lambda c: c.constant.mean(),
         needs="moments",
     ),
@@ -234,7 +245,7 @@ FIGURES = (
         "share of units that came alive for the first time since the last count",
         lambda c: c.born.mean(),
         needs=CHANGES,
-        shown="files",
+        display="files",
     ),
     Figure(
         "deaths",
@@ -242,7 +253,7 @@ FIGURES = (
         "share of units that died since the last count",
         lambda c: c.died.mean(),
         needs=CHANGES,
-        shown="files",
+        display="files",
     ),
     Figure(
         "revivals",
@@ -250,7 +261,7 @@ FIGURES = (
         "share of units that came back since the last count, having been active before",
         lambda c: c.revived.mean(),
         needs=CHANGES,
-        shown="files",
+        display="files",
     ),
     Figure(
         "persistence",
@@ -258,26 +269,26 @@ FIGURES = (
         "share of the dead of the last count that still are",
         lambda c: c.persistence,
         needs=CHANGES,
-        shown="files",
+        display="files",
     ),
 )
 OF_COUNTS = tuple(row for row in FIGURES if row.needs != CHANGES)
 OF_CHANGES = tuple(row for row in FIGURES if row.needs == CHANGES)
 
 
-def shown(place: str) -> tuple[Figure, ...]:
-    """The figures that are shown at one of `PLACES`, in order."""
-    return tuple(row for row in FIGURES if PLACES.index(row.shown) <= PLACES.index(place))
+def figures_at(display: str) -> tuple[Figure, ...]:
+    """The figures that appear in one of `DISPLAYS`, in order."""
+    return tuple(row for row in FIGURES if DISPLAYS.index(row.display) <= DISPLAYS.index(display))
 
 
 def meaning_of(key: str) -> str:
-    """The meaning of a key's figure; empty for a name that is no key, such as `loss`."""
+    """The meaning of a key's figure; empty for other names, such as `loss`."""
     name = keys.parts(key)[1] if keys.is_key(key) else ""
     return next((row.meaning for row in FIGURES if row.name == name), "")
 
 
 def rule_of_three(inputs: float) -> float:
-    """A unit that is dead on so many inputs fires on less than this share of all, at 95 % confidence: 3/N.
+    """Upper bound of a dead unit's activity, at 95 % confidence: 3/N for a unit that is dead on N inputs.
 
     Reference: Hanley & Lippman-Hand 1983, "If nothing goes wrong, is everything all right?".
     """
@@ -285,11 +296,10 @@ def rule_of_three(inputs: float) -> float:
 
 
 def _texts(values: Mapping[str, float | None]) -> dict[str, str]:
-    """Every figure, and the bound, as it is written."""
-    bound = values.get("bound")
+    """Every figure and the bound as text."""
     texts = {row.name: row.text(values.get(row.name)) for row in FIGURES}
-    return {**texts, "bound": f"{bound:.2%}" if _is_finite(bound) else "not finite"}
+    return {**texts, "bound": _formatted(values.get("bound"), ".2%")}
 
 
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _formatted(value: float | None, spec: str) -> str:
+    return "not finite" if value is None or not math.isfinite(value) else format(value, spec)

@@ -1,7 +1,7 @@
 """Names of the figures in `logs`, in result files and in TensorBoard: `dead/<layer>/<figure>`.
 
-A layer's name may have slashes of its own (`encoder/relu`); a figure's has none. A table of dead units alone
-leaves the group out: `<layer>/<figure>`.
+A layer's name may contain slashes (`encoder/relu`), a figure's may not. A table that lists dead units only
+omits the group: `<layer>/<figure>`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ def key(layer: str, figure: str) -> str:
 
 
 def is_key(text: str) -> bool:
-    """Whether a name is that of a layer's figure."""
+    """Whether a name belongs to a layer's figure."""
     return text.startswith("dead/") and text.count("/") > 1
 
 
@@ -29,18 +29,31 @@ def short(text: str) -> str:
 
 
 def short_parts(text: str) -> tuple[str, str]:
-    """Layer and figure of what `short` gave."""
+    """Layer and figure of a name made by `short`."""
     layer, _, figure = text.rpartition("/")
     return layer, figure
 
 
 def layers(names: Iterable[str], figure: str | None = None) -> list[str]:
-    """The layers of all keys among `names`, or of those with this figure, each once, in order."""
-    split = (parts(name) for name in names if is_key(name))
-    return list(dict.fromkeys(layer for layer, other in split if figure in (None, other)))
+    """The layers of the keys among `names`, without repeats, in order.
+
+    Args:
+        names: keys and other names.
+        figure: only keys with this figure are read; None for all.
+    """
+    pairs = (parts(name) for name in names if is_key(name))
+    return list(dict.fromkeys(layer for layer, key_figure in pairs if figure in (None, key_figure)))
 
 
 def figures(values: Mapping[str, Any], layer: str) -> dict[str, Any]:
-    """A layer's figures by name, of values by key."""
-    split = {parts(name): value for name, value in values.items() if is_key(name)}
-    return {figure: value for (other, figure), value in split.items() if other == layer}
+    """The figures of one layer.
+
+    Args:
+        values: figures by key; other names are ignored.
+        layer: name of the layer.
+
+    Returns:
+        figure -> value.
+    """
+    pairs = {parts(name): value for name, value in values.items() if is_key(name)}
+    return {figure: value for (key_layer, figure), value in pairs.items() if key_layer == layer}

@@ -9,8 +9,8 @@ from keras import ops
 
 from bnhead.census import gradients, totals
 from bnhead.census.counts import Census
-from bnhead.census.find import Found, Site
 from bnhead.census.labels import Labels
+from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError
 from bnhead.graph import flat_inputs, functional, taps, trace
 from bnhead.graph.inputs import arrays_of, batches, check_data
@@ -30,7 +30,7 @@ class Probe:
     Args:
         model: any built Keras model.
         layers: None for the last activation before the output, "all" for every activation, "norms" for every
-            batch norm, or a sequence of names and layers; see `bnhead.census.find`. A layer that is called
+            batch norm, or a sequence of names and layers; see `bnhead.census.sites`. A layer that is called
             several times is counted once for each call: `relu`, `relu#2`, ...
         eps: a unit is silent where its absolute output is at most this.
         by: "output" compares |a| with `eps`; "slope" compares the activation's slope |da/dz|, which makes a
@@ -68,7 +68,7 @@ class Probe:
         self._model, self._layers, self._classes = model, layers, classes
         self._gradients = gradients
         self._options = {"eps": eps, "by_slope": by == "slope", "together": together}
-        self._found: Found | None = None
+        self._found: Inventory | None = None
         self._plan: totals.Plan | None = None
         self._passes: dict[Labels, tuple[Callable, Callable]] = {}
         if (inputs := trace.specs(model)) is not None:
@@ -153,7 +153,7 @@ class Probe:
         return census
 
     def _find(self, inputs: Any) -> None:
-        self._found = Found.of(self._model, trace.forward(self._model, inputs))
+        self._found = Inventory.of(self._model, trace.forward(self._model, inputs))
         sites = self._found.select(self._layers)
         if self._options["by_slope"]:
             smooth = self._without_slope(sites)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from bnhead import seeds
-from bnhead.census.find import Site
+from bnhead.census.sites import Site
 from bnhead.graph import Call, calls, functional
 
 _DENSE = (keras.layers.Dense,)

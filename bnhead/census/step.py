@@ -14,9 +14,9 @@ from keras import ops
 
 from bnhead.census import totals
 from bnhead.census.counts import Census
-from bnhead.census.find import Found
 from bnhead.census.labels import Labels
 from bnhead.census.probe import input_names
+from bnhead.census.sites import Inventory
 from bnhead.errors import UsageError
 from bnhead.graph import taps, trace
 
@@ -33,7 +33,7 @@ class StepCounter:
 
     Args:
         model: a compiled model.
-        layers: see `bnhead.census.find`.
+        layers: see `bnhead.census.sites`.
         eps: a unit is silent where its absolute output is at most this.
         inputs_per_step: how many inputs of each batch (on each replica) are counted; None for all. Batches
             are shuffled, so the first are as good as any.
@@ -133,7 +133,7 @@ class StepCounter:
         return census
 
     def _find(self, passes: Sequence[taps.Pass]) -> None:
-        found = Found.of(self._model, *passes)
+        found = Inventory.of(self._model, *passes)
         self._missed = found.missed
         sites = found.select(self._layers)
         self._plan = totals.Plan.of(found, sites, input_names(self._model), **self._options)

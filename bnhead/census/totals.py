@@ -15,8 +15,8 @@ from keras import ops
 
 from bnhead.census import reductions
 from bnhead.census.counts import Census, Counts, Moments, run_statistics
-from bnhead.census.find import Found, Site
 from bnhead.census.labels import Labels
+from bnhead.census.sites import Inventory, Site
 from bnhead.graph import taps
 
 LARGE = (
@@ -53,7 +53,7 @@ class Plan:
     folded: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: Found, sites: Sequence[Site], inputs: Sequence[str], **options: Any) -> "Plan":
+    def of(cls, found: Inventory, sites: Sequence[Site], inputs: Sequence[str], **options: Any) -> "Plan":
         return cls(list(sites), found.watched(sites), list(inputs), **options)
 
     @property

@@ -9,7 +9,7 @@ import keras
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bnhead.census import keys
-from bnhead.census.figures import shown
+from bnhead.census.figures import figures_at
 from bnhead.runs import atomic
 from bnhead.training.build import decisions, describe_head
 from bnhead.training.config import TrainConfig
@@ -147,7 +147,7 @@ def _outcome(result: dict, split: str, images: str) -> tuple[str, str]:
 def _dead_rows(layer: str, figures: dict) -> list[tuple[str, str]]:
     if not _finite(figures.get("per_input")):
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
-    rows = [row for row in shown("summaries") if row.name in figures]
+    rows = [row for row in figures_at("summaries") if row.name in figures]
     return [
         (f"units of {layer}", f"on {_number(figures.get('inputs'), 'g')} test images"),
         *((f"  {row.heading}", row.summary(figures)) for row in rows),

@@ -78,7 +78,7 @@ def _count(request: Request, source: Any) -> Any:
     if not names:
         raise UsageError("layers must name at least one layer, all, norms or last")
     if "last" in names:
-        from bnhead.census.find import default_layers
+        from bnhead.census.sites import default_layers
 
         names = [other for name in names for other in (default_layers(model) if name == "last" else [name])]
     with source.dataset.naming_pictures():

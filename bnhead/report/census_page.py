@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import jinja2
 
 from bnhead import texts
-from bnhead.census.board import draw
 from bnhead.census.counts import Census
+from bnhead.census.plots import layer_plots
 from bnhead.report.census_tables import columns, rows
 
 _CAPTIONS = {
@@ -30,7 +30,7 @@ def page(census: Census, *, title: str, about: dict[str, str], classes: Sequence
     pictures = {
         name: {
             _CAPTIONS[kind]: base64.b64encode(png).decode()
-            for kind, png in draw(name, counts, classes=tuple(classes), theme="page").items()
+            for kind, png in layer_plots(name, counts, classes=tuple(classes), theme="page").items()
         }
         for name, counts in census.layers.items()
     }

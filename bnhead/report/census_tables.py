@@ -8,14 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bnhead.census.counts import Census
-from bnhead.census.figures import OF_COUNTS, Figure, shown
+from bnhead.census.figures import OF_COUNTS, Figure, figures_at
 from bnhead.texts import one_line
 
 
 def columns(census: Census) -> list[Figure]:
     """The figures of the table: of those that are shown in tables, the ones that some layer has."""
     there = {name for counts in census.layers.values() for name in counts.figures()}
-    return [row for row in shown("tables") if row.name in there]
+    return [row for row in figures_at("tables") if row.name in there]
 
 
 def rows(census: Census) -> list[tuple[str, str, list[str], str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bnhead import heads
 from bnhead.census import keys
-from bnhead.census.figures import shown
+from bnhead.census.figures import figures_at
 from bnhead.heads.diagram import svg
 from bnhead.report import charts, format
 from bnhead.report.curves import Band, at_most, band
@@ -180,7 +180,7 @@ def dead_units(
     columns = dict.fromkeys(column for run in runs for column in run.history)
     drawn = []
     for layer in keys.layers(columns):
-        for row in shown("charts"):
+        for row in figures_at("charts"):
             chart = by_epoch(of_cell, panels, keys.key(layer, row.name), format.share,
                              tick=lambda v: f"{100 * v:.3g}%", whole=True)  # fmt: skip
             if chart is not None:
@@ -191,7 +191,9 @@ def dead_units(
 def against_width(study: Study) -> list[dict[str, Any]]:
     """The shares against the FC's width: a chart for each figure, a panel of it for each head and layer."""
     laws = [law for law in study.verdict["width_law"] if law.get("points")]
-    by_figure = [(row, [law for law in laws if law.get("figure") == row.name]) for row in shown("charts")]
+    by_figure = [
+        (row, [law for law in laws if law.get("figure") == row.name]) for row in figures_at("charts")
+    ]
     return [{"title": row.meaning, **_widths(study, own)} for row, own in by_figure if own]
 
 

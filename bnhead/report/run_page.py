@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from bnhead.census import keys
-from bnhead.census.figures import shown
+from bnhead.census.figures import figures_at
 from bnhead.errors import RunDirectoryError
 from bnhead.report import figures, format
 from bnhead.report.provenance import machine, train_command
@@ -83,6 +83,6 @@ def _counts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     counts = []
     for layer in keys.layers(run.result):
         own = keys.figures(run.result, layer)
-        rows = [row for row in shown("summaries") if row.name in own]
+        rows = [row for row in figures_at("summaries") if row.name in own]
         counts.append((layer, [(row.meaning, format.figure(own[row.name], row)) for row in rows]))
     return counts

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from bnhead.census import keys
-from bnhead.census.figures import shown
+from bnhead.census.figures import figures_at
 from bnhead.report import figures, format
 from bnhead.report.limits import limits
 from bnhead.report.provenance import command, machine
@@ -77,7 +77,7 @@ def cells(study: Study) -> dict[str, Any]:
     primary = study.plan["primary"]
     planned = {cell["name"]: cell for cell in study.plan["cells"]}
     there = dict.fromkeys(key for cell in study.verdict["cells"] for key in cell["dead"])
-    shares = {row.name: row for row in shown("charts")}
+    shares = {row.name: row for row in figures_at("charts")}
     counted = [key for key in there if keys.short_parts(key)[1] in shares]
     split = [keys.short_parts(key) for key in counted]
     several = len({layer for layer, _ in split}) > 1

@@ -21,7 +21,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from bnhead.census import keys
-from bnhead.census.figures import meaning_of, shown
+from bnhead.census.figures import figures_at, meaning_of
 from bnhead.report.curves import band
 from bnhead.report.study import Run, Study
 
@@ -41,7 +41,7 @@ def write(study: Study, directory: pathlib.Path) -> None:
 
 def _columns(study: Study) -> list[str]:
     """What is shown by epoch: the metric, and of every layer the figures that are drawn as charts."""
-    names = {row.name for row in shown("charts")}
+    names = {row.name for row in figures_at("charts")}
     there = dict.fromkeys(name for run in study.runs for name in run.history if keys.is_key(name))
     return [study.plan["primary"], *(name for name in there if keys.parts(name)[1] in names)]
 

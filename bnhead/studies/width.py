@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bnhead.census import keys
-from bnhead.census.figures import shown
+from bnhead.census.figures import figures_at
 from bnhead.studies import statistics
 from bnhead.studies.outcomes import Outcome
 from bnhead.studies.plan import Plan
@@ -26,7 +26,7 @@ def width_law(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     if len(set(widths.values())) < 2:
         return []
     heads = dict.fromkeys(plan.cell(name).head for name in widths)
-    figures = [row.name for row in shown("charts")]
+    figures = [row.name for row in figures_at("charts")]
     laws = []
     for head in heads:
         runs = [one for one in outcomes if one.run.cell in widths and plan.cell(one.run.cell).head == head]

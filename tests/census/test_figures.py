@@ -1,9 +1,18 @@
 import numpy as np
 import pytest
-from tests.census.test_counters import added
 
 from bnhead.census.counts import Counts
-from bnhead.census.figures import FIGURES, NEEDS, OF_COUNTS, PLACES, UNITS, meaning_of, rule_of_three, shown
+from bnhead.census.figures import (
+    DISPLAYS,
+    FIGURES,
+    NEEDS,
+    OF_COUNTS,
+    UNITS,
+    figures_at,
+    meaning_of,
+    rule_of_three,
+)
+from tests.census.test_counts import added
 
 VALUES = {"per_input": 0.5, "per_input_p05": 0.25, "per_input_p95": 0.75, "dataset": 0.125, "bound": 0.01}
 ROWS = {row.name: row for row in FIGURES}
@@ -12,9 +21,11 @@ ROWS = {row.name: row for row in FIGURES}
 def test_every_row_is_whole():
     assert len(ROWS) == len(FIGURES) == len({row.heading for row in FIGURES})
     for row in FIGURES:
-        assert row.name.isidentifier() and row.needs in NEEDS and row.unit in UNITS and row.shown in PLACES
+        assert (
+            row.name.isidentifier() and row.needs in NEEDS and row.unit in UNITS and row.display in DISPLAYS
+        )
         assert row.heading and row.meaning and "\n" not in row.meaning and row.meaning[-1] != "."
-        assert row.shown != "charts" or row.unit == "share", "the axis of a chart is of shares"
+        assert row.display != "charts" or row.unit == "share", "the axis of a chart is of shares"
 
 
 def test_figures_by_hand():
@@ -53,10 +64,15 @@ def test_figures_by_hand():
     assert set(counts.figures()) == {row.name for row in OF_COUNTS}
 
 
-def test_what_is_shown_at_a_place_is_shown_at_those_behind_it():
-    assert [row.name for row in shown("charts")] == ["per_input", "dataset"]
-    assert [row.name for row in shown("summaries")] == ["per_input", "dataset", "rarely_active", "always_on"]
-    assert set(shown("summaries")) < set(shown("tables")) < set(shown("files")) == set(FIGURES)
+def test_a_figure_appears_in_its_display_and_in_all_later_ones():
+    assert [row.name for row in figures_at("charts")] == ["per_input", "dataset"]
+    assert [row.name for row in figures_at("summaries")] == [
+        "per_input",
+        "dataset",
+        "rarely_active",
+        "always_on",
+    ]
+    assert set(figures_at("summaries")) < set(figures_at("tables")) < set(figures_at("files")) == set(FIGURES)
 
 
 def test_a_summary_is_the_value_and_the_note():
@@ -76,7 +92,7 @@ def test_a_cell_is_the_value_or_more():
     assert ROWS["patterns"].text(2.345) == "2.3" and ROWS["patterns"].text(float("nan")) == "not finite"
 
 
-def test_a_figure_is_there_where_its_counts_are():
+def test_a_figure_is_counted_if_its_input_is():
     counts = Counts.of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]), groups=())
     assert ROWS["per_input"].is_counted(counts)
     for name in ("runs_z_per_input", "dormant_0", "blocks_p", "class_dead", "births"):

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from bnhead.census import plots
+from bnhead.census.changes import History
+from bnhead.census.counts import Census, Counts
 
 
 def pixels(png):
@@ -13,8 +15,8 @@ def pixels(png):
 
 
 def share_of(image, colour):
-    wanted = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    return (np.abs(image - wanted).max(-1) < 0.01).mean()
+    target = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return (np.abs(image - target).max(-1) < 0.01).mean()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -64,3 +66,39 @@ def test_many_epochs_and_classes_get_few_labels():
 def test_names_that_look_like_formulas_are_names():
     activity = np.random.default_rng(0).random((2, 6))
     assert plots.class_map(activity, ["$\\frac$", "a$b$"], title="$x^$").startswith(b"\x89PNG")
+
+
+def batch_counts():
+    return Counts.of_batch(np.array([1, 0, 1]), np.array([3, 1]), np.array([3, 0]))
+
+
+def test_a_layer_has_the_plots_that_its_counts_allow():
+    counts, history = batch_counts(), History()
+    assert list(plots.layer_plots("fc", counts)) == ["activity"]
+    counts.class_inputs, counts.class_active = np.array([2, 1]), np.array([[2, 0], [1, 1]])
+    counts.together = np.array([[3, 1], [1, 1]])
+    assert list(plots.layer_plots("fc", counts)) == ["activity", "classes"]  # one unit alone changes
+    counts.active, counts.together = np.array([2, 1]), np.array([[2, 1], [1, 1]])
+    history.add(1, counts.active, 3)
+    assert list(plots.layer_plots("fc", counts, history)) == ["activity", "classes", "codeath"]
+    history.add(2, counts.active, 3)
+    assert list(plots.layer_plots("fc", counts, history)) == ["raster", "activity", "classes", "codeath"]
+    counts.nonfinite = 1
+    assert list(plots.layer_plots("fc", counts, history)) == ["raster"]
+
+
+def test_events(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = plots.TensorBoardWriter(str(tmp_path))
+    writer.write_figures({"dead/fc/dataset": 0.25}, 3)
+    writer.write_plots(Census({"fc": batch_counts()}), {}, 3)
+    writer.write_text("note", "revived", 3)
+    writer.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["tensors"]) == {"dead/fc/dataset", "dead/fc/activity", "note"}
+    description = events.SummaryMetadata("dead/fc/dataset").summary_description
+    assert description == "share of units that are dead: silent on every input counted"
+    (event,) = events.Tensors("dead/fc/activity")
+    width, height, png = event.tensor_proto.string_val
+    assert event.step == 3 and png[1:4] == b"PNG" and int(width) > 300 and int(height) > 200

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from bnhead.census import Probe, count
-from bnhead.census.find import default_layers
+from bnhead.census.sites import default_layers
 from bnhead.errors import UsageError
 from bnhead.models import resnet8
 from tests.census import zoo

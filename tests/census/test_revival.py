@@ -5,8 +5,8 @@ from keras import layers
 
 from bnhead import DeadUnits
 from bnhead.census import count
-from bnhead.census.find import found_in
 from bnhead.census.revival import optimizer_slots, revive
+from bnhead.census.sites import inventory_of
 from bnhead.models import resnet8
 
 
@@ -27,7 +27,7 @@ def net(optimizer="adam"):
 
 
 def site_of(model, name):
-    return found_in(model).select([name])[0]
+    return inventory_of(model).select([name])[0]
 
 
 def state(model):

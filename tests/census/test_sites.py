@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 from bnhead.census import count
-from bnhead.census.find import activations, default_layers, found_in
+from bnhead.census.sites import activations, default_layers, inventory_of
 from bnhead.errors import UsageError
 
 
@@ -59,7 +59,7 @@ def test_every_activation_is_found_wherever_it_stands():
     names = {re.sub(r"_\d+$", "", name): kind for name, kind in found.items()}  # operations are numbered
     assert names == KINDS
     assert list(names) == list(KINDS)  # in the order in which they run
-    assert [site.name for site in found_in(zoo()).norms] == ["encoder/norm", "outer_norm"]
+    assert [site.name for site in inventory_of(zoo()).norms] == ["encoder/norm", "outer_norm"]
     assert default_layers(zoo()) == ["dense_with_leaky"]
 
 
@@ -152,32 +152,32 @@ def test_groups_are_those_of_the_nearest_concatenation():
     x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(joined))
     y = layers.Conv2D(5, 1, activation="relu", name="after")(x)
     model = keras.Model(inputs, layers.GlobalAveragePooling2D()(y))
-    groups = {site.name: site.groups for site in found_in(model).sites}
+    groups = {site.name: site.groups for site in inventory_of(model).sites}
     assert groups["join"] == groups["norm"] == groups["relu"] == (6, 2, 3)
     assert groups["after"] == ()
     across = layers.Concatenate(axis=1, name="rows")([a, a])
     model = keras.Model(inputs, layers.ReLU(name="relu")(across))
-    assert {site.groups for site in found_in(model).sites} == {()}
+    assert {site.groups for site in inventory_of(model).sites} == {()}
     x = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
     assert "blocks_p" not in count(model, x, ["relu"]).layers["relu"].figures()
 
 
 def test_words_names_and_layers_mix():
     model = zoo()
-    found = found_in(model).select(["norms", "plain", model.get_layer("pool"), "outer_norm"])
+    found = inventory_of(model).select(["norms", "plain", model.get_layer("pool"), "outer_norm"])
     assert [site.name for site in found] == ["encoder/norm", "outer_norm", "plain", "pool"]
-    assert [site.name for site in found_in(model).select("plain")] == ["plain"]
+    assert [site.name for site in inventory_of(model).select("plain")] == ["plain"]
 
 
 def test_what_is_not_there():
     with pytest.raises(
         UsageError, match=r"has no layer 'encoder/relu_leyer'; did you mean 'encoder/relu_layer'"
     ):
-        found_in(zoo()).select(["encoder/relu_leyer"])
+        inventory_of(zoo()).select(["encoder/relu_leyer"])
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(2)(inputs))
     with pytest.raises(UsageError, match="layers must name at least one layer"):
-        found_in(model).select("norms")
+        inventory_of(model).select("norms")
 
 
 class Opaque(keras.Model):
@@ -192,25 +192,25 @@ class Opaque(keras.Model):
 def test_layers_by_identity():
     model, other = zoo(), zoo()
     inside = model.get_layer("encoder").get_layer("relu_layer")
-    assert [site.name for site in found_in(model).select([inside])] == ["encoder/relu_layer"]
+    assert [site.name for site in inventory_of(model).select([inside])] == ["encoder/relu_layer"]
     with pytest.raises(UsageError, match="does not call this layer 'gelu_layer'"):
-        found_in(model).select([other.get_layer("gelu_layer")])
+        inventory_of(model).select([other.get_layer("gelu_layer")])
 
 
 def test_a_subclassed_model_is_looked_into():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(2)(Opaque()(layers.Dense(3, "relu", name="first")(inputs))))
-    found = found_in(model)
+    found = inventory_of(model)
     assert [site.name for site in found.activations] == ["first", f"opaque/{model.layers[2].dense.name}"]
     x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
     assert 0 < count(model, x, ["opaque"]).figures()["dead/opaque/per_input"] < 1
     with pytest.raises(UsageError, match="model 'opaque' must be built: call it on a batch of inputs first"):
-        found_in(Opaque())
+        inventory_of(Opaque())
     alone = Opaque()
     alone(x)
     with pytest.raises(UsageError, match="model 'opaque': its inputs are not known; give data to count on"):
-        found_in(alone)
-    assert [site.kind for site in found_in(alone, x).activations] == ["relu"]
+        inventory_of(alone)
+    assert [site.kind for site in inventory_of(alone, x).activations] == ["relu"]
 
 
 class WithMaximum(layers.Layer):
@@ -222,7 +222,7 @@ def test_what_no_hook_sees_is_listed_and_not_guessed():
     inputs = keras.Input((4,))
     x = WithMaximum(name="hidden_relu")(layers.Dense(3, name="first")(inputs))
     model = keras.Model(inputs, layers.Dense(2)(x))
-    found = found_in(model)
+    found = inventory_of(model)
     assert found.missed == {"hidden_relu": "maximum with 0 that no hook saw"}
     with pytest.raises(UsageError, match=r"no activation before its output \(hidden_relu: maximum with 0"):
         found.select(None)

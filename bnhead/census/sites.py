@@ -56,7 +56,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Found:
+class Inventory:
     """What a forward pass of a model ran.
 
     Attributes:
@@ -73,7 +73,7 @@ class Found:
     classes: int
 
     @classmethod
-    def of(cls, model: keras.Model, *passes: taps.Pass) -> "Found":
+    def of(cls, model: keras.Model, *passes: taps.Pass) -> "Inventory":
         """What the passes saw, which are those of a whole model, or of parts of it in a training step."""
         every, missed = {}, {}
         for seen in passes:
@@ -192,7 +192,7 @@ def _site(tap: taps.Tap, after: int) -> Site:
     )
 
 
-def found_in(model: keras.Model, example: Any = None) -> Found:
+def inventory_of(model: keras.Model, example: Any = None) -> Inventory:
     """What a forward pass of a model runs, in evaluation mode.
 
     Args:
@@ -207,14 +207,14 @@ def found_in(model: keras.Model, example: Any = None) -> Found:
     inputs = example if inputs is None else inputs
     if inputs is None:
         raise UsageError(f"model {model.name!r}: its inputs are not known; give data to count on")
-    return Found.of(model, trace.forward(model, inputs))
+    return Inventory.of(model, trace.forward(model, inputs))
 
 
 def activations(model: keras.Model) -> list[Site]:
     """Every activation of a functional or Sequential model that is worth counting."""
-    return found_in(model).activations
+    return inventory_of(model).activations
 
 
 def default_layers(model: keras.Model) -> list[str]:
     """Names of the layers that are counted when none is named: the last activation before the output."""
-    return [site.name for site in found_in(model).default]
+    return [site.name for site in inventory_of(model).default]
