@@ -1,4 +1,4 @@
-"""The Keras callback."""
+"""The Keras callback `DeadUnits`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,50 +21,50 @@ from bnhead.graph.inputs import arrays_of, check_data
 
 
 class DeadUnits(keras.callbacks.Callback):
-    """Counts units while a model trains, on inputs that stay the same or on the training batches.
+    """Counts units while a model trains, on a fixed set of inputs or on the training batches.
 
-    The figures (`bnhead.census.figures`) enter `logs` as `dead/<layer>/per_input` and so on. Keras puts its
-    own `History` behind all callbacks, so it has them; so has any callback that stands *behind* this one in
-    the list, such as `keras.callbacks.TensorBoard`.
+    The figures (`bnhead.census.figures`) enter `logs` as `dead/<layer>/per_input` and so on. Keras' own
+    `History` runs after all callbacks and records them; so does every callback *after* this one in the list,
+    such as `keras.callbacks.TensorBoard`.
 
         model.fit(x, y, callbacks=[DeadUnits(x_val), keras.callbacks.TensorBoard("logs")])
 
     With `data` it counts at the end of an epoch, in evaluation mode. Without, it counts the first
     `inputs_per_step` inputs of each training batch inside the compiled step, in training mode, without an
-    extra forward pass; what needs labels, magnitudes or gradients is not counted then.
+    extra forward pass; figures that need labels, magnitudes or gradients are then omitted.
 
     Args:
-        data: the probe set: an array, a tuple `(x, y)`, or a batched `tf.data.Dataset`; labels let it count
+        data: the probe set: an array, a tuple `(x, y)`, or a batched `tf.data.Dataset`; with labels it counts
             by class. None counts on the training batches.
         layers: None for the last activation before the output, "all" for every activation, "norms" for every
             batch norm, or a sequence of names; see `bnhead.census.sites`.
-        every: count in the first epoch, in every `every`-th and in the last; the others' figures are NaN.
-            Where another callback stops the training after this one in the list, the last epoch's count is in
-            `census`, `histories` and TensorBoard, and not in `logs`.
-        batch_size: inputs at a time, where `data` is arrays.
-        eps: a unit is silent where its absolute output is at most this; 0 is right for ReLU.
+        every: count in the first, every `every`-th and the last epoch; in all others the figures are NaN. If
+            a callback later in the list stops the training, the last epoch's count is in `census`,
+            `histories` and TensorBoard, but not in `logs`.
+        batch_size: number of inputs per batch, if `data` is arrays.
+        eps: a unit is silent if its absolute output is at most this; 0 is right for ReLU.
         by, gradients, together, classes: as for `bnhead.census.Probe`.
-        figures: which figures enter `logs`; None for all, an empty sequence for none. TensorBoard's `log_dir`
-            gets the same.
-        prefix: put before the names of the figures, where several of these callbacks count in one training:
-            with "val_" they are `val_dead/<layer>/<figure>`.
-        log_dir: TensorBoard directory for figures and pictures, a run of its own; None writes none.
-        log_scalars: whether the figures are written there too; without, they are in `logs` alone.
-        pictures_every: draw in the first and every so-many-th count (a picture takes 0.1 s or so), and at
-            the end of the training.
-        inputs_per_step: how many inputs of each training batch are counted, where `data` is None; None: all.
-        revive: threshold tau up to which dormant units are revived after each count but the last epoch's
-            (`bnhead.census.revival`); 0.025 and 0.1 are the paper's. None revives nobody.
+        figures: names of the figures that enter `logs` and TensorBoard; None for all, an empty sequence for
+            none.
+        prefix: prefix of the figures' names, to distinguish several of these callbacks in one training: with
+            "val_" they are `val_dead/<layer>/<figure>`.
+        log_dir: TensorBoard directory for figures and plots, a separate run; None writes none.
+        log_scalars: whether the figures are written there too.
+        pictures_every: plot in the first and every so-many-th count (a plot takes about 0.1 s), and at the
+            end of the training.
+        inputs_per_step: number of inputs of each training batch to count, if `data` is None; None for all.
+        revive: threshold tau up to which dormant units are revived, after each count except the last epoch's
+            (`bnhead.census.revival`); the paper uses 0.025 and 0.1. None disables revival.
         revive_seed: seed of the revived units' incoming weights.
 
     Attributes:
-        census: the latest `Census`; None before the first.
+        census: the latest `Census`; None before the first count.
         histories: name of the layer -> `History`, the activity of its units at each count.
-        revivals: `(epoch, Revival)` of everything that `revive` did.
+        revivals: `(epoch, Revival)` of each revived layer.
 
     Raises:
-        UsageError: at once for data or arguments that make no sense; when `fit` begins for a layer or a model
-            that cannot be counted. (A Sequential model that is not built yet says so at the first count.)
+        UsageError: at once for data or arguments out of range; when `fit` begins for a layer or a model that
+            cannot be counted. (A Sequential model that is not built yet raises it at the first count.)
     """
 
     def __init__(
@@ -93,53 +93,53 @@ class DeadUnits(keras.callbacks.Callback):
             check_data(data, batch_size, again=True)
             arrays = arrays_of(data)
             if classes is not None and arrays is not None:
-                Labels.of(arrays[1], classes, given=True)  # said now, and not after an epoch
+                Labels.of(arrays[1], classes, strict=True)  # raises now instead of after an epoch
         for name, value in (("every", every), ("pictures_every", pictures_every)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
         for figure in figures or ():
-            known = [row.name for row in FIGURES]
-            if figure not in known:
-                raise UsageError(f"figures: {figure!r} is not known{nearest(figure, known)}")
+            names = [row.name for row in FIGURES]
+            if figure not in names:
+                raise UsageError(f"figures: {figure!r} is not known{nearest(figure, names)}")
         if data is None and (gradients or together or revive is not None or by != "output"):
             raise UsageError("gradients, together, by and revive need data to count on")
         if revive is not None and not 0 <= revive < 1:
             raise UsageError(f"revive must be a threshold in [0, 1), got {revive}")
         self.data, self.layers, self.every, self.batch_size = data, layers, every, batch_size
         self.prefix, self.figures, self.revive, self.revive_seed = prefix, figures, revive, revive_seed
-        counted = {"gradients": gradients, "together": together, "classes": classes}
-        self._options = {"eps": eps, "by": by, **counted}
+        optional = {"gradients": gradients, "together": together, "classes": classes}
+        self._options = {"eps": eps, "by": by, **optional}
         self._step_options = {"eps": eps, "inputs_per_step": inputs_per_step}
         self._log_dir, self._log_scalars, self._pictures_every = log_dir, log_scalars, pictures_every
         self._probe: Probe | None = None
         self._step: StepCounter | None = None
         self._training = False
         self._writer: TensorBoardWriter | None = None
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self.census: Census | None = None
         self.histories: dict[str, History] = {}
         self.revivals: list[tuple[int, Revival]] = []
         self._counts, self._drawn, self._names = 0, True, []
-        self._left_out: int | None = None  # the last epoch, where it was not counted
+        self._uncounted: int | None = None  # the latest epoch, if it was not counted
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: not what is compiled or open, which is made again when needed."""
+        """State for copies and pickles, without compiled and open objects; they are recreated when needed."""
         return {**vars(self), "_probe": None, "_step": None, "_writer": None}
 
     def set_model(self, model: keras.Model) -> None:
-        """Finds the layers to count; called by Keras when `fit` begins."""
+        """Selects the layers to count; called by Keras when `fit` begins."""
         require_keras(model)
         if model is not self.model:
             self._probe, self._step = None, None
-            self._forget()
+            self._clear()
         super().set_model(model)
         if self.data is not None and model.built:
             self._prepare()
 
     def set_params(self, params: dict[str, Any] | None) -> None:
-        """Makes the step count; called by Keras after `set_model`, before it makes its functions."""
+        """Makes the step count; called by Keras after `set_model` and before it builds its functions."""
         super().set_params(params)
         if self.data is None and self.model is not None:
             self._step = self._step or StepCounter(self.model, self.layers, **self._step_options)
@@ -147,9 +147,9 @@ class DeadUnits(keras.callbacks.Callback):
             self._training = False
 
     def state(self) -> dict[str, Any]:
-        """What was counted so far, as plain data for JSON: for a training that goes on in another process.
+        """The counts so far as plain data for JSON, to continue the training in another process.
 
-        Revivals, which are a log, are not kept, nor the training batches of an epoch that is half done.
+        Excludes `revivals` and the training batches of an unfinished epoch.
         """
         return {
             "census": None if self.census is None else self.census.to_dict(),
@@ -160,22 +160,22 @@ class DeadUnits(keras.callbacks.Callback):
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave; call it after `set_model`."""
+        """Restores the result of `state`; call it after `set_model`."""
         self.census = None if state["census"] is None else Census.from_dict(state["census"])
         self.histories = {name: History.from_dict(plain) for name, plain in state["histories"].items()}
         self._counts, self._drawn, self._names = state["counts"], state["drawn"], list(state["names"])
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Notes that the model trains, and is not only evaluated."""
+        """Notes that this is a training, not an evaluation."""
         self._training = True
 
     def on_test_end(self, logs: dict | None = None) -> None:
-        """Leaves a model that was evaluated alone as it was."""
+        """Restores the model's step after an evaluation without training."""
         if self._step is not None and not self._training:
             self._step.detach()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Forgets the last epoch's training batches."""
+        """Discards the previous epoch's training batches."""
         if self._step is not None:
             self._step.reset()
 
@@ -185,9 +185,9 @@ class DeadUnits(keras.callbacks.Callback):
         if self._counts and (epoch + 1) % self.every and not last:
             if logs is not None:
                 logs.update(dict.fromkeys(self._names, float("nan")))
-            self._left_out = epoch
+            self._uncounted = epoch
             return
-        self._left_out = None
+        self._uncounted = None
         if self._step is not None:
             self.census = self._step.census()
         else:
@@ -197,15 +197,20 @@ class DeadUnits(keras.callbacks.Callback):
         self._names, self._counts, self._drawn = list(figures), self._counts + 1, False
         if logs is not None:
             logs.update(figures)
-        self._write(figures, epoch + 1)
+        if self._log_dir is not None:
+            self._writer = self._writer or TensorBoardWriter(self._log_dir)
+            if self._log_scalars:
+                self._writer.write_figures(figures, epoch + 1)
+            if self._counts == 1 or self._counts % self._pictures_every == 0:
+                self._draw(epoch + 1)
         if self.revive is not None and not last:
             self._revive(epoch + 1)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Draws what is not drawn yet, and leaves the model as it was."""
+        """Draws the last count unless it is drawn, and restores the model's step."""
         self._training = False
-        if self._left_out is not None:  # a callback behind this one has stopped the training
-            self.on_epoch_end(self._left_out)
+        if self._uncounted is not None:  # a callback later in the list stopped the training
+            self.on_epoch_end(self._uncounted)
         if self._step is not None:
             self._step.detach()
         if self._log_dir is not None and not self._drawn:
@@ -216,7 +221,7 @@ class DeadUnits(keras.callbacks.Callback):
             self._writer = None
 
     def _prepare(self) -> Probe:
-        """The probe, built once for a model: a new one for each count would be traced for each count."""
+        """The probe, built once per model, so that its pass is traced once."""
         if self._probe is None:
             self._probe = Probe(self.model, self.layers, **self._options)
             self._probe.prepare(self.data, self.batch_size)
@@ -227,27 +232,18 @@ class DeadUnits(keras.callbacks.Callback):
         figures = {}
         for name, counts in self.census.layers.items():
             history = self.histories.setdefault(name, History())
-            found = None
+            changes = None
             if counts.unknown:
                 history.skip(epoch, counts.units)
             else:
-                found = history.add(epoch, counts.active, counts.inputs)
-            values = found.figures() if found else {row.name: float("nan") for row in OF_CHANGES}
+                changes = history.add(epoch, counts.active, counts.inputs)
+            values = changes.figures() if changes else {row.name: float("nan") for row in OF_CHANGES}
             figures |= {
                 keys.key(name, figure): value
                 for figure, value in values.items()
                 if self.figures is None or figure in self.figures
             }
         return figures
-
-    def _write(self, figures: dict[str, float], epoch: int) -> None:
-        if self._log_dir is None:
-            return
-        self._writer = self._writer or TensorBoardWriter(self._log_dir)
-        if self._log_scalars:
-            self._writer.write_figures(figures, epoch)
-        if self._counts == 1 or self._counts % self._pictures_every == 0:
-            self._draw(epoch)
 
     def _draw(self, epoch: int) -> None:
         self._writer.write_plots(self.census, self.histories, epoch)
@@ -259,7 +255,7 @@ class DeadUnits(keras.callbacks.Callback):
             for site in self._prepare().sites
             if not (counts := self.census.layers[site.name]).unknown and counts.dormant(self.revive).any()
         ]
-        done = revive_layers(self.model, dormant, seeds.stream(self.revive_seed, "revival", epoch))
-        self.revivals += [(epoch, revival) for revival in done]
-        if self._writer is not None and done:
-            self._writer.write_text("dead/revived", "\n\n".join(map(str, done)), epoch)
+        revivals = revive_layers(self.model, dormant, seeds.stream(self.revive_seed, "revival", epoch))
+        self.revivals += [(epoch, revival) for revival in revivals]
+        if self._writer is not None and revivals:
+            self._writer.write_text("dead/revived", "\n\n".join(map(str, revivals)), epoch)

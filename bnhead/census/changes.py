@@ -1,4 +1,4 @@
-"""What happens to units from one count to the next: birth, death, revival, persistence. NumPy only."""
+"""Changes of units from one count to the next: birth, death, revival, persistence. NumPy only."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +14,10 @@ class Changes:
     """Which units of a layer changed between two counts.
 
     Attributes:
-        born: `(units,)` bool: dead before and in all counts up to there, active now.
-        died: `(units,)` bool: active before, dead now.
-        revived: `(units,)` bool: dead before, active now, and active in some earlier count.
-        persistence: |dead now and before| / |dead before|; NaN when none was dead before.
+        born: `(units,)` bool: dead at the earlier and all preceding counts, active at the later one.
+        died: `(units,)` bool: active at the earlier count, dead at the later one.
+        revived: `(units,)` bool: dead at the earlier count, active at the later and at a preceding one.
+        persistence: |dead at both| / |dead at the earlier count|; NaN if none was dead.
     """
 
     born: np.ndarray
@@ -30,35 +30,35 @@ class Changes:
         return {row.name: float(row.formula(self)) for row in OF_CHANGES}
 
 
-def changes(before: np.ndarray, now: np.ndarray, ever_active: np.ndarray | None = None) -> Changes:
+def changes(earlier: np.ndarray, later: np.ndarray, ever_active: np.ndarray | None = None) -> Changes:
     """Compares two masks of dead units.
 
     Args:
-        before: `(units,)` bool, dead at the earlier count.
-        now: `(units,)` bool, dead at the later one.
-        ever_active: `(units,)` bool, units that were active in some count up to the earlier one; None when
-            `before` is all there is, and whoever comes alive is born.
+        earlier: `(units,)` bool, dead at the earlier count.
+        later: `(units,)` bool, dead at the later count.
+        ever_active: `(units,)` bool, active at the earlier or a preceding count. None if there is no
+            preceding count: a unit that comes alive is then born.
 
     Raises:
         UsageError: masks of unequal length.
     """
-    before, now = np.asarray(before, bool), np.asarray(now, bool)
-    ever = ~before if ever_active is None else np.asarray(ever_active, bool)
-    if not before.shape == now.shape == ever.shape:
-        raise UsageError(f"masks must have one length, got {before.shape}, {now.shape} and {ever.shape}")
-    alive_again = before & ~now
-    persistence = float((before & now).sum() / before.sum()) if before.any() else float("nan")
-    return Changes(alive_again & ~ever, ~before & now, alive_again & ever, persistence)
+    earlier, later = np.asarray(earlier, bool), np.asarray(later, bool)
+    ever = ~earlier if ever_active is None else np.asarray(ever_active, bool)
+    if not earlier.shape == later.shape == ever.shape:
+        raise UsageError(f"masks must have one length, got {earlier.shape}, {later.shape} and {ever.shape}")
+    alive_again = earlier & ~later
+    persistence = float((earlier & later).sum() / earlier.sum()) if earlier.any() else float("nan")
+    return Changes(alive_again & ~ever, ~earlier & later, alive_again & ever, persistence)
 
 
 @dataclass(eq=False)
 class History:
-    """The life of a layer's units over many counts: memory grows with the units and the counts.
+    """The activity of a layer's units over many counts; memory grows with units and counts.
 
     Attributes:
-        epochs: at which epochs was counted.
-        activity: one `(units,)` float32 for each count, the share of inputs on which the unit was active; NaN
-            where the count was unknown.
+        epochs: the epochs of the counts.
+        activity: one `(units,)` float32 per count, the share of inputs on which the unit was active; NaN if
+            the count was unknown.
     """
 
     epochs: list[int] = field(default_factory=list)
@@ -67,7 +67,7 @@ class History:
     _ever_active: np.ndarray | None = None
 
     def add(self, epoch: int, active: np.ndarray, inputs: int) -> Changes | None:
-        """Adds a count; returns what changed since the last one, None for the first.
+        """Adds a count; returns the changes since the last known count, None for the first.
 
         Args:
             epoch: number of the epoch.
@@ -76,11 +76,18 @@ class History:
         """
         self.epochs.append(epoch)
         self.activity.append((np.asarray(active) / inputs).astype(np.float32))
-        dead, before = np.asarray(active) == 0, self._dead
-        result = None if before is None else changes(before, dead, self._ever_active)
-        self._ever_active = ~dead if before is None else self._ever_active | ~dead
-        self._dead = dead
+        earlier, self._dead = self._dead, np.asarray(active) == 0
+        if earlier is None:
+            self._ever_active = ~self._dead
+            return None
+        result = changes(earlier, self._dead, self._ever_active)
+        self._ever_active = self._ever_active | ~self._dead
         return result
+
+    def skip(self, epoch: int, units: int) -> None:
+        """Adds an unknown count; the next changes are relative to the last known count."""
+        self.epochs.append(epoch)
+        self.activity.append(np.full(units, np.nan, np.float32))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
@@ -93,15 +100,10 @@ class History:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "History":
-        """What `to_dict` gave."""
+        """Inverse of `to_dict`."""
         masks = [
             None if plain[name] is None else np.array(plain[name], bool) for name in ("dead", "ever_active")
         ]
         return cls(
             list(plain["epochs"]), [np.array(share, np.float32) for share in plain["activity"]], *masks
         )
-
-    def skip(self, epoch: int, units: int) -> None:
-        """Adds a count of which nothing is known; changes are told from the last that was."""
-        self.epochs.append(epoch)
-        self.activity.append(np.full(units, np.nan, np.float32))

@@ -1,8 +1,8 @@
-"""Do dead units lie side by side? Tests on the mask of a layer's dead units: NumPy and SciPy.
+"""Contiguity: whether dead units are adjacent, tested on a mask. NumPy and SciPy only.
 
-The order of the units of a plain fully connected layer carries no meaning, so the expectation there is no
-contiguity: every arrangement of k dead units among D is equally likely (exchangeability). What orders units
-is concatenation: of average and maximum pooling, or of a DenseNet's growing features.
+The order of units in a plain fully connected layer has no meaning, so the null hypothesis is exchangeability:
+every arrangement of k dead units among D is equally likely. Concatenation gives the order a meaning: of
+average and maximum pooling, or of the growing features of a DenseNet.
 """
 
 import itertools
@@ -14,17 +14,17 @@ from scipy import stats
 
 from bnhead.errors import UsageError
 
-TABLES = 20_000  # up to so many tables the block test is exact
-SAMPLES = 20_000  # and beyond them it draws so many
+TABLES = 20_000  # largest number of tables for which the block test is exact
+SAMPLES = 20_000  # random tables above it
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The number of runs of dead units against exchangeable order.
+    """The number of runs of dead units under exchangeable order.
 
-    The number of runs R of k dead units among D is hypergeometric: R - 1 of the k - 1 borders between
-    neighbouring dead units are cut, and the runs lie in R of the D - k + 1 gaps between the living, which
-    gives P(R = r) = C(k - 1, r - 1) C(D - k + 1, r) / C(D, k). So p-values are exact at every size.
+    The number of runs R of k dead units among D is hypergeometric: the runs occupy R of the D - k + 1 gaps
+    between living units, and R - 1 of the k - 1 borders between successive dead units separate two runs:
+    P(R = r) = C(k - 1, r - 1) C(D - k + 1, r) / C(D, k). So p-values are exact at every size.
 
     Attributes:
         dead: k.
@@ -45,10 +45,10 @@ class Runs:
 
     @property
     def p(self) -> float:
-        """P(R <= runs): small where dead units lie closer together than by chance.
+        """P(R <= runs): small if dead units are closer together than by chance.
 
-        At most a share alpha of exchangeable layers has p <= alpha. 1 without dead units, or without any
-        others, where there is but one arrangement.
+        At most a share alpha of exchangeable layers has p <= alpha. 1 if no units or all units are dead,
+        since only one arrangement exists then.
         """
         return self._at_most(self.runs)
 
@@ -60,10 +60,10 @@ class Runs:
     def randomised_p(self, rng: np.random.Generator) -> float:
         """P(R < runs) + U P(R = runs) with U uniform on [0, 1): exactly uniform under exchangeability.
 
-        Use it where p-values of many layers are pooled; of one layer alone `p` is the honest one.
+        Use it to pool the p-values of many layers; for a single layer report `p`.
         """
-        below = self._at_most(self.runs - 1)
-        return below + rng.random() * (self._at_most(self.runs) - below)
+        fewer = self._at_most(self.runs - 1)
+        return fewer + rng.random() * (self._at_most(self.runs) - fewer)
 
     def _at_most(self, runs: int) -> float:
         """P(R <= runs)."""
@@ -78,22 +78,22 @@ def dead_runs(dead: np.ndarray) -> Runs:
     Args:
         dead: `(units,)` bool, at least one unit.
     """
-    dead = _mask(dead)
+    dead = _as_mask(dead)
     starts = dead & ~np.concatenate([[False], dead[:-1]])
     return Runs(int(dead.sum()), len(dead), int(starts.sum()))
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Dead units per group of channels against equal shares.
+    """Dead units per group of channels, compared with equal shares.
 
     Attributes:
         sizes: units of each group.
         dead: dead units of each group.
-        statistic: Pearson's chi-square of the table of dead and other units by group.
-        p: probability, dead units being exchangeable among all units, of a statistic at least as large; 1
-            without dead units or others. Exact up to 20,000 tables, else (1 + as large) / (1 + drawn) over
-            20,000 random tables.
+        statistic: Pearson's chi-square of the table of dead and living units by group.
+        p: probability of a statistic at least as large if dead units are exchangeable among all units; 1 if
+            no units or all units are dead. Exact up to 20,000 tables, else (1 + as large) / (1 + samples)
+            over 20,000 random tables.
     """
 
     sizes: tuple[int, ...]
@@ -103,48 +103,43 @@ class Blocks:
 
 
 def block_test(dead: np.ndarray, groups: Sequence[int], *, seed: int = 0) -> Blocks:
-    """Whether some groups of channels hold more of the dead units than others.
+    """Tests whether dead units are spread unevenly over groups of channels.
 
     Args:
         dead: `(units,)` bool.
         groups: sizes of the groups, in the order of the units.
-        seed: seed of the random tables, where there are too many to go through.
+        seed: seed of the random tables, if there are too many to enumerate.
 
     Raises:
         UsageError: the sizes do not add up to the units, or one is below 1.
     """
-    dead, sizes = _mask(dead), np.array(groups, int)
+    dead, sizes = _as_mask(dead), np.array(groups, int)
     if sizes.ndim != 1 or not len(sizes) or sizes.min() < 1 or sizes.sum() != len(dead):
         raise UsageError(f"groups must be sizes that add up to {len(dead)} units, got {list(groups)}")
-    found = np.add.reduceat(dead.astype(int), np.concatenate([[0], np.cumsum(sizes)[:-1]]))
+    observed = np.add.reduceat(dead.astype(int), np.concatenate([[0], np.cumsum(sizes)[:-1]]))
     k = int(dead.sum())
     if not 0 < k < len(dead):
-        return Blocks(tuple(sizes.tolist()), tuple(found.tolist()), 0.0, 1.0)
-    statistic = float(_chi_square(found, sizes, k))
+        return Blocks(tuple(sizes.tolist()), tuple(observed.tolist()), 0.0, 1.0)
+    statistic = float(_chi_square(observed, sizes, k))
+    least = statistic * (1 - 1e-9)  # equal tables in another order count as equal despite rounding
     if np.prod(np.minimum(sizes, k) + 1.0) <= TABLES:
-        p = _exact(statistic, sizes, k)
+        ranges = [range(min(size, k) + 1) for size in sizes]
+        tables = np.array([table for table in itertools.product(*ranges) if sum(table) == k])
+        probabilities = stats.multivariate_hypergeom.pmf(tables, sizes, k)
+        p = min(1.0, probabilities[_chi_square(tables, sizes, k) >= least].sum())
     else:
-        tables = np.random.default_rng(seed).multivariate_hypergeometric(
-            sizes, k, SAMPLES, method="marginals"
-        )
-        p = (1 + np.sum(_chi_square(tables, sizes, k) >= statistic * (1 - 1e-9))) / (1 + SAMPLES)
-    return Blocks(tuple(sizes.tolist()), tuple(found.tolist()), statistic, float(p))
+        rng = np.random.default_rng(seed)
+        tables = rng.multivariate_hypergeometric(sizes, k, SAMPLES, method="marginals")
+        p = (1 + np.sum(_chi_square(tables, sizes, k) >= least)) / (1 + SAMPLES)
+    return Blocks(tuple(sizes.tolist()), tuple(observed.tolist()), statistic, float(p))
 
 
-def _chi_square(found: np.ndarray, sizes: np.ndarray, k: int) -> np.ndarray:
+def _chi_square(dead: np.ndarray, sizes: np.ndarray, k: int) -> np.ndarray:
     share = k / sizes.sum()
-    return ((found - sizes * share) ** 2 / (sizes * share * (1 - share))).sum(-1)
+    return ((dead - sizes * share) ** 2 / (sizes * share * (1 - share))).sum(-1)
 
 
-def _exact(statistic: float, sizes: np.ndarray, k: int) -> float:
-    ranges = [range(min(size, k) + 1) for size in sizes]
-    tables = np.array([table for table in itertools.product(*ranges) if sum(table) == k])
-    probabilities = stats.multivariate_hypergeom.pmf(tables, sizes, k)
-    # as large to rounding: equal tables in another order must count as equal
-    return float(min(1.0, probabilities[_chi_square(tables, sizes, k) >= statistic * (1 - 1e-9)].sum()))
-
-
-def _mask(dead: np.ndarray) -> np.ndarray:
+def _as_mask(dead: np.ndarray) -> np.ndarray:
     dead = np.asarray(dead)
     if dead.ndim != 1 or dead.dtype != bool or not len(dead):
         raise UsageError(f"dead must be a mask of shape (units,), got {dead.dtype} of shape {dead.shape}")

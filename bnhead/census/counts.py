@@ -1,14 +1,13 @@
-"""The counts of one layer's units, and the figures they give: NumPy only.
+"""The counts of one layer's units and the figures computed from them. NumPy and SciPy only.
 
 Let `a[n, p, u]` be a layer's output after the activation for input n, position p (one position for a fully
-connected layer, height x width of them for a feature map) and unit u. Unit u is *silent* on input n when
-max over p of |a[n, p, u]| <= eps, with eps = 0 for ReLU. Everything below follows from sums over the inputs,
-so counts of several batches, processes or replicas merge, in any order, and their memory grows with the units
-and not with the inputs.
+connected layer, height x width positions for a feature map) and unit u. Unit u is *silent* on input n if
+max over p of |a[n, p, u]| <= eps, with eps = 0 for ReLU. All counts are sums over inputs, so the counts of
+several batches, processes or replicas merge in any order, and memory grows with the units, not the inputs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,69 +19,72 @@ from bnhead.census.figures import OF_COUNTS, figures_at, rule_of_three
 from bnhead.errors import UsageError
 
 RARE = 0.01  # "rarely active": on fewer than 1 % of the inputs, Dohare et al. 2024, "Loss of plasticity"
-CONSTANT = 1e-12  # a unit of at most this variance says the same about every input
+CONSTANT = 1e-12  # largest variance of a constant unit
 
 
 @dataclass(eq=False)
 class Moments:
-    """Mean and squared deviations of each unit's values, in a form that merges without cancellation.
+    """Mean and sum of squares of each unit's values, which merge without cancellation.
 
     Attributes:
-        values: number of values (inputs x positions) that were seen.
+        values: number of values (inputs x positions).
         mean: `(units,)` float64.
-        deviation: `(units,)` float64, the sum of squared differences from the mean.
+        squares: `(units,)` float64, sum of squared differences from the mean.
 
     Reference: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1.
     """
 
     values: int
     mean: np.ndarray
-    deviation: np.ndarray
+    squares: np.ndarray
 
-    def merge(self, other: "Moments") -> "Moments":
-        """Moments of both sets of values together."""
-        values = self.values + other.values
-        if not values:
-            return self
-        step = other.mean - self.mean
-        between = step * step * (self.values * other.values / values)
-        return Moments(
-            values, self.mean + step * (other.values / values), self.deviation + other.deviation + between
-        )
+    def merge(self, moments: "Moments", maximum: Callable = np.maximum) -> "Moments":
+        """Moments of the values of both.
+
+        Args:
+            moments: those of further values.
+            maximum: `keras.ops.maximum` if the attributes are tensors.
+        """
+        values = self.values + moments.values
+        share = moments.values / maximum(values, 1)  # both may be empty
+        step = moments.mean - self.mean
+        between = step * step * self.values * share
+        return Moments(values, self.mean + step * share, self.squares + moments.squares + between)
 
     @property
     def variance(self) -> np.ndarray:
         """`(units,)` float64, the biased variance."""
-        return self.deviation / max(self.values, 1)
+        return self.squares / max(self.values, 1)
 
 
 @dataclass(eq=False)
 class Counts:
-    """Counts of one layer on a set of inputs. Those in brackets are None where nobody asked for them.
+    """Counts of one layer on a set of inputs. Attributes in brackets are None unless counted.
 
     Attributes:
         inputs_by_silent: `(units + 1,)` int64; entry k is the number of inputs on which exactly k units were
-            silent. A histogram, so that percentiles over the inputs are exact without keeping the inputs.
-        active: `(units,)` int64, the inputs on which the unit was active at some position.
-        saturated: `(units,)` int64, the inputs on which it was active at every position.
+            silent. From this histogram, percentiles over inputs are exact.
+        active: `(units,)` int64, inputs on which the unit was active at some position.
+        active_everywhere: `(units,)` int64, inputs on which it was active at every position; "saturated" in
+            files.
         runs: (`(2,)` float64, see `run_statistics`.)
-        magnitude: (`(units,)` float64, sum over the inputs of the mean over the positions of |a|.)
-        moments: (mean and deviations of the layer's values.)
+        magnitude: (`(units,)` float64, sum over inputs of the mean over positions of |a|.)
+        moments: (moments of the layer's values.)
         class_inputs: (`(classes,)` int64, inputs of each class.)
         class_active: (`(classes, units)` int64, inputs of the class on which the unit was active somewhere.)
         gradient: (`(units,)` float64, sum over inputs and positions of |dL / d pre-activation|.)
         together: (`(units, units)` int64, inputs on which both units were active somewhere.)
-        groups: sizes of the groups of channels that were concatenated, empty for one group.
-        first: index of the first of these inputs in the whole set.
-        nonfinite: inputs for which a value up to this layer was NaN or infinite.
-        first_nonfinite: index of the first such input in the whole set; None without one.
+        groups: sizes of the groups of channels that were concatenated; empty for one group.
+        first: index of the first of these inputs in the full set.
+        nonfinite: inputs for which a value in or before this layer was NaN or infinite.
+        first_nonfinite: index of the first such input in the full set; None if all are finite.
         nonfinite_at: name of the first layer at which that input's values were not finite.
-        bad_weights: name of a weight that is not finite; empty without one.
+        bad_weights: name of a weight that is not finite; empty if all are finite.
     """
 
     inputs_by_silent: np.ndarray
     active: np.ndarray
-    saturated: np.ndarray
+    active_everywhere: np.ndarray
     runs: np.ndarray | None = None
     magnitude: np.ndarray | None = None
     moments: Moments | None = None
@@ -99,7 +101,7 @@ class Counts:
 
     @classmethod
     def empty(cls, units: int) -> "Counts":
-        """Counts of no inputs at all."""
+        """Counts of zero inputs."""
         return cls(np.zeros(units + 1, np.int64), np.zeros(units, np.int64), np.zeros(units, np.int64))
 
     @classmethod
@@ -107,48 +109,51 @@ class Counts:
         cls,
         silent: np.ndarray,
         active: np.ndarray,
-        saturated: np.ndarray,
-        switches: np.ndarray | None = None,
+        active_everywhere: np.ndarray,
+        transitions: np.ndarray | None = None,
         **optional: Any,
     ) -> "Counts":
-        """Counts of one batch, where activations are at hand as arrays.
+        """Counts of one batch, from arrays.
 
         Args:
-            silent: `(batch,)` integers, the number of silent units per input.
+            silent: `(batch,)` integers, number of silent units per input.
             active: `(units,)`, number of inputs of the batch on which each unit was active somewhere.
-            saturated: `(units,)`, number of inputs on which it was active everywhere.
-            switches: `(batch,)` integers, the number of neighbours u, u + 1 of which one alone is silent;
+            active_everywhere: `(units,)`, number of inputs on which it was active everywhere.
+            transitions: `(batch,)` integers, number of neighbours u, u + 1 of which exactly one is silent.
                 None counts no runs.
-            optional: the other attributes.
+            optional: further attributes.
         """
         size = len(active) + 1
         inputs = np.bincount(silent, minlength=size).astype(np.int64)
-        counts = cls(inputs, np.asarray(active, np.int64), np.asarray(saturated, np.int64), **optional)
-        if switches is not None:
-            counts.runs = run_statistics(np.bincount(silent, np.asarray(switches) + 1, size), inputs)
+        counts = cls(
+            inputs, np.asarray(active, np.int64), np.asarray(active_everywhere, np.int64), **optional
+        )
+        if transitions is not None:
+            counts.runs = run_statistics(np.bincount(silent, np.asarray(transitions) + 1, size), inputs)
         return counts
 
-    def merge(self, other: "Counts") -> "Counts":
-        """Counts of the inputs of both, as if they had been counted in one go; the order does not matter.
+    def merge(self, counts: "Counts") -> "Counts":
+        """Counts of the inputs of both, in either order.
 
         Raises:
-            UsageError: the other layer has another number of units, or groups of channels.
+            UsageError: the numbers of units or the groups of channels differ.
         """
-        if not other.inputs or not self.inputs:
-            kept = self if self.inputs else other
-            return _with(kept, bad_weights=self.bad_weights or other.bad_weights)
-        if self.units != other.units or self.groups != other.groups:
-            raise UsageError(f"counts of {self.units} and of {other.units} units do not merge")
-        earlier = min((self, other), key=lambda c: (c.first_nonfinite is None, c.first_nonfinite or 0))
+        bad_weights = self.bad_weights or counts.bad_weights
+        if not counts.inputs or not self.inputs:
+            return replace(self if self.inputs else counts, bad_weights=bad_weights)
+        if self.units != counts.units or self.groups != counts.groups:
+            raise UsageError(f"counts of {self.units} and of {counts.units} units do not merge")
+        pairs = {name: (getattr(self, name), getattr(counts, name)) for name in _SUMS}
+        earlier = min((self, counts), key=lambda c: (c.first_nonfinite is None, c.first_nonfinite or 0))
         return Counts(
-            **{name: _sum(getattr(self, name), getattr(other, name)) for name in _ADDED},
-            moments=self.moments.merge(other.moments) if self.moments and other.moments else None,
+            **{name: None if a is None or b is None else a + b for name, (a, b) in pairs.items()},
+            moments=self.moments.merge(counts.moments) if self.moments and counts.moments else None,
             groups=self.groups,
-            first=min(self.first, other.first),
-            nonfinite=self.nonfinite + other.nonfinite,
+            first=min(self.first, counts.first),
+            nonfinite=self.nonfinite + counts.nonfinite,
             first_nonfinite=earlier.first_nonfinite,
             nonfinite_at=earlier.nonfinite_at,
-            bad_weights=self.bad_weights or other.bad_weights,
+            bad_weights=bad_weights,
         )
 
     @property
@@ -168,20 +173,21 @@ class Counts:
 
     @property
     def unknown(self) -> str:
-        """Why nothing can be said about this layer; empty when something can.
+        """Why this layer's count is void; empty if it is valid.
 
-        NaN is never dead: TensorFlow's fused CPU kernels turn it into 0, which looks like silence, so a value
-        that is not finite in the weights, the inputs or a pre-activation up to this layer voids the count.
+        NaN is never dead. TensorFlow's fused CPU kernels turn it into 0, which looks like silence. So a value
+        that is not finite in the weights, the inputs or a pre-activation in or before this layer voids the
+        count.
         """
         if not self.inputs:
             return "no inputs were counted"
         if self.bad_weights:
             return f"the model's weights are not finite, first {self.bad_weights}"
         if self.nonfinite:
-            where = f", at {self.nonfinite_at}" if self.nonfinite_at else ""
+            layer = f", at {self.nonfinite_at}" if self.nonfinite_at else ""
             return (
                 f"values are not finite on {self.nonfinite} inputs, first on input "
-                f"{self.first_nonfinite}{where}"
+                f"{self.first_nonfinite}{layer}"
             )
         return ""
 
@@ -192,19 +198,19 @@ class Counts:
 
     @property
     def always_on(self) -> np.ndarray:
-        """`(units,)` bool: active at every position of every input, where a ReLU is linear."""
-        return self.saturated == self.inputs
+        """`(units,)` bool: active at every position of every input; such a ReLU is linear."""
+        return self.active_everywhere == self.inputs
 
     @property
     def rarely_active(self) -> np.ndarray:
-        """`(units,)` bool: active on less than 1 % of the inputs; dead units are among them."""
+        """`(units,)` bool: active on less than 1 % of the inputs; includes dead units."""
         return self.active < RARE * self.inputs
 
     @property
     def scores(self) -> np.ndarray | None:
-        """`(units,)` float64: mean |a| of the unit over that of the layer; None where it was not counted.
+        """`(units,)` float64: mean |a| of the unit over that of the layer; None unless counted.
 
-        Reference: Sokar et al. 2023, eq. 1. In a layer that is silent altogether every score is 0.
+        Reference: Sokar et al. 2023, eq. 1. If the layer is silent on every input, all scores are 0.
         """
         if self.magnitude is None:
             return None
@@ -223,9 +229,9 @@ class Counts:
 
     @property
     def class_dead(self) -> np.ndarray | None:
-        """`(classes, units)` bool: silent on all inputs of the class but not on all; None without labels.
+        """`(classes, units)` bool: silent on all inputs of the class but not on all inputs.
 
-        No unit is dead on a class of which there are no inputs.
+        False for a class without inputs; None without labels.
         """
         if self.class_active is None:
             return None
@@ -235,7 +241,7 @@ class Counts:
     def class_activity(self) -> np.ndarray | None:
         """`(classes, units)` float64: share of the class's inputs on which the unit is active.
 
-        NaN where the class has no inputs; None without labels.
+        NaN for a class without inputs; None without labels.
         """
         if self.class_active is None:
             return None
@@ -244,23 +250,25 @@ class Counts:
 
     @property
     def gradient_dead(self) -> np.ndarray | None:
-        """`(units,)` bool: no input moves the unit's pre-activation; None where it was not counted."""
+        """`(units,)` bool: the loss does not depend on the unit's pre-activation; None unless counted."""
         return None if self.gradient is None else self.gradient == 0
 
     @property
     def constant(self) -> np.ndarray | None:
-        """`(units,)` bool: variance of at most 1e-12, as a dead unit has behind a batch norm; None where it
-        was not counted."""
+        """`(units,)` bool: variance of at most 1e-12, as of a dead unit after a batch norm.
+
+        None unless counted.
+        """
         return None if self.moments is None else self.moments.variance <= CONSTANT
 
     @property
     def phi(self) -> np.ndarray | None:
-        """`(units, units)` float64: correlation of the units' silences; None where it was not counted."""
+        """`(units, units)` float64: correlation of the units' silences; None unless counted."""
         return None if self.together is None else phi_matrix(self.together, self.active, self.inputs)
 
     @property
     def patterns(self) -> float | None:
-        """Effective number of independent patterns of silence; None where it was not counted."""
+        """Effective number of independent patterns of silence; None unless counted."""
         return None if self.together is None else effective_patterns(self.phi)
 
     @property
@@ -270,20 +278,20 @@ class Counts:
 
     @property
     def blocks(self) -> Blocks | None:
-        """The spread of the dead over the groups of channels; None where there is one group only."""
+        """The distribution of dead units over the groups of channels; None for a single group."""
         return block_test(self.dead, self.groups) if self.groups else None
 
     def silent_share(self, percent: float) -> float:
-        """Percentile over the inputs of the share of silent units, interpolated linearly as by NumPy."""
+        """Percentile over inputs of the share of silent units, interpolated linearly like NumPy's."""
         rank = percent / 100 * (self.inputs - 1)
         cumulative = np.cumsum(self.inputs_by_silent)
-        below, above = np.searchsorted(cumulative, [np.floor(rank), np.ceil(rank)], side="right")
-        return float(below + (above - below) * (rank - np.floor(rank))) / self.units
+        low, high = np.searchsorted(cumulative, [np.floor(rank), np.ceil(rank)], side="right")
+        return float(low + (high - low) * (rank - np.floor(rank))) / self.units
 
     def figures(self) -> dict[str, float]:
-        """The layer's figures by name, those of `bnhead.census.figures` of which what they need was counted.
+        """The layer's figures by name: the rows of `bnhead.census.figures` whose input was counted.
 
-        All are NaN when the count is `unknown`.
+        All are NaN if the count is `unknown`.
         """
         rows = [row for row in OF_COUNTS if row.is_counted(self)]
         if self.unknown:
@@ -291,32 +299,56 @@ class Counts:
         return {row.name: float(row.formula(self)) for row in rows}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, for JSON; what was not counted is left out."""
-        return {
-            spec.name: _plain(value)
-            for spec in fields(self)
-            if (value := getattr(self, spec.name)) is not None
-        }
+        """Plain lists, numbers and strings, for JSON; omits attributes that are None."""
+        plain = {}
+        for key, name in _FILE_KEYS.items():
+            value = getattr(self, name)
+            if isinstance(value, Moments):
+                arrays = {"mean": value.mean.tolist(), "deviation": value.squares.tolist()}
+                value = {"values": value.values, **arrays}
+            elif isinstance(value, np.ndarray):
+                value = value.tolist()
+            if value is not None:
+                plain[key] = list(value) if isinstance(value, tuple) else value
+        return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Counts":
-        """What `to_dict` gave."""
-        known = {spec.name for spec in fields(cls)}
-        if strange := sorted(set(plain) - known):
-            raise UsageError(f"counts have no {strange[0]!r}")
-        return cls(**{name: _revived(name, value) for name, value in plain.items()})
+        """Inverse of `to_dict`."""
+        if unexpected := sorted(set(plain) - set(_FILE_KEYS)):
+            raise UsageError(f"counts have no {unexpected[0]!r}")
+        values = {_FILE_KEYS[key]: value for key, value in plain.items()}
+        for name in _SUMS & values.keys():
+            values[name] = np.array(values[name], np.float64 if name in _FLOATS else np.int64)
+        if "moments" in values:
+            moments = values["moments"]
+            arrays = np.array(moments["mean"]), np.array(moments["deviation"])
+            values["moments"] = Moments(moments["values"], *arrays)
+        if "groups" in values:
+            values["groups"] = tuple(values["groups"])
+        return cls(**values)
+
+
+_FLOATS = {"runs", "magnitude", "gradient"}
+_SUMS = {
+    *("inputs_by_silent", "active", "active_everywhere", "class_inputs", "class_active", "together"),
+    *_FLOATS,
+}
+_FILE_KEYS = {  # key in files -> attribute
+    "saturated" if spec.name == "active_everywhere" else spec.name: spec.name for spec in fields(Counts)
+}
 
 
 def run_statistics(runs: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """Inputs on which the Wald-Wolfowitz z of the number of runs is defined, and the sum of z over them.
+    """Number of inputs with a defined Wald-Wolfowitz z of the number of runs, and the sum of z over them.
 
-    With k of D units silent, an exchangeable order has mean 1 + 2 k (D - k) / D runs; z is negative where
-    silent units lie closer together than that. It is not defined where all units or none are silent. Mean and
-    variance depend on k alone, so sums by k are all that z needs.
+    With k of D units silent, an exchangeable order has mean 1 + 2 k (D - k) / D runs; z is negative if silent
+    units are closer together than that. z is undefined if all units or none are silent. Mean and variance
+    depend on k only, so sums by k suffice.
 
     Args:
-        runs: `(D + 1,)`; entry k is the number of runs of both kinds, added up over the inputs with k silent
-            units.
+        runs: `(D + 1,)`; entry k is the number of runs of silent and of active units, summed over the inputs
+            with k silent units.
         inputs: `(D + 1,)`; entry k is the number of these inputs.
 
     Reference: Wald & Wolfowitz 1940, "On a test whether two samples are from the same population".
@@ -330,53 +362,14 @@ def run_statistics(runs: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     return np.array([inputs[defined].sum(), z.sum()], np.float64)
 
 
-_ADDED = (
-    "inputs_by_silent",
-    "active",
-    "saturated",
-    "runs",
-    "magnitude",
-    "class_inputs",
-    "class_active",
-    "gradient",
-    "together",
-)
-_FLOATS = ("runs", "magnitude", "gradient")
-
-
-def _sum(one, other):
-    return None if one is None or other is None else one + other
-
-
-def _with(counts: Counts, **changed: Any) -> Counts:
-    values = {spec.name: getattr(counts, spec.name) for spec in fields(counts)}
-    return Counts(**{**values, **changed})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Moments):
-        return {"values": value.values, "mean": value.mean.tolist(), "deviation": value.deviation.tolist()}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _revived(name: str, value: Any) -> Any:
-    if name == "moments":
-        return Moments(value["values"], np.array(value["mean"]), np.array(value["deviation"]))
-    if name == "groups":
-        return tuple(value)
-    return np.array(value, np.float64 if name in _FLOATS else np.int64) if name in _ADDED else value
-
-
 @dataclass
 class Census:
     """The counts of several layers on the same inputs.
 
     Attributes:
         layers: name of the layer -> its counts.
-        not_looked_at: path of a layer -> why an activation there could not be seen.
-        notes: what was decided, a line each: how labels were read, what is counted by row, which weights.
+        not_looked_at: path of a layer -> why an activation in it could not be counted.
+        notes: decisions made while counting, one line each: labels, rows, weights.
     """
 
     layers: dict[str, Counts] = field(default_factory=dict)
@@ -384,29 +377,25 @@ class Census:
     notes: list[str] = field(default_factory=list)
 
     def figures(self, names: Sequence[str] | None = None) -> dict[str, float]:
-        """Every layer's figures under `dead/<layer>/<figure>`, the names in `logs` and in TensorBoard.
+        """Every layer's figures under `dead/<layer>/<figure>`, as in `logs` and TensorBoard.
 
         Args:
-            names: the figures to give; None for all.
+            names: the figures to return; None for all.
         """
         return {
-            keys.key(name, figure): value
-            for name, counts in self.layers.items()
+            keys.key(layer, figure): value
+            for layer, counts in self.layers.items()
             for figure, value in counts.figures().items()
             if names is None or figure in names
         }
 
-    def merge(self, other: "Census") -> "Census":
-        """The census of both sets of inputs together; layers that only one of them has are kept."""
-        names = list(dict.fromkeys([*self.layers, *other.layers]))
-        layers = {
-            name: self.layers[name].merge(other.layers[name])
-            if name in self.layers and name in other.layers
-            else self.layers.get(name, other.layers.get(name))
-            for name in names
-        }
-        notes = list(dict.fromkeys([*self.notes, *other.notes]))
-        return Census(layers, {**self.not_looked_at, **other.not_looked_at}, notes)
+    def merge(self, census: "Census") -> "Census":
+        """The census of the inputs of both; a layer may be in one of them only."""
+        layers = {**self.layers, **census.layers}
+        for name in self.layers.keys() & census.layers.keys():
+            layers[name] = self.layers[name].merge(census.layers[name])
+        notes = list(dict.fromkeys([*self.notes, *census.notes]))
+        return Census(layers, {**self.not_looked_at, **census.not_looked_at}, notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -415,24 +404,22 @@ class Census:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Census":
-        """What `to_dict` gave."""
+        """Inverse of `to_dict`."""
         layers = {name: Counts.from_dict(counts) for name, counts in plain["layers"].items()}
         return cls(layers, dict(plain["not_looked_at"]), list(plain["notes"]))
 
     def __str__(self) -> str:
-        lines = [_lines(name, counts) for name, counts in self.layers.items()]
+        lines = []
+        for name, counts in self.layers.items():
+            if counts.unknown:
+                lines.append(f"{name}: unknown, {counts.unknown}")
+                continue
+            bound = f"a dead unit fires on less than {counts.bound:.2%} of inputs, at 95 %"
+            lines.append(f"{name}: {counts.units} units, {counts.inputs} inputs; {bound}")
+            values = counts.figures()
+            for row in figures_at("tables"):
+                if row.name in values:
+                    cell = row.table_cell(values, counts.units)
+                    lines.append(f"  {row.heading:<19} {cell:<15}  {row.meaning}")
         lines += [f"not looked at: {path or 'the model'}, {why}" for path, why in self.not_looked_at.items()]
         return "\n".join([*lines, *self.notes])
-
-
-def _lines(name: str, counts: Counts) -> str:
-    """A layer's table on end: a line for each figure, with what it means."""
-    if counts.unknown:
-        return f"{name}: unknown, {counts.unknown}"
-    bound = f"a dead unit fires on less than {counts.bound:.2%} of inputs, at 95 %"
-    lines = [f"{name}: {counts.units} units, {counts.inputs} inputs; {bound}"]
-    values = counts.figures()
-    for row in figures_at("tables"):
-        if row.name in values:
-            lines.append(f"  {row.heading:<19} {row.table_cell(values, counts.units):<15}  {row.meaning}")
-    return "\n".join(lines)

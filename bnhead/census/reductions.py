@@ -1,4 +1,4 @@
-"""From a layer's activations to small arrays, in the graph: a few reductions, nothing kept."""
+"""Reductions of a layer's activations to small arrays, inside the graph. Activations are not kept."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,64 +15,65 @@ def units_last(tensor: Any, tap: Tap) -> Any:
     return tensor if tap.axis == -1 else ops.moveaxis(tensor, tap.axis, -1)
 
 
-def wide(tensor: Any) -> Any:
-    """In float32, or in float64 where it is; so that a threshold is not rounded to a smaller type."""
+def at_least_float32(tensor: Any) -> Any:
+    """The tensor in float32 or float64, so that a threshold is not rounded to a smaller dtype."""
     name = keras.backend.standardize_dtype(tensor.dtype)
     return tensor if name in ("float32", "float64") else ops.cast(tensor, "float32")
 
 
-def positions(tensor: Any) -> tuple[int, ...]:
-    """The axes between the batch and the units, none for a vector."""
-    return tuple(range(1, len(tensor.shape) - 1))
-
-
 def extremes(values: Any, mask: Any = None) -> tuple[Any, Any]:
-    """Largest and smallest value of each unit over an input's positions, two `(batch, units)`.
+    """Largest and smallest value of each unit over the positions, two `(batch, units)`.
 
     Args:
         values: `(batch, ..., units)`.
-        mask: `(batch, time)` bool; positions where it is False are not looked at. An input without a position
-            has -inf and -inf, so that no unit is active on it.
+        mask: `(batch, time)` bool; positions where it is False are ignored. An input without positions has
+            -inf and -inf, so no unit is active on it.
     """
     if mask is not None:
-        seen = ops.expand_dims(ops.cast(mask, "bool"), -1)
-        high = ops.max(ops.where(seen, values, ops.cast(-np.inf, values.dtype)), 1)
-        low = ops.min(ops.where(seen, values, ops.cast(np.inf, values.dtype)), 1)
-        return wide(high), wide(ops.where(ops.any(seen, 1), low, ops.cast(-np.inf, values.dtype)))
-    axes = positions(values)
-    high, low = (ops.max(values, axes), ops.min(values, axes)) if axes else (values, values)
-    return wide(high), wide(low)
+        valid = ops.expand_dims(ops.cast(mask, "bool"), -1)
+        lowest, highest = (ops.cast(limit, values.dtype) for limit in (-np.inf, np.inf))
+        high = ops.max(ops.where(valid, values, lowest), 1)
+        low = ops.min(ops.where(valid, values, highest), 1)
+        low = ops.where(ops.any(valid, 1), low, lowest)
+    else:
+        axes = _position_axes(values)
+        high, low = (ops.max(values, axes), ops.min(values, axes)) if axes else (values, values)
+    return at_least_float32(high), at_least_float32(low)
 
 
-def active(tap: Tap, eps: float, by_slope: bool = False, limit: int | None = None) -> tuple[Any, Any]:
-    """Where a unit is active somewhere and everywhere, two `(batch, units)` bool.
+def activity(tap: Tap, eps: float, by_slope: bool = False, limit: int | None = None) -> tuple[Any, Any]:
+    """Whether each unit is active somewhere and everywhere, two `(batch, units)` bool.
 
-    max(0, z) > eps where z > eps, so a rectifier needs no array as large as its activations. Of everything
-    else |a| is compared, or the slope. NaN is active, whatever became of it on the way.
+    NaN is active, whatever the activation makes of it.
 
     Args:
         tap: an activation or a layer's output.
         eps: threshold of silence, at least 0.
         by_slope: whether to compare |da/dz| instead of |a|.
-        limit: how many inputs are looked at; None for all.
+        limit: number of inputs to read; None for all.
     """
+    # max(0, z) > eps exactly if z > eps: for a rectifier, its input is compared, without an array for |a|.
+    # relu6 outputs at most 6, so this holds for eps < 6 only.
     if by_slope:
-        size = slope(tap.function, tap.before[:limit])
+        size = absolute_slope(tap.function, tap.before[:limit])
     elif tap.kind == "relu" or (tap.kind in RECTIFIERS and eps < 6):
         size = tap.before[:limit]
     else:
         size = ops.abs(tap.after[:limit])
     mask = None if tap.mask is None else tap.mask[:limit]
     high, low = extremes(units_last(size, tap), mask)
-    return ops.logical_not(high <= eps), ops.logical_not(low <= eps)
+    return ops.logical_not(high <= eps), ops.logical_not(low <= eps)  # not `> eps`, which is False for NaN
 
 
 def silence(somewhere: Any, everywhere: Any) -> dict[str, Any]:
-    """Whole numbers from where units are active.
+    """Integer counts of silent and active units.
+
+    Args:
+        somewhere, everywhere: as returned by `activity`.
 
     Returns:
-        int32 `inputs_by_silent` `(units + 1,)`, `runs` `(units + 1,)` (the runs of silent and of active
-        units, added up over the inputs with k silent units), `active` and `saturated` `(units,)`.
+        int32 `inputs_by_silent` `(units + 1,)`, `runs` `(units + 1,)` (runs of silent and of active units,
+        summed over the inputs with k silent units), `active` and `active_everywhere` `(units,)`.
     """
     units = somewhere.shape[-1]
     silent = ops.logical_not(somewhere)
@@ -82,36 +83,34 @@ def silence(somewhere: Any, everywhere: Any) -> dict[str, Any]:
         "inputs_by_silent": ops.segment_sum(ops.ones_like(number), number, num_segments=units + 1),
         "runs": ops.segment_sum(runs, number, num_segments=units + 1),
         "active": ops.sum(ops.cast(somewhere, "int32"), axis=0),
-        "saturated": ops.sum(ops.cast(everywhere, "int32"), axis=0),
+        "active_everywhere": ops.sum(ops.cast(everywhere, "int32"), axis=0),
     }
 
 
 def magnitude(outputs: Any, mask: Any = None) -> Any:
-    """`(units,)` float32 or float64: sum over the inputs of the mean over the positions of |a|."""
-    size, axes = ops.abs(wide(outputs)), positions(outputs)
+    """`(units,)` float32 or float64: sum over inputs of the mean over positions of |a|."""
+    size, axes = ops.abs(at_least_float32(outputs)), _position_axes(outputs)
     if mask is not None:
-        seen = ops.expand_dims(ops.cast(mask, size.dtype), -1)
-        return ops.sum(ops.sum(size * seen, 1) / ops.maximum(ops.sum(seen, 1), 1), axis=0)
+        valid = ops.expand_dims(ops.cast(mask, size.dtype), -1)
+        return ops.sum(ops.sum(size * valid, 1) / ops.maximum(ops.sum(valid, 1), 1), axis=0)
     return ops.sum(ops.mean(size, axes) if axes else size, axis=0)
 
 
-def moments(outputs: Any, mask: Any = None) -> dict[str, Any]:
-    """Number of values, mean and squared deviations per unit, for `counters.Moments`.
-
-    Differences are taken from the batch's first value of the unit, and then from the mean, so a unit that is
-    constant at any value has exactly 0 deviation.
-    """
-    values = ops.reshape(wide(outputs), (-1, outputs.shape[-1]))
-    seen = (
-        ops.ones_like(values[:, :1]) if mask is None else ops.reshape(ops.cast(mask, values.dtype), (-1, 1))
-    )
-    number, shifted = ops.sum(seen), values - values[:1]
-    mean = ops.sum(shifted * seen, axis=0) / ops.maximum(number, 1)
-    deviation = ops.sum(ops.square(shifted - mean) * seen, axis=0)
-    return {"values": number, "mean": values[0] + mean, "deviation": deviation}
+def output_moments(outputs: Any, mask: Any = None) -> dict[str, Any]:
+    """The attributes of `counts.Moments` for one batch: number of values, mean and squares per unit."""
+    values = ops.reshape(at_least_float32(outputs), (-1, outputs.shape[-1]))
+    if mask is None:
+        valid = ops.ones_like(values[:, :1])
+    else:
+        valid = ops.reshape(ops.cast(mask, values.dtype), (-1, 1))
+    # relative to the first value, then to the mean: a constant unit has squares of exactly 0, at any value
+    number, shifted = ops.sum(valid), values - values[:1]
+    mean = ops.sum(shifted * valid, axis=0) / ops.maximum(number, 1)
+    squares = ops.sum(ops.square(shifted - mean) * valid, axis=0)
+    return {"values": number, "mean": values[0] + mean, "squares": squares}
 
 
-def by_class(somewhere: Any, one_hot: Any) -> Any:
+def class_activity(somewhere: Any, one_hot: Any) -> Any:
     """`(classes, units)` float32: inputs of each class on which the unit is active.
 
     Args:
@@ -121,37 +120,35 @@ def by_class(somewhere: Any, one_hot: Any) -> Any:
     return ops.matmul(ops.transpose(one_hot), ops.cast(somewhere, "float32"))
 
 
-def together(somewhere: Any) -> Any:
+def coactivity(somewhere: Any) -> Any:
     """`(units, units)` float32, whole numbers: inputs on which both units are active."""
     active = ops.cast(somewhere, "float32")
     return ops.matmul(ops.transpose(active), active)
 
 
-def finite(tensor: Any) -> Any:
-    """`(batch,)` bool: whether all of an input's values are finite.
-
-    One sum, which NaN and infinity go through: so values that add up to more than 3e38 are not finite (to
-    more than 1.7e308 in float64).
-    """
-    flat = ops.reshape(wide(tensor), (ops.shape(tensor)[0], -1))
+def finite_rows(tensor: Any) -> Any:
+    """`(batch,)` bool: whether all values of an input are finite."""
+    # NaN and infinity propagate through one sum, which is cheaper than a test of every value. As a
+    # consequence, values that add up to more than 3e38 (1.7e308 in float64) are not finite either.
+    flat = ops.reshape(at_least_float32(tensor), (ops.shape(tensor)[0], -1))
     return ops.isfinite(ops.sum(flat, axis=1))
 
 
-def of_inputs(found: Any, inputs: int | Any) -> Any:
-    """`(inputs,)` bool from `(rows,)`, which may be several for each input.
+def per_input(finite: Any, inputs: int | Any) -> Any:
+    """`(inputs,)` bool from `(rows,)` bool, with one or several rows per input.
 
-    A model may fold positions into the batch; their rows are then next to each other. Where the rows are no
-    multiple of the inputs, all inputs share what one row is.
+    A model may fold positions into the batch: the rows of an input are then adjacent. If the number of rows
+    is not a multiple of the inputs, each input gets the conjunction of all rows.
     """
-    rows = ops.shape(found)[0]
+    rows = ops.shape(finite)[0]
     if isinstance(rows, int) and isinstance(inputs, int) and rows == inputs:
-        return found
+        return finite
     each = rows // inputs
-    grouped = ops.all(ops.reshape(found[: each * inputs], (inputs, each)), axis=1)
-    return ops.where(ops.equal(each * inputs, rows), grouped, ops.all(found))
+    grouped = ops.all(ops.reshape(finite[: each * inputs], (inputs, each)), axis=1)
+    return ops.where(ops.equal(each * inputs, rows), grouped, ops.all(finite))
 
 
-def slope(function: Callable, before: Any) -> Any:
+def absolute_slope(function: Callable, before: Any) -> Any:
     """|f'(z)| of an elementwise function, by the backend's automatic differentiation.
 
     Args:
@@ -173,6 +170,11 @@ def slope(function: Callable, before: Any) -> Any:
         return ops.abs(pull(ops.ones_like(after))[0])
     import torch
 
-    with torch.enable_grad():
+    with torch.enable_grad():  # the probe itself runs without gradients
         leaf = before.detach().requires_grad_()
         return ops.abs(torch.autograd.grad(function(leaf).sum(), leaf)[0])
+
+
+def _position_axes(tensor: Any) -> tuple[int, ...]:
+    """The axes between the batch and the units; () for a vector."""
+    return tuple(range(1, len(tensor.shape) - 1))

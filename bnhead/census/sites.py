@@ -1,4 +1,4 @@
-"""What to count in a Keras model: every activation that a forward pass runs, or what is named."""
+"""The activation sites of a Keras model, and the selection of those to count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,27 +7,27 @@ from typing import Any
 import keras
 
 from bnhead.errors import UsageError, nearest
-from bnhead.graph import taps, trace
+from bnhead.graph import functional, taps, trace
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a model whose units can be counted.
+    """An activation or a layer's output, whose units can be counted.
 
     Attributes:
         name: the layer's path: `encoder/relu` inside the layer or nested model `encoder`, `relu#2` for a
-            second call; `block/relu` for a function that the layer `block` calls and does something else
-            after.
-        key: what identifies it in every pass (`graph.taps.Tap.key`).
-        kind: the activation's name, or "recurrent", "norm" or "output" for what a layer returns.
-        layer: the layer that calls it; None directly under the model.
-        units: number of units; None where there is no such thing, or it is not known.
-        positions: whether its output is a feature map or a sequence rather than a vector.
+            second call; `block/relu` for a function that the layer `block` calls before it computes its
+            output.
+        key: identifies it in every pass (`graph.taps.Tap.key`).
+        kind: the activation's name, or "recurrent", "norm" or "output" for a layer's output.
+        layer: the layer that calls it; None for a call by the model.
+        units: number of units; None if unknown or undefined.
+        positions: whether its output is a feature map or a sequence, not a vector.
         is_output: whether this is an output of the model.
-        groups: sizes of the groups of channels that a concatenation before it put side by side, or ().
-        order: its place among all sites, as they ran.
-        axis: the axis of its units; None where it is not known.
-        is_layer_output: whether the layer returns it as it is.
+        groups: sizes of the groups of channels of a preceding concatenation, or ().
+        order: its index among all sites, in the order of execution.
+        axis: the axis of its units; None if unknown.
+        is_layer_output: whether the layer returns it unchanged.
         steps: keys of the calls that are its positions, under `TimeDistributed`, or ().
     """
 
@@ -57,44 +57,65 @@ class Site:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a forward pass of a model ran.
+    """The sites of a model.
 
     Attributes:
         model: the model's name.
-        sites: in the order in which they ran.
-        missed: path of a layer -> why an activation there was not looked at.
-        classes: number of classes that the model's one output `(batch, outputs)` tells apart, 2 for a single
-            one; 0 for other outputs.
+        sites: in the order of execution.
+        missed: path of a layer -> why an activation in it cannot be counted.
+        classes: number of classes of the model's single output `(batch, outputs)`, 2 for one output unit; 0
+            for other outputs.
+        inputs: names of the model's inputs.
     """
 
     model: str
     sites: list[Site]
     missed: dict[str, str]
     classes: int
+    inputs: list[str]
 
     @classmethod
     def of(cls, model: keras.Model, *passes: taps.Pass) -> "Inventory":
-        """What the passes saw, which are those of a whole model, or of parts of it in a training step."""
-        every, missed = {}, {}
-        for seen in passes:
-            after = len(every)
-            every |= {
-                tap.key: _site(tap, after)
-                for tap in (*seen.activations, *seen.outputs)
-                if tap.key not in every
-            }
-            missed |= seen.missed
-        every = list(every.values())
-        for site in every:
+        """The sites in passes of a model, or of parts of it in a training step."""
+        sites: dict[tuple, Site] = {}
+        missed = {}
+        for model_pass in passes:
+            offset = len(sites)
+            for tap in (*model_pass.activations, *model_pass.outputs):
+                if tap.key not in sites:
+                    sites[tap.key] = Site(
+                        name=tap.name,
+                        key=tap.key,
+                        kind=tap.kind,
+                        layer=tap.layer,
+                        units=tap.units,
+                        positions=len(tap.after.shape) > 2,
+                        is_output=tap.is_output,
+                        groups=tap.groups,
+                        order=tap.order + offset,
+                        axis=tap.axis,
+                        is_layer_output=tap.is_layer_output or tap.before is None,
+                        steps=tap.steps,
+                    )
+            missed |= model_pass.missed
+        for site in sites.values():
             if not site.units and site.kind not in (taps.OUTPUT, taps.NORM, *taps.NO_UNITS):
                 missed.setdefault(site.name, f"{site.kind} whose axis of units is not known")
-        every.sort(key=lambda site: site.order)
         shapes = [tuple(result.shape) for result in passes[-1].results]
         outputs = shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 2 else None
-        return cls(model.name, every, missed, max(2, outputs) if outputs else 0)
+        graph, inputs = functional(model), ["the inputs"]
+        if graph is not None and getattr(graph, "inputs", None):
+            inputs = [f"input {tensor.name!r}" for tensor in keras.tree.flatten(graph._inputs_struct)]
+        return cls(
+            model.name,
+            sorted(sites.values(), key=lambda site: site.order),
+            missed,
+            max(2, outputs) if outputs else 0,
+            inputs,
+        )
 
     def watched(self, counted: Sequence[Site]) -> list[Site]:
-        """The sites whose values must be finite: the counted ones, and every rectifier.
+        """The sites whose values must be finite: the counted ones and every rectifier.
 
         A rectifier may turn NaN into silence.
         """
@@ -103,40 +124,40 @@ class Inventory:
 
     @property
     def activations(self) -> list[Site]:
-        """Every activation worth counting: not softmax, and no smooth one at the model's output."""
+        """All activations, except softmax and except a smooth activation at the model's output."""
         counted = [site for site in self.sites if site.counts_by_default]
         return [site for site in counted if site.rectifies or not site.is_output]
 
     @property
     def norms(self) -> list[Site]:
-        """Every batch norm, where a dead unit turns constant."""
+        """All batch norms. A dead unit is constant after one."""
         return [site for site in self.sites if site.kind == taps.NORM and site.units]
 
     @property
     def default(self) -> list[Site]:
         """The last activation before the output.
 
-        In a head with an FC layer that is the FC layer; in a net that goes from the pooling straight to the
-        output it is the backbone's last activation, the units that the pooling reads.
+        In a head with an FC layer that is the FC layer. In a net whose pooling feeds the output it is the
+        backbone's last activation, which the pooling reads.
 
         Raises:
-            UsageError: there is none.
+            UsageError: the model has no such activation.
         """
-        before = [site for site in self.activations if not site.is_output]
-        if not before:
-            seen = f" ({'; '.join(self.not_looked_at)})" if self.missed else ""
+        inner = [site for site in self.activations if not site.is_output]
+        if not inner:
+            reasons = f" ({'; '.join(self.not_looked_at)})" if self.missed else ""
             raise UsageError(
-                f"model {self.model!r} has no activation before its output{seen}; name the layers to count"
+                f"model {self.model!r} has no activation before its output{reasons}; name the layers to count"
             )
-        return before[-1:]
+        return inner[-1:]
 
     @property
     def not_looked_at(self) -> list[str]:
-        """A line for each layer with an activation that could not be seen."""
-        return [f"{path or self.model}: {why}" for path, why in self.missed.items()]
+        """One line for each layer with an activation that cannot be counted."""
+        return [f"{path or self.model}: {reason}" for path, reason in self.missed.items()]
 
     def select(self, layers: Sequence[Any] | str | None) -> list[Site]:
-        """The sites that `layers` asks for.
+        """The sites that `layers` selects.
 
         Args:
             layers: None for `default`; "all" for every activation; "norms" for every batch norm; or a
@@ -148,56 +169,42 @@ class Inventory:
         """
         if layers is None:
             return self.default
-        chosen: list[Site] = []
+        sites: dict[str, Site] = {}
         for item in [layers] if isinstance(layers, str) else list(layers):
-            chosen += self._named(item)
-        if not chosen:
-            why = f": {'; '.join(self.not_looked_at)}" if self.missed else ""
-            raise UsageError(f"layers must name at least one layer that model {self.model!r} runs{why}")
-        return list({site.name: site for site in chosen}.values())
+            sites |= {site.name: site for site in self._named(item)}
+        if not sites:
+            reasons = f": {'; '.join(self.not_looked_at)}" if self.missed else ""
+            raise UsageError(f"layers must name at least one layer that model {self.model!r} runs{reasons}")
+        return list(sites.values())
 
     def _named(self, item: Any) -> list[Site]:
         if isinstance(item, keras.Operation):
-            returned = [site.name for site in self.sites if site.layer is item and site.key[2]]
-            if not returned:
+            names = [site.name for site in self.sites if site.layer is item and site.key[2]]
+            if not names:
                 raise UsageError(f"layers: model {self.model!r} does not call this layer {item.name!r}")
-            item = returned[0]
+            item = names[0]
+        # an activation takes precedence over the output of the same name
         activations = {site.name: site for site in self.sites if site.kind != taps.OUTPUT}
-        every = {**{site.name: site for site in self.sites}, **activations}
-        if item == "all" and item not in every:
+        by_name = {**{site.name: site for site in self.sites}, **activations}
+        if item == "all" and item not in by_name:
             return self.activations
-        if item == "norms" and item not in every:
+        if item == "norms" and item not in by_name:
             return self.norms
-        if item not in every:
-            raise UsageError(f"layers: model {self.model!r} has no layer {item!r}{nearest(str(item), every)}")
-        if not every[item].units:
+        if item not in by_name:
+            raise UsageError(
+                f"layers: model {self.model!r} has no layer {item!r}{nearest(str(item), by_name)}"
+            )
+        if not by_name[item].units:
             raise UsageError(f"layers: {item!r} must have one output of shape (batch, ..., units)")
-        return [every[item]]
-
-
-def _site(tap: taps.Tap, after: int) -> Site:
-    return Site(
-        name=tap.name,
-        key=tap.key,
-        kind=tap.kind,
-        layer=tap.layer,
-        units=tap.units,
-        positions=len(tap.after.shape) > 2,
-        is_output=tap.is_output,
-        groups=tap.groups,
-        order=tap.order + after,
-        axis=tap.axis,
-        is_layer_output=tap.is_layer_output or tap.before is None,
-        steps=tap.steps,
-    )
+        return [by_name[item]]
 
 
 def inventory_of(model: keras.Model, example: Any = None) -> Inventory:
-    """What a forward pass of a model runs, in evaluation mode.
+    """The sites of a model, from one traced pass in evaluation mode.
 
     Args:
         model: a built Keras model.
-        example: inputs of a batch; needed where the model's inputs are not known (subclassed models).
+        example: a batch of inputs; needed if the model does not declare its inputs (subclassed models).
 
     Raises:
         UsageError: a model that is not built, or whose inputs are not known.
@@ -206,15 +213,15 @@ def inventory_of(model: keras.Model, example: Any = None) -> Inventory:
     inputs = trace.specs(model)
     inputs = example if inputs is None else inputs
     if inputs is None:
-        raise UsageError(f"model {model.name!r}: its inputs are not known; give data to count on")
+        raise UsageError(f"model {model.name!r}: its inputs are not known; pass data to count on")
     return Inventory.of(model, trace.forward(model, inputs))
 
 
 def activations(model: keras.Model) -> list[Site]:
-    """Every activation of a functional or Sequential model that is worth counting."""
+    """All activations of a functional or Sequential model (`Inventory.activations`)."""
     return inventory_of(model).activations
 
 
 def default_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that are counted when none is named: the last activation before the output."""
+    """Names of the layers that are counted by default: the last activation before the output."""
     return [site.name for site in inventory_of(model).default]

@@ -1,7 +1,7 @@
-"""Counting on the training batches themselves, inside the compiled training step: no extra forward pass.
+"""Counting on the training batches, inside the compiled training step: no extra forward pass.
 
-Taps are open while the step is traced (or run, where it is eager), and the totals stay on the device. They
-are no part of the model: its weights, its random streams and what is saved stay as they are.
+Taps are open while the step is traced (or runs, if it is eager), and the totals stay on the device. The model
+is not changed: neither its weights nor its random streams nor what is saved.
 """
 
 import functools
@@ -15,32 +15,30 @@ from keras import ops
 from bnhead.census import totals
 from bnhead.census.counts import Census
 from bnhead.census.labels import Labels
-from bnhead.census.probe import input_names
 from bnhead.census.sites import Inventory
 from bnhead.errors import UsageError
 from bnhead.graph import taps, trace
 
 
 class StepCounter:
-    """Counts units of the first inputs of every training batch, in training mode, as the weights change.
+    """Counts units on the first inputs of every training batch, in training mode, while the weights change.
 
-    What a dead unit of a training epoch is differs from one of a fixed probe set: it was silent on all of
-    these inputs, each with the weights of its step, its augmentation, its dropout and its batch statistics.
-    Silence, activity per unit, runs and finiteness are counted; figures that need labels, magnitudes or
-    gradients are not. Every pass of a step counts, so a step that runs the model on two views counts both.
-    Whatever the step does not run through the model, or a part of it, is not counted: "no inputs were
-    counted".
+    A dead unit of a training epoch differs from one of a fixed probe set: it was silent on all of these
+    inputs, each with the weights, augmentation, dropout and batch statistics of its step. Silence, activity
+    per unit, runs and finiteness are counted; figures that need labels, magnitudes or gradients are not.
+    Every pass of a step counts, so a step that runs the model on two views counts both. A layer that the step
+    does not run is reported as "no inputs were counted".
 
     Args:
         model: a compiled model.
         layers: see `bnhead.census.sites`.
-        eps: a unit is silent where its absolute output is at most this.
-        inputs_per_step: how many inputs of each batch (on each replica) are counted; None for all. Batches
-            are shuffled, so the first are as good as any.
+        eps: a unit is silent if its absolute output is at most this.
+        inputs_per_step: number of inputs of each batch (on each replica) to count; None for all. Batches are
+            shuffled, so the first inputs are a random sample.
 
     Raises:
-        UsageError: numbers that make no sense; a layer that the model does not have, which for a subclassed
-            model is known in the first step.
+        UsageError: an argument out of range; a layer that the model does not have (for a subclassed model,
+            raised in the first step).
     """
 
     def __init__(
@@ -51,57 +49,68 @@ class StepCounter:
         eps: float = 0.0,
         inputs_per_step: int | None = 16,
     ):
-        if not eps >= 0:
-            raise UsageError(f"eps must be at least 0, got {eps}")
+        totals.require_threshold(eps)
         if inputs_per_step is not None and inputs_per_step < 1:
             raise UsageError(f"inputs_per_step must be at least 1 or None, got {inputs_per_step}")
         self._model, self._layers = model, layers
-        self._options = {"eps": eps, "limit": inputs_per_step, "details": False}
+        self._options = {"eps": eps, "limit": inputs_per_step, "checks_before": False}
         self._plan: totals.Plan | None = None
         self._missed: dict[str, str] = {}
         self._layout = totals.Layout()
         if (inputs := trace.specs(model)) is not None:
-            self._find([trace.forward(model, inputs)])
+            self._make_plan([trace.forward(model, inputs)])
         self._totals: _Totals | None = None
         self._session: Any = None
-        self._undo: list[Callable[[], None]] = []  # while attached
+        self._undo: list[Callable[[], None]] = []  # empty unless attached
 
     def attach(self, session: Any = None) -> None:
-        """Makes the model's training step count; call it before `fit` has made its function.
+        """Makes the model's training step count. Call it before `fit` builds its function.
 
         Args:
-            session: what all counters of one `fit` share. Those of another one, which an exception has left
-                on the model, are taken away.
+            session: an object that all counters of one `fit` share. Counters of another `fit`, which ended in
+                an exception, are removed.
         """
         self.detach()
         self._session = session
-        kind = {"tensorflow": _GraphTotals, "jax": _CarriedTotals}.get(keras.backend.backend(), _EagerTotals)
-        self._totals = kind(self._model, self._plan)
-        for name, method in kind.methods.items():
+        backend = keras.backend.backend()
+        totals_class = {"tensorflow": _GraphTotals, "jax": _CarriedTotals}.get(backend, _EagerTotals)
+        self._totals = totals_class(self._model, self._plan)
+        for name, method in totals_class.methods.items():
             self._wrap(name, getattr(self._totals, method), session)
         self._undo.append(self._totals.remove)
-        self._model.train_function = None  # made again, with the counters in it
+        self._model.train_function = None  # Keras caches it; it is rebuilt with the counter
 
     def _wrap(self, name: str, run: Callable, session: Any) -> None:
-        while (left := _counter_on(self._model, name)) and (session is None or left._session is not session):
-            left.detach()
-            _restore(self._model, name)
-        step, before = getattr(self._model, name), vars(self._model).get(name)
+        """Replaces a method of the model by one that counts.
+
+        The replacement is an attribute of the instance: `previous` is the attribute it hides, None if the
+        model had only its class's method. Several counters wrap each other.
+        """
+        # Keras does not call `on_train_end` after an exception, so a counter of an earlier `fit` may remain
+        while (stale := _counter_on(self._model, name)) and (
+            session is None or stale._session is not session
+        ):
+            stale.detach()
+            _restore_method(self._model, name)
+        step, previous = getattr(self._model, name), vars(self._model).get(name)
 
         @functools.wraps(step)
         def counting(*arguments, **keywords):
             if self.is_attached:
-                return run(self._counted, step, *arguments, **keywords)
-            return step(*arguments, **keywords)  # detached while another one stood around it
+                return run(self._count_passes, step, *arguments, **keywords)
+            return step(*arguments, **keywords)  # detached, but still wrapped by another counter
 
-        counting.counter, counting.before = self, before
+        counting.counter, counting.previous = self, previous
         setattr(self._model, name, counting)
-        self._undo.append(functools.partial(_restore, self._model, name))
+        self._undo.append(functools.partial(_restore_method, self._model, name))
 
     def detach(self) -> None:
-        """Restores the model's training step; where that is wrapped by now, stops counting."""
+        """Restores the model's training step, or stops counting if another counter wraps it."""
         if self.is_attached:
-            undo, self._undo = self._undo, []
+            undo, self._undo = (
+                self._undo,
+                [],
+            )  # emptied first: `_restore_method` removes detached counters only
             while undo:
                 undo.pop()()
             self._model.train_function = None
@@ -112,7 +121,7 @@ class StepCounter:
         return bool(self._undo)
 
     def reset(self) -> None:
-        """Forgets what was counted, at the beginning of an epoch."""
+        """Sets the counts to zero, at the beginning of an epoch."""
         if self._totals is not None:
             self._totals.reset()
 
@@ -120,75 +129,78 @@ class StepCounter:
         """The counts since the last `reset`.
 
         Raises:
-            UsageError: no step has run any part of a model whose layers are known in the first step.
+            UsageError: the inputs of the model are unknown and no step has run any part of it.
         """
         if self._plan is None:
-            raise UsageError(f"model {self._model.name!r}: the training step runs no layer of it; give data")
-        found = self._totals.read() if self._layout.parts else None
-        if found is None:
-            census = totals.nothing_counted(self._plan)
+            raise UsageError(f"model {self._model.name!r}: the training step runs no layer of it; pass data")
+        vector = self._totals.read() if self._layout.parts else None
+        if vector is None:
+            census = totals.empty_census(self._plan)
         else:
-            census = totals.census_of(self._plan, Labels(), {"whole": self._layout.unpack(found)})
+            integers = self._layout.unpack(vector)
+            census = totals.census_of(self._plan, Labels(), {"integers": integers})
         census.not_looked_at = dict(self._missed)
         return census
 
-    def _find(self, passes: Sequence[taps.Pass]) -> None:
-        found = Inventory.of(self._model, *passes)
-        self._missed = found.missed
-        sites = found.select(self._layers)
-        self._plan = totals.Plan.of(found, sites, input_names(self._model), **self._options)
+    def _make_plan(self, passes: Sequence[taps.Pass]) -> None:
+        inventory = Inventory.of(self._model, *passes)
+        self._missed = inventory.missed
+        self._plan = totals.Plan.of(inventory, inventory.select(self._layers), **self._options)
 
-    def _counted(self, passes: Sequence[taps.Pass]) -> tuple[list[Any], int]:
-        """The whole numbers of each pass of a step, a vector each, and the number of places in them."""
-        passes = [seen for seen in passes if seen.activations or seen.outputs]
-        if self._plan is None and passes:
-            self._find(passes)
-        counted = [seen for seen in passes if self._plan.runs_in(seen)]
-        vectors = [self._layout.pack(totals.whole_numbers(self._plan, seen), "int32") for seen in counted]
-        return vectors, 0 if self._plan is None else len(self._plan.places)
+    def _count_passes(self, passes: Sequence[taps.Pass]) -> tuple[list[Any], int]:
+        """One vector of integer counts per pass of a step, and their number of watchpoints."""
+        passes = [each for each in passes if each.activations or each.outputs]
+        if self._plan is None and passes:  # a subclassed model: its layers are known in the first step
+            self._make_plan(passes)
+        passes = [each for each in passes if self._plan.runs_in(each)]
+        vectors = [self._layout.pack(totals.integer_counts(self._plan, each), "int32") for each in passes]
+        return vectors, 0 if self._plan is None else len(self._plan.watchpoints)
 
 
 def _counter_on(model: keras.Model, name: str) -> StepCounter | None:
-    """The counter whose step a model has; None where it has another one."""
+    """The outermost counter on a method of the model; None if a counter is not outermost."""
     return getattr(vars(model).get(name), "counter", None)
 
 
-def _restore(model: keras.Model, name: str) -> None:
-    """Puts back what a model had before its counters, as far as they are detached."""
+def _restore_method(model: keras.Model, name: str) -> None:
+    """Unwraps a method of the model as long as its outermost counter is detached."""
     while (counter := _counter_on(model, name)) is not None and not counter.is_attached:
-        before = vars(model)[name].before
+        previous = vars(model)[name].previous
         delattr(model, name)
-        if before is not None:
-            setattr(model, name, before)
+        if previous is not None:
+            setattr(model, name, previous)
 
 
 class _Totals:
-    """Totals of whole numbers that one training step adds to.
+    """A vector of integer counts to which a training step adds.
 
     Attributes:
-        methods: name of a method of the model -> that of ours which is called in its place.
+        methods: name of a method of the model -> name of the method of this class that replaces it.
     """
 
     methods: ClassVar = {"train_step": "run"}
 
     def __init__(self, model: keras.Model, plan: totals.Plan | None):
-        self._model, self._places = model, 0 if plan is None else len(plan.places)
+        self._model, self._watchpoints = model, 0 if plan is None else len(plan.watchpoints)
 
     def run(self, count: Callable, step: Callable, *arguments: Any, **keywords: Any) -> Any:
-        """Runs a step, and adds what `count` makes of its passes, after everything the step does itself."""
-        with taps.opened(self._model) as seen:
+        """Runs a step, then counts its passes with `count`.
+
+        Counting comes last, so that the step itself is traced as without a counter.
+        """
+        with taps.opened(self._model) as opened:
             result = step(*arguments, **keywords)
-        vectors, self._places = count(seen.passes)
+        vectors, self._watchpoints = count(opened.passes)
         for vector in vectors:
             self.add(vector)
         return result
 
     def remove(self) -> None:
-        """Takes away what was put into the model."""
+        """Removes what was added to the model."""
 
 
 class _EagerTotals(_Totals):
-    """PyTorch: one tensor, added to while the step runs."""
+    """PyTorch: one tensor; the step runs eagerly."""
 
     _total: Any = None
 
@@ -196,9 +208,9 @@ class _EagerTotals(_Totals):
         with totals.no_gradients():
             vector = vector.detach()
             if self._total is None:
-                zeros = totals.nothing(vector.shape[0], self._places, "int64")
+                zeros = totals.empty_counts(vector.shape[0], self._watchpoints, "int64")
                 self._total = ops.convert_to_tensor(zeros)
-            self._total = totals.added(self._total, vector, self._places)
+            self._total = totals.add_counts(self._total, vector, self._watchpoints)
 
     def reset(self) -> None:
         self._total = None
@@ -208,47 +220,45 @@ class _EagerTotals(_Totals):
 
 
 class _GraphTotals(_Totals):
-    """TensorFlow: a variable of each replica, made when the step is traced, since its size is known then."""
+    """TensorFlow: a variable per replica, created while the step is traced, when its size is known."""
 
     _variable: Any = None
 
     def add(self, vector: Any) -> None:
-        if self._variable is None:
-            self._make(vector.shape[0])
-        total = self._variable.read_value()
-        self._variable.assign(totals.added(total, vector, self._places))
-
-    def _make(self, size: int) -> None:
         import tensorflow as tf
 
-        def make(*_):
+        def create(*_):
             if self._variable is None:
+                # lifted out of the step that is being traced, which may not create variables
                 with tf.init_scope(), self._model.distribute_strategy.scope():
                     self._variable = tf.Variable(
-                        totals.nothing(size, self._places, "int64"),
+                        totals.empty_counts(vector.shape[0], self._watchpoints, "int64"),
                         trainable=False,
                         synchronization=tf.VariableSynchronization.ON_READ,
                         aggregation=tf.VariableAggregation.SUM,
                     )
 
         replica = tf.distribute.get_replica_context()
-        if tf.distribute.has_strategy() and replica is not None:
-            replica.merge_call(make)
+        if self._variable is None and tf.distribute.has_strategy() and replica is not None:
+            replica.merge_call(create)  # a mirrored variable is created for all replicas at once
         else:
-            make()
+            create()
+        total = self._variable.read_value()
+        self._variable.assign(totals.add_counts(total, vector, self._watchpoints))
 
     def reset(self) -> None:
         if self._variable is not None:
             size = self._variable.shape[0]
             for replica in self._replicas():
-                replica.assign(totals.nothing(size, self._places, "int64"))
+                replica.assign(totals.empty_counts(size, self._watchpoints, "int64"))
 
     def read(self) -> np.ndarray | None:
-        """With several replicas, the first of each replica's own inputs that is not finite."""
+        """Sums over the replicas. Indices of inputs count within a replica; their minimum is returned."""
         if self._variable is None:
             return None
-        each = np.stack([replica.numpy() for replica in self._replicas()])
-        return np.concatenate([each[:, : -self._places].sum(0), each[:, -self._places :].min(0)])
+        vectors = np.stack([replica.numpy() for replica in self._replicas()])
+        sums, first = vectors[:, : -self._watchpoints].sum(0), vectors[:, -self._watchpoints :].min(0)
+        return np.concatenate([sums, first])
 
     def _replicas(self) -> Sequence[Any]:
         return self._model.distribute_strategy.experimental_local_results(self._variable)
@@ -257,7 +267,7 @@ class _GraphTotals(_Totals):
 class _CarriedTotals(_Totals):
     """JAX: the trainer carries the totals through the compiled step, as the state of a seed generator.
 
-    Such a state is among the model's non-trainable variables, and in neither its weights nor a saved file.
+    Such a state is among the model's non-trainable variables, but not among its weights, and is not saved.
     """
 
     methods: ClassVar = {"train_step": "within", "stateless_call": "run"}
@@ -270,25 +280,30 @@ class _CarriedTotals(_Totals):
         model._seed_generators.append(self)
 
     def _zeros(self, size: int) -> np.ndarray:
-        return totals.nothing(size, self._places, "int32") if size else np.zeros(0, "int32")
+        return totals.empty_counts(size, self._watchpoints, "int32") if size else np.zeros(0, "int32")
 
     def run(self, count: Callable, step: Callable, *arguments: Any, **keywords: Any) -> Any:
+        """Runs `stateless_call`, which returns the model's outputs and new non-trainable variables."""
         if not self._trains:
             return step(*arguments, **keywords)
-        with taps.opened(self._model) as seen, seen.calling(arguments[2:] or keywords):
-            outputs, variables, *others = step(*arguments, **keywords)
-        vectors, self._places = count(seen.passes)
+        # the arguments begin with the trainable and the non-trainable variables
+        with taps.opened(self._model) as opened, opened.calling(arguments[2:] or keywords):
+            outputs, variables, *extra = step(*arguments, **keywords)
+        vectors, self._watchpoints = count(opened.passes)
         variables = list(variables)
-        place = next(i for i, v in enumerate(self._model.non_trainable_variables) if v is self.state)
+        index = next(i for i, v in enumerate(self._model.non_trainable_variables) if v is self.state)
         for vector in vectors:
-            total, size = variables[place], vector.shape[0]
-            if not total.shape[0]:  # known now; the second step is traced once more, with totals of this size
+            total, size = variables[index], vector.shape[0]
+            if not total.shape[0]:
+                # The first step of a subclassed model: its size was unknown. From the second step on the
+                # state has this size, so JAX traces the step twice.
                 total, self.state._shape = ops.convert_to_tensor(self._zeros(size)), (size,)
-            variables[place] = totals.added(total, ops.stop_gradient(vector), self._places)
-        return outputs, variables, *others
+            # `stateless_call` runs inside the differentiated function; integers need no gradient
+            variables[index] = totals.add_counts(total, ops.stop_gradient(vector), self._watchpoints)
+        return outputs, variables, *extra
 
     def within(self, count: Callable, step: Callable, *arguments: Any, **keywords: Any) -> Any:
-        """Runs a training step, so that the calls of the model in it count; those of `evaluate` do not."""
+        """Runs a training step, in which calls of the model count, unlike those of `evaluate`."""
         self._trains = True
         try:
             return step(*arguments, **keywords)
@@ -308,5 +323,6 @@ class _CarriedTotals(_Totals):
         return state if len(state) else None
 
     def _sync(self) -> None:
+        """During `fit`, the trainer holds the variables' values; copies them back into the variables."""
         if hasattr(self._model, "jax_state_sync") and getattr(self._model, "_jax_state", None):
             self._model.jax_state_sync()

@@ -1,7 +1,7 @@
-"""Adding up on the device: what is counted of a batch, as small arrays, and the totals of all batches.
+"""Totals on the device: the small arrays of one batch, and their sums over all batches.
 
-Whole numbers of all layers lie in one vector, so that adding a batch is one operation in a training step too.
-Nothing leaves the device before the end.
+The integer counts of all layers form one vector, so that a batch is added in one operation, in a training
+step too. Nothing is copied to the host before the end.
 """
 
 import contextlib
@@ -17,29 +17,34 @@ from bnhead.census import reductions
 from bnhead.census.counts import Census, Counts, Moments, run_statistics
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
+from bnhead.errors import UsageError
 from bnhead.graph import taps
 
-LARGE = (
-    "class_active",
-    "together",
-)  # up to classes or units times units: added each by itself, without copies
-Key = tuple[str, str]  # a layer's name, "" for what all have in common, and the name of an array
+# of size classes x units or units x units: added separately, since packing would copy them
+MATRICES = ("class_active", "together")
+Key = tuple[str, str]  # name of the layer ("" for all layers together), name of the array
+
+
+def require_threshold(eps: float) -> None:
+    """Raises UsageError unless `eps` is a threshold of silence."""
+    if not eps >= 0:  # also for NaN
+        raise UsageError(f"eps must be at least 0, got {eps}")
 
 
 @dataclass
 class Plan:
-    """What is counted of every batch.
+    """What to count in every batch.
 
     Attributes:
-        sites: the counted ones.
-        watched: those whose values must be finite, in the order in which they run.
-        inputs: names of the model's inputs, for the same.
+        sites: the counted sites.
+        watched: the sites whose values must be finite, in the order of execution.
+        inputs: names of the model's inputs, which must be finite too.
         eps: threshold of silence.
-        by_slope: whether the slope is compared with it, and not the output.
-        details: whether this is a probe, where more is read than in a step.
-        together: whether co-death is.
-        limit: how many inputs of a batch are counted; None for all.
-        folded: name of a layer -> how many rows it has for each input, where that is not one.
+        by_slope: whether the slope is compared with it, not the output.
+        checks_before: whether the pre-activations of smooth activations must be finite too.
+        together: whether to count co-death.
+        limit: number of inputs of a batch to count; None for all.
+        folded: name of a layer -> its number of rows per input, if that is not one. Filled while tracing.
     """
 
     sites: list[Site]
@@ -47,45 +52,45 @@ class Plan:
     inputs: list[str]
     eps: float = 0.0
     by_slope: bool = False
-    details: bool = True
+    checks_before: bool = True
     together: bool = False
     limit: int | None = None
     folded: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: Inventory, sites: Sequence[Site], inputs: Sequence[str], **options: Any) -> "Plan":
-        return cls(list(sites), found.watched(sites), list(inputs), **options)
+    def of(cls, inventory: Inventory, sites: Sequence[Site], **options: Any) -> "Plan":
+        return cls(list(sites), inventory.watched(sites), inventory.inputs, **options)
 
     @property
     def paths(self) -> set[str]:
-        """The paths of which tensors are needed."""
+        """The layer paths whose tensors are needed."""
         return {site.key[0] for site in (*self.sites, *self.watched)}
 
     @property
-    def places(self) -> list[str]:
-        """Names of what must be finite, in order."""
+    def watchpoints(self) -> list[str]:
+        """Names of the inputs and sites that must be finite, in order."""
         return [*self.inputs, *(site.name for site in self.watched)]
 
     @property
     def size(self) -> int:
-        """Length of the vector of whole numbers, without labels and co-death."""
-        return 1 + sum(2 * (2 * site.units + 1) for site in self.sites) + 2 * len(self.places)
+        """Length of the vector of integer counts, without labels and co-death."""
+        return 1 + sum(2 * (2 * site.units + 1) for site in self.sites) + 2 * len(self.watchpoints)
 
-    def runs_in(self, seen: taps.Pass) -> bool:
-        """Whether a pass has one of the counted sites."""
-        keys = {tap.key for tap in (*seen.activations, *seen.outputs)}
+    def runs_in(self, model_pass: taps.Pass) -> bool:
+        """Whether a pass runs at least one of the counted sites."""
+        keys = _by_key(model_pass)
         return any(site.key in keys for site in self.sites)
 
 
 class Layout:
-    """Where each array lies in a vector."""
+    """Position and shape of each array in a packed vector."""
 
     def __init__(self):
         self.parts: dict[Key, tuple[int, tuple[int, ...]]] = {}
         self.size = 0
 
     def pack(self, arrays: dict[Key, Any], dtype: str) -> Any:
-        """One vector of all arrays; the layout is set by the first that are packed."""
+        """One vector of all arrays. The first call sets the layout."""
         if not self.parts:
             for key, array in arrays.items():
                 shape = tuple(array.shape)
@@ -94,53 +99,55 @@ class Layout:
         flat = [ops.reshape(ops.cast(arrays[key], dtype), (-1,)) for key in self.parts]
         return ops.concatenate(flat) if flat else ops.zeros((0,), dtype)
 
-    def part(self, vector: Any, key: Key) -> Any:
-        """One array, flat."""
-        start, shape = self.parts[key]
-        return vector[start : start + int(np.prod(shape))]
-
     def unpack(self, vector: np.ndarray) -> dict[Key, np.ndarray]:
-        return {key: self.part(vector, key).reshape(shape) for key, (_, shape) in self.parts.items()}
+        """The arrays of a vector."""
+        return {
+            key: vector[start : start + int(np.prod(shape))].reshape(shape)
+            for key, (start, shape) in self.parts.items()
+        }
 
 
-def whole_numbers(plan: Plan, seen: taps.Pass, labels: tuple[Any, Any] | None = None) -> dict[Key, Any]:
-    """The whole numbers of one pass.
+def integer_counts(
+    plan: Plan, model_pass: taps.Pass, labels: tuple[Any, Any] | None = None
+) -> dict[Key, Any]:
+    """The integer counts of one pass.
 
     Args:
-        plan: what is counted.
-        seen: the pass, which has at least one of the sites.
+        plan: what to count.
+        model_pass: the pass, which runs at least one of the sites.
         labels: `Labels.one_hot` of the batch; None counts nothing by class.
 
     Returns:
-        int32 arrays. For each layer those of `reductions.silence`, and "together" and "class_active" where
-        they are counted. For all layers "inputs", "class_inputs" and "bad_labels"; "bad", the number of
-        inputs with something that is not finite up to each place; and last "first", the first such input at
-        each place or -1.
+        int32 arrays. For each layer those of `reductions.silence`, and those of `MATRICES` if they are
+        counted. For all layers together: "inputs"; "class_inputs" and "bad_labels" with labels; "bad", the
+        number of inputs that are not finite at or before each watchpoint; and last "first", the first input
+        that is not finite at each watchpoint, or -1.
     """
-    every = {tap.key: tap for tap in (*seen.activations, *seen.outputs)}
-    given = next(x for x in seen.inputs if x is not None)[: plan.limit]
-    inputs = ops.shape(given)[0]
+    by_key = _by_key(model_pass)
+    example = next(x for x in model_pass.inputs if x is not None)[: plan.limit]
+    inputs = ops.shape(example)[0]
     arrays: dict[Key, Any] = {("", "inputs"): ops.reshape(ops.cast(inputs, "int32"), (1,))}
     if labels is not None:
         arrays["", "class_inputs"] = ops.sum(labels[0], axis=0)
         arrays["", "bad_labels"] = ops.reshape(labels[1], (1,))
     for site in plan.sites:
-        tap = every.get(site.key)
-        if tap is None:  # this pass runs a part of the model
+        tap = by_key.get(site.key)
+        if tap is None:  # this pass runs a part of the model, but every vector must have the same layout
             sizes = {"inputs_by_silent": site.units + 1, "runs": site.units + 1}
-            sizes |= {"active": site.units, "saturated": site.units}
+            sizes |= {"active": site.units, "active_everywhere": site.units}
             arrays |= {(site.name, name): ops.zeros((size,), "int32") for name, size in sizes.items()}
             continue
-        somewhere, everywhere = reductions.active(tap, plan.eps, plan.by_slope, plan.limit)
-        _note_folded(plan, site, somewhere, given)
+        somewhere, everywhere = reductions.activity(tap, plan.eps, plan.by_slope, plan.limit)
+        _note_folded(plan, site, somewhere.shape[0], example.shape[0])
         counts = reductions.silence(somewhere, everywhere)
         if plan.together:
-            counts["together"] = reductions.together(somewhere)
+            counts["together"] = reductions.coactivity(somewhere)
         if labels is not None and site.name not in plan.folded:
-            counts["class_active"] = reductions.by_class(somewhere, labels[0])
+            counts["class_active"] = reductions.class_activity(somewhere, labels[0])
         arrays |= {(site.name, name): array for name, array in counts.items()}
-    finite = [*_finite_inputs(plan, seen, given), *(_finite_at(plan, s, every, inputs) for s in plan.watched)]
+    finite = [*_finite_inputs(plan, model_pass, example), *_finite_sites(plan, by_key, inputs)]
     bad = ops.cast(ops.logical_not(ops.stack(finite, axis=1)), "int32")
+    # cumulative, since a value that is not finite voids all layers after it, even if they look finite
     arrays["", "bad"] = ops.sum(ops.cast(ops.cumsum(bad, axis=1) > 0, "int32"), axis=0)
     index = ops.arange(inputs, dtype="int32")[:, None]
     first = ops.min(ops.where(bad > 0, index, inputs), axis=0)  # PyTorch's argmax need not be the first
@@ -148,81 +155,87 @@ def whole_numbers(plan: Plan, seen: taps.Pass, labels: tuple[Any, Any] | None = 
     return arrays
 
 
-def _note_folded(plan: Plan, site: Site, somewhere: Any, given: Any) -> None:
-    rows, inputs = somewhere.shape[0], given.shape[0]
+def _by_key(model_pass: taps.Pass) -> dict[tuple, taps.Tap]:
+    return {tap.key: tap for tap in (*model_pass.activations, *model_pass.outputs)}
+
+
+def _note_folded(plan: Plan, site: Site, rows: Any, inputs: Any) -> None:
     if isinstance(rows, int) and isinstance(inputs, int) and rows != inputs and plan.limit is None:
         each = f"{rows // inputs} rows" if rows % inputs == 0 else f"{rows} rows for {inputs} inputs, not one"
         plan.folded.setdefault(site.name, each)
 
 
-def _finite_inputs(plan: Plan, seen: taps.Pass, given: Any) -> list[Any]:
-    """A column for each of the plan's inputs; one for all of them together where these are others."""
-    fine = ops.ones(ops.shape(given)[:1], dtype="bool")
-    columns = [
-        reductions.finite(x[: plan.limit])
-        if x is not None and len(x.shape) and keras.backend.is_float_dtype(x.dtype)
-        else fine
-        for x in seen.inputs
-    ]
+def _finite_inputs(plan: Plan, model_pass: taps.Pass, example: Any) -> list[Any]:
+    """`(inputs,)` bool per input of the model.
+
+    If a step passes other tensors than the model declares, all inputs share their conjunction.
+    """
+    inputs, fine = ops.shape(example)[0], ops.ones(ops.shape(example)[:1], dtype="bool")
+    columns = []
+    for x in model_pass.inputs:
+        floats = x is not None and len(x.shape) and keras.backend.is_float_dtype(x.dtype)
+        column = reductions.finite_rows(x[: plan.limit]) if floats else fine
+        columns.append(reductions.per_input(column, inputs))
     if len(columns) == len(plan.inputs):
-        return [reductions.of_inputs(column, ops.shape(given)[0]) for column in columns]
+        return columns
     for column in columns:
-        fine = ops.logical_and(fine, reductions.of_inputs(column, ops.shape(given)[0]))
+        fine = ops.logical_and(fine, column)
     return [fine] * len(plan.inputs)
 
 
-def _finite_at(plan: Plan, site: Site, every: dict, inputs: Any) -> Any:
-    """Whether the values at a site are finite, for each input.
+def _finite_sites(plan: Plan, by_key: dict[tuple, taps.Tap], inputs: Any) -> list[Any]:
+    """`(inputs,)` bool per watched site: whether its values are finite; True if the pass did not run it."""
+    columns = []
+    for site in plan.watched:
+        tap = by_key.get(site.key)
+        if tap is None:
+            columns.append(ops.ones((inputs,), dtype="bool"))
+            continue
+        # A rectifier may turn NaN into 0, so its input is checked. A step must not read the input of a smooth
+        # activation: TensorFlow fuses it with the product before it, would have to round differently, and
+        # the weights would change.
+        finite = reductions.finite_rows((tap.before if site.rectifies else tap.after)[: plan.limit])
+        if plan.checks_before and not site.rectifies and tap.before is not None:
+            finite = ops.logical_and(finite, reductions.finite_rows(tap.before[: plan.limit]))
+        columns.append(reductions.per_input(finite, inputs))
+    return columns
 
-    A rectifier may make 0 of NaN, so what goes into it is looked at. In a step that alone is read: TensorFlow
-    fuses a smooth activation with the product before it, rounds otherwise where it cannot, and would train
-    other weights.
-    """
-    tap = every.get(site.key)
-    if tap is None:
-        return ops.ones((inputs,), dtype="bool")
-    read = [tap.before] if site.rectifies else [tap.after]
-    if plan.details and not site.rectifies and tap.before is not None:
-        read.append(tap.before)
-    finite = reductions.finite(read[0][: plan.limit])
-    for other in read[1:]:
-        finite = ops.logical_and(finite, reductions.finite(other[: plan.limit]))
-    return reductions.of_inputs(finite, inputs)
 
-
-def real_numbers(plan: Plan, seen: taps.Pass) -> tuple[dict[Key, Any], dict[str, dict[str, Any]]]:
-    """Sums of magnitudes of each layer, and moments of vectors and norms."""
-    every = {tap.key: tap for tap in (*seen.activations, *seen.outputs)}
+def real_sums(plan: Plan, model_pass: taps.Pass) -> tuple[dict[Key, Any], dict[str, dict[str, Any]]]:
+    """Sums of magnitudes by key, and moments by layer, those of vectors and batch norms only."""
+    by_key = _by_key(model_pass)
     sums, moments = {}, {}
     for site in plan.sites:
-        tap = every[site.key]
-        after = reductions.units_last(tap.after, tap)
-        sums[site.name, "magnitude"] = reductions.magnitude(after, tap.mask)
+        tap = by_key[site.key]
+        outputs = reductions.units_last(tap.after, tap)
+        sums[site.name, "magnitude"] = reductions.magnitude(outputs, tap.mask)
         if site.kind == taps.NORM or not site.positions:
-            moments[site.name] = reductions.moments(after, tap.mask)
+            moments[site.name] = reductions.output_moments(outputs, tap.mask)
     return sums, moments
 
 
-def added(total: Any, batch: Any, places: int) -> Any:
-    """Whole numbers of both: sums, and at the end, for each place, the first input that is not finite there.
+def add_counts(total: Any, batch: Any, watchpoints: int) -> Any:
+    """The sum of two vectors of integer counts; the last entries are minima of indices instead.
 
     Args:
-        total: `(size,)` whole numbers; its first entry is the number of inputs so far.
-        batch: `(size,)` of one batch; indices in the batch at the end, -1 for none.
-        places: number of such indices.
+        total: `(size,)` integers; the first entry is the number of inputs, the last ones are the first input
+            that is not finite at each watchpoint, in the full set.
+        batch: `(size,)` integers of one batch; the last entries are indices in the batch, -1 for none.
+        watchpoints: number of these last entries.
     """
     batch = ops.cast(batch, total.dtype)
-    index = batch[-places:]
+    index = batch[-watchpoints:]
     never = ops.convert_to_tensor(_never(total.dtype), dtype=total.dtype)
     first = ops.where(index >= 0, index + total[0], never)
-    earlier = total[-places:]
-    first = ops.where(first < earlier, first, earlier)  # `ops.minimum` is in 32 bits on PyTorch
-    return ops.concatenate([total[:-places] + batch[:-places], first])
+    earlier = total[-watchpoints:]
+    first = ops.where(first < earlier, first, earlier)  # `ops.minimum` computes in 32 bits on PyTorch
+    return ops.concatenate([total[:-watchpoints] + batch[:-watchpoints], first])
 
 
-def nothing(size: int, places: int, dtype: str) -> np.ndarray:
-    """Totals of no batches."""
-    return np.concatenate([np.zeros(size - places, dtype), np.full(places, _never(dtype), dtype)])
+def empty_counts(size: int, watchpoints: int, dtype: str) -> np.ndarray:
+    """The vector of integer counts of zero batches."""
+    first = np.full(watchpoints, _never(dtype), dtype)
+    return np.concatenate([np.zeros(size - watchpoints, dtype), first])
 
 
 def _never(dtype: Any) -> int:
@@ -230,51 +243,54 @@ def _never(dtype: Any) -> int:
 
 
 class Totals:
-    """Totals of the batches that a probe runs, on the device.
+    """Totals of the batches of a probe, on the device.
 
     Args:
-        plan: what is counted.
-        layouts: the layouts of the vectors of whole and real numbers.
+        integers, reals: the layouts of the vectors of integer and real sums.
+        add: as returned by `compiled_add`.
     """
 
-    def __init__(self, plan: Plan, whole: Layout, real: Layout, add: Callable):
-        self._plan, self._whole, self._real, self._add = plan, whole, real, add
+    def __init__(self, integers: Layout, reals: Layout, add: Callable):
+        self._integers, self._reals, self._add = integers, reals, add
         self._state: Any = None
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Adds what a batch gave: "whole" and "real" vectors, "large" arrays and "moments" by layer."""
+        """Adds a batch: the vectors "integers" and "reals", and "matrices" and "moments" by layer."""
         self._state = self._add(self._state, batch)
 
     def read(self) -> dict[str, Any]:
-        """Arrays by key in "whole" and "real", "large" and "moments" by layer: one transfer to the host."""
+        """The same on the host, the vectors as arrays by key. One transfer."""
         state = to_host(self._state)
-        return {
-            "whole": self._whole.unpack(state["whole"]),
-            "real": self._real.unpack(state["real"]),
-            "large": state["large"],
-            "moments": state["moments"],
+        vectors = {
+            "integers": self._integers.unpack(state["integers"]),
+            "reals": self._reals.unpack(state["reals"]),
         }
+        return {**state, **vectors}
 
 
-def adding(places: int) -> Callable:
-    """`(state or None, batch) -> state`, compiled where the backend does that; in 64 bits."""
+def compiled_add(watchpoints: int) -> Callable:
+    """`(state or None, batch) -> state`, compiled if the backend compiles; sums are in 64 bits."""
 
-    def merge(state, batch):
+    def add(state, batch):
         if state is None:
-            zero = ops.convert_to_tensor(nothing(batch["whole"].shape[0], places, "int64"))
+            zeros = empty_counts(batch["integers"].shape[0], watchpoints, "int64")
             state = {
-                "whole": zero,
-                "large": keras.tree.map_structure(lambda x: ops.cast(x, "int32") * 0, batch["large"]),
-                "real": ops.cast(batch["real"], "float64") * 0,
+                "integers": ops.convert_to_tensor(zeros),
+                "matrices": keras.tree.map_structure(lambda x: ops.cast(x, "int32") * 0, batch["matrices"]),
+                "reals": ops.cast(batch["reals"], "float64") * 0,
                 "moments": keras.tree.map_structure(lambda x: ops.cast(x, "float64") * 0, batch["moments"]),
             }
-        moments = {name: _merged(state["moments"][name], m) for name, m in batch["moments"].items()}
+        moments = {}
+        for layer, arrays in batch["moments"].items():
+            arrays = {name: ops.cast(array, "float64") for name, array in arrays.items()}
+            merged = Moments(**state["moments"][layer]).merge(Moments(**arrays), ops.maximum)
+            moments[layer] = vars(merged)
         return {
-            "whole": added(state["whole"], batch["whole"], places),
-            "large": keras.tree.map_structure(
-                lambda total, x: total + ops.cast(x, "int32"), state["large"], batch["large"]
+            "integers": add_counts(state["integers"], batch["integers"], watchpoints),
+            "matrices": keras.tree.map_structure(
+                lambda total, x: total + ops.cast(x, "int32"), state["matrices"], batch["matrices"]
             ),
-            "real": state["real"] + ops.cast(batch["real"], "float64"),
+            "reals": state["reals"] + ops.cast(batch["reals"], "float64"),
             "moments": moments,
         }
 
@@ -282,36 +298,22 @@ def adding(places: int) -> Callable:
     if name == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(merge)
+        return tf.function(add)
     if name == "jax":
         import jax
 
-        compiled = jax.jit(merge)
+        compiled = jax.jit(add)
 
         def in_64_bits(*arguments):
-            with jax.enable_x64(True):
+            with jax.enable_x64(True):  # for tracing and for calling: it is part of the cache's key
                 return compiled(*arguments)
 
         return in_64_bits
-    return merge
-
-
-def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Chan's formula, as `counters.Moments.merge`, on the device."""
-    other = {name: ops.cast(value, "float64") for name, value in other.items()}
-    values = one["values"] + other["values"]
-    share = other["values"] / ops.maximum(values, 1)
-    step = other["mean"] - one["mean"]
-    between = step * step * one["values"] * share
-    return {
-        "values": values,
-        "mean": one["mean"] + step * share,
-        "deviation": one["deviation"] + other["deviation"] + between,
-    }
+    return add
 
 
 def to_host(state: Any) -> Any:
-    """All arrays of a structure, in one transfer where the backend has such a thing."""
+    """All arrays of a structure as NumPy arrays, in one transfer if the backend has one."""
     name = keras.backend.backend()
     if name == "jax":
         import jax
@@ -324,7 +326,7 @@ def to_host(state: Any) -> Any:
 
 @contextlib.contextmanager
 def no_gradients():
-    """torch: without a graph for derivatives."""
+    """On PyTorch, disables automatic differentiation."""
     if keras.backend.backend() != "torch":
         yield
         return
@@ -334,50 +336,50 @@ def no_gradients():
         yield
 
 
-def census_of(plan: Plan, labels: Labels, found: dict[str, Any]) -> Census:
-    """The counts that totals give.
+def census_of(plan: Plan, labels: Labels, totals: dict[str, Any]) -> Census:
+    """The counts of every layer.
 
     Args:
         plan: what was counted.
         labels: how the labels were read.
-        found: as `Totals.read` gives it; only "whole" must be there.
+        totals: as returned by `Totals.read`; only "integers" is required.
     """
-    whole, real, large = found["whole"], found.get("real", {}), found.get("large", {})
+    integers, reals, matrices = totals["integers"], totals.get("reals", {}), totals.get("matrices", {})
     census = Census()
-    by_class = labels.form and not whole["", "bad_labels"][0]
+    by_class = labels.form and not integers["", "bad_labels"][0]
     if labels.form and not by_class:
-        number, last = int(whole["", "bad_labels"][0]), labels.classes - 1
+        number, last = int(integers["", "bad_labels"][0]), labels.classes - 1
         census.notes.append(f"labels: not counted by class, since {number} are not 0 to {last}")
+    watched = [site.key for site in plan.watched]
     for site in plan.sites:
-        arrays = {name: array for (layer, name), array in whole.items() if layer == site.name}
-        arrays |= {name: array.astype(np.int64) for name, array in large.get(site.name, {}).items()}
-        counts = Counts(arrays["inputs_by_silent"], arrays["active"], arrays["saturated"], groups=site.groups)
-        counts.runs = run_statistics(arrays["runs"], counts.inputs_by_silent)
-        counts.together = arrays.get("together")
-        if by_class and "class_active" in arrays:
-            counts.class_active, counts.class_inputs = arrays["class_active"], whole["", "class_inputs"]
-        counts.magnitude, counts.gradient = (
-            None if (array := real.get((site.name, name))) is None else array.astype(np.float64)
-            for name in ("magnitude", "gradient")
+        arrays = {name: array for (layer, name), array in integers.items() if layer == site.name}
+        arrays |= {name: array.astype(np.int64) for name, array in matrices.get(site.name, {}).items()}
+        counts = Counts(
+            arrays["inputs_by_silent"],
+            arrays["active"],
+            arrays["active_everywhere"],
+            groups=site.groups,
+            runs=run_statistics(arrays["runs"], arrays["inputs_by_silent"]),
+            together=arrays.get("together"),
         )
-        if (moments := found.get("moments", {}).get(site.name)) is not None:
-            counts.moments = Moments(int(moments["values"]), moments["mean"], moments["deviation"])
-        _void(plan, counts, site, whole["", "bad"], whole["", "first"])
+        if by_class and "class_active" in arrays:
+            counts.class_active, counts.class_inputs = arrays["class_active"], integers["", "class_inputs"]
+        for name in ("magnitude", "gradient"):
+            if (array := reals.get((site.name, name))) is not None:
+                setattr(counts, name, array.astype(np.float64))
+        if (moments := totals.get("moments", {}).get(site.name)) is not None:
+            counts.moments = Moments(**{**moments, "values": int(moments["values"])})
+        until = len(plan.inputs) + watched.index(site.key) + 1
+        if bad := int(integers["", "bad"][until - 1]):
+            first = integers["", "first"][:until]
+            counts.nonfinite, counts.first_nonfinite = bad, int(first.min())
+            counts.nonfinite_at = plan.watchpoints[int(first.argmin())]
         census.layers[site.name] = counts
     for name, rows in plan.folded.items():
         census.notes.append(f"{name}: counted by row, since it has {rows} for each input; not by class")
     return census
 
 
-def _void(plan: Plan, counts: Counts, site: Site, bad: np.ndarray, first: np.ndarray) -> None:
-    """Notes on which inputs a value up to the site was not finite, and where."""
-    upto = len(plan.inputs) + [other.key for other in plan.watched].index(site.key) + 1
-    if bad[upto - 1]:
-        earliest = int(np.argmin(first[:upto]))
-        counts.nonfinite, counts.first_nonfinite = int(bad[upto - 1]), int(first[earliest])
-        counts.nonfinite_at = plan.places[earliest]
-
-
-def nothing_counted(plan: Plan) -> Census:
-    """The census of a plan that no batch ran."""
+def empty_census(plan: Plan) -> Census:
+    """The census of a plan that counted zero batches."""
     return Census({site.name: Counts.empty(site.units) for site in plan.sites})

@@ -55,7 +55,7 @@ def by_numpy(values, mask=None, eps=0.0):
     return {
         "inputs_by_silent": np.bincount(k, minlength=units + 1),
         "active": somewhere.sum(0),
-        "saturated": everywhere.sum(0),
+        "active_everywhere": everywhere.sum(0),
         "runs": [defined.sum(), ((runs - mean)[defined] / np.sqrt(variance[defined])).sum()],
         "magnitude": (np.abs(a) * weights[..., None]).sum((0, 1)),
     }

@@ -26,24 +26,24 @@ def test_labels_in_every_form(y, classes, form):
 
 
 @pytest.mark.parametrize(
-    ("y", "classes", "why"),
+    ("y", "classes", "reason"),
     [
         (np.array([1, 5]), 3, "they are not all 0 to 2, got 1 to 5"),
         (np.array([0.5, 1.0]), 3, "they are neither whole numbers nor one-hot of 3 classes"),
         (np.full((4, 3), 1 / 3), 3, "they are neither whole numbers nor one-hot of 3 classes"),
         (np.array(["cat", "dog"]), 3, "they are neither whole numbers nor one-hot of 3 classes"),
-        ({"a": np.zeros(3)}, 3, "they are no single array"),
-        (np.array([0, 1]), 0, "the model's output does not say how many classes there are; give classes"),
+        ({"a": np.zeros(3)}, 3, "they are not a single array"),
+        (np.array([0, 1]), 0, "the model's output does not show the number of classes; set classes"),
     ],
 )
-def test_what_is_no_label_is_said(y, classes, why):
-    assert Labels.of(y, classes) == Labels(note=f"labels: not counted by class, since {why}")
+def test_labels_that_are_not_classes_are_noted(y, classes, reason):
+    assert Labels.of(y, classes) == Labels(note=f"labels: not counted by class, since {reason}")
 
 
 def test_no_labels_and_labels_beyond_the_classes_that_were_given():
     assert Labels.of(None, 3) == Labels()
     with pytest.raises(UsageError, match="labels must be 0 to 2, got 1 to 5"):
-        Labels.of(np.array([1, 5]), 3, given=True)
+        Labels.of(np.array([1, 5]), 3, strict=True)
 
 
 LATER = [[0, 3, -1], [0.0, 0.5, 7.0], [[1.0, 0, 0], [1, 1, 0], [0.5, 0.5, 0]]]

@@ -764,7 +764,7 @@ def test_masked_positions_do_not_count():
     each.set_weights([np.array([[1.0, -1, 1], [-1, 1, 1]]), np.zeros(3)])
     x = np.array([[1, 2, 0, 0], [2, 0, 0, 0], [1, 1, 1, 1]])
     counts = count(model, x, ["each"]).layers["each"]
-    assert counts.active.tolist() == [0, 3, 3] and counts.saturated.tolist() == [0, 3, 3]
+    assert counts.active.tolist() == [0, 3, 3] and counts.active_everywhere.tolist() == [0, 3, 3]
     np.testing.assert_allclose(counts.magnitude, [0, 1.5 + 2 + 1, 1.5 + 2 + 1])
 
 

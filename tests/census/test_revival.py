@@ -12,7 +12,7 @@ from bnhead.models import resnet8
 
 def net(optimizer="adam"):
     """conv -> norm -> relu -> pool -> concat(with itself pooled by maximum) -> fc -> out."""
-    keras.utils.set_random_seed(1)  # one with which no unit is dead: the bias of such a one is 0 already
+    keras.utils.set_random_seed(1)  # with this seed no unit is dead, whose bias would be 0 already
     inputs = keras.Input((6, 6, 3))
     x = layers.Conv2D(5, 3, name="conv")(inputs)
     x = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
@@ -36,32 +36,36 @@ def state(model):
 
 
 def changed(before, after):
-    """path -> which entries are not what they were."""
+    """path -> which entries have changed."""
     different = {path: before[path] != after[path] for path in before}
-    return {path: where for path, where in different.items() if where.any()}
+    return {path: entries for path, entries in different.items() if entries.any()}
 
 
 def test_exactly_the_entries_of_the_units_change():
     model, _ = net()
     before = state(model)
     dormant = np.array([0, 1, 0, 0, 1, 0, 0], bool)
-    done = revive(model, site_of(model, "fc"), dormant, seed=3)
+    revival = revive(model, site_of(model, "fc"), dormant, seed=3)
     after = state(model)
     difference = changed(before, after)
     weights = {path for path in difference if not path.startswith("adam")}
     assert weights == {"fc/kernel", "fc/bias", "out/kernel"}
-    for path, where in difference.items():
+    for path, entries in difference.items():
         units = (
-            where.any(0) if "fc" in path and where.ndim == 2 else where if where.ndim == 1 else where.any(1)
+            entries.any(0)
+            if "fc" in path and entries.ndim == 2
+            else entries
+            if entries.ndim == 1
+            else entries.any(1)
         )
         assert units.tolist() == dormant.tolist(), path
     assert (after["out/kernel"][dormant] == 0).all() and (after["fc/bias"][dormant] == 0).all()
     slots = [path for path in difference if path.startswith("adam")]
-    assert len(slots) == done.slots == 6  # two for each of three variables
+    assert len(slots) == revival.slots == 6  # two for each of three variables
     for path in slots:
         assert (after[path][difference[path]] == 0).all()
-    assert done.units == [1, 4] and done.outgoing == ["out/kernel"] and not done.skipped
-    assert "fc: 2 dormant units revived; fc/kernel, fc/bias drawn anew, out/kernel set to 0" in str(done)
+    assert revival.units == [1, 4] and revival.outgoing == ["out/kernel"] and not revival.skipped
+    assert "fc: 2 dormant units revived; fc/kernel, fc/bias redrawn, out/kernel set to 0" in str(revival)
 
 
 def test_the_new_weights_are_drawn_by_the_layers_initializer_and_the_seed():
@@ -84,27 +88,27 @@ def test_a_convolution_through_norm_pooling_and_concatenation():
     dormant = np.array([0, 1, 0, 0, 1], bool)
     logits = model.predict(x, verbose=0)
     before = state(model)
-    done = revive(model, site_of(model, "relu"), dormant, seed=0)
+    revival = revive(model, site_of(model, "relu"), dormant, seed=0)
     after = state(model)
-    assert done.incoming[0] == "conv/kernel" and done.outgoing == ["fc/kernel"]
+    assert revival.incoming[0] == "conv/kernel" and revival.outgoing == ["fc/kernel"]
     assert (np.array(norm.gamma)[dormant] == 1).all() and (np.array(norm.beta)[dormant] == 0).all()
     assert (np.array(norm.moving_mean)[dormant] == 0).all()
     different = changed(before, after)
     assert different["conv/kernel"].any((0, 1, 2)).tolist() == dormant.tolist()
     assert different["fc/kernel"].any(1).tolist() == [*dormant, *dormant]
-    # the dead said nothing, so their silence changes nothing; alive they would, were the way out not closed
+    # dead units contributed nothing; the revived ones contribute nothing, since their outgoing weights are 0
     np.testing.assert_allclose(model.predict(x, verbose=0), logits, atol=1e-6)
     relu = keras.Model(model.inputs, model.get_layer("relu").output).predict(x, verbose=0)
     assert (relu[..., dormant] > 0).any()
 
 
-def test_units_behind_a_residual_sum_are_left():
+def test_units_after_a_residual_sum_are_skipped():
     model = resnet8((8, 8, 3), "fc", 4, fc_units=6, seed=0)
     before = model.get_weights()
     site = site_of(model, "stage3_block1_relu2")
-    done = revive(model, site, np.ones(site.units, bool), seed=0)
-    assert "what comes in through 'stage3_block1_add' is not theirs alone" in done.skipped
-    assert "64 dormant units left as they are" in str(done)
+    revival = revive(model, site, np.ones(site.units, bool), seed=0)
+    assert "'stage3_block1_add', before them, mixes units" in revival.skipped
+    assert "64 dormant units not revived: " in str(revival)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     site = site_of(model, "stage3_block1_relu1")
@@ -123,8 +127,8 @@ def test_flatten_and_nested_models():
     )
     inputs = keras.Input((4, 4, 2))
     model = keras.Model(inputs, layers.Dense(2)(inside(inputs)))
-    done = revive(model, site_of(model, "inside/map"), np.array([False, True, False]), seed=0)
-    assert not done.skipped
+    revival = revive(model, site_of(model, "inside/map"), np.array([False, True, False]), seed=0)
+    assert not revival.skipped
     kernel = np.array(inside.get_layer("d").kernel).reshape(16, 3, 5)
     assert (kernel[:, 1] == 0).all() and (kernel[:, [0, 2]] != 0).all()
     inputs = keras.Input((4, 4, 2))
@@ -132,13 +136,13 @@ def test_flatten_and_nested_models():
         [keras.Input((4, 4, 2)), layers.Conv2D(3, 1, activation="relu", name="map")], name="end"
     )
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(end(inputs))))
-    done = revive(model, site_of(model, f"{end.name}/map"), np.array([False, True, False]), seed=0)
-    assert done.skipped == "they are an output of their model"
+    revival = revive(model, site_of(model, f"{end.name}/map"), np.array([False, True, False]), seed=0)
+    assert revival.skipped == "they are an output of their model"
 
 
-def test_nobody_to_revive():
+def test_without_dormant_units_nothing_is_revived():
     model, _ = net("sgd")
-    assert revive(model, site_of(model, "fc"), np.zeros(7, bool), 0).skipped == "there are none"
+    assert revive(model, site_of(model, "fc"), np.zeros(7, bool), 0).skipped == "no unit is dormant"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_averages_of_weights_are_no_slots():
     assert len(optimizer_slots(model.optimizer, model.get_layer("fc").kernel)) == 1
 
 
-def test_revived_units_of_consecutive_layers_do_not_hear_each_other():
+def test_revived_units_of_consecutive_layers_are_not_connected():
     inputs = keras.Input((12,))
     first, second = layers.Dense(8, "relu", name="first"), layers.Dense(6, "relu", name="second")
     model = keras.Model(inputs, layers.Dense(3)(second(first(inputs))))
@@ -194,7 +198,7 @@ def test_averaged_weights_do_not_undo_a_revival(options):
 
 
 class Mixes(layers.Layer):
-    """A layer of one's own that mixes its channels, and has an activation."""
+    """A user's layer that mixes its channels and has an attribute `activation`."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -219,7 +223,7 @@ MIXING = {
 
 
 @pytest.mark.parametrize("name", MIXING)
-def test_units_behind_or_before_a_layer_that_mixes_channels_are_left(name):
+def test_units_next_to_a_layer_that_mixes_channels_are_skipped(name):
     inputs = keras.Input((4, 8))
     x = layers.Dense(8, "relu", name="fc")(inputs)
     model = keras.Model(inputs, layers.Dense(3, name="out")(MIXING[name]()(x)))
@@ -227,8 +231,8 @@ def test_units_behind_or_before_a_layer_that_mixes_channels_are_left(name):
     model.optimizer.build(model.trainable_variables)
     before = state(model)
     for layer in ("fc", "mix"):
-        done = revive(model, site_of(model, layer), np.arange(8) == 2, seed=0)
-        assert "is not theirs alone" in done.skipped, layer
+        revival = revive(model, site_of(model, layer), np.arange(8) == 2, seed=0)
+        assert "mixes units" in revival.skipped, layer
     assert not changed(before, state(model))
 
 
@@ -260,7 +264,7 @@ def test_the_slots_of_optimizers_inside_another_are_reset():
 
 
 def test_adafactors_moments_of_a_unit_are_reset():
-    """They are of whole columns of the kernel that makes the unit and of whole rows of those that read it."""
+    """Per column of the kernel before the unit, and per row of the kernel after it."""
     model, x = net(keras.optimizers.Adafactor(0.01))
     labels = np.zeros(len(x), "int32")
     model.train_on_batch(x, labels)
@@ -268,9 +272,9 @@ def test_adafactors_moments_of_a_unit_are_reset():
     index = [next(i for i, v in enumerate(optimizer._trainable_variables) if v is k) for k in kernels]
     column, row = optimizer._c[index[0]], optimizer._r[index[1]]
     before = np.array(column), np.array(row)
-    done = revive(model, site_of(model, "fc"), np.arange(7) == 1, seed=3)
-    assert np.array(column)[1] == 0 and np.array(row)[1] == 0 and done.slots == 5
-    kept = np.arange(len(before[0])) != 1
-    np.testing.assert_array_equal(np.array(column)[kept], before[0][kept])
-    np.testing.assert_array_equal(np.array(row)[kept], before[1][kept])
+    revival = revive(model, site_of(model, "fc"), np.arange(7) == 1, seed=3)
+    assert np.array(column)[1] == 0 and np.array(row)[1] == 0 and revival.slots == 5
+    alive = np.arange(len(before[0])) != 1
+    np.testing.assert_array_equal(np.array(column)[alive], before[0][alive])
+    np.testing.assert_array_equal(np.array(row)[alive], before[1][alive])
     assert before[0][1] > 0 or before[1][1] > 0

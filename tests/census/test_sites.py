@@ -208,7 +208,7 @@ def test_a_subclassed_model_is_looked_into():
         inventory_of(Opaque())
     alone = Opaque()
     alone(x)
-    with pytest.raises(UsageError, match="model 'opaque': its inputs are not known; give data to count on"):
+    with pytest.raises(UsageError, match="model 'opaque': its inputs are not known; pass data to count on"):
         inventory_of(alone)
     assert [site.kind for site in inventory_of(alone, x).activations] == ["relu"]
 

@@ -55,7 +55,7 @@ def test_with_weights_that_stay_it_counts_what_a_probe_counts(options):
     for name, counts in dead_units.census.layers.items():
         np.testing.assert_array_equal(counts.inputs_by_silent, probed.layers[name].inputs_by_silent)
         np.testing.assert_array_equal(counts.active, probed.layers[name].active)
-        np.testing.assert_array_equal(counts.saturated, probed.layers[name].saturated)
+        np.testing.assert_array_equal(counts.active_everywhere, probed.layers[name].active_everywhere)
         assert counts.inputs == 96  # of one epoch, not of both
     assert history["dead/fc/per_input"] == pytest.approx([probed.layers["fc"].figures()["per_input"]] * 2)
     assert 0 < history["dead/inside/map/per_input"][0] < 1

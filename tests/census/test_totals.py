@@ -11,11 +11,11 @@ def vector(inputs, sums, first):
 
 
 def test_the_first_input_that_is_not_finite_is_the_first_of_all_batches():
-    total = ops.convert_to_tensor(totals.nothing(5, 2, "int64"))
+    total = ops.convert_to_tensor(totals.empty_counts(5, 2, "int64"))
     never = np.iinfo("int64").max
     assert total.numpy().tolist() == [0, 0, 0, never, never]
     for batch in (vector(4, [1, 2], [-1, -1]), vector(4, [1, 0], [2, -1]), vector(3, [0, 5], [0, 1])):
-        total = totals.added(total, batch, 2)
+        total = totals.add_counts(total, batch, 2)
     assert total.numpy().tolist() == [11, 2, 7, 6, 9]
 
 
@@ -32,24 +32,24 @@ def test_a_vector_gives_back_the_arrays_that_went_in():
 def test_batches_add_up_in_64_bits():
     rng = np.random.default_rng(0)
     values = [rng.normal(1000, 1e-3, (size, 3)) for size in (5, 1, 7)]
-    add, state = totals.adding(1), None
+    add, state = totals.compiled_add(1), None
     for part in values:
         batch = {
-            "whole": ops.convert_to_tensor(np.array([len(part), 2**30, -1], "int32")),
-            "large": {"fc": {"together": ops.convert_to_tensor(np.full((2, 2), 3.0, "float32"))}},
-            "real": ops.convert_to_tensor(np.float32([1.5])),
+            "integers": ops.convert_to_tensor(np.array([len(part), 2**30, -1], "int32")),
+            "matrices": {"fc": {"together": ops.convert_to_tensor(np.full((2, 2), 3.0, "float32"))}},
+            "reals": ops.convert_to_tensor(np.float32([1.5])),
             "moments": {
                 "fc": {
                     "values": ops.convert_to_tensor(np.float32(len(part))),
                     "mean": ops.convert_to_tensor(part.mean(0)),
-                    "deviation": ops.convert_to_tensor(((part - part.mean(0)) ** 2).sum(0)),
+                    "squares": ops.convert_to_tensor(((part - part.mean(0)) ** 2).sum(0)),
                 }
             },
         }
         state = add(state, batch)
     found = totals.to_host(state)
-    assert found["whole"].tolist()[:2] == [13, 3 * 2**30] and found["real"].tolist() == [4.5]
-    assert found["large"]["fc"]["together"].tolist() == [[9, 9], [9, 9]]
+    assert found["integers"].tolist()[:2] == [13, 3 * 2**30] and found["reals"].tolist() == [4.5]
+    assert found["matrices"]["fc"]["together"].tolist() == [[9, 9], [9, 9]]
     every = np.concatenate(values)
     np.testing.assert_allclose(found["moments"]["fc"]["mean"], every.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(found["moments"]["fc"]["deviation"] / 13, every.var(0), rtol=1e-6)
+    np.testing.assert_allclose(found["moments"]["fc"]["squares"] / 13, every.var(0), rtol=1e-6)
