@@ -1,7 +1,4 @@
-"""Writes docs/heads.md and its pictures from the grammar: `python docs/generate_heads.py`.
-
-A test holds the files against what this would write.
-"""
+"""Writes docs/heads.md and its pictures, which a test keeps current: `python docs/generate_heads.py`."""
 
 import pathlib
 import sys
@@ -22,33 +19,35 @@ PLACEMENTS = {
 }
 CONTROLS = {
     "fc": "the control: no norm",
-    "bn_fc": "all of it: centring, scaling, batch noise, a gain and an offset",
-    "bn-beta-gamma_fc": "without the gain and the offset, which the FC behind it could do itself",
+    "bn_fc": "everything: centring, scaling, batch noise, a gain and an offset",
+    "bn-beta-gamma_fc": "without the gain and the offset, which the FC can learn itself",
     "fbn_fc": "statistics measured once on training data and frozen: an affine start, no batch noise",
     "center_fc": "the subtraction of the mean alone",
     "scale_fc": "the division by the deviation alone",
     "noise_fc": "the batch noise alone, on features that are not normalised",
-    "gbn16_fc": "more batch noise: statistics of 16 examples at a time, whatever the batch",
+    "gbn16_fc": "more batch noise: statistics of 16 examples at a time, for any batch size",
     "brn_fc": "less batch noise: statistics corrected towards the moving averages",
-    "ln_fc": "normalised by the example: no batch noise, nothing to average",
+    "ln_fc": "each example normalised separately: no batch noise, no moving averages",
     "rms_fc": "the same without the subtraction",
     "gn8_fc": "the same within groups of features",
-    "l2_fc": "features of one length",
+    "l2_fc": "features scaled to the same length",
     "cdropout0.5_fc": "more dropout for rarer classes, for imbalanced data",
 }
 
 
 def page() -> str:
     """The text of docs/heads.md."""
-    presets = [
-        f"### `{name}`\n\n{_figure(name)}\n\n`--head={heads.canonical(name)}`, "
-        f"{heads.parameters(name, FEATURES, OUTPUTS):,} parameters. {preset.note}\n\nSource: {preset.source}."
-        for name, preset in heads.PRESETS.items()
+    presets = []
+    for name, preset in heads.PRESETS.items():
+        head = heads.parse(name)
+        presets += [
+            f"### `{name}`\n\n{_image(name)}\n\n`--head={head.text}`, "
+            f"{head.parameters(FEATURES, OUTPUTS):,} parameters. {preset.note}\n\nSource: {preset.source}."
+        ]
+    placements = [
+        f"| {name} | {text} | `{head}` | {_image(head)} |" for name, (head, text) in PLACEMENTS.items()
     ]
-    places = [
-        f"| {name} | {text} | `{head}` | {_figure(head)} |" for name, (head, text) in PLACEMENTS.items()
-    ]
-    controls = [f"| `{head}` | {text} | {_figure(head)} |" for head, text in CONTROLS.items()]
+    controls = [f"| `{head}` | {text} | {_image(head)} |" for head, text in CONTROLS.items()]
     return "\n".join(
         [
             "# Heads",
@@ -56,24 +55,24 @@ def page() -> str:
             "Written by `python docs/generate_heads.py`. Pictures and parameters are for features of 8x8x64,",
             "as ResNet-20 has them on CIFAR-10, 10 classes and `--fc_units=256`. Batch norms are orange.",
             "",
-            "## Where a batch norm can stand",
+            "## Positions of a batch norm",
             "",
-            "| | where | `--head` | |",
+            "| | position | `--head` | |",
             "|---|---|---|---|",
-            *places,
+            *placements,
             "",
             "## Heads that explain a difference",
             "",
-            "Each does only some of what `bn_fc` does.",
+            "Each does only a part of what `bn_fc` does.",
             "",
-            "| `--head` | what it has | |",
+            "| `--head` | effect | |",
             "|---|---|---|",
             *controls,
             "",
-            "## Heads with a name",
+            "## Published heads",
             "",
-            "`--head=fastai` means the text below it. Their norms have our constants (momentum 0.9, epsilon",
-            "1e-5), their Dense layers our initial weights; training is yours.",
+            "`--head=fastai` stands for the text below its picture. The norms have our constants",
+            "(momentum 0.9, epsilon 1e-5), the Dense layers our initial weights; training is not included.",
             "",
             "\n\n".join(presets),
             "",
@@ -81,22 +80,22 @@ def page() -> str:
     )
 
 
-def pictures() -> dict[str, str]:
+def images() -> dict[str, str]:
     """Path under docs/ -> SVG."""
-    drawn = [*heads.PRESETS, *(head for head, _ in PLACEMENTS.values()), *CONTROLS]
-    return {f"heads/{head}.svg": svg(head, FEATURES, OUTPUTS) for head in dict.fromkeys(drawn)}
+    texts = [*heads.PRESETS, *(head for head, _ in PLACEMENTS.values()), *CONTROLS]
+    return {f"heads/{text}.svg": svg(text, FEATURES, OUTPUTS) for text in dict.fromkeys(texts)}
 
 
-def _figure(head: str) -> str:
+def _image(head: str) -> str:
     return f"![{head}](heads/{head}.svg)"
 
 
 def main() -> None:
-    """Writes the page and the pictures, and removes pictures that no head has any more."""
+    """Writes the page and the pictures, and removes pictures of heads that the page no longer shows."""
     (DOCS / "heads").mkdir(exist_ok=True)
-    for old in (DOCS / "heads").glob("*.svg"):
-        old.unlink()
-    for path, content in {"heads.md": page(), **pictures()}.items():
+    for picture in (DOCS / "heads").glob("*.svg"):
+        picture.unlink()
+    for path, content in {"heads.md": page(), **images()}.items():
         (DOCS / path).write_text(content)
 
 

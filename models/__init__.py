@@ -4,9 +4,9 @@
     from bnhead import models
     models.build("keras:MobileNetV2", (96, 96, 3), "bn_out", 10, weights="imagenet")
 
-`cifar` and `imagenet` hold our own families, `existing` makes a backbone of somebody else's net, `weights`
-puts pre-trained weights into one, `blocks` is what the families are made of. The modules are imported when
-they are first used, so that names can be checked without Keras.
+Modules: `cifar` and `imagenet` are our families, made of `blocks`; `existing` makes a backbone of a net from
+elsewhere, `weights` loads pre-trained weights, `pixels` scales the pixels. They are imported at first use, so
+that names can be checked without Keras.
 """
 
 import functools
@@ -31,35 +31,35 @@ _IMAGENET = (
 )
 __all__ = (*_CIFAR.split(), *_IMAGENET.split())
 _DEPTHS = "resnetD, preresnetD, plainD of other depths D = 6n + 2, wrnD_K of depths 6n + 4"
-_ELSEWHERE = "keras:<name> of keras.applications, hub:<preset> of keras-hub, <path>.keras"
+_EXISTING = "keras:<name> of keras.applications, hub:<preset> of keras-hub, <path>.keras"
 
 
-def check(name: str) -> None:
-    """Raises UsageError unless `find` knows `name`, as far as that can be said without Keras."""
+def check_backbone(name: str) -> None:
+    """Raises UsageError unless `find` knows `name`; without Keras, so names in `keras:` and `hub:` pass."""
     if name in __all__ or _family(name):
         return
     if name.endswith(".keras"):
         if not pathlib.Path(name).is_file():
-            raise UsageError(f"backbone {name!r}: there is no such file")
+            raise UsageError(f"backbone {name!r}: no such file")
     elif not re.fullmatch(r"(keras|hub):.+", name):
-        there = f"{', '.join(__all__)}; {_DEPTHS}; {_ELSEWHERE}"
-        raise UsageError(f"backbone {name!r} is not known{nearest(name, __all__)} (there are {there})")
+        choices = f"{', '.join(__all__)}; {_DEPTHS}; {_EXISTING}"
+        raise UsageError(f"backbone {name!r} is not known{nearest(name, __all__)} (there are {choices})")
 
 
 def find(name: str) -> Callable:
-    """The builder called `name`: one of `__all__`, a depth of theirs, or a net from elsewhere.
+    """The builder called `name`: one of `__all__`, another depth of a CIFAR family, or an existing net.
 
-    Any depth of a CIFAR family will do, such as `resnet26`. By `resnet50` and `resnet152` everybody means the
-    ImageNet nets, although these depths are 6n + 2 too.
+    `resnet26` is a CIFAR net. `resnet50` and `resnet152` are the ImageNet nets, although these depths are
+    6n + 2 too.
 
     Raises:
-        UsageError: there is no such backbone; the message has the nearest name.
+        UsageError: an unknown name; the message has the nearest one.
     """
-    check(name)
+    check_backbone(name)
     if name in __all__:
-        return _named(name)
-    if _family(name):
-        builder, *numbers = _family(name)
+        return _listed_builder(name)
+    if family := _family(name):
+        builder, *numbers = family
         return functools.partial(getattr(importlib.import_module("bnhead.models.cifar"), builder), *numbers)
     existing = importlib.import_module("bnhead.models.existing")
     if name.startswith("keras:"):
@@ -78,46 +78,43 @@ def build(
     weights: str = "",
     **options,
 ) -> "keras.Model":
-    """The model called `name`, with pre-trained weights when `weights` names some.
+    """The model called `name`, with pre-trained weights if `weights` is given.
 
     Args:
-        name: as `find`'s.
-        input_shape, head, outputs, options: as the builder's.
-        weights: as `bnhead.models.weights.load`'s; empty for the initial weights.
+        name: as for `find`.
+        input_shape, head, outputs, options: as for the builder.
+        weights: as for `bnhead.models.weights.load_weights`; empty for initial weights.
     """
     builder = find(name)
     if name.startswith("keras:") and weights == "imagenet":
         return builder(input_shape, head, outputs, weights="imagenet", **options)
     model = builder(input_shape, head, outputs, **options)
     if weights:
-        importlib.import_module("bnhead.models.weights").load(model, weights)
+        importlib.import_module("bnhead.models.weights").load_weights(model, weights)
     return model
 
 
 def _family(name: str) -> tuple:
-    """Builder and numbers of a depth that has no name of its own; empty for what is no such depth."""
-    if len(name) > 20:  # no number of layers has so many digits
+    """Builder and numbers of a CIFAR net that is not in `__all__`; empty if `name` is not of this form."""
+    if len(name) > 20:  # a depth of so many digits cannot be built, and `int` is slow on thousands
         return ()
     match = re.fullmatch(r"(resnet|preresnet|plain)([1-9]\d*)|wrn([1-9]\d*)_([1-9]\d*)", name)
     if not match:
         return ()
-    kind, depth, wide_depth, width = match.groups()
-    if kind:
-        builder = {"resnet": "resnet_cifar", "preresnet": "preresnet_cifar", "plain": "plain"}[kind]
+    family, depth, wide_depth, width = match.groups()
+    if family:
+        builder = {"resnet": "resnet_cifar", "preresnet": "preresnet_cifar", "plain": "plain"}[family]
         return (builder, int(depth)) if int(depth) % 6 == 2 and int(depth) > 2 else ()
-    return (
-        ("wide_resnet", int(wide_depth), int(width))
-        if int(wide_depth) % 6 == 4 and int(wide_depth) > 4
-        else ()
-    )
+    valid = int(wide_depth) % 6 == 4 and int(wide_depth) > 4
+    return ("wide_resnet", int(wide_depth), int(width)) if valid else ()
 
 
-def _named(name: str) -> Callable:
-    home = "cifar" if name in _CIFAR.split() else "imagenet"
-    return getattr(importlib.import_module(f"bnhead.models.{home}"), name)
+def _listed_builder(name: str) -> Callable:
+    module = "cifar" if name in _CIFAR.split() else "imagenet"
+    return getattr(importlib.import_module(f"bnhead.models.{module}"), name)
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'bnhead.models' has no attribute {name!r}")
-    return _named(name)
+    return _listed_builder(name)

@@ -1,74 +1,82 @@
-"""What all families are made of: the arguments that builders share, inputs, convolutions, shortcuts, stages.
+"""The parts of all families: the arguments that builders share, inputs, convolutions, shortcuts, blocks.
 
-Layer names carry the path, `stage2_block1_conv1`; `name` below is such a path.
+Layer names are paths, `stage2_block1_conv1`. Below, `name` is such a path, and `x`, `(batch, height, width,
+channels)`, the tensor on the trunk.
 """
 
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import layers
 
 from bnhead import heads, seeds
 from bnhead.errors import UsageError
+from bnhead.heads.build import require_channels_last
 
 Norm = Callable[[str], keras.layers.Layer]
 Features = tuple[keras.KerasTensor, str]  # a feature map and the net's name
-_SHARED = {  # argument that every builder has -> its docstring line
+_SHARED = {  # argument of every builder -> its line in the docstring
     "input_shape": "`(height, width, channels)` of the images, without the batch axis.",
-    "head": 'a head\'s text, such as `"bn_fc"`, or a parsed one; None for the bare feature map.',
-    "outputs": "number of outputs; needed with a head, forbidden without.",
+    "head": 'a head\'s text, such as `"bn_fc"`, or a parsed head; None for the bare feature map.',
+    "outputs": "number of outputs; only with a head.",
     "norm": "function from a layer's name to a normalisation layer.",
-    "preprocessing": """layer put before the first convolution, such as `keras.layers.Rescaling`, so that the
-        model takes raw pixels; None when the input is already scaled.""",
-    "seed": "seed of the initial weights; every layer has its own stream (`bnhead.seeds`). None draws fresh.",
-    "head_options": "`bnhead.heads.apply`'s other keyword arguments, such as `fc_units`.",
+    "preprocessing": """layer before the first convolution, such as `keras.layers.Rescaling`, so that the
+        model takes raw pixels; None if the input is already scaled.""",
+    "seed": "seed of the initial weights, one stream per layer (`bnhead.seeds`); None draws a fresh one.",
+    "head_options": "other keyword arguments of `bnhead.heads.apply`, such as `fc_units`.",
 }
 
 
 def backbone(stride: int | None = None) -> Callable[[Callable], Callable[..., keras.Model]]:
-    """Makes a builder of a function that makes features.
+    """Turns a function that makes features into a builder of models.
 
     The builder has the function's arguments and those that all builders share: `input_shape`, `head` and
-    `outputs` after its positional ones, `preprocessing`, `seed` and the head's options by name. They are in
-    its signature and its docstring.
+    `outputs` after the function's positional ones, `preprocessing`, `seed` and the head's options by keyword.
+    Its signature and docstring list them all.
 
     Args:
-        stride: the net's total stride; the function is `(x, ..., seed) -> (features, name)`, from the tensor
-            that the first convolution reads. None for a function that makes its own input,
+        stride: the net's total stride; the function is `(x, ..., seed) -> (features, name)` with `x` the
+            input of the first convolution. None for a function that makes the input itself,
             `(input_shape, preprocessing, ..., seed) -> (inputs, features, name)`.
     """
 
     def decorate(function: Callable) -> Callable[..., keras.Model]:
-        own = list(inspect.signature(function).parameters.values())[1 if stride else 2 :]
-        shared = inspect.signature(_shared)
-        together = [*(p for p in own if p.name != "seed"), *shared.parameters.values()]
-        signature = shared.replace(parameters=sorted(together, key=lambda p: p.kind))
+        specific = list(inspect.signature(function).parameters.values())[1 if stride else 2 :]
+        shared = inspect.signature(_shared_arguments)
+        parameters = [*(p for p in specific if p.name != "seed"), *shared.parameters.values()]
+        # A stable sort: positional arguments first, the function's before the shared ones.
+        signature = shared.replace(parameters=sorted(parameters, key=lambda p: p.kind))
 
         @functools.wraps(function)
-        def build(*arguments, **keywords) -> keras.Model:
+        def build_model(*arguments, **keywords) -> keras.Model:
             bound = signature.bind(*arguments, **keywords)
             bound.apply_defaults()
-            given = bound.arguments
-            input_shape, preprocessing = given.pop("input_shape"), given.pop("preprocessing")
-            head, outputs, options = given.pop("head"), given.pop("outputs"), given.pop("head_options")
+            values = bound.arguments
+            input_shape, preprocessing = values.pop("input_shape"), values.pop("preprocessing")
+            head, outputs, options = values.pop("head"), values.pop("outputs"), values.pop("head_options")
             if stride:
-                inputs, x = image(input_shape, preprocessing, stride)
-                features, name = function(x, **given)
+                inputs, x = image_input(input_shape, preprocessing, stride)
+                features, name = function(x, **values)
             else:
-                inputs, features, name = function(input_shape, preprocessing, **given)
-            return heads.attach(head, inputs, features, outputs, name=name, seed=given["seed"], **options)
+                inputs, features, name = function(input_shape, preprocessing, **values)
+            return heads.attach(head, inputs, features, outputs, name=name, seed=values["seed"], **options)
 
-        build.__signature__ = signature
-        build.__doc__ = _documented(inspect.getdoc(function) or "", signature.parameters)
-        return build
+        doc, raises, errors = (inspect.getdoc(function) or "").partition("\n\nRaises:")
+        doc += "" if "\n\nArgs:" in doc else "\n\nArgs:"
+        missing = [name for name in signature.parameters if f"\n    {name}: " not in doc]
+        build_model.__doc__ = (
+            "\n".join([doc, *(f"    {name}: {_SHARED[name]}" for name in missing)]) + raises + errors
+        )
+        build_model.__signature__ = signature
+        return build_model
 
     return decorate
 
 
-def _shared(
+def _shared_arguments(
     input_shape: tuple[int | None, int | None, int],
     head: str | heads.Head | None = None,
     outputs: int | None = None,
@@ -77,34 +85,25 @@ def _shared(
     seed: int | None = None,
     **head_options,
 ) -> keras.Model:
-    """The signature that all builders have in common."""
+    """The common part of all builders' signatures."""
 
 
-def _documented(doc: str, names: Iterable[str]) -> str:
-    """A builder's docstring with the lines of the shared arguments that it does not describe itself."""
-    before, raises, after = doc.partition("\n\nRaises:")
-    before += "" if "\n\nArgs:" in before else "\n\nArgs:"
-    lines = [f"    {name}: {_SHARED[name]}" for name in names if f"\n    {name}: " not in before]
-    return "\n".join([before, *lines]) + raises + after
-
-
-def image(
+def image_input(
     input_shape: Sequence[int | None], preprocessing: keras.layers.Layer | None, stride: int
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The input tensor and what the first convolution reads, the input after `preprocessing`.
+    """The input tensor, and the same after `preprocessing`, which the first convolution reads.
 
     Args:
         input_shape: `(height, width, channels)`.
         preprocessing: layer put on the input; None for none.
-        stride: the net's total stride: an image must be at least that high and wide.
+        stride: the net's total stride, the smallest height and width of an image.
 
     Raises:
-        UsageError: a shape that is no image's, or an image smaller than the stride.
+        UsageError: an invalid shape, or an image smaller than the stride.
     """
     if len(input_shape) != 3 or not input_shape[-1]:
         raise UsageError(f"input_shape must be (height, width, channels), got {tuple(input_shape)}")
-    if keras.config.image_data_format() != "channels_last":
-        raise UsageError("backbones need Keras' image data format channels_last, got channels_first")
+    require_channels_last("a backbone")
     if any(size is not None and size < stride for size in input_shape[:2]):
         size = f"{input_shape[0]} x {input_shape[1]}"
         raise UsageError(
@@ -115,10 +114,10 @@ def image(
 
 
 def conv(x, channels: int, kernel: int, stride: int, name: str, seed: int | None, *, bias: bool = False):
-    """Convolution with kernel // 2 zeros on each side, He's initial weights from a stream of its own.
+    """Convolution with kernel // 2 zeros on each side and He's initial weights, from one stream per layer.
 
-    A strided one is centred on the first pixel of each step, as in PyTorch and on the pixels that a
-    subsampling shortcut keeps. (Keras' "same" would centre it on the second where the size is even.)
+    With a stride it is centred on the first pixel of each step, as in PyTorch and like `subsample`. (Keras'
+    "same" centres it on the second pixel if the size is even, hence the explicit padding.)
     """
     if stride > 1 and kernel > 1:
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
@@ -143,18 +142,58 @@ def subsample(x, channels: int, stride: int, name: str):
     """Option A of He et al. 2015, without parameters: every `stride`-th pixel, zeros for new channels."""
     if stride > 1:
         x = layers.AveragePooling2D(1, strides=stride, name=f"{name}_subsample")(x)
-    new = channels - x.shape[-1]
-    return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2))) if new else x
+    zeros = channels - x.shape[-1]
+    return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (zeros // 2, zeros - zeros // 2))) if zeros else x
+
+
+def basic_block(x, channels: int, stride: int, name: str, norm: Norm, seed: int | None, option: str = "B"):
+    """Block of He et al. 2015, figure 5 left: two 3x3 convolutions with norms, ReLU after the sum.
+
+    Args:
+        x, channels, stride, name, norm, seed: as everywhere.
+        option: the shortcut: "A" is `subsample`, "B" a 1x1 convolution and a norm if the shape changes,
+            "none" omits shortcut and sum.
+    """
+    shortcut = x
+    if option == "A":
+        shortcut = subsample(x, channels, stride, name)
+    elif option == "B" and (stride > 1 or x.shape[-1] != channels):
+        shortcut = norm(f"{name}_bn0")(conv(x, channels, 1, stride, f"{name}_conv0", seed))
+    x = relu(norm(f"{name}_bn1")(conv(x, channels, 3, stride, f"{name}_conv1", seed)), f"{name}_relu1")
+    x = norm(f"{name}_bn2")(conv(x, channels, 3, 1, f"{name}_conv2", seed))
+    x = x if option == "none" else layers.Add(name=f"{name}_add")([shortcut, x])
+    return relu(x, f"{name}_relu2")
+
+
+def preactivation_block(
+    x, channels: int, stride: int, name: str, norm: Norm, seed: int | None, option: str = "B"
+):
+    """Block of He et al. 2016, figure 4e: norm and ReLU before each of two 3x3 convolutions.
+
+    Args:
+        x, channels, stride, name, norm, seed: as everywhere.
+        option: the shortcut: "A" is `subsample`, "B" a 1x1 convolution of the activated input if the shape
+            changes.
+    """
+    active = relu(norm(f"{name}_bn1")(x), f"{name}_relu1")
+    shortcut = x
+    if option == "A":
+        shortcut = subsample(x, channels, stride, name)
+    elif stride > 1 or x.shape[-1] != channels:
+        shortcut = conv(active, channels, 1, stride, f"{name}_conv0", seed)
+    x = conv(active, channels, 3, stride, f"{name}_conv1", seed)
+    x = conv(relu(norm(f"{name}_bn2")(x), f"{name}_relu2"), channels, 3, 1, f"{name}_conv2", seed)
+    return layers.Add(name=f"{name}_add")([shortcut, x])
 
 
 def endpoints(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Output of each stage, `{"stem": ..., "stage1": ..., ...}`, of a backbone from `bnhead.models`.
+    """Output of each stage of a backbone from `bnhead.models`: `{"stem": ..., "stage1": ..., ...}`.
 
-    `keras.Model(model.inputs, endpoints(model))` gives them all at once.
+    `keras.Model(model.inputs, endpoints(model))` computes all of them.
     """
-    found = {}
+    stages = {}
     for layer in model.layers:
         stage = re.match(r"(stem|stage\d+)_", layer.name)
         if stage:
-            found[stage[1]] = layer.output
-    return found
+            stages[stage[1]] = layer.output
+    return stages

@@ -24,7 +24,7 @@ def test_the_readmes_table_of_figures_is_up_to_date():
 
 def test_heads_page_and_pictures_are_up_to_date():
     generator = generator_of("generate_heads")
-    wanted = {"heads.md": generator.page(), **generator.pictures()}
+    wanted = {"heads.md": generator.page(), **generator.images()}
     assert {f"heads/{path.name}" for path in (DOCS / "heads").iterdir()} == set(wanted) - {"heads.md"}
     for path, content in wanted.items():
         assert (DOCS / path).read_text() == content, f"{path}: run python docs/generate_heads.py"

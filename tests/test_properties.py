@@ -16,7 +16,7 @@ from bnhead.cli import flags
 from bnhead.cli import study as study
 from bnhead.cli import train as train
 from bnhead.cli.request import Request as Inspection
-from bnhead.heads.grammar import KINDS, parse
+from bnhead.heads.grammar import TOKENS, parse
 from bnhead.studies.study import STUDIES
 from bnhead.training import TrainConfig
 
@@ -44,12 +44,12 @@ def in_time():
 @st.composite
 def words(draw, kinds):
     """One token's text, of one of the kinds."""
-    kind = KINDS[draw(st.sampled_from(sorted(kinds)))]
+    kind = TOKENS[draw(st.sampled_from(sorted(kinds)))]
     number = ""
     if kind.number and not (kind.number.option and draw(st.booleans())):
         whole = st.integers(2, 10**9).map(str)
         rate = st.integers(1, 10**12 - 1).map(lambda digits: f"0.{digits:012}")
-        number = draw(whole if kind.number.whole else rate)
+        number = draw(whole if kind.number.integer else rate)
     left_out = draw(st.lists(st.sampled_from(sorted(kind.parts)), unique=True)) if kind.parts else []
     return "".join([kind.name, number, *(f"-{part}" for part in left_out)])
 
@@ -59,13 +59,13 @@ def head_texts(draw):
     """A valid head: what stands before the pooling, on the vector, and behind the output layer."""
 
     def some(wanted):
-        return draw(st.lists(words({name for name, kind in KINDS.items() if wanted(kind)}), max_size=4))
+        return draw(st.lists(words({name for name, kind in TOKENS.items() if wanted(kind)}), max_size=4))
 
     def free(kind):
         return not kind.pools and kind.name != "out"
 
     before = some(lambda kind: free(kind) and not kind.vector_only)
-    pooling = draw(words({name for name, kind in KINDS.items() if kind.pools}))
+    pooling = draw(words({name for name, kind in TOKENS.items() if kind.pools}))
     text = [*before, pooling] if draw(st.booleans()) else []
     text += some(free)
     if draw(st.booleans()):
@@ -83,7 +83,7 @@ def test_every_valid_head_has_one_spelling_of_the_same_tokens(text):
 
 def anything():
     """Texts of all kinds: any characters, the grammar's own, long ones, and heads with a piece replaced."""
-    pieces = [*KINDS, *string.ascii_lowercase, *string.digits, *"_-. "]
+    pieces = [*TOKENS, *string.ascii_lowercase, *string.digits, *"_-. "]
     own = st.lists(st.sampled_from(pieces), max_size=12).map("".join)
     long = st.builds(lambda part, times: part * times, st.text(min_size=1, max_size=3), st.integers(1, 9000))
     mended = st.builds(lambda text, at, piece: text[:at] + piece + text[at + 1 :], head_texts(),

@@ -72,7 +72,7 @@ def test_the_main_command_reaches_97_percent_quietly(head, data_dir, tmp_path):
 def test_every_token_and_file_is_in_its_table(short_run):
     tokens = README.split("| token |")[1].split("\n\n")[0]
     first_column = " ".join(re.findall(r"^\| (`[^|]*) \|", tokens, re.M))
-    assert set(re.findall(r"`([a-z]+\d?)`", first_column)) == set(heads.KINDS)
+    assert set(re.findall(r"`([a-z]+\d?)`", first_column)) == set(heads.TOKENS)
     files = README.split("| file |")[1].split("\n\n")[0]
     there = {path.name for path in Path(short_run[0].workdir).iterdir()}
     assert there | {"best.keras"} == set(re.findall(r"^\| `([\w.]+)/?`", files, re.M)), "no validation split"
@@ -109,7 +109,7 @@ def test_every_backbone_of_the_table_is_known():
     named = [n for n in re.findall(r"`([a-z]+\d*\w*|keras:\w+)`", table) if n not in ("_v2", "flatten")]
     assert {"resnet8", "wrn28_10", "keras:MobileNetV2", "allcnn", "resnet50_v1"} <= set(named)
     for name in named:
-        models.check(name)
+        models.check_backbone(name)
 
 
 def test_every_study_and_every_verdict_is_in_its_table():

@@ -77,7 +77,7 @@ class Request:
                 raise UsageError(f"{name} must be at least {least}, got {value}")
         object.__setattr__(self, "head", heads.canonical(self.head))
         if not self.is_run:
-            models.check(self.model)
+            models.check_backbone(self.model)
             if not self.dataset:
                 raise UsageError("dataset is missing; a run has its own, everything else needs --dataset")
         if self.dataset:

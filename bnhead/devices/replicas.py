@@ -309,7 +309,7 @@ def _check_batch(config: TrainConfig, replicas: Replicas) -> None:
             "batch_size must leave each replica at least 2 images, since a batch norm has nothing to learn "
             f"from one, got {config.batch_size} for {replicas.number} replicas"
         )
-    ghosts = [token.number for token in config.parsed_head.tokens if token.kind.name == "gbn"]
+    ghosts = [token.number for token in config.parsed_head.tokens if token.name == "gbn"]
     if config.distribution == "mirrored" and any(size > share for size in ghosts):
         raise UsageError(
             f"head {config.head!r}: ghosts of {max(ghosts)} do not fit into the {share} images of a replica"

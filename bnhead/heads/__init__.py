@@ -1,8 +1,8 @@
 """Heads: everything after the backbone's feature map, written as a short text.
 
-A head is tokens joined by `_`, read from the features to the output: `bn_fc` is a batch norm on the pooled
-features, a fully connected layer and the output layer. Pooling (`gap`) and the output layer (`out`) are put
-in where the text leaves them out.
+A head is tokens joined by `_`, from the features to the output: `bn_fc` is a batch norm on the pooled
+features, a fully connected layer and the output layer. Pooling (`gap`) and output layer (`out`) are added if
+the text does not contain them.
 
     token                            layer                                             number
     gap gmp catpool gem flatten      feature map -> vector                             none
@@ -21,48 +21,42 @@ in where the text leaves them out.
     gelu silu mish tanh
     out                              the output layer: Dense, logits                   none
 
-A part can be left out with a minus: `bn-beta` (no offset), `bn-gamma` (no gain), `bn-beta-gamma`; so for
-`gbn`, `brn`, `fbn`, `ln` and `gn`. `out-bias`, `dense512-bias` and `fc-bias` have no bias.
+A minus leaves a part out: `bn-beta` (no offset), `bn-gamma` (no gain), `bn-beta-gamma`, also for `gbn`,
+`brn`, `fbn`, `ln` and `gn`. `out-bias`, `dense512-bias` and `fc-bias` have no bias.
 
-A token before the pooling works on the feature map: `bn_gap_fc`. Four places are all called "final batch
-norm" by somebody; here they have names (`placement`):
+A token before the pooling works on the feature map: `bn_gap_fc`. "Final batch norm" can mean four positions;
+`placement` names them:
 
     P0  before the pooling              bn_gap_fc
     P1  on the pooled features          bn_fc, bn_out
     P2  between the FC and the output   fc_bn
     P3  on the logits                   fc_out_bn
 
-Heads that are known by a name, `fastai` or `bnneck`, are `PRESETS`; a name stands for its text everywhere.
+`PRESETS` are published heads such as `fastai` or `bnneck`; their names can be used like texts.
 
-`parse` makes a `Head` of a text: it knows its tokens, placement, diagram and number of parameters, and puts
-itself on features. The other functions take texts.
+`parse` makes a `Head` of a text. A `Head` knows its tokens, placement, description and number of parameters,
+and puts itself on features. The other functions take texts.
 
-`grammar` has `Head` and its parser, `tokens` the table of the tokens, `presets` the known heads; none of them
-needs Keras. `building` has the tokens' layers and puts a head on a feature map, `surgery` changes the head of
-a model that exists, `diagram` draws one, `command` is `bnhead heads`.
+Modules: `grammar` has `Head` and its parser, `tokens` the table of tokens, `presets` the published heads,
+`diagram` their pictures; these need no Keras. `build` has the tokens' layers and puts a head on a feature
+map, `surgery` reads and changes the head of an existing model.
 """
 
 import importlib
 
-from bnhead.heads.grammar import (
-    Head,
-    canonical,
-    describe,
-    needs_labels,
-    parameters,
-    parse,
-    placement,
-)
+from bnhead.heads.grammar import Head, canonical, describe, parse, placement
 from bnhead.heads.presets import PRESETS
-from bnhead.heads.tokens import KINDS, HeadError
+from bnhead.heads.tokens import TOKENS, HeadError
 
-_WITH_KERAS = {  # public name -> the module that brings Keras
-    **dict.fromkeys(("apply", "attach", "feature_shape", "inference", "read"), "build"),
-    **dict.fromkeys(("feature_map", "fold", "insert_bn", "swap"), "surgery"),
+_WITH_KERAS = {  # public name -> its module, which imports Keras
+    **dict.fromkeys(("apply", "attach"), "build"),
+    **dict.fromkeys(
+        ("feature_map", "feature_shape", "fold", "inference", "insert_bn", "read", "swap"), "surgery"
+    ),
 }
 __all__ = [
-    "KINDS",
     "PRESETS",
+    "TOKENS",
     "Head",
     "HeadError",
     "apply",
@@ -74,8 +68,6 @@ __all__ = [
     "fold",
     "inference",
     "insert_bn",
-    "needs_labels",
-    "parameters",
     "parse",
     "placement",
     "read",

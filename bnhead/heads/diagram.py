@@ -1,9 +1,9 @@
-"""A head drawn: boxes from the features to the output, the batch norms in colour with their placement."""
+"""A picture of a head: boxes from the features to the output, batch norms in colour with their placement."""
 
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from bnhead.heads.grammar import parse
+from bnhead.heads.grammar import Head, parse
 
 _BOX_HEIGHT, _GAP, _MARGIN, _LETTER = 34, 22, 14, 7.3
 _STYLE = (
@@ -16,41 +16,34 @@ _STYLE = (
 )
 
 
-def svg(text: str, features: Sequence[int] = (8, 8, 64), outputs: int = 10) -> str:
-    """The head as an SVG picture, the same bytes for the same head; it needs nothing from elsewhere.
+def svg(head: str | Head, features: Sequence[int] = (8, 8, 64), outputs: int = 10) -> str:
+    """The head as an SVG picture without external references; the same bytes for the same head.
 
     Args:
-        text: the head.
+        head: a text, which becomes the title, or a parsed head.
         features: shape of the features, `(height, width, channels)` or `(channels,)`.
         outputs: number of outputs.
     """
-    head = parse(text)
-    tokens = head.on(features)
-    words = ["x".join(map(str, features)), *map(str, tokens)]
-    words[-1 - _behind_output(tokens)] += f" {outputs}"
-    places = iter(head.placement)
-    labels = ["", *(next(places) if t.kind.normalises_batch else "" for t in tokens)]
-    x, boxes = _MARGIN, []
-    for word, label in zip(words, labels, strict=True):
+    parsed = parse(head)
+    title = parsed.text if head is parsed else head
+    tokens, placements = parsed.on(features), iter(parsed.placement)
+    boxes = [("features", "x".join(map(str, features)), "")]
+    for t in tokens:
+        word = f"{t} {outputs}" if t.name == "out" else str(t)
+        boxes.append(("norm", word, next(placements)) if t.type.normalises_batch else ("step", word, ""))
+    x, top, groups = _MARGIN, 26, []
+    for css_class, word, label in boxes:
         width = round(len(word) * _LETTER + 20)
-        boxes.append(_box(x, width, word, label, "features" if not boxes else "norm" if label else "step"))
+        middle = x + width / 2
+        arrow = f'<path d="M{x - _GAP + 2} {top + 17}h{_GAP - 6}m-5 -4l5 4l-5 4"/>' if groups else ""
+        place = f'<text class="place" x="{middle:g}" y="{top - 9}">{label}</text>' if label else ""
+        groups.append(
+            f'<g class="{css_class}">{arrow}{place}'
+            f'<rect x="{x}" y="{top}" width="{width}" height="{_BOX_HEIGHT}" rx="6"/>'
+            f'<text x="{middle:g}" y="{top + 22}">{escape(word)}</text></g>'
+        )
         x += width + _GAP
-    size = x - _GAP + _MARGIN, _BOX_HEIGHT + 40
-    title = f"<title>{escape(text)}</title><style>{_STYLE}</style>"
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" role="img">'
-    return "\n".join([opening, title, *boxes, "</svg>", ""])
-
-
-def _behind_output(tokens) -> int:
-    return len(tokens) - 1 - [t.kind.name for t in tokens].index("out")
-
-
-def _box(x: int, width: int, word: str, label: str, kind: str) -> str:
-    middle, top = x + width / 2, 26
-    arrow = f'<path d="M{x - _GAP + 2} {top + 17}h{_GAP - 6}m-5 -4l5 4l-5 4"/>' if kind != "features" else ""
-    place = f'<text class="place" x="{middle:g}" y="{top - 9}">{label}</text>' if label else ""
-    return (
-        f'<g class="{kind}">{arrow}{place}'
-        f'<rect x="{x}" y="{top}" width="{width}" height="{_BOX_HEIGHT}" rx="6"/>'
-        f'<text x="{middle:g}" y="{top + 22}">{escape(word)}</text></g>'
-    )
+    size = f'width="{x - _GAP + _MARGIN}" height="{_BOX_HEIGHT + 40}"'
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    heading = f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    return "\n".join([opening, heading, *groups, "</svg>", ""])

@@ -1,16 +1,16 @@
-"""Heads that are known by a name, each with the place where it is written down."""
+"""Published heads, each with its source."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A known head.
+    """A published head.
 
     Attributes:
-        text: the head in the grammar's words.
-        source: where it comes from.
-        note: what is meant by it, and what of it the text does not say.
+        text: the head's text.
+        source: paper and code.
+        note: its purpose, and the parts of the source that the text does not cover.
     """
 
     text: str
@@ -32,14 +32,14 @@ PRESETS: dict[str, Preset] = {
     "bnneck": Preset(
         "bn-beta_out-bias",
         "Luo et al. 2019, arXiv 1903.07071, section 3.6; reid-strong-baseline, modeling/baseline.py",
-        "For retrieval: a triplet loss reads the features before the norm, the softmax those behind it. "
-        "Here the softmax half.",
+        "For retrieval: a triplet loss reads the features before the norm, the softmax those after it. "
+        "This head is the softmax half.",
     ),
     "arcface": Preset(
         "bn_dropout0.4_flatten_dense512_bn-gamma_out-bias",
         "Deng et al. 2019, arXiv 1801.07698, section 3.1, option E; insightface, symbol_utils.py, get_fc1",
-        "The 512 numbers behind the second norm are the embedding. The paper's margin loss is not part of "
-        "the head: with plain logits its weights are not normalised.",
+        "The output of the second norm, 512 numbers, is the embedding. The paper's margin loss, which "
+        "normalises the output layer's weights, is not part of the head.",
     ),
     "mae_probe": Preset(
         "bn-beta-gamma_out",
@@ -49,7 +49,7 @@ PRESETS: dict[str, Preset] = {
     "norm_mlp": Preset(
         "ln_dense_tanh",
         "timm, layers/classifier.py, NormMlpClassifierHead with hidden_size",
-        "The head of ConvNeXt and its kin, with a layer norm and, by default, tanh.",
+        "The head of ConvNeXt and similar nets, with a layer norm and, by default, tanh.",
     ),
     "norm_linear": Preset(
         "bn_out",
@@ -59,17 +59,17 @@ PRESETS: dict[str, Preset] = {
     "model_garden": Preset(
         "bn_gap_out",
         "TensorFlow Model Garden, official/vision/modeling/classification_model.py, add_head_batch_norm",
-        "A norm on the feature map; an option there, off by default.",
+        "A norm on the feature map; in the Model Garden an option, off by default.",
     ),
     "final_bn": Preset(
         "bn_out",
         "Kocaman et al. 2020, arXiv 2011.06319; 2021, arXiv 2109.09016",
-        "For imbalanced classes. The papers say 'before the softmax output layer'; this is the reading in "
-        "which that layer includes the last Dense.",
+        "For imbalanced classes. The papers put the norm 'before the softmax output layer'; this head "
+        "assumes that this layer includes the last Dense.",
     ),
     "final_bn_logits": Preset(
         "out_bn",
         "Kocaman et al. 2020, arXiv 2011.06319; 2021, arXiv 2109.09016",
-        "The other reading: behind the last Dense, before the softmax.",
+        "The other interpretation: after the last Dense, before the softmax.",
     ),
 }

@@ -1,8 +1,6 @@
-"""Changing the head of a model that exists: folding its norms, putting one in, swapping all of it."""
+"""Reading the head of an existing model, and changing it: folding its norms, inserting one, swapping it."""
 
-import contextlib
-import itertools
-from collections.abc import Iterator, Sequence
+import re
 from typing import Any, NamedTuple
 
 import keras
@@ -11,18 +9,149 @@ import numpy as np
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import agreement, calls
-from bnhead.heads.build import inference, is_of_a_head, label_input
-from bnhead.heads.grammar import Head, parse
-from bnhead.layers import batch_norm, fold_batch_norm, recompute_batch_stats
+from bnhead.heads.build import label_input
+from bnhead.heads.grammar import Head, Token, parse, spell
+from bnhead.heads.tokens import TOKENS
+from bnhead.layers import ClassConditionalDropout, batch_norm, fold_batch_norm, recompute_batch_stats
+
+_LAYER_NAME = re.compile(r"head_([a-z0-9]+?)(_\d+)?")
+_CATPOOL_PARTS = ("head_catpool_max", "head_catpool_average")
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def read(model: keras.Model) -> str:
+    """The text of a model's head with all numbers, read from the names and settings of its layers.
+
+    For `model = resnet20(shape, head="bn_fc", outputs=10)` it is `"bn_fc256"`. A text does not contain the
+    activation of `fc` or the weights.
+
+    Raises:
+        ValueError: the model's head was not built by bnhead.heads.
+    """
+    tokens = []
+    for call in head_calls(model):
+        layer = call.operation
+        if layer.name in _CATPOOL_PARTS:
+            continue
+        token_type = TOKENS[_LAYER_NAME.fullmatch(layer.name)[1]]
+        if token_type.normalises_batch and type(layer).__module__.startswith("keras."):
+            token_type = TOKENS["bn"]  # `bnhead.layers.plain` replaces every batch norm by Keras' own
+        number = getattr(layer, token_type.number.attribute) if token_type.number else None
+        left_out = {
+            part
+            for part, settings in token_type.parts.items()
+            if all(getattr(layer, name) == value for name, value in settings.items())
+        }
+        tokens.append(Token(token_type, number, frozenset(left_out)))
+    if not any(t.name == "out" for t in tokens):
+        raise ValueError(
+            f"model {model.name!r} has no layer called head_out: its head was not built by bnhead.heads"
+        )
+    return spell(tokens)
+
+
+def feature_shape(model: keras.Model) -> tuple[int | None, ...]:
+    """Shape, without the batch axis, of the features that `model`'s head reads.
+
+    Raises:
+        ValueError: the model has no layer called `head_...`.
+    """
+    return tuple(head_calls(model)[0].inputs[0].shape[1:])
+
+
+def head_calls(model: keras.Model) -> list[graph.Call]:
+    """The calls of the layers that `apply` made, recognised by their names, in order.
+
+    Raises:
+        ValueError: there are none.
+    """
+    head = [call for call in calls(model) if is_of_a_head(call.operation.name)]
+    if not head:
+        raise ValueError(
+            f"model {model.name!r} has no layer called head_...: it was not built by bnhead.heads"
+        )
+    return head
+
+
+def is_of_a_head(name: str) -> bool:
+    """Whether `apply` gives layers this name: `head_<token>` or `head_<token>_2`."""
+    match = _LAYER_NAME.fullmatch(name)
+    return bool(match and match[1] in TOKENS) or name in _CATPOOL_PARTS
+
+
+def features_of(model: keras.Model) -> keras.KerasTensor:
+    """The tensor that a model's head reads: the input of its first `head_...` layer, else `feature_map`."""
+    for call in calls(model):
+        if is_of_a_head(call.operation.name):
+            return call.inputs[0]
+    return feature_map(model)
+
+
+def feature_map(model: keras.Model) -> keras.KerasTensor:
+    """The tensor of a functional model to put a head on: its last feature map, else its last vector.
+
+    Going back from the output, take the first tensor that is not a vector. If it is a feature map, the result
+    is this map, or the map before a global pooling that kept its axes (1 x 1). Otherwise (a transformer's
+    tokens, the image itself) the result is the vector that the last Dense layer reads, or the output if there
+    is none.
+
+    Raises:
+        UsageError: the net has several inputs or outputs.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(f"backbone {model.name!r} must have one input and one output")
+    producers = {id(tensor): call for call in calls(model) for tensor in call.outputs}
+    path, tensor = (
+        [],
+        model.outputs[0],
+    )  # tensors from the output back to the input, and the calls that made them
+    while call := producers.get(id(tensor)):
+        path.append((tensor, call))
+        tensor = call.inputs[0]
+    last_map = next((i for i, (tensor, _) in enumerate(path) if len(tensor.shape) != 2), None)
+    if last_map is not None and len(path[last_map][0].shape) == 4:
+        for tensor, call in path[last_map:]:
+            if tuple(tensor.shape[1:3]) != (1, 1):
+                break
+            if isinstance(
+                call.operation, keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D
+            ):
+                return call.inputs[0]
+        return path[last_map][0]
+    read_by_dense = (call.inputs[0] for _, call in path if isinstance(call.operation, keras.layers.Dense))
+    vector = next(read_by_dense, model.outputs[0])
+    return vector if len(vector.shape) == 2 else model.outputs[0]
+
+
+# ---- changing -----------------------------------------------------------------------------------
+
+
+def inference(model: keras.Model) -> keras.Model:
+    """`model` without its label input: images in, logits out, with the same layers and weights.
+
+    A model that does not read labels is returned unchanged.
+    """
+    if not any(isinstance(layer, ClassConditionalDropout) for layer in model.layers):
+        return model
+
+    def skip_dropout(operation, *arguments, **keywords):
+        skips = isinstance(operation, ClassConditionalDropout)
+        return arguments[0] if skips else operation(*arguments, **keywords)
+
+    inputs = graph.new_inputs(model)
+    outputs = keras.tree.pack_sequence_as(model._outputs_struct, graph.replay(model, inputs, skip_dropout))
+    return keras.Model(graph.used_inputs(model, inputs, outputs), outputs, name=model.name)
 
 
 class Folded(NamedTuple):
-    """What `fold` returns.
+    """The result of `fold`.
 
     Attributes:
         model: the folded copy.
-        difference: the largest absolute difference of an output, relative to the largest absolute output
-            where that is above 1.
+        difference: the largest absolute difference of an output, divided by the largest absolute output if
+            that is above 1.
     """
 
     model: keras.Model
@@ -30,61 +159,60 @@ class Folded(NamedTuple):
 
 
 def fold(model: keras.Model, data: Any = None) -> Folded:
-    """Merges the batch norms of a model's head into the Dense layers beside them, for inference.
+    """Merges the batch norms of a model's head into the neighbouring Dense layers, for inference.
 
-    A norm on the pooled features (P1) or between the FC and the output (P2) goes into the Dense behind it,
-    one on the logits (P3) into the output layer, one before average pooling (P0) through the pooling.
-    Centring and scaling layers, frozen, ghost and renorm ones go as well; the backbone's norms stay, see
-    `bnhead.layers.fold_batch_norm` for those.
+    A norm on the pooled features (P1), or between the FC and the output (P2), is merged into the next Dense
+    layer, one on the logits (P3) into the output layer, and one before average pooling (P0) through the
+    pooling. This includes centring, scaling, frozen, ghost and renorm layers. For the norms of the backbone
+    see `bnhead.layers.fold_batch_norm`.
 
     Args:
-        model: a functional model with a head of `bnhead.heads` or any classifier; it is left as it is.
-        data: an array of inputs to compare outputs on; None for 64 of standard normal numbers.
+        model: a functional model with a head of `bnhead.heads`, or any classifier; it is not changed.
+        data: an array of inputs to compare outputs on; None for 64 inputs of standard normal numbers.
     """
-    given = graph.inlined(model)
-    model = inference(given)
-    names = [call.operation.name for call in head_of(model)]
-    folded = fold_batch_norm(model, names)
+    original = graph.inlined(model)
+    model = inference(original)
+    folded = fold_batch_norm(model, [call.operation.name for call in calls_after_features(model)])
     inputs = (
         next(agreement.made_up(model, pixels=False, examples=64))
         if data is None
-        else agreement.inputs_of(given, model, data)
+        else agreement.inputs_of(original, model, data)
     )
-    before, after = (agreement.outputs(m, inputs) for m in (model, folded))
-    largest = max(np.abs(a - b).max() for a, b in zip(before, after, strict=True))
-    return Folded(folded, float(largest / max(1.0, *(np.abs(array).max() for array in before))))
+    expected, results = (agreement.outputs(m, inputs) for m in (model, folded))
+    difference = max(np.abs(a - b).max() for a, b in zip(expected, results, strict=True))
+    return Folded(folded, float(difference / max(1.0, *(np.abs(array).max() for array in expected))))
 
 
 def insert_bn(
     model: keras.Model, data: Any, before: str | None = None, *, batch_size: int = 256
 ) -> keras.Model:
-    """A copy of a trained model with a batch norm in its head that changes nothing yet.
+    """A copy of a trained model with a batch norm in its head that does not change the outputs yet.
 
-    The norm's statistics m and v are those of `data` where it stands; with gamma = sqrt(v + epsilon) and
-    beta = m it is the identity in evaluation mode, to rounding. What training makes of it is its own.
+    The norm has the statistics m and v of its input on `data`. With gamma = sqrt(v + epsilon) and beta = m it
+    is the identity in evaluation mode, up to rounding. Training then changes it.
 
     Args:
-        model: a functional model with a head of `bnhead.heads` or any classifier; it is left as it is.
-        data: inputs to measure on, training data: as `recompute_batch_stats`'.
-        before: name of the layer that the norm is put before, or its path (`"encoder/conv"`) where nested
-            models have several of that name; None for the first Dense behind the features (P1).
-        batch_size: inputs at a time, where `data` is arrays.
+        model: a functional model with a head of `bnhead.heads`, or any classifier; it is not changed.
+        data: inputs to measure the statistics on, training data, as for `recompute_batch_stats`.
+        before: name of the layer to put the norm before, or its path (`"encoder/conv"`) if nested models have
+            several layers of that name; None for the first Dense after the features (P1).
+        batch_size: inputs at a time, if `data` is arrays.
 
     Raises:
-        UsageError: there is no such layer, or no Dense, or it is called more than once.
-        CopyError: the copy's outputs are not the model's.
+        UsageError: no such layer, no Dense, or a layer that is called more than once or has several inputs.
+        CopyError: the copy's outputs differ from the model's.
     """
     flat = graph.flattened(model)
-    model, target = flat.model, flat.name(before) if before else _first_dense(flat.model)
-    _check_target(model, target)
-    name = graph.free_name("head_bn", _names(model))
+    model = flat.model
+    target = _call_to_precede(model, flat.name(before) if before else None).operation.name
+    name = graph.free_name("head_bn", _used_names(model))
 
-    def perform(layer, *arguments, **keywords):
+    def insert(layer, *arguments, **keywords):
         if layer.name == target:
             arguments = batch_norm(name, dtype=layer.dtype_policy)(arguments[0]), *arguments[1:]
         return layer(*arguments, **keywords)
 
-    copied = graph.copy(model, perform=perform)
+    copied = graph.copy(model, perform=insert)
     recompute_batch_stats(copied, data, [name], batch_size=batch_size)
     norm = copied.get_layer(name)
     norm.gamma.assign(keras.ops.sqrt(norm.moving_variance + norm.epsilon))
@@ -93,17 +221,25 @@ def insert_bn(
     return copied
 
 
-def _check_target(model: keras.Model, target: str) -> None:
-    found = [call for call in calls(model) if call.operation.name == target]
-    if not found:
-        names = [call.operation.name for call in calls(model)]
-        raise UsageError(f"before: layer {target!r} is not in model {model.name!r}{nearest(target, names)}")
-    if len(found) > 1:
-        raise UsageError(f"before: layer {target!r} is called more than once in model {model.name!r}")
-    first = found[0].arguments[0] if found[0].arguments else None
-    one = len(found[0].inputs) == 1 and first is found[0].inputs[0]
-    if not isinstance(found[0].operation, keras.layers.Layer) or not one:
-        raise UsageError(f"before: {target!r} must be a layer that reads one tensor, as its first argument")
+def _call_to_precede(model: keras.Model, layer: str | None) -> graph.Call:
+    """The only call of a layer; of the first Dense after the features if `layer` is None."""
+    if layer is None:
+        dense = (c for c in calls_after_features(model) if isinstance(c.operation, keras.layers.Dense))
+        first = next(dense, None)
+        if first is None:
+            raise UsageError(f"before: model {model.name!r} has no Dense after its features; name the layer")
+        layer = first.operation.name
+    all_calls = calls(model)
+    names = [call.operation.name for call in all_calls]
+    if layer not in names:
+        raise UsageError(f"before: layer {layer!r} is not in model {model.name!r}{nearest(layer, names)}")
+    if names.count(layer) > 1:
+        raise UsageError(f"before: layer {layer!r} is called more than once in model {model.name!r}")
+    call = all_calls[names.index(layer)]
+    reads_one_tensor = len(call.inputs) == 1 and call.arguments and call.arguments[0] is call.inputs[0]
+    if not isinstance(call.operation, keras.layers.Layer) or not reads_one_tensor:
+        raise UsageError(f"before: {layer!r} must be a layer that reads one tensor, as its first argument")
+    return call
 
 
 def swap(
@@ -111,137 +247,68 @@ def swap(
 ) -> keras.Model:
     """A copy of a model with another head on the same backbone.
 
-    The backbone keeps its weights. So do the head's layers that have the name and the shapes of layers of the
-    old one: from `fc` to `bn_fc`, `head_fc` and `head_out` keep theirs. What stood behind a head of
-    `bnhead.heads` (a scaling of the outputs, say) stands behind one with as many outputs; a stranger's
-    classifier goes with all that follows it, so the new model returns logits. The new head computes in the
-    backbone's precision.
+    The backbone keeps its weights. So do layers of the head that the old head has with the same name and
+    shapes: from `fc` to `bn_fc`, `head_fc` and `head_out` keep theirs. Layers after a head of `bnhead.heads`
+    (such as a scaling of the outputs) stay if the number of outputs does. Any other classifier is removed
+    with all layers after it, so the new model returns logits. The new head has the backbone's precision.
 
     Args:
-        model: a functional model: a run's, one of keras.applications, one of yours. It is left as it is.
-        head: the new head, its text or a parsed one.
-        outputs: number of outputs; None for as many as before.
+        model: any functional model; it is not changed.
+        head: the new head.
+        outputs: number of outputs; None for as many as now.
         seed: seed of the new head's random streams.
-        options: `bnhead.heads.apply`'s other keyword arguments.
+        options: other keyword arguments of `bnhead.heads.apply`.
 
     Raises:
-        CopyError: the copied backbone's features are not the model's.
+        CopyError: the features of the copied backbone differ from the model's.
     """
     head, model = parse(head), inference(graph.inlined(model))
     features = features_of(model)
-    before = keras.Model(graph.used_inputs(model, model.inputs, features), features, name=model.name)
-    backbone = graph.copy(before)
-    graph.require_agreement(before, backbone)
+    original = keras.Model(graph.used_inputs(model, model.inputs, features), features, name=model.name)
+    backbone = graph.copy(original)
+    graph.require_agreement(original, backbone)
     outputs = model.outputs[0].shape[-1] if outputs is None else outputs
-    labels = label_input(head, graph.free_name("label", _names(backbone)))
-    with _policy_of(features):
+    labels = label_input(head, graph.free_name("label", _used_names(backbone)))
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(getattr(features._keras_history.operation, "dtype_policy", None) or policy)
+    try:
         logits = head.apply(backbone.outputs[0], outputs, labels=labels, seed=seed, **options)
+    finally:
+        keras.config.set_dtype_policy(policy)
     inputs = backbone.inputs if labels is None else [*backbone.inputs, labels]
-    results = _tail(model, logits)
-    swapped = keras.Model(inputs if len(inputs) > 1 else inputs[0], results, name=model.name)
-    _keep_weights(model, swapped)
+    swapped = keras.Model(
+        inputs if len(inputs) > 1 else inputs[0], _with_tail_of(model, logits), name=model.name
+    )
+    old_layers = {layer.name: layer for layer in model.layers}
+    for layer in swapped.layers:
+        old = old_layers.get(layer.name)
+        if is_of_a_head(layer.name) and old is not None and _type_and_shapes(old) == _type_and_shapes(layer):
+            graph.copy_state(old, layer)
     return swapped
 
 
-@contextlib.contextmanager
-def _policy_of(tensor: keras.KerasTensor) -> Iterator[None]:
-    """New layers have the dtype policy of the layer that made a tensor."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(getattr(tensor._keras_history.operation, "dtype_policy", None) or before)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+def _with_tail_of(model: keras.Model, logits: keras.KerasTensor) -> keras.KerasTensor:
+    """`logits` passed through copies of the layers after the last `head_...` layer of `model`."""
+    head = [call for call in calls_after_features(model) if is_of_a_head(call.operation.name)]
+    if not head or head[-1].outputs[0] is model.outputs[0] or head[-1].outputs[0].shape != logits.shape:
+        return logits
+    tail = graph.copy(keras.Model(head[-1].outputs[0], model.outputs[0]))
+    return graph.replay(tail, [logits])[0]
 
 
-def _names(model: keras.Model) -> list[str]:
+def _used_names(model: keras.Model) -> list[str]:
     return [*(call.operation.name for call in calls(model)), *(tensor.name for tensor in model.inputs)]
 
 
-def _keep_weights(old: keras.Model, new: keras.Model) -> None:
-    there = {layer.name: layer for layer in old.layers}
-    for layer in new.layers:
-        before = there.get(layer.name)
-        if is_of_a_head(layer.name) and before is not None and _shapes(before) == _shapes(layer):
-            graph.copy_state(before, layer)
-
-
-def _shapes(layer: keras.layers.Layer) -> list:
+def _type_and_shapes(layer: keras.layers.Layer) -> list:
     return [type(layer), *(tuple(weight.shape) for weight in layer.weights)]
 
 
-def _tail(model: keras.Model, logits: keras.KerasTensor) -> keras.KerasTensor:
-    """`logits` through copies of what stands behind the last `head_...` layer of `model`."""
-    own = [call for call in head_of(model) if is_of_a_head(call.operation.name)]
-    if not own or own[-1].outputs[0] is model.outputs[0] or own[-1].outputs[0].shape != logits.shape:
-        return logits
-    tail = graph.copy(keras.Model(own[-1].outputs[0], model.outputs[0]))
-    (results,) = graph.replay(tail, [logits])
-    return results
-
-
-def features_of(model: keras.Model) -> keras.KerasTensor:
-    """The tensor that a model's head reads: what the first layer of one of ours does, else `feature_map`."""
+def calls_after_features(model: keras.Model) -> list[graph.Call]:
+    """The calls that depend on the features, in order: the head, and the layers after it."""
+    reached, dependent = {id(features_of(model))}, []
     for call in calls(model):
-        if is_of_a_head(call.operation.name):
-            return call.inputs[0]
-    return feature_map(model)
-
-
-def head_of(model: keras.Model) -> list[graph.Call]:
-    """The calls that depend on the features, in order: the head, and what stands behind it."""
-    known = {id(features_of(model))}
-    found = []
-    for call in calls(model):
-        if known & set(map(id, call.inputs)):
-            known |= set(map(id, call.outputs))
-            found.append(call)
-    return found
-
-
-def _first_dense(model: keras.Model) -> str:
-    for call in head_of(model):
-        if isinstance(call.operation, keras.layers.Dense):
-            return call.operation.name
-    raise UsageError(f"model {model.name!r} has no Dense behind its features; say what the norm goes before")
-
-
-def feature_map(model: keras.Model) -> keras.KerasTensor:
-    """The tensor of a functional model that a head belongs on: its last feature map, else its last vector.
-
-    Read backwards from the output: where the first tensor that is no vector is a feature map, it is that, or
-    the map before a global pooling that kept its axes (1 x 1). Where it is not (a transformer's tokens, the
-    image itself), it is what the last Dense layer reads, or the output where that is no Dense layer's.
-
-    Raises:
-        UsageError: the net has several inputs or outputs.
-    """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UsageError(f"backbone {model.name!r} must have one input and one output")
-    path = _backwards(model)
-    maps = [tensor for tensor, _ in path if len(tensor.shape) != 2]
-    if maps and len(maps[0].shape) == 4 and maps[0] is not model.inputs[0]:
-        return _before_pooling(path[[tensor for tensor, _ in path].index(maps[0]) :])
-    vectors = [call.inputs[0] for _, call in path if call and isinstance(call.operation, keras.layers.Dense)]
-    return vectors[0] if vectors and len(vectors[0].shape) == 2 else model.outputs[0]
-
-
-def _backwards(model: keras.Model) -> list[tuple[keras.KerasTensor, graph.Call | None]]:
-    """The tensors from the output back to the input, with the call that made each."""
-    made_by = {id(tensor): call for call in calls(model) for tensor in call.outputs}
-    path, tensor = [], model.outputs[0]
-    while id(tensor) in made_by:
-        path.append((tensor, made_by[id(tensor)]))
-        tensor = made_by[id(tensor)].inputs[0]
-    return [*path, (tensor, None)]
-
-
-def _before_pooling(path: Sequence[tuple[keras.KerasTensor, graph.Call | None]]) -> keras.KerasTensor:
-    """The first tensor on the path, or the one before the global pooling that made it 1 x 1."""
-    pooling = keras.layers.GlobalAveragePooling2D | keras.layers.GlobalMaxPooling2D
-    for (tensor, call), (before, _) in itertools.pairwise(path):
-        if tuple(tensor.shape[1:3]) != (1, 1):
-            break
-        if isinstance(call.operation, pooling):
-            return before
-    return path[0][0]
+        if reached & set(map(id, call.inputs)):
+            reached |= set(map(id, call.outputs))
+            dependent.append(call)
+    return dependent

@@ -1,33 +1,34 @@
-"""The tokens: what each is called, what its number is, what can be left out, how many numbers it holds.
+"""The tokens: names, numbers, parts that can be left out, parameter counts. Needs no Keras.
 
-To add one, write a row in `KINDS` here, its layer's row in `building.LAYERS`, and a line in the package's
-table. Nothing here needs Keras.
+A new token is one row of `_ROWS` here and its layer in `build.LAYERS`. Document it in the table of
+`bnhead/heads/__init__.py` and in the README.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from bnhead.errors import UsageError
 
 
 class HeadError(UsageError):
-    """The text of a head that cannot be built; the message marks the failing token."""
+    """An invalid head text; the message marks the failing token."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """What the number of a token is.
+    """The number of a token, as 512 in `fc512`.
 
     Attributes:
         name: such as "units".
-        rule: what it must be, as messages say it.
+        rule: the valid values, as error messages give them.
         example: a valid number.
         holds: whether a value obeys the rule.
-        attribute: the layer's argument, and the attribute that holds it.
-        option: the option it comes from when the text has none; empty when the text must have it.
-        whole: whether it is a whole number.
+        attribute: argument and attribute of the layer that hold it.
+        option: the option used when the text has no number; empty when the text must have one.
+        integer: whether it must be an integer.
     """
 
     name: str
@@ -36,31 +37,31 @@ class Number:
     holds: Callable[[float], bool]
     attribute: str
     option: str = ""
-    whole: bool = True
+    integer: bool = True
 
 
 _POSITIVE = "of at least 1, a whole number"
 _UNITS = Number("units", _POSITIVE, "256", lambda value: value >= 1, "units", option="fc_units")
 _GROUPS = Number("groups", _POSITIVE, "8", lambda value: value >= 1, "groups")
 _GHOST = Number("ghost size", "of at least 2, a whole number", "16", lambda value: value >= 2, "ghost_size")
-_RATE = Number("rate", "between 0 and 1", "0.5", lambda value: 0 < value < 1, "rate", whole=False)
+_RATE = Number("rate", "between 0 and 1", "0.5", lambda value: 0 < value < 1, "rate", integer=False)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a token's name means.
+class TokenType:
+    """The meaning of a token's name.
 
     Attributes:
-        name: the token.
-        number: what its number is; None for a token without one.
-        pools: for a pooling, the vector's width from the feature map's shape (None where that is unknown).
-        vector_only: whether it needs a vector, that is, stands after the pooling.
-        parts: what can be left out with a minus, each with the layer's arguments that leave it out.
-        label: how `describe` writes it, a format string over the number and the options; empty for the text.
-        weights: `(width, number, parts left out) -> numbers` that the layers hold, moving averages included;
-            the width is the channels it reads. Raises HeadError for a width that the layer cannot have.
-        normalises_batch: whether it is a batch norm, which `placement` looks for.
-        after_output: whether it can stand behind the output layer.
+        name: the token without number and parts.
+        number: the number it takes; None for a token without one.
+        pools: for a pooling: shape of the feature map -> width of the vector (None if unknown).
+        vector_only: whether it must follow the pooling.
+        parts: part that a minus leaves out -> the layer's arguments for that.
+        label: text for `describe`, a format string over number and options; empty for the token itself.
+        weights: `(width, number, parts left out) -> count` of the layer's weights, moving averages included;
+            width is the number of channels it reads. Raises HeadError for a width that the layer cannot have.
+        normalises_batch: whether it is a batch norm or a part of one; `placement` lists these.
+        after_output: whether it may follow the output layer.
         reads_labels: whether it needs the labels in training.
     """
 
@@ -77,24 +78,16 @@ class Kind:
 
     @property
     def example(self) -> str:
-        """A valid token of this kind."""
+        """A valid token of this type."""
         return self.name + (self.number.example if self.number else "")
 
 
-def _channels(shape):
-    return shape[-1]
+def _affine_weights(extra):
+    """Weights of a norm: gamma, beta and `extra` numbers for each channel."""
+    return lambda width, _, left_out: width * (extra + 2 - len(left_out))
 
 
-def _dense_weights(width, units, left_out):
-    return (width + 1 - len(left_out)) * units
-
-
-def _affine_weights(more):
-    """Numbers in a norm of some width: `more` for each channel besides gamma and beta."""
-    return lambda width, _, left_out: width * (more + 2 - len(left_out))
-
-
-def _group_weights(width, groups, left_out):
+def _group_norm_weights(width, groups, left_out):
     if width % groups:
         raise HeadError(
             f"head token 'gn{groups}': groups must divide the {width} features it reads, got {groups}"
@@ -102,45 +95,50 @@ def _group_weights(width, groups, left_out):
     return width * (2 - len(left_out))
 
 
-_DENSE = {"vector_only": True, "parts": {"bias": {"use_bias": False}}, "weights": _dense_weights}
+_CHANNELS = itemgetter(-1)
+_DENSE = {
+    "vector_only": True,
+    "parts": {"bias": {"use_bias": False}},
+    "weights": lambda width, units, left_out: (width + 1 - len(left_out)) * units,
+}
 _AFFINE = {"parts": {"beta": {"center": False}, "gamma": {"scale": False}}}
-_PART_OF_A_BATCH_NORM = {
+_BATCH_STATISTICS = {
     "normalises_batch": True,
     "after_output": True,
-    "weights": lambda width, *_: 2 * width,
+    "weights": lambda width, *_: 2 * width,  # moving mean and variance
 }
-_BATCH_NORM = {**_PART_OF_A_BATCH_NORM, **_AFFINE, "weights": _affine_weights(2)}
+_BATCH_NORM = {**_BATCH_STATISTICS, **_AFFINE, "weights": _affine_weights(2)}
 ACTIVATIONS = {  # token -> Keras' name
     **{name: name for name in ("relu", "relu6", "elu", "selu", "gelu", "silu", "mish", "tanh")},
     "leakyrelu": "leaky_relu",
 }
 _ROWS = (
     # pooling
-    Kind("gap", pools=_channels),
-    Kind("gmp", pools=_channels),
-    Kind("catpool", pools=lambda shape: 2 * shape[-1]),
-    Kind("gem", pools=_channels, weights=lambda *_: 1),
-    Kind("flatten", pools=lambda shape: None if None in shape else math.prod(shape)),
+    TokenType("gap", pools=_CHANNELS),
+    TokenType("gmp", pools=_CHANNELS),
+    TokenType("catpool", pools=lambda shape: 2 * shape[-1]),
+    TokenType("gem", pools=_CHANNELS, weights=lambda *_: 1),
+    TokenType("flatten", pools=lambda shape: None if None in shape else math.prod(shape)),
     # linear layers
-    Kind("fc", number=_UNITS, label="{fc_activation}", **_DENSE),
-    Kind("dense", number=_UNITS, **_DENSE),
-    Kind("out", label="{outputs}", **_DENSE),
-    # norms by the batch, and their parts
-    Kind("bn", **_BATCH_NORM),
-    Kind("gbn", number=_GHOST, **_BATCH_NORM),
-    Kind("brn", **{**_BATCH_NORM, "weights": lambda *arguments: 1 + _affine_weights(2)(*arguments)}),
-    Kind("fbn", **_BATCH_NORM),
-    Kind("center", **_PART_OF_A_BATCH_NORM),
-    Kind("scale", **_PART_OF_A_BATCH_NORM),
-    Kind("noise", **{**_PART_OF_A_BATCH_NORM, "weights": lambda width, *_: 2 * width + 1}),
-    # norms by the example
-    Kind("ln", weights=_affine_weights(0), **_AFFINE),
-    Kind("rms", weights=lambda width, *_: width),
-    Kind("gn", number=_GROUPS, weights=_group_weights, **_AFFINE),
-    Kind("l2", weights=lambda *_: 1),
+    TokenType("fc", number=_UNITS, label="{fc_activation}", **_DENSE),
+    TokenType("dense", number=_UNITS, **_DENSE),
+    TokenType("out", label="{outputs}", **_DENSE),
+    # normalisation over the batch, and its parts
+    TokenType("bn", **_BATCH_NORM),
+    TokenType("gbn", number=_GHOST, **_BATCH_NORM),
+    TokenType("brn", **{**_BATCH_NORM, "weights": lambda *arguments: 1 + _affine_weights(2)(*arguments)}),
+    TokenType("fbn", **_BATCH_NORM),
+    TokenType("center", **_BATCH_STATISTICS),
+    TokenType("scale", **_BATCH_STATISTICS),
+    TokenType("noise", **{**_BATCH_STATISTICS, "weights": lambda width, *_: 2 * width + 1}),
+    # normalisation of each example
+    TokenType("ln", weights=_affine_weights(0), **_AFFINE),
+    TokenType("rms", weights=lambda width, *_: width),
+    TokenType("gn", number=_GROUPS, weights=_group_norm_weights, **_AFFINE),
+    TokenType("l2", weights=lambda *_: 1),
     # dropout and activations
-    Kind("dropout", number=_RATE),
-    Kind("cdropout", number=_RATE, reads_labels=True),
-    *map(Kind, ACTIVATIONS),
+    TokenType("dropout", number=_RATE),
+    TokenType("cdropout", number=_RATE, reads_labels=True),
+    *map(TokenType, ACTIVATIONS),
 )
-KINDS = {kind.name: kind for kind in _ROWS}
+TOKENS = {row.name: row for row in _ROWS}

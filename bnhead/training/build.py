@@ -48,7 +48,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
 
 
 def _pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:
-    return pixels.decide(config.backbone, channels, config.pixels, config.weights)
+    return pixels.decide_scaling(config.backbone, channels, config.pixels, config.weights)
 
 
 def decisions(config: TrainConfig, model: keras.Model) -> list[str]:

@@ -213,7 +213,7 @@ class TrainConfig:
         if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
             raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
         _check_shifts(self)
-        models.check(self.backbone)
+        models.check_backbone(self.backbone)
         data.check_name(self.dataset, self.data_dir)
 
     def _check_ranges(self):

@@ -67,7 +67,7 @@ def open_source(request: Request) -> Source:
     size = request.image_size or (_side(model) if from_file else 0)
     task = request.task or "classification"
     dataset = load(request.dataset, request.data_dir or None, task=task, image_size=size)
-    scaling, said = pixels.decide(request.model, dataset.shape[-1], request.pixels, request.weights)
+    scaling, said = pixels.decide_scaling(request.model, dataset.shape[-1], request.pixels, request.weights)
     if model is None:
         options = {"weights": request.weights, "seed": request.seed, "preprocessing": scaling}
         model = models.build(request.model, dataset.shape, request.head, dataset.outputs, **options)

@@ -17,7 +17,7 @@ def test_lists_every_preset_with_all_that_is_to_be_said(capsys):
             name,
             f"--head={heads.canonical(name)}",
             heads.describe(name, (8, 8, 64), 10),
-            f"{heads.parameters(name, (8, 8, 64), 10):,} parameters",
+            f"{heads.parse(name).parameters((8, 8, 64), 10):,} parameters",
             preset.source,
             preset.note,
         ]

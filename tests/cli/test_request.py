@@ -15,13 +15,13 @@ def request(**settings):
     [
         ({"model": ""}, "model is missing"),
         ({"model": "resnt20"}, "backbone 'resnt20' is not known; did you mean 'resnet20'"),
-        ({"model": "nothere.keras"}, "backbone 'nothere.keras': there is no such file"),
+        ({"model": "nothere.keras"}, "backbone 'nothere.keras': no such file"),
         ({"dataset": ""}, "dataset is missing; a run has its own, everything else needs --dataset"),
         ({"pixels": "sined"}, "pixels 'sined' is not known; did you mean 'signed'"),
         ({"examples": 0}, "examples must be at least 1, got 0"),
         ({"eps": -0.5}, "eps must be at least 0, got -0.5"),
         ({"eps": float("nan")}, "eps must be at least 0, got nan"),
-        ({"head": "fcc"}, "'fcc' is no token; did you mean 'fc'"),
+        ({"head": "fcc"}, "'fcc' is not a token; did you mean 'fc'"),
     ],
 )
 def test_what_makes_no_sense(settings, message):

@@ -5,7 +5,6 @@ import pytest
 from bnhead import heads
 from bnhead.errors import UsageError
 from bnhead.heads.build import LAYERS
-from bnhead.models import resnet8
 from tests.heads.test_grammar import SAME_HEAD
 
 
@@ -23,55 +22,34 @@ def head_layers(model):
     return [layer for layer in model.layers if layer.name.startswith("head_")]
 
 
-EVERY_TOKEN = [kind.example for kind in heads.KINDS.values()]
-PARTS = [f"{kind.example}-{part}" for kind in heads.KINDS.values() for part in kind.parts]
+EVERY_TOKEN = [token.example for token in heads.TOKENS.values()]
+PARTS = [f"{token.example}-{part}" for token in heads.TOKENS.values() for part in token.parts]
 EVERY_HEAD = [*EVERY_TOKEN, *PARTS, *heads.PRESETS]
 
 
 def test_every_token_has_its_layer():
-    assert list(LAYERS) == list(heads.KINDS)
+    assert list(LAYERS) == list(heads.TOKENS)
 
 
 def test_a_parsed_head_is_as_good_as_its_text():
     inputs = features()
     by_method = heads.parse("bn_fc").apply(inputs, 3, fc_units=5, seed=1)
     by_text = heads.apply("bn_fc", inputs, 3, fc_units=5, seed=1)
-    one, other = (keras.Model(inputs, logits) for logits in (by_method, by_text))
-    assert heads.read(one) == heads.read(other) == "bn_fc5"
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+    models = [keras.Model(inputs, logits) for logits in (by_method, by_text)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(("text", "canonical"), SAME_HEAD)
 def test_canonical_text_builds_the_same_model(text, canonical):
-    one, other = head_layers(build(text)), head_layers(build(canonical))
-    assert [layer.get_config() for layer in one] == [layer.get_config() for layer in other]
-
-
-@pytest.mark.parametrize("text", [*dict.fromkeys(text for _, text in SAME_HEAD), *PARTS])
-def test_the_text_comes_back_from_the_models_config(text):
-    model = build(text, fc_units=5)
-    again = keras.Model.from_config(model.get_config())
-    back = heads.read(again)
-    written_out = [str(t) for t in heads.parse(back).tokens]
-    assert not any(word in ("fc", "dense") for word in written_out)
-    rebuilt = build(back)
-    assert [layer.get_config() for layer in head_layers(rebuilt)] == [
-        layer.get_config() for layer in head_layers(model)
-    ]
-    assert heads.read(rebuilt) == back
-
-
-def test_read_wants_a_head_of_ours():
-    with pytest.raises(ValueError, match="no layer called head_"):
-        heads.read(keras.Sequential([features(), keras.layers.Flatten()]))
-    assert heads.read(resnet8((8, 8, 1), "bn_fc", 10)) == "bn_fc256"
+    configs = [[layer.get_config() for layer in head_layers(build(t))] for t in (text, canonical)]
+    assert configs[0] == configs[1]
 
 
 @pytest.mark.parametrize("text", EVERY_HEAD)
-def test_numbers_of_a_head_are_those_that_are_built(text):
+def test_parameters_are_those_of_the_built_head(text):
     model = build(text, fc_units=16)
-    assert heads.parameters(text, (4, 4, 8), 3, fc_units=16) == model.count_params()
+    assert heads.parse(text).parameters((4, 4, 8), 3, fc_units=16) == model.count_params()
 
 
 @pytest.mark.parametrize("text", [*EVERY_TOKEN, *heads.PRESETS])
@@ -88,20 +66,20 @@ def test_every_head_trains_and_saves(text, outputs, tmp_path):
     ]
     if outputs > 1:
         losses.append((keras.losses.SparseCategoricalCrossentropy(from_logits=True), labels))
-    inputs = [x, labels.astype("int32")] if heads.needs_labels(text) else x
+    inputs = [x, labels.astype("int32")] if heads.parse(text).needs_labels else x
     for loss, target in losses:
         model.compile("sgd", loss, jit_compile=False)
         assert np.isfinite(model.train_on_batch(inputs, target))
     predicting = heads.inference(model)
-    before = np.asarray(predicting(x))
-    assert before.shape == (6, outputs) and before.dtype == "float32"
+    expected = np.asarray(predicting(x))
+    assert expected.shape == (6, outputs) and expected.dtype == "float32"
     predicting.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again(x), before)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), expected)
 
 
 @pytest.mark.parametrize("text", ["gap_out", "gmp_out", "catpool_out", "gem_out", "flatten_out"])
-def test_described_width_is_the_width_that_is_built(text):
+def test_described_width_is_the_built_width(text):
     width = int(heads.describe(text, (4, 4, 8), 3).split(" -> ")[2])
     assert build(text).get_layer("head_out").input.shape == (None, width)
 
@@ -121,7 +99,7 @@ def test_pooling_against_numpy():
     np.testing.assert_array_equal(pooled("flatten"), x.reshape(2, -1))
 
 
-def test_layers_are_what_their_tokens_say():
+def test_layers_have_the_settings_of_their_tokens():
     model = build("bn_dropout0.25_fc_dense6_fc4", fc_units=16, fc_activation="elu", outputs=7)
     assert [layer.name for layer in model.layers[1:]] == [
         "head_gap", "head_bn", "head_dropout", "head_fc", "head_dense", "head_fc_2", "head_out",
@@ -158,29 +136,15 @@ def test_groups_must_divide_the_features():
         build("gn3")
 
 
-def test_class_conditional_dropout_wants_labels_and_counts():
+def test_class_conditional_dropout_needs_labels_and_counts():
     inputs = features()
-    with pytest.raises(heads.HeadError, match=r"'cdropout0\.5': labels must be a Keras tensor"):
+    with pytest.raises(heads.HeadError, match=r"'cdropout0\.5_out': labels must be a Keras tensor"):
         heads.apply("cdropout0.5", inputs, 3, class_counts=[1, 2, 3])
     with pytest.raises(heads.HeadError, match="class_counts must be the training examples"):
         build("cdropout0.5", class_counts=None)
 
 
-def test_a_head_with_labels_predicts_without_them():
-    model = build("cdropout0.9_out")
-    assert [tensor.name for tensor in model.inputs][1] == "label"
-    predicting = heads.inference(model)
-    assert len(predicting.inputs) == 1
-    x = np.random.default_rng(0).normal(size=(5, 4, 4, 8)).astype("float32")
-    labels = np.full(5, 2, "int32")
-    np.testing.assert_array_equal(predicting(x), model([x, labels]))
-    assert np.abs(model([x, labels], training=True) - predicting(x)).max() > 0.1
-    assert predicting.get_layer("head_out") is model.get_layer("head_out")
-    plain = build("fc")
-    assert heads.inference(plain) is plain
-
-
-def test_a_longer_head_leaves_everybody_elses_initial_weights_alone():
+def test_initial_weights_do_not_depend_on_other_layers():
     short, long = build("fc", seed=3), build("bn_dropout0.5_fc_bn", seed=3)
     for name in ("head_fc", "head_out"):
         np.testing.assert_array_equal(short.get_layer(name).kernel, long.get_layer(name).kernel)
@@ -189,7 +153,7 @@ def test_a_longer_head_leaves_everybody_elses_initial_weights_alone():
     )
     twins = build("dense6_dense6_dense6", seed=3)
     second, third = (twins.get_layer(f"head_dense_{i}").kernel for i in (2, 3))
-    assert not np.array_equal(second, third), "every layer has a stream of its own"
+    assert not np.array_equal(second, third), "every layer has a separate stream"
     unseeded = build("fc", seed=None), build("fc", seed=None)
     assert not np.array_equal(*(model.get_layer("head_fc").kernel for model in unseeded))
 
@@ -204,14 +168,14 @@ def test_a_net_that_ends_in_a_vector_needs_no_pooling():
 
 
 def test_logits_are_float32_under_mixed_precision():
-    before = keras.config.dtype_policy()
+    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         for text in ("fc", "bn_out", *(f"fc_out_{norm}" for norm in ("bn", "gbn4", "brn", "fbn", "center"))):
             assert build(text).output.dtype == "float32"
         assert build("fc").get_layer("head_fc").compute_dtype == "bfloat16"
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(policy)
 
 
 def test_channels_first_is_refused():
@@ -231,7 +195,7 @@ def test_outputs_must_be_a_number_of_outputs(outputs):
     assert heads.apply("fc", features(), np.int64(3)).shape == (None, 3)
 
 
-def test_attach_wants_head_and_outputs_together():
+def test_attach_needs_head_and_outputs_together():
     inputs = features()
     assert heads.attach(None, inputs, inputs, None, name="bare").output.shape == (None, 4, 4, 8)
     with pytest.raises(UsageError, match="outputs needs a head"):
@@ -242,10 +206,3 @@ def test_attach_wants_head_and_outputs_together():
         UsageError, match="outputs must be a whole number of at least 1 for head 'fc', got None"
     ):
         heads.attach("fc", inputs, inputs, None, name="bare")
-
-
-def test_feature_shape():
-    assert heads.feature_shape(build("bn_fc")) == (4, 4, 8)
-    assert heads.feature_shape(build("cdropout0.5_gap_fc")) == (4, 4, 8)
-    with pytest.raises(ValueError, match="no layer called head_"):
-        heads.feature_shape(keras.Sequential([features(), keras.layers.Flatten()]))

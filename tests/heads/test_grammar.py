@@ -46,25 +46,25 @@ INVALID = [  # text, what the message must contain: the failing token marked, an
     ("bn__fc", "bn_>><<_fc"),
     ("bn_fc_", "bn_fc_>><<"),
     ("_fc", ">><<_fc"),
-    ("bn_fx", "bn_>>fx<<': 'fx' is no token; did you mean 'fc'?"),
-    ("dropuot0.5", ">>dropuot0.5<<': 'dropuot0.5' is no token; did you mean 'dropout'?"),
-    ("BN_fc", ">>BN<<_fc': 'BN' is no token; did you mean 'bn'?"),
-    ("fastia", ">>fastia<<': 'fastia' is no token; did you mean 'fastai'?"),
+    ("bn_fx", "bn_>>fx<<': 'fx' is not a token; did you mean 'fc'?"),
+    ("dropuot0.5", ">>dropuot0.5<<': 'dropuot0.5' is not a token; did you mean 'dropout'?"),
+    ("BN_fc", ">>BN<<_fc': 'BN' is not a token; did you mean 'bn'?"),
+    ("fastia", ">>fastia<<': 'fastia' is not a token; did you mean 'fastai'?"),
     ("bn_nek", "did you mean 'bnneck'?"),
-    ("bn_fc_fastai", "bn_fc_>>fastai<<': 'fastai' is a known head's name and stands alone"),
+    ("bn_fc_fastai", "bn_fc_>>fastai<<': 'fastai' is the name of a head and must stand alone"),
     ("bn\nfc", r">>bn\nfc<<"),
-    ("leaky_relu", ">>leaky<<_relu': 'leaky' is no token"),
+    ("leaky_relu", ">>leaky<<_relu': 'leaky' is not a token"),
     ("fc 256", ">>fc 256<<"),
     ("fc0", ">>fc0<<': 'fc0' needs units of at least 1, a whole number, as in 'fc256'"),
     ("fc2.5", ">>fc2.5<<': 'fc2.5' needs units of at least 1"),
     ("fc012", ">>fc012<<': 'fc012' needs units"),
     ("dense0", "needs units of at least 1, a whole number, as in 'dense256'"),
-    ("fc-1", ">>fc-1<<': 'fc-1' has no part '1' to leave out; there is 'fc-bias'"),
+    ("fc-1", ">>fc-1<<': 'fc-1' has no part '1' to leave out, only 'fc-bias'"),
     ("fc-", ">>fc-<<': 'fc-' has no part '' to leave out"),
-    ("fc-beta", "has no part 'beta' to leave out; there is 'fc-bias'"),
-    ("bn-bias", ">>bn-bias<<': 'bn-bias' has no part 'bias' to leave out; there is 'bn-beta' and 'bn-gamma'"),
+    ("fc-beta", "has no part 'beta' to leave out, only 'fc-bias'"),
+    ("bn-bias", ">>bn-bias<<': 'bn-bias' has no part 'bias' to leave out, only 'bn-beta' and 'bn-gamma'"),
     ("bn-beta-beta", "leaves out 'beta' twice"),
-    ("gap-beta", "has no part 'beta' to leave out; there is nothing"),
+    ("gap-beta", "has no part 'beta' to leave out (tokens"),
     ("noise-gamma", ">>noise-gamma<<"),
     ("bn8", ">>bn8<<': 'bn8' takes no number; write 'bn'"),
     ("out10", ">>out10<<': 'out10' takes no number; write 'out'"),
@@ -81,7 +81,7 @@ INVALID = [  # text, what the message must contain: the failing token marked, an
     ("gbn2.5", ">>gbn2.5<<"),
     ("gn", ">>gn<<': 'gn' needs its groups, as in 'gn8'"),
     ("gn0", "needs groups of at least 1, a whole number, as in 'gn8'"),
-    ("fc_gap", ">>fc<<_gap': 'fc' needs a vector, so it stands after the pooling 'gap'"),
+    ("fc_gap", ">>fc<<_gap': 'fc' needs a vector; put it after the pooling 'gap'"),
     ("dense8_flatten_out", ">>dense8<<_flatten_out': 'dense8' needs a vector"),
     ("out_gap", ">>out<<_gap"),
     ("gap_gmp", "gap_>>gmp<<': 'gmp' is a second pooling"),
@@ -89,9 +89,9 @@ INVALID = [  # text, what the message must contain: the failing token marked, an
     ("fc_out_out", "fc_out_>>out<<': 'out' is a second output layer"),
     (
         "out_fc",
-        "out_>>fc<<': 'fc' stands after the output layer, where only a batch norm or a part of one can",
+        "out_>>fc<<': 'fc' cannot follow the output layer; only a batch norm or a part of one can",
     ),
-    ("out_dropout0.5", "out_>>dropout0.5<<': 'dropout0.5' stands after the output layer"),
+    ("out_dropout0.5", "out_>>dropout0.5<<': 'dropout0.5' cannot follow the output layer"),
     ("out_ln", "out_>>ln<<"),
     ("out_relu", "out_>>relu<<"),
 ]
@@ -104,7 +104,7 @@ def test_canonical_text_is_a_fixed_point(text, canonical):
 
 
 @pytest.mark.parametrize(("text", "expected"), INVALID)
-def test_invalid_text_marks_the_token_and_names_what_there_is(text, expected):
+def test_invalid_text_marks_the_token_and_lists_all_tokens(text, expected):
     with pytest.raises(heads.HeadError) as caught:
         heads.canonical(text)
     message = str(caught.value)
@@ -112,8 +112,7 @@ def test_invalid_text_marks_the_token_and_names_what_there_is(text, expected):
     assert "\n" not in message
     if text:
         assert re.search(r"head '.*>>.*<<.*': ", message)
-        there = re.search(r"\(tokens: (.*)\)$", message)[1].split()
-        assert there == sorted(heads.KINDS)
+        assert re.search(r"\(tokens: (.*)\)$", message)[1].split() == sorted(heads.TOKENS)
 
 
 def test_there_are_enough_invalid_texts():
@@ -127,7 +126,7 @@ def test_a_head_is_a_text(value):
 
 
 @pytest.mark.parametrize(
-    ("text", "places"),
+    ("text", "placements"),
     [
         ("fc", ()),
         ("ln_fc", ()),
@@ -145,8 +144,8 @@ def test_a_head_is_a_text(value):
         ("final_bn_logits", ("P3",)),
     ],
 )
-def test_placement(text, places):
-    assert heads.placement(text) == places
+def test_placement(text, placements):
+    assert heads.placement(text) == placements
 
 
 def test_describe_writes_shapes_options_and_placement():
@@ -175,19 +174,19 @@ def test_large_units_keep_all_their_digits():
 
 
 def test_which_heads_read_labels():
-    assert heads.needs_labels("cdropout0.5_fc")
-    assert not any(heads.needs_labels(name) for name in heads.PRESETS)
+    assert heads.parse("cdropout0.5_fc").needs_labels
+    assert not any(heads.parse(name).needs_labels for name in heads.PRESETS)
 
 
 def test_a_head_is_parsed_once_and_goes_to_other_processes():
     head = heads.parse("gap_bn_fc8_out")
     assert heads.parse(head) is head and head.text == "bn_fc8"
     assert head == heads.parse("bn_fc8") != heads.parse("bn_fc")
-    again = pickle.loads(pickle.dumps(head))
-    assert (again, again.tokens, again.words) == (head, head.tokens, ("gap", "bn", "fc8", "out"))
+    copy = pickle.loads(pickle.dumps(head))
+    assert (copy, copy.tokens, copy.words) == (head, head.tokens, ("gap", "bn", "fc8", "out"))
 
 
-def test_on_a_vector_nothing_is_pooled():
+def test_a_vector_is_not_pooled():
     assert [str(t) for t in heads.parse("bn_fc").on((8,))] == ["bn", "fc", "out"]
     assert [str(t) for t in heads.parse("bn_fc").on((4, 4, 8))] == ["gap", "bn", "fc", "out"]
     with pytest.raises(heads.HeadError, match="bn_>>gmp<<_fc': 'gmp' has nothing to pool"):
@@ -197,11 +196,11 @@ def test_on_a_vector_nothing_is_pooled():
 def test_every_token_is_documented():
     table = heads.__doc__.split("number\n")[1].split("\n\n")[0]
     documented = {word for line in table.splitlines() for word in line[:34].split()}
-    assert documented == set(heads.KINDS)
+    assert documented == set(heads.TOKENS)
 
 
 def test_long_texts_are_refused_at_once():
-    """Each text is read in a time that grows with its length, whatever it is made of."""
+    """Parsing takes time linear in the length of the text."""
     texts = (
         "fc" + "1" * 20_000 + "x",
         "1" * 20_000,
@@ -214,6 +213,6 @@ def test_long_texts_are_refused_at_once():
             heads.canonical(text)
 
 
-def test_digits_of_other_scripts_are_no_digits():
+def test_only_ascii_digits_are_digits():
     with pytest.raises(heads.HeadError):
         heads.canonical("fc\u0663\u0662")

@@ -4,8 +4,8 @@ from bnhead import heads
 
 FEATURES, OUTPUTS = (7, 7, 64), 10
 
-# Numbers in each head's layers, counted by hand from its source's layers: a batch norm of c channels has 4c
-# with gain and offset, 3c with one of them, 2c with neither (moving averages included).
+# Weights of each head, counted by hand from the layers of its source: a batch norm of c channels has 4c with
+# gain and offset, 3c with one of them, 2c with neither (moving averages included).
 BY_HAND = {
     "plain": 64 * 10 + 10,
     "fastai": 4 * 128 + 128 * 512 + 4 * 512 + 512 * 10,
@@ -34,7 +34,7 @@ PLACES = {
 
 @pytest.mark.parametrize("name", heads.PRESETS)
 def test_parameters_and_placement_are_the_sources(name):
-    assert heads.parameters(name, FEATURES, OUTPUTS) == BY_HAND[name]
+    assert heads.parse(name).parameters(FEATURES, OUTPUTS) == BY_HAND[name]
     assert heads.placement(name) == PLACES[name]
 
 

@@ -10,6 +10,8 @@ from bnhead.graph import calls
 from bnhead.layers import fold_batch_norm, plain, recompute_batch_stats
 from bnhead.models import resnet8, resnet20
 from bnhead.models.existing import from_applications
+from tests.heads.test_build import PARTS, build, head_layers
+from tests.heads.test_grammar import SAME_HEAD
 
 
 def mostly_slow(*first):
@@ -146,7 +148,7 @@ def test_insert_says_what_it_cannot_do(ours):
     with pytest.raises(UsageError, match="'head_fx' is not in model 'resnet20'; did you mean 'head_fc'"):
         heads.insert_bn(ours, images(), "head_fx")
     bare = keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2D(3, 1), layers.GlobalAveragePooling2D()])
-    with pytest.raises(UsageError, match="no Dense behind its features"):
+    with pytest.raises(UsageError, match="no Dense after its features"):
         heads.insert_bn(bare, images(4, 2, 4))
 
 
@@ -404,3 +406,42 @@ def test_a_siamese_net_can_be_changed_though_every_layer_is_called_twice():
     expected = model.predict(x, verbose=0)
     for changed in (plain(model), fold_batch_norm(model), heads.insert_bn(model, x, "same")):
         np.testing.assert_allclose(changed.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [*dict.fromkeys(text for _, text in SAME_HEAD), *PARTS])
+def test_a_text_is_read_from_the_models_config(text):
+    model = build(text, fc_units=5)
+    read = heads.read(keras.Model.from_config(model.get_config()))
+    assert all(t.number for t in heads.parse(read).tokens if t.name in ("fc", "dense"))
+    rebuilt = build(read)
+    assert [layer.get_config() for layer in head_layers(rebuilt)] == [
+        layer.get_config() for layer in head_layers(model)
+    ]
+    assert heads.read(rebuilt) == read
+
+
+def test_read_needs_a_head_of_bnhead():
+    with pytest.raises(ValueError, match="no layer called head_"):
+        heads.read(keras.Sequential([keras.Input((4, 4, 8)), keras.layers.Flatten()]))
+    assert heads.read(resnet8((8, 8, 1), "bn_fc", 10)) == "bn_fc256"
+
+
+def test_a_head_with_labels_predicts_without_them():
+    model = build("cdropout0.9_out")
+    assert [tensor.name for tensor in model.inputs][1] == "label"
+    predicting = heads.inference(model)
+    assert len(predicting.inputs) == 1
+    x = np.random.default_rng(0).normal(size=(5, 4, 4, 8)).astype("float32")
+    labels = np.full(5, 2, "int32")
+    np.testing.assert_array_equal(predicting(x), model([x, labels]))
+    assert np.abs(model([x, labels], training=True) - predicting(x)).max() > 0.1
+    assert predicting.get_layer("head_out") is model.get_layer("head_out")
+    plain = build("fc")
+    assert heads.inference(plain) is plain
+
+
+def test_feature_shape():
+    assert heads.feature_shape(build("bn_fc")) == (4, 4, 8)
+    assert heads.feature_shape(build("cdropout0.5_gap_fc")) == (4, 4, 8)
+    with pytest.raises(ValueError, match="no layer called head_"):
+        heads.feature_shape(keras.Sequential([keras.Input((4, 4, 8)), keras.layers.Flatten()]))

@@ -1,16 +1,17 @@
-"""What a batch norm in a head does to the features: bounds and noise, as the theory says."""
+"""Bounds and noise of a batch norm in a head, against their formulas."""
 
 import keras
 import numpy as np
 import pytest
 
 from bnhead import heads
+from bnhead.layers import BatchNoise
 
 BATCH_NORMS = ("bn", "gbn4", "brn")
 
 
 def normalised(token, x):
-    """Output of `token` in training mode, where it stands on a vector."""
+    """Output of `token` on a vector in training mode."""
     inputs = keras.Input(x.shape[1:])
     model = keras.Model(inputs, heads.apply(f"{token}_out", inputs, 3, seed=0))
     layer = model.get_layer(f"head_{token.rstrip('0123456789')}")
@@ -20,7 +21,7 @@ def normalised(token, x):
 @pytest.mark.parametrize("token", BATCH_NORMS)
 @pytest.mark.parametrize("batch", [2, 3, 8, 33])
 def test_a_training_mode_batch_norm_is_bounded(token, batch):
-    """|z| <= sqrt(B - 1), and one value far from all others comes close to it."""
+    """|z| <= sqrt(B - 1); an outlier comes close to it."""
     x = np.random.default_rng(batch).normal(size=(batch, 6)).astype("float32")
     x[0] = 1e4
     z = np.abs(normalised(token, x))
@@ -53,17 +54,11 @@ def test_batch_noise_agrees_with_its_formula(name, draw, skewness, kurtosis, val
 
 def test_the_noise_layer_adds_a_batch_norms_noise():
     rng = np.random.default_rng(0)
-    layer = keras.Sequential([keras.Input((3000,)), build_noise()]).layers[0]
+    layer = keras.Sequential([keras.Input((3000,)), BatchNoise(momentum=0.98)]).layers[0]
     for _ in range(60):
         layer(rng.normal(size=(256, 3000)).astype("float32"), training=True)
     x = rng.normal(size=(256, 3000)).astype("float32")
     noise = np.asarray(layer(x, training=True))[0] - x[0]
-    own = (x - x.mean(0)) / x.std(0)
-    np.testing.assert_allclose(np.corrcoef(noise, own[0] - x[0])[0, 1], 1, atol=0.05)
-    np.testing.assert_allclose(noise.var(), (own[0] - x[0]).var(), rtol=0.2)
-
-
-def build_noise():
-    from bnhead.layers import BatchNoise
-
-    return BatchNoise(momentum=0.98)
+    expected = ((x - x.mean(0)) / x.std(0))[0] - x[0]
+    np.testing.assert_allclose(np.corrcoef(noise, expected)[0, 1], 1, atol=0.05)
+    np.testing.assert_allclose(noise.var(), expected.var(), rtol=0.2)

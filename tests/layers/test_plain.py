@@ -31,11 +31,11 @@ def test_plain_has_keras_layers_and_the_same_outputs(policy):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("text", [kind.example for kind in heads.KINDS.values()])
+@pytest.mark.parametrize("text", [token.example for token in heads.TOKENS.values()])
 def test_every_token_predicts_the_same_in_plain_layers(text):
     model = resnet8((8, 8, 1), text, 3, seed=0, fc_units=8, class_counts=[3, 2, 1])
     x = images((20, 8, 8, 1))
-    model([x, np.zeros(20, "int32")] if heads.needs_labels(text) else x, training=True)
+    model([x, np.zeros(20, "int32")] if heads.parse(text).needs_labels else x, training=True)
     copied = plain(model)
     assert len(copied.inputs) == 1
     np.testing.assert_allclose(copied(x), heads.inference(model)(x), atol=2e-5)

@@ -1,4 +1,4 @@
-"""What holds for every backbone there is."""
+"""Properties of every backbone."""
 
 import inspect
 import re
@@ -48,7 +48,7 @@ def test_every_name_round_trips_with_arguments_that_are_not_the_defaults(name, t
     assert [layer.get_config() for layer in again.layers] == [layer.get_config() for layer in model.layers]
 
 
-BUILDERS = {  # its positional arguments before the shared ones, and those by name
+BUILDERS = {  # builder -> positional arguments before the shared ones, keyword arguments
     cifar.resnet_cifar: (["depth"], ["shortcut"]),
     cifar.preresnet_cifar: (["depth"], ["shortcut"]),
     cifar.wide_resnet: (["depth", "width"], []),
@@ -63,9 +63,9 @@ BUILDERS = {  # its positional arguments before the shared ones, and those by na
 
 @pytest.mark.parametrize("builder", BUILDERS, ids=lambda builder: builder.__name__)
 def test_a_builder_shows_and_describes_all_its_arguments(builder):
-    (before, by_name), signature = BUILDERS[builder], inspect.signature(builder)
+    (positional, by_name), signature = BUILDERS[builder], inspect.signature(builder)
     shared = ["norm", "preprocessing", "seed", "head_options"]
-    assert list(signature.parameters) == [*before, "input_shape", "head", "outputs", *by_name, *shared]
+    assert list(signature.parameters) == [*positional, "input_shape", "head", "outputs", *by_name, *shared]
     assert signature.parameters["norm"].kind is inspect.Parameter.KEYWORD_ONLY
     assert signature.return_annotation is keras.Model
     described = re.findall(
@@ -82,13 +82,13 @@ def test_a_name_shows_its_arguments():
     assert parameters["norm"].default is batch_norm and parameters["head"].default is None
 
 
-def test_a_parsed_head_is_as_good_as_its_text():
+def test_a_builder_takes_a_parsed_head():
     model = models.resnet8((8, 8, 1), heads.parse("bn_fc8"), 3, seed=0)
     assert heads.read(model) == "bn_fc8"
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_norm_reaches_every_place(name):
+def test_every_norm_comes_from_the_argument(name):
     named = []
 
     def norm(name):
@@ -96,17 +96,17 @@ def test_norm_reaches_every_place(name):
         return keras.layers.GroupNormalization(4, name=name)
 
     model = models.find(name)((32, 32, 3), norm=norm)
-    there = [layer.name for layer in model.layers if isinstance(layer, keras.layers.GroupNormalization)]
-    assert sorted(named) == sorted(there)
+    norms = [layer.name for layer in model.layers if isinstance(layer, keras.layers.GroupNormalization)]
+    assert sorted(named) == sorted(norms)
     assert named and not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_endpoints_are_the_stages_in_order(name):
-    found = endpoints(build(name, head="out"))
-    stages = [stage for stage in found if stage.startswith("stage")]
+    outputs = endpoints(build(name, head="out"))
+    stages = [stage for stage in outputs if stage.startswith("stage")]
     assert stages == [f"stage{i}" for i in range(1, len(stages) + 1)] and len(stages) >= 3
-    sizes = [found[stage].shape[1] for stage in stages]
+    sizes = [outputs[stage].shape[1] for stage in stages]
     assert sizes == sorted(sizes, reverse=True)
 
 

@@ -16,8 +16,8 @@ def by_hand(depth, channels=3, classes=10):
     """The parameter-free ResNet: 3x3 convolutions, two parameters per channel and norm, the output layer."""
     n = (depth - 2) // 6
     total = 9 * channels * 16 + 2 * 16
-    for width, before in ((16, 16), (32, 16), (64, 32)):
-        total += 9 * before * width + (2 * n - 1) * 9 * width**2 + 2 * n * 2 * width
+    for width, previous in ((16, 16), (32, 16), (64, 32)):
+        total += 9 * previous * width + (2 * n - 1) * 9 * width**2 + 2 * n * 2 * width
     return total + 64 * classes + classes
 
 
@@ -84,10 +84,10 @@ def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
     before = model.get_layer("stage1_block1_relu2").output
     inputs = model.get_layer("stage2_block1_add").input
     shortcut = next(t for t in inputs if "pad" in t._keras_history.operation.name)
-    taken, given = keras.Model(model.inputs, [before, shortcut]).predict(x, verbose=0)
-    np.testing.assert_array_equal(given[..., 8:24], taken[:, ::2, ::2])
-    np.testing.assert_array_equal(given[..., :8], 0)
-    np.testing.assert_array_equal(given[..., 24:], 0)
+    block_input, carried = keras.Model(model.inputs, [before, shortcut]).predict(x, verbose=0)
+    np.testing.assert_array_equal(carried[..., 8:24], block_input[:, ::2, ::2])
+    np.testing.assert_array_equal(carried[..., :8], 0)
+    np.testing.assert_array_equal(carried[..., 24:], 0)
 
 
 def test_a_strided_convolution_is_centred_on_the_pixels_the_shortcut_keeps():
@@ -98,8 +98,8 @@ def test_a_strided_convolution_is_centred_on_the_pixels_the_shortcut_keeps():
     layer.kernel.assign(kernel)
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype("float32")
     before = model.get_layer("stage1_block1_relu2").output
-    taken, given = keras.Model(model.inputs, [before, layer.output]).predict(x, verbose=0)
-    np.testing.assert_array_equal(given[0, ..., 0], taken[0, ::2, ::2, 0])
+    block_input, output = keras.Model(model.inputs, [before, layer.output]).predict(x, verbose=0)
+    np.testing.assert_array_equal(output[0, ..., 0], block_input[0, ::2, ::2, 0])
 
 
 def test_heads_share_the_backbones_initial_weights():
@@ -109,7 +109,7 @@ def test_heads_share_the_backbones_initial_weights():
     for name in shared:
         np.testing.assert_array_equal(one.get_layer(name).kernel, other.get_layer(name).kernel)
     twins = (one.get_layer(f"stage1_block1_conv{i}").kernel for i in (1, 2))
-    assert not np.array_equal(*twins), "every layer has a stream of its own"
+    assert not np.array_equal(*twins), "every layer has a separate stream"
     third = resnet8((8, 8, 1), "fc", 10, seed=2)
     assert not np.array_equal(one.get_layer("stem_conv").kernel, third.get_layer("stem_conv").kernel)
 
@@ -140,6 +140,6 @@ def test_depth_must_be_6n_plus_2(depth):
         (lambda: resnet8((32, 32, 3), fc_units=3), "fc_units needs a head"),
     ],
 )
-def test_what_cannot_be_built_is_said(call, message):
+def test_invalid_arguments(call, message):
     with pytest.raises(UsageError, match=message):
         call()

@@ -97,7 +97,7 @@ def check_close(got, expected):
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2", "DenseNet121", "EfficientNetB0"])
-def test_preprocessing_is_kerass_own(name):
+def test_preprocessing_is_that_of_keras_applications(name):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype("float32")
     preprocess = sys.modules[existing.applications()[name].__module__].preprocess_input
     np.testing.assert_allclose(
@@ -106,11 +106,11 @@ def test_preprocessing_is_kerass_own(name):
 
 
 def test_the_seed_decides_the_initial_weights():
-    one, same, other = (
+    first, repeated, different = (
         models.build("keras:MobileNetV2", (32, 32, 3), seed=s).get_weights()[0] for s in (0, 0, 1)
     )
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(first, repeated)
+    assert not np.array_equal(first, different)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def file(tmp_path):
     return str(tmp_path / "net.keras"), model
 
 
-def test_a_file_of_ones_own_keeps_its_weights_and_loses_its_classifier(file):
+def test_the_net_of_a_file_keeps_its_weights_and_loses_its_classifier(file):
     path, theirs = file
     scale = layers.Rescaling(1 / 128, offset=-1.0)
     model = models.build(path, (16, 16, 3), "bn_fc8", 2, preprocessing=scale, seed=0)
@@ -135,19 +135,19 @@ def test_a_file_of_ones_own_keeps_its_weights_and_loses_its_classifier(file):
     assert models.build(path, (16, 16, 3)).output.shape == (None, 4, 4, 6)
 
 
-def test_the_seed_decides_what_the_dropout_of_a_file_draws(tmp_path):
+def test_the_seed_decides_the_dropout_masks_of_a_file(tmp_path):
     x = keras.layers.Dropout(0.5)(keras.layers.Conv2D(2, 3)(image := keras.Input((8, 8, 3))))
     keras.Model(image, x).save(tmp_path / "net.keras")
 
-    def drawn(seed):
+    def dropped(seed):
         model = models.build(str(tmp_path / "net.keras"), (8, 8, 3), "fc", 2, seed=seed)
         return np.array(model(np.ones((1, 8, 8, 3)), training=True))
 
-    np.testing.assert_array_equal(drawn(1), drawn(1))
-    assert not np.array_equal(drawn(1), drawn(2))
+    np.testing.assert_array_equal(dropped(1), dropped(1))
+    assert not np.array_equal(dropped(1), dropped(2))
 
 
-def test_a_files_units_are_counted_behind_the_preprocessing(file):
+def test_the_units_of_a_file_are_counted_after_the_preprocessing(file):
     from bnhead.census import count
 
     path, _ = file
@@ -171,13 +171,13 @@ def test_a_strangers_file():
             (96, 96, 3),
             "backbone 'keras:MobilNetV2' is not known; did you mean 'MobileNetV2'",
         ),
-        ("keras:VGG16", (16, 16, 3), r"backbone 'keras:VGG16' takes no \(16, 16, 3\): "),
+        ("keras:VGG16", (16, 16, 3), r"backbone 'keras:VGG16' does not take images of \(16, 16, 3\): "),
         ("{file}", (16, 16, 1), r"takes images of \(16, 16, 3\), got \(16, 16, 1\)"),
         ("{file}", (32, 16, 3), r"takes images of \(16, 16, 3\), got \(32, 16, 3\)"),
-        ("{broken}", (16, 16, 3), "cannot be loaded: it is no .keras file"),
+        ("{broken}", (16, 16, 3), "cannot be loaded: it is not a .keras file"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(file, tmp_path, name, shape, message):
+def test_an_unusable_net_is_an_error_of_one_line(file, tmp_path, name, shape, message):
     (tmp_path / "broken.keras").write_bytes(b"PK\3\4 no model")
     name = name.format(file=file[0], broken=tmp_path / "broken.keras")
     with pytest.raises(UsageError, match=message) as caught:
@@ -185,7 +185,7 @@ def test_what_cannot_be_used_is_one_line(file, tmp_path, name, shape, message):
     assert "\n" not in str(caught.value)
 
 
-def test_their_norms_are_theirs(file):
+def test_existing_nets_take_no_norm(file):
     for name in (file[0], "keras:VGG16"):
         with pytest.raises(UsageError, match="it brings its own norms"):
             models.build(name, (32, 32, 3), norm=lambda name: None)
@@ -197,7 +197,7 @@ def test_weights_that_cannot_be_downloaded_are_a_data_error(monkeypatch):
 
     monkeypatch.setattr(keras.src.applications.mobilenet_v2.file_utils, "get_file", fail)
     with pytest.raises(
-        DataError, match=r"weights 'imagenet' of MobileNetV2 cannot be had: URL fetch failure"
+        DataError, match=r"cannot download the ImageNet weights of MobileNetV2: URL fetch failure"
     ):
         models.build("keras:MobileNetV2", (96, 96, 3), "fc", 10, weights="imagenet")
 
@@ -209,7 +209,7 @@ def test_hub_presets_need_keras_hub(monkeypatch):
 
 
 def test_a_hub_backbone_is_opened_by_its_preset(monkeypatch):
-    """With a stand-in for the package, which downloads: the real one is tried by hand with a local preset."""
+    """With a stand-in for the package: the real one downloads."""
     net, _ = chain(conv(name="c"), layers.ReLU())
 
     def from_preset(preset):

@@ -42,12 +42,12 @@ def test_unknown_names_are_one_line(name):
 
 def test_nearest_name():
     with pytest.raises(UsageError, match="did you mean 'resnet20'"):
-        bnhead.models.check("resent20")
-    with pytest.raises(UsageError, match=r"backbone 'no.keras': there is no such file"):
-        bnhead.models.check("no.keras")
+        bnhead.models.check_backbone("resent20")
+    with pytest.raises(UsageError, match=r"backbone 'no.keras': no such file"):
+        bnhead.models.check_backbone("no.keras")
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_is_a_builder():
     for name in bnhead.models.__all__:
         assert callable(getattr(bnhead.models, name)), name
     with pytest.raises(AttributeError, match="no attribute 'resnet9'"):
@@ -55,5 +55,5 @@ def test_every_public_name_is_there():
 
 
 def test_names_are_checked_without_keras():
-    code = "import sys, bnhead.models as m; m.check('keras:VGG16'); print('keras' in sys.modules)"
+    code = "import sys, bnhead.models as m; m.check_backbone('keras:VGG16'); print('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -59,7 +59,7 @@ def test_feature_map(name, size):
     assert models.find(name)((size, size, 3)).output.shape == (None, -(-size // 32), -(-size // 32), channels)
 
 
-def test_what_cannot_be_built_is_said():
+def test_invalid_arguments():
     with pytest.raises(UsageError, match="depth must be one of 18, 34, 50, 101, 152, got 20"):
         resnet(20, "v1", (64, 64, 3))
     with pytest.raises(UsageError, match=r"version must be one of v1, v1\.5, v2, got 'v3'"):

@@ -5,7 +5,7 @@ import pytest
 from bnhead import models
 from bnhead.errors import CopyError, DataError, UsageError
 from bnhead.models import existing
-from bnhead.models.weights import TWINS, copy_layers, load, transplant
+from bnhead.models.weights import TWINS, copy_layers, load_weights, transplant
 
 
 def shaken(model, seed):
@@ -45,21 +45,23 @@ def test_weights_of_keras_applications_give_the_same_outputs_both_ways(name):
 
 @pytest.mark.slow
 def test_imagenet_goes_through_keras_applications(monkeypatch):
-    given = shaken(keras.applications.ResNet50V2(include_top=False, weights=None), 1)
+    source = shaken(keras.applications.ResNet50V2(include_top=False, weights=None), 1)
 
     def stand_in(include_top, weights):
         assert (include_top, weights) == (False, "imagenet")
-        return given
+        return source
 
     monkeypatch.setattr(models.existing, "applications", lambda: {"ResNet50V2": stand_in})
     model = models.build("resnet50_v2", (64, 64, 3), "bn_fc", 4, weights="imagenet", seed=0)
-    np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, given.get_layer("conv1_conv").kernel)
+    np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, source.get_layer("conv1_conv").kernel)
 
     def refused(**options):
         raise Exception("URL fetch failure")
 
     monkeypatch.setattr(models.existing, "applications", lambda: {"ResNet50V2": refused})
-    with pytest.raises(DataError, match="weights 'imagenet' of ResNet50V2 cannot be had: URL fetch failure"):
+    with pytest.raises(
+        DataError, match="cannot download the ImageNet weights of ResNet50V2: URL fetch failure"
+    ):
         models.build("resnet50_v2", (64, 64, 3), weights="imagenet")
 
 
@@ -74,42 +76,38 @@ def trained(tmp_path):
 
 @pytest.mark.parametrize("source", ["", "model.keras"])
 def test_a_run_or_a_file_gives_the_backbones_weights_and_not_the_heads(trained, source):
-    place, given = trained
-    model = models.build("resnet8", (8, 8, 1), "bn_fc16", 10, seed=9, weights=str(place / source))
-    fresh = models.resnet8((8, 8, 1), "bn_fc16", 10, seed=9)
-    for layer in model.layers:
-        expected = (fresh if layer.name.startswith("head_") else given).get_layer(layer.name).get_weights()
-        for one, other in zip(layer.get_weights(), expected, strict=True):
-            np.testing.assert_array_equal(one, other)
+    run, source_model = trained
+    model = models.build("resnet8", (8, 8, 1), "bn_fc16", 10, seed=9, weights=str(run / source))
+    check_backbone_weights(model, source_model, models.resnet8((8, 8, 1), "bn_fc16", 10, seed=9))
 
 
-def check_backbone_is(model, given, fresh):
+def check_backbone_weights(model, source, fresh):
     for layer in model.layers:
-        expected = (fresh if layer.name.startswith(("head_", "scale_")) else given).get_layer(layer.name)
-        for one, other in zip(layer.get_weights(), expected.get_weights(), strict=True):
-            np.testing.assert_array_equal(one, other)
+        expected = (fresh if layer.name.startswith(("head_", "scale_")) else source).get_layer(layer.name)
+        for weight, expected_weight in zip(layer.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected_weight)
 
 
 @pytest.mark.parametrize("head", [None, "fc16", "bn_fc32_bn"])
 def test_weights_h5_give_the_backbones_weights_whatever_head_they_were_saved_with(tmp_path, head):
-    given = shaken(models.resnet8((8, 8, 1), head, 10 if head else None, seed=0), 4)
-    given.save_weights(tmp_path / "net.weights.h5")
+    source = shaken(models.resnet8((8, 8, 1), head, 10 if head else None, seed=0), 4)
+    source.save_weights(tmp_path / "net.weights.h5")
     model = models.resnet8((8, 8, 1), "bn_fc16", 5, seed=9)
-    load(model, str(tmp_path / "net.weights.h5"))
-    check_backbone_is(model, given, models.resnet8((8, 8, 1), "bn_fc16", 5, seed=9))
+    load_weights(model, str(tmp_path / "net.weights.h5"))
+    check_backbone_weights(model, source, models.resnet8((8, 8, 1), "bn_fc16", 5, seed=9))
 
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_weights_h5_of_a_net_with_and_without_the_preprocessing(tmp_path, scaled):
-    """That of keras.applications' nets is a convolution, and comes before all others in the file."""
+    """The preprocessing of keras.applications is a convolution, the first one in the file."""
     name, shape = "keras:MobileNetV2", (32, 32, 3)
     scaling = existing.pixel_preprocessing("MobileNetV2") if scaled else None
-    given = shaken(models.build(name, shape, "fc16", 10, preprocessing=scaling), 4)
-    given.save_weights(tmp_path / "net.weights.h5")
+    source = shaken(models.build(name, shape, "fc16", 10, preprocessing=scaling), 4)
+    source.save_weights(tmp_path / "net.weights.h5")
     options = {"preprocessing": existing.pixel_preprocessing("MobileNetV2"), "seed": 9}
     keras.backend.clear_session()
     model = models.build(name, shape, "bn_fc16", 5, **options, weights=str(tmp_path / "net.weights.h5"))
-    check_backbone_is(model, given, models.build(name, shape, "bn_fc16", 5, **options))
+    check_backbone_weights(model, source, models.build(name, shape, "bn_fc16", 5, **options))
 
 
 def numbered_net(width=4, classes=None):
@@ -125,18 +123,18 @@ def numbered_net(width=4, classes=None):
     return keras.Model(inputs, x, name="numbered")
 
 
-def test_layers_that_keras_numbers_are_told_by_their_order():
-    """Every number may be another one in the next process: conv2d there is conv2d_2 here."""
+def test_layers_that_keras_numbers_correspond_by_order():
+    """The numbers differ between processes: conv2d of one is conv2d_2 of the other."""
     keras.backend.clear_session()
     keras.layers.Conv2D(1, 1), keras.layers.Conv2D(1, 1)
-    given = shaken(numbered_net(classes=7), 1)
+    source = shaken(numbered_net(classes=7), 1)
     keras.backend.clear_session()
     target = numbered_net()
-    names = [{layer.name for layer in net.layers if "conv2d" in layer.name} for net in (given, target)]
-    assert names[0] != names[1] and names[0] & names[1], "by name some would go to the wrong layer"
-    copy_layers(given, target, "given")
+    names = [{layer.name for layer in net.layers if "conv2d" in layer.name} for net in (source, target)]
+    assert names[0] != names[1] and names[0] & names[1], "by name some weights would go to the wrong layer"
+    copy_layers(source, target, "source")
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
-    features = keras.Model(given.input, given.layers[-3].output)
+    features = keras.Model(source.input, source.layers[-3].output)
     np.testing.assert_allclose(target(x), features(x), rtol=1e-5, atol=1e-6)
 
 
@@ -162,7 +160,7 @@ def test_weights_that_do_not_give_the_sources_features_are_refused():
             "resnet8",
             (8, 8, 3),
             "",
-            r"layer 'stem_conv' has shapes \[\(3, 3, 1, 16\)\] there, \[\(3, 3, 3, 16\)\] in",
+            r"layer 'stem_conv' has shapes \[\(3, 3, 1, 16\)\] in the source, \[\(3, 3, 3, 16\)\] in",
         ),
         ("resnet8", (8, 8, 1), "nothing.keras", "nothing.keras' cannot be read: "),
         ("resnet14", (8, 8, 1), "net.weights.h5", "net.weights.h5' do not fit 'resnet14': "),
@@ -172,19 +170,19 @@ def test_weights_of_another_net_are_refused_and_change_nothing(trained, backbone
     model = models.find(backbone)(shape, "fc16", 10, seed=9)
     before = model.get_weights()
     with pytest.raises(UsageError, match=message) as caught:
-        load(model, str(trained[0] / source))
+        load_weights(model, str(trained[0] / source))
     assert "\n" not in str(caught.value)
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_nets_without_imagenet_weights_say_which_have_them():
-    with pytest.raises(UsageError, match=r"'imagenet' are not there for backbone 'resnet8' .*resnet50_v1"):
+def test_the_error_for_missing_imagenet_weights_lists_the_nets_that_have_them():
+    with pytest.raises(UsageError, match=r"backbone 'resnet8' has no weights 'imagenet' .*resnet50_v1"):
         models.build("resnet8", (32, 32, 3), weights="imagenet")
 
 
 def test_an_adapted_normalization_comes_with_its_mean(tmp_path):
-    """EfficientNet's weights are of no use without the mean and variance that it subtracts from pixels."""
+    """EfficientNet's weights need the mean and variance with which it normalises pixels."""
 
     def net():
         inputs = keras.Input((8, 8, 3))
@@ -196,6 +194,6 @@ def test_an_adapted_normalization_comes_with_its_mean(tmp_path):
     trained.get_layer("normalization").adapt(images)
     trained.get_layer("conv").trainable = False
     trained.save(tmp_path / "net.keras")
-    load(fresh, str(tmp_path / "net.keras"))
+    load_weights(fresh, str(tmp_path / "net.keras"))
     np.testing.assert_allclose(fresh(images), trained(images), rtol=1e-4, atol=1e-5)
-    assert fresh.get_layer("conv").trainable  # what is frozen is the run's affair, not the file's
+    assert fresh.get_layer("conv").trainable  # the run decides what is frozen, not the file
