@@ -6,9 +6,9 @@ from typing import Any
 from bnhead.census import keys
 from bnhead.census.figures import figures_at
 from bnhead.errors import RunDirectoryError
-from bnhead.report import figures, format
-from bnhead.report.provenance import machine, train_command
+from bnhead.report import format, study_figures
 from bnhead.report.study import Run, read_run
+from bnhead.report.study_page import machine, train_command
 
 _METRICS = ("accuracy", "r2")  # what a history may have, of which the first that it has is drawn
 
@@ -34,8 +34,8 @@ def content(run: Run) -> dict[str, Any]:
         "tone": "even" if run.result.get("status") == "finished" else "bad",
         "problem": run.problem,
         "curves": _curves(run),
-        "dead": figures.dead_units([run], lambda _: [run], [("", [("treatment", "this run")])]),
-        "heads": [figures.head_diagram(str(run.config.get("head", "")), told)],
+        "dead": study_figures.dead_units([run], lambda _: [run], [("", [("treatment", "this run")])]),
+        "heads": [study_figures.head_diagram(str(run.config.get("head", "")), told)],
         "counts": _counts(run),
         "settings": run.config,
         "command": train_command(run.config, "DIR"),
@@ -73,8 +73,8 @@ def _curves(run: Run) -> dict[str, Any] | None:
     def of(split: str) -> list[Run]:
         return [Run(run.id, split, 0, history={"value": run.history.get(columns[split], [])})]
 
-    chart = figures.by_epoch(of, [("", lines)], "value", lambda v: format.score(v, columns["test"]),
-                             tick=lambda v: figures.score_tick(v, columns["test"]))  # fmt: skip
+    chart = study_figures.by_epoch(of, [("", lines)], "value", lambda v: format.score(v, columns["test"]),
+                             tick=lambda v: study_figures.score_tick(v, columns["test"]))  # fmt: skip
     return chart and {"metric": format.metric(name), **chart}
 
 

@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from bnhead.census import keys
 from bnhead.census.figures import figures_at
-from bnhead.report import figures, format
+from bnhead.report import format, study_figures
 from bnhead.report.limits import limits
-from bnhead.report.provenance import command, machine
-from bnhead.report.study import Study
+from bnhead.report.study import Run, Study
 
 _STEPS = {  # key of the flow -> its word, and whether it is told where it is 0
     "planned": ("planned", True),
@@ -22,6 +23,8 @@ _STEPS = {  # key of the flow -> its word, and whether it is told where it is 0
     "analysed": ("analysed", True),
 }
 
+_OWN = ("started", "seconds", "sessions")  # of environment.json: what differs between any two runs
+
 
 def content(study: Study) -> dict[str, Any]:
     """What the pages say, in their order."""
@@ -31,7 +34,7 @@ def content(study: Study) -> dict[str, Any]:
         "study": plan["study"],
         "question": plan["question"],
         "word": verdict["word"],
-        "tone": figures.TONES.get(verdict["word"], "bad"),
+        "tone": study_figures.TONES.get(verdict["word"], "bad"),
         "sentence": verdict["sentence"],
         "exploratory": verdict["exploratory"],
         "edited": is_edited(plan),
@@ -43,12 +46,12 @@ def content(study: Study) -> dict[str, Any]:
         "tost_level": f"{100 * (1 - 2 * plan['alpha']):g}",
         "seeds": len(plan["seeds"]),
         "rule": plan["exclusions"],
-        "differences": figures.differences(study),
-        "roles": figures.roles(study),
-        "curves": figures.learning_curves(study),
-        "dead": figures.dead_units(study.runs, study.of_cell, figures.groups(study)),
-        "width": figures.against_width(study),
-        "heads": figures.head_diagrams(study),
+        "differences": study_figures.differences(study),
+        "roles": study_figures.roles(study),
+        "curves": study_figures.learning_curves(study),
+        "dead": study_figures.dead_units(study.runs, study.of_cell, study_figures.groups(study)),
+        "width": study_figures.against_width(study),
+        "heads": study_figures.head_diagrams(study),
         "cells": cells(study),
         "flow": [
             (word, verdict["flow"].get(key, 0))
@@ -113,3 +116,39 @@ def _counted(dead: dict[str, Any], runs: int | None) -> str:
     """The mean share, and of how many runs it is where that is not all: the others' counts are unknown."""
     some = f" ({dead['n']} of {runs})" if dead.get("n", runs) != runs else ""
     return format.share(dead.get("mean")) + some
+
+
+def command(study: Study, run: Run) -> str:
+    """The command that makes one run, with every setting, on as many threads as in the study."""
+    cell = next(cell for cell in study.plan["cells"] if cell["name"] == run.cell)
+    planned = {**study.plan["settings"], "head": cell["head"], **cell["settings"], "seed": run.seed}
+    threads = study.plan.get("threads")
+    fixed = f"TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} " if threads else ""
+    return fixed + train_command(run.config or planned, f"DIR/runs/{run.id}")
+
+
+def train_command(settings: dict[str, Any], workdir: str) -> str:
+    """`python train.py` with a flag for each setting."""
+    return " ".join(["python train.py", *(_flag(*item) for item in settings.items()), f"--workdir={workdir}"])
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    return shlex.quote(f"--{name}={value}")
+
+
+def machine(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Versions and devices: name, and the values there are with their number of runs, most frequent first."""
+    environments = [run.environment for run in runs if run.environment]
+    names = dict.fromkeys(name for own in environments for name in own if name not in _OWN)
+    rows = []
+    for name in names:
+        values = [_text(own[name]) for own in environments if name in own]
+        counts = {value: values.count(value) for value in values}
+        rows.append((name, sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
+    return rows
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

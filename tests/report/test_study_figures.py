@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from bnhead.report import figures, study
+from bnhead.report import study, study_figures
 from tests.report import studies
 
 
@@ -23,7 +23,7 @@ def read(tmp_path_factory):
 
 def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):
     placement = read("placement")
-    rows = figures.differences(placement)["rows"]
+    rows = study_figures.differences(placement)["rows"]
     assert [row["place"] for row in rows] == ["P0", "P1", "P2", "P3"]
     for row, one in zip(rows, placement.verdict["comparisons"], strict=True):
         assert float(row["mean"].replace("−", "-")) == pytest.approx(100 * one["mean"], abs=0.005)  # noqa: RUF001
@@ -33,25 +33,25 @@ def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):
 
 
 def test_diverged_runs_and_missing_numbers_are_told(read):
-    row = figures.differences(read("learning_rate"))["rows"][-1]
+    row = study_figures.differences(read("learning_rate"))["rows"][-1]
     assert row["word"] == "UNSTABLE" and row["tone"] == "bad" and row["diverged"] == "3 of the treatment"
     assert row["chart"]["left"] == 3 and row["chart"]["cut"][0]
-    row = figures.differences(read("damaged"))["rows"][0]
+    row = study_figures.differences(read("damaged"))["rows"][0]
     assert len(row["chart"]["dots"]) == 8 and row["more"] == 14
 
 
 def test_a_panel_for_each_comparison_and_for_cells_that_none_names(read):
     two = read("two")
-    assert figures.groups(two) == [("bn_fc against fc", [("control", "fc"), ("treatment", "bn_fc")])]
-    assert figures.roles(two) == [("control", "fc (control)"), ("treatment", "bn_fc (treatment)")]
+    assert study_figures.groups(two) == [("bn_fc against fc", [("control", "fc"), ("treatment", "bn_fc")])]
+    assert study_figures.roles(two) == [("control", "fc (control)"), ("treatment", "bn_fc (treatment)")]
     alone = study.Study(two.plan, {**two.verdict, "comparisons": []}, two.runs)
-    assert figures.groups(alone) == [("fc", [("control", "fc")]), ("bn_fc", [("control", "bn_fc")])]
-    assert figures.roles(read("placement")) == [("control", "control"), ("treatment", "treatment")]
+    assert study_figures.groups(alone) == [("fc", [("control", "fc")]), ("bn_fc", [("control", "bn_fc")])]
+    assert study_figures.roles(read("placement")) == [("control", "control"), ("treatment", "treatment")]
 
 
 def test_curves_tell_the_medians_of_the_histories(read):
     two = read("two")
-    chart = figures.learning_curves(two)
+    chart = study_figures.learning_curves(two)
     assert chart["epochs"] == [1, 4, 7, 9, 12, 15] and chart["seeds"] == 10
     for cell, texts in chart["rows"]:
         last = [run.history["test_accuracy"][-1] for run in two.of_cell(cell)]
@@ -61,18 +61,18 @@ def test_curves_tell_the_medians_of_the_histories(read):
 
 def test_dead_units_by_layer_and_figure(read):
     two = read("two")
-    drawn = figures.dead_units(two.runs, two.of_cell, figures.groups(two))
+    drawn = study_figures.dead_units(two.runs, two.of_cell, study_figures.groups(two))
     assert [(chart["layer"], chart["figure"]) for chart in drawn] == [
         ("head_fc", "per_input"),
         ("head_fc", "dataset"),
     ]
     last = [run.history["dead/head_fc/dataset"][-1] for run in two.of_cell("fc")]
     assert drawn[1]["rows"][0][1][-1].startswith(f"{np.median(last):.1%} (")
-    assert figures.dead_units([], two.of_cell, figures.groups(two)) == []
+    assert study_figures.dead_units([], two.of_cell, study_figures.groups(two)) == []
 
 
 def test_width_has_a_chart_for_each_figure(read):
-    charts = figures.against_width(read("width"))
+    charts = study_figures.against_width(read("width"))
     assert ["on an input" in chart["title"] for chart in charts] == [True, False]
     assert [(panel["head"], panel["role"]) for panel in charts[0]["panels"]] == [
         ("fc", "control"),
@@ -83,11 +83,11 @@ def test_width_has_a_chart_for_each_figure(read):
     law = read("width").verdict["width_law"][0]
     own = [point["share"] for point in law["points"] if point["fc_units"] == 64]
     assert charts[0]["panels"][0]["shares"][64] == f"{np.median(own):.1%} ({min(own):.1%} to {max(own):.1%})"
-    assert figures.against_width(read("two")) == []
+    assert study_figures.against_width(read("two")) == []
 
 
 def test_heads_are_drawn_once_with_the_features_of_the_runs(read):
-    drawn = figures.head_diagrams(read("width"))
+    drawn = study_figures.head_diagrams(read("width"))
     assert [one["text"] for one in drawn] == ["fc", "bn_fc"] and len(drawn[0]["cells"]) == 6
     assert drawn[1]["places"] == "P1"
     picture = ElementTree.fromstring(base64.b64decode(drawn[1]["picture"]))
@@ -97,4 +97,4 @@ def test_heads_are_drawn_once_with_the_features_of_the_runs(read):
 
 
 def test_a_head_nobody_knows_has_no_picture():
-    assert figures.head_diagram("nonsense", "")["picture"] == ""
+    assert study_figures.head_diagram("nonsense", "")["picture"] == ""
