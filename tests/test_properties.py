@@ -42,34 +42,34 @@ def in_time():
 
 
 @st.composite
-def words(draw, kinds):
-    """One token's text, of one of the kinds."""
-    kind = TOKENS[draw(st.sampled_from(sorted(kinds)))]
+def words(draw, names):
+    """The text of one of the named tokens, with number and parts left out."""
+    token = TOKENS[draw(st.sampled_from(sorted(names)))]
     number = ""
-    if kind.number and not (kind.number.option and draw(st.booleans())):
-        whole = st.integers(2, 10**9).map(str)
+    if token.number and not (token.number.option and draw(st.booleans())):
+        integer = st.integers(2, 10**9).map(str)
         rate = st.integers(1, 10**12 - 1).map(lambda digits: f"0.{digits:012}")
-        number = draw(whole if kind.number.integer else rate)
-    left_out = draw(st.lists(st.sampled_from(sorted(kind.parts)), unique=True)) if kind.parts else []
-    return "".join([kind.name, number, *(f"-{part}" for part in left_out)])
+        number = draw(integer if token.number.integer else rate)
+    left_out = draw(st.lists(st.sampled_from(sorted(token.parts)), unique=True)) if token.parts else []
+    return "".join([token.name, number, *(f"-{part}" for part in left_out)])
 
 
 @st.composite
 def head_texts(draw):
-    """A valid head: what stands before the pooling, on the vector, and behind the output layer."""
+    """A valid head: tokens before the pooling, on the vector, and after the output layer."""
 
-    def some(wanted):
-        return draw(st.lists(words({name for name, kind in TOKENS.items() if wanted(kind)}), max_size=4))
+    def tokens(rule):
+        return draw(st.lists(words({token.name for token in TOKENS.values() if rule(token)}), max_size=4))
 
-    def free(kind):
-        return not kind.pools and kind.name != "out"
+    def movable(token):
+        return not token.pools and token.name != "out"
 
-    before = some(lambda kind: free(kind) and not kind.vector_only)
-    pooling = draw(words({name for name, kind in TOKENS.items() if kind.pools}))
-    text = [*before, pooling] if draw(st.booleans()) else []
-    text += some(free)
+    on_the_map = tokens(lambda token: movable(token) and not token.linear)
+    pooling = draw(words({token.name for token in TOKENS.values() if token.pools}))
+    text = [*on_the_map, pooling] if draw(st.booleans()) else []
+    text += tokens(movable)
     if draw(st.booleans()):
-        text += [draw(words({"out"})), *some(lambda kind: kind.after_output)]
+        text += [draw(words({"out"})), *tokens(lambda token: token.after_output)]
     return "_".join(text or ["out"])
 
 

@@ -69,8 +69,8 @@ class Head:
                 placements.append(current)
             elif t.type.pools:
                 current = "P1"
-            else:
-                current = {"fc": "P2", "dense": "P2", "out": "P3"}.get(t.name, current)
+            elif t.type.linear:
+                current = "P3" if t.name == "out" else "P2"
         return tuple(placements)
 
     @property
@@ -136,11 +136,11 @@ class Head:
         """
         width, total = features[-1], 0
         for t in self.on(features):
-            number = {"out": outputs}.get(t.name, fc_units if t.number is None else t.number)
+            number = outputs if t.name == "out" else fc_units if t.number is None else t.number
             total += t.type.weights(width, number, t.left_out)
             if t.type.pools:
                 width = t.type.pools(features)
-            elif t.name in ("fc", "dense", "out"):
+            elif t.type.linear:
                 width = number
         return total
 
@@ -176,7 +176,7 @@ def parse(head: str | Head) -> Head:
         layer = "output layer" if repeated in outputs else "pooling"
         raise _marked_error(words, repeated, f"is a second {layer}")
     for i, t in enumerate(tokens):
-        if poolings and i < poolings[0] and t.type.vector_only:
+        if poolings and i < poolings[0] and t.type.linear:
             raise _marked_error(words, i, f"needs a vector; put it after the pooling {words[poolings[0]]!r}")
         if outputs and i > outputs[0] and not t.type.after_output:
             rule = "cannot follow the output layer; only a batch norm or a part of one can"
@@ -216,7 +216,7 @@ def _parse_token(words: Sequence[str], i: int) -> Token:
     if number and not digits and not number.option:
         raise _marked_error(words, i, f"needs its {number.name}, as in '{token_type.example}'")
     if digits:
-        rule = f"needs {number.name} {number.rule}, as in '{token_type.example}'"
+        rule = f"needs {number.rule} as its {number.name}, as in '{token_type.example}'"
         if len(digits) > LONGEST_NUMBER or (number.integer and not re.fullmatch("[1-9][0-9]*", digits)):
             raise _marked_error(words, i, rule)
         value = int(digits) if number.integer else float(digits)
@@ -239,7 +239,7 @@ def spell(tokens: Sequence[Token]) -> str:
     tokens = list(tokens)
     if tokens[0].name == "gap":
         del tokens[0]
-    if str(tokens[-1]) == "out" and any(t.name in ("fc", "dense") for t in tokens):
+    if str(tokens[-1]) == "out" and any(t.type.linear for t in tokens[:-1]):
         del tokens[-1]
     return "_".join(map(str, tokens))
 

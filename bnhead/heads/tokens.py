@@ -40,11 +40,11 @@ class Number:
     integer: bool = True
 
 
-_POSITIVE = "of at least 1, a whole number"
+_POSITIVE = "a whole number of at least 1"
 _UNITS = Number("units", _POSITIVE, "256", lambda value: value >= 1, "units", option="fc_units")
 _GROUPS = Number("groups", _POSITIVE, "8", lambda value: value >= 1, "groups")
-_GHOST = Number("ghost size", "of at least 2, a whole number", "16", lambda value: value >= 2, "ghost_size")
-_RATE = Number("rate", "between 0 and 1", "0.5", lambda value: 0 < value < 1, "rate", integer=False)
+_GHOST = Number("ghost size", "a whole number of at least 2", "16", lambda value: value >= 2, "ghost_size")
+_RATE = Number("rate", "a number between 0 and 1", "0.5", lambda value: 0 < value < 1, "rate", integer=False)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TokenType:
         name: the token without number and parts.
         number: the number it takes; None for a token without one.
         pools: for a pooling: shape of the feature map -> width of the vector (None if unknown).
-        vector_only: whether it must follow the pooling.
+        linear: whether it is a Dense layer: it must follow the pooling, and its number is its output's width.
         parts: part that a minus leaves out -> the layer's arguments for that.
         label: text for `describe`, a format string over number and options; empty for the token itself.
         weights: `(width, number, parts left out) -> count` of the layer's weights, moving averages included;
@@ -68,7 +68,7 @@ class TokenType:
     name: str
     number: Number | None = None
     pools: Callable[[Sequence[int]], int | None] | None = None
-    vector_only: bool = False
+    linear: bool = False
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label: str = ""
     weights: Callable[[int, int, frozenset], int] = lambda width, number, left_out: 0
@@ -97,7 +97,7 @@ def _group_norm_weights(width, groups, left_out):
 
 _CHANNELS = itemgetter(-1)
 _DENSE = {
-    "vector_only": True,
+    "linear": True,
     "parts": {"bias": {"use_bias": False}},
     "weights": lambda width, units, left_out: (width + 1 - len(left_out)) * units,
 }

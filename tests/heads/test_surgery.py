@@ -15,7 +15,7 @@ from tests.heads.test_grammar import SAME_HEAD
 
 
 def mostly_slow(*first):
-    """All presets, those that are not named marked slow: what is tried on the larger net."""
+    """All presets, with those that are not in `first` marked slow."""
     slow = pytest.mark.slow
     return [name if name in first else pytest.param(name, marks=slow) for name in heads.PRESETS]
 
@@ -76,8 +76,8 @@ def test_fold_and_swap_on_a_net_of_keras_applications(head, theirs):
 
 @pytest.mark.parametrize("net", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", mostly_slow("arcface", "plain"))
-def test_every_preset_takes_another_norm_and_gives_it_back(head, net, request):
-    """Unfolding and folding: a norm put in before the first Dense changes nothing, and goes again."""
+def test_insert_and_fold_on_every_preset(head, net, request):
+    """A norm inserted before the first Dense changes nothing, and folding removes it."""
     x = images() if net == "ours" else images(16, 3, 32)
     model = shaken(heads.swap(request.getfixturevalue(net), head, seed=1), seed=2)
     inserted = heads.insert_bn(model, x)
@@ -131,7 +131,7 @@ def test_an_inserted_norm_changes_nothing_at_step_0(before, ours):
 
 
 @pytest.mark.slow
-def test_insert_into_a_net_of_keras_applications_and_fold_it_out_again(theirs):
+def test_insert_and_fold_on_a_net_of_keras_applications(theirs):
     x = images(20, 3, 32)
     inserted = heads.insert_bn(theirs, x)
     assert [layer.name for layer in inserted.layers][-2:] == ["head_bn", "predictions"]
@@ -144,7 +144,7 @@ def test_insert_into_a_net_of_keras_applications_and_fold_it_out_again(theirs):
     )
 
 
-def test_insert_says_what_it_cannot_do(ours):
+def test_insert_before_an_unknown_layer(ours):
     with pytest.raises(UsageError, match="'head_fx' is not in model 'resnet20'; did you mean 'head_fc'"):
         heads.insert_bn(ours, images(), "head_fx")
     bare = keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2D(3, 1), layers.GlobalAveragePooling2D()])
@@ -174,7 +174,7 @@ def test_the_same_head_swapped_in_changes_nothing(ours):
     np.testing.assert_array_equal(heads.swap(ours, "fc")(images()), ours(images()))
 
 
-def test_what_stands_behind_the_head_stays():
+def test_layers_after_the_head_stay():
     model = resnet8((8, 8, 1), "bn_fc8", 2, seed=0)
     scaled = keras.Model(model.input, layers.Rescaling(3.0, offset=1.0, name="to_units")(model.output))
     x = images(4, 1, 8)
@@ -245,7 +245,7 @@ def conv(channels=6, **options):
         ((layers.Flatten(), layers.Dense(7), layers.Dropout(0.5)), 0),
     ],
 )
-def test_the_feature_map_is_found_by_the_graph(stack, position):
+def test_feature_map(stack, position):
     model, tensors = chain(*stack)
     assert heads.feature_map(model) is tensors[position]
 
@@ -256,7 +256,7 @@ def test_a_net_with_two_outputs_is_refused():
         heads.feature_map(keras.Model(inputs, [inputs, inputs + 1]))
 
 
-def test_a_classifier_that_was_called_elsewhere_first_is_read_here():
+def test_feature_map_with_a_classifier_that_another_model_uses_too():
     classifier = layers.Dense(3)
     classifier(keras.Input((5,)))
     inputs = keras.Input((7,))
@@ -310,7 +310,7 @@ def test_a_backbones_own_layers_called_head_are_the_backbones():
 
 
 @pytest.mark.parametrize("head", ["gbn4_fc8", "brn_fc8", "fbn_out", "bn-beta_out-bias"])
-def test_what_a_run_saves_reads_as_a_batch_norm(head):
+def test_plain_norms_are_read_as_batch_norms(head):
     model = resnet8((8, 8, 1), head, 3, seed=0)
     assert heads.read(plain(model)) == heads.read(model).replace("gbn4", "bn").replace("brn", "bn").replace(
         "fbn", "bn"
@@ -352,7 +352,7 @@ def test_several_outputs_and_lambdas():
     np.testing.assert_allclose(copied(data)["b"], model(data)["b"], atol=1e-5)
 
 
-def test_where_a_norm_cannot_go():
+def test_insert_before_a_layer_of_several_inputs():
     inputs = keras.Input((4, 4, 3), name="head_bn")
     x = layers.GlobalAveragePooling2D()(inputs)
     total = layers.Add(name="sum")([x, ops.multiply(x, 2.0)])
@@ -398,7 +398,7 @@ def test_an_ensemble_can_be_changed_in_every_way():
         heads.insert_bn(model, x, "head_out")
 
 
-def test_a_siamese_net_can_be_changed_though_every_layer_is_called_twice():
+def test_a_siamese_net_whose_layers_are_called_twice():
     branch = shaken(resnet8((8, 8, 1), "bn_fc8", 5, seed=0))
     a, b = keras.Input((8, 8, 1), name="a"), keras.Input((8, 8, 1), name="b")
     model = keras.Model([a, b], layers.Dense(2, name="same")(layers.Subtract()([branch(a), branch(b)])))
