@@ -1,7 +1,8 @@
 """The parts of all families: the arguments that builders share, inputs, convolutions, shortcuts, blocks.
 
-Layer names are paths, `stage2_block1_conv1`. Below, `name` is such a path, and `x`, `(batch, height, width,
-channels)`, the tensor on the trunk.
+Layer names are paths, `stage2_block1_conv1`. Below, `name` is such a path or its beginning, `x` the tensor
+on the trunk, `(batch, height, width, channels)`, `channels` those of the result, and `stride` the step in
+height and width.
 """
 
 import functools
@@ -149,10 +150,8 @@ def subsample(x, channels: int, stride: int, name: str):
 def basic_block(x, channels: int, stride: int, name: str, norm: Norm, seed: int | None, option: str = "B"):
     """Block of He et al. 2015, figure 5 left: two 3x3 convolutions with norms, ReLU after the sum.
 
-    Args:
-        x, channels, stride, name, norm, seed: as everywhere.
-        option: the shortcut: "A" is `subsample`, "B" a 1x1 convolution and a norm if the shape changes,
-            "none" omits shortcut and sum.
+    `option` is the shortcut: "A" is `subsample`, "B" a 1x1 convolution and a norm if the shape changes,
+    "none" omits shortcut and sum.
     """
     shortcut = x
     if option == "A":
@@ -170,10 +169,8 @@ def preactivation_block(
 ):
     """Block of He et al. 2016, figure 4e: norm and ReLU before each of two 3x3 convolutions.
 
-    Args:
-        x, channels, stride, name, norm, seed: as everywhere.
-        option: the shortcut: "A" is `subsample`, "B" a 1x1 convolution of the activated input if the shape
-            changes.
+    `option` is the shortcut: "A" is `subsample`, "B" a 1x1 convolution of the activated input if the shape
+    changes.
     """
     active = relu(norm(f"{name}_bn1")(x), f"{name}_relu1")
     shortcut = x

@@ -135,6 +135,7 @@ def _copy_states(
     graphs = functional(source), functional(target)
     if None in graphs:
         return
+    # Heads and preprocessing may differ, so compare from scaled pixels to the last layer that both nets have.
     outputs = {call.operation: call.outputs[0] for call in calls(graphs[0])}
     features = features_of(graphs[1])
     trunk = keras.Model(used_inputs(graphs[1], graphs[1].inputs, features), features)
@@ -169,8 +170,8 @@ def _by_applications_name(model: keras.Model) -> dict[str, keras.layers.Layer]:
                 number = "preact" if number == "1" else int(number) - 1
             name = f"conv{int(stage) + 1}_block{block}_{number}_{operation}"
         else:
-            ends = {"stem_conv": "conv1_conv", "stem_bn": "conv1_bn", "final_bn": "post_bn"}
-            name = ends.get(layer.name, layer.name)
+            unstaged = {"stem_conv": "conv1_conv", "stem_bn": "conv1_bn", "final_bn": "post_bn"}
+            name = unstaged.get(layer.name, layer.name)
         layers[name] = layer
     return layers
 

@@ -120,7 +120,7 @@ def apply(
         name = f"head_{t.name}" + (f"_{uses[t.name]}" if uses[t.name] > 1 else "")
         number = fc_units if t.number is None else t.number
         if x.shape[-1] is not None:
-            t.type.weights(x.shape[-1], number, t.left_out)  # raises if the layer cannot have this width
+            t.type.weights(x.shape[-1], number, t.left_out)  # a HeadError if the layer cannot have this width
         settings["seed"] = None if seed is None else seeds.stream(seed, "head", name)
         make_layer, *names = LAYERS[t.name]
         arguments = {argument: settings[argument] for argument in names}

@@ -110,9 +110,10 @@ def feature_map(model: keras.Model) -> keras.KerasTensor:
     while call := producers.get(id(tensor)):
         path.append((tensor, call))
         tensor = call.inputs[0]
+    # Going back from the output, this is the first tensor that is not a vector.
     last_map = next((i for i, (tensor, _) in enumerate(path) if len(tensor.shape) != 2), None)
     if last_map is not None and len(path[last_map][0].shape) == 4:
-        for tensor, call in path[last_map:]:
+        for tensor, call in path[last_map:]:  # from a map of 1 x 1 back to the pooling that made it
             if tuple(tensor.shape[1:3]) != (1, 1):
                 break
             if isinstance(
@@ -214,7 +215,7 @@ def insert_bn(
 
     copied = graph.copy(model, perform=insert)
     recompute_batch_stats(copied, data, [name], batch_size=batch_size)
-    norm = copied.get_layer(name)
+    norm = copied.get_layer(name)  # still a standardisation; gamma and beta undo it
     norm.gamma.assign(keras.ops.sqrt(norm.moving_variance + norm.epsilon))
     norm.beta.assign(norm.moving_mean)
     graph.require_agreement(model, copied)
@@ -269,6 +270,7 @@ def swap(
     graph.require_agreement(original, backbone)
     outputs = model.outputs[0].shape[-1] if outputs is None else outputs
     labels = label_input(head, graph.free_name("label", _used_names(backbone)))
+    # `apply` makes layers of the global precision, so set it to the backbone's for the new head.
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(getattr(features._keras_history.operation, "dtype_policy", None) or policy)
     try:
