@@ -48,14 +48,14 @@ def learn(kind: str, options: argparse.Namespace, pipe) -> None:
 
     from bnhead.data import load
     from bnhead.training import TrainConfig
-    from bnhead.training.build import build, optimizer
+    from bnhead.training.build import build_model, optimizer
 
     data_dir = options.data_dir or ""
     config = TrainConfig(
         dataset="cifar10", data_dir=data_dir, augment="crop_flip", epochs=options.epochs, seed=options.seed
     )
     dataset = load("cifar10", data_dir or None)
-    model = build(config, dataset)
+    model = build_model(config, dataset)
     steps = dataset.train.size // config.batch_size
     if kind == "plain Keras":
         ours, model = model, plain_resnet20(keras, 10)

@@ -16,8 +16,8 @@ ROOMS = {  # room -> rooms, or single modules, that it may import; everybody may
     "models": {"graph", "heads", "layers", "models", "runs.atomic"},
     "census": {"graph"},
     "data": {"runs.atomic"},
-    "devices": {"runs", "training.config"},
-    "training": {"census", "data", "cli.request", "devices", "graph", "heads", "layers", "models", "runs"},
+    "devices": {"runs"},
+    "training": {"census", "data", "devices", "graph", "heads", "layers", "models", "runs"},
     "studies": {
         "census.keys",
         "census.figures",

@@ -376,18 +376,19 @@ class Census:
     not_looked_at: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def figures(self, names: Sequence[str] | None = None) -> dict[str, float]:
-        """Every layer's figures under `dead/<layer>/<figure>`, as in `logs` and TensorBoard.
+    def figures(self, names: Sequence[str] | None = None, *, with_sample: bool = False) -> dict[str, float]:
+        """Every layer's figures under `dead/<layer>/<figure>`, the names in `logs` and in TensorBoard.
 
         Args:
             names: the figures to return; None for all.
+            with_sample: also `inputs`, the number of inputs, and `bound`, the rule of three for them.
         """
-        return {
-            keys.key(layer, figure): value
-            for layer, counts in self.layers.items()
-            for figure, value in counts.figures().items()
-            if names is None or figure in names
-        }
+        values = {}
+        for layer, counts in self.layers.items():
+            figures = {name: x for name, x in counts.figures().items() if names is None or name in names}
+            sample = {"inputs": counts.inputs, "bound": counts.bound} if with_sample else {}
+            values |= {keys.key(layer, name): x for name, x in {**figures, **sample}.items()}
+        return values
 
     def merge(self, census: "Census") -> "Census":
         """The census of the inputs of both; a layer may be in one of them only."""

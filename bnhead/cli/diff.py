@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from bnhead import texts
 from bnhead.cli import flags
 from bnhead.errors import UsageError
-from bnhead.runs.diff import report
+from bnhead.runs.diff import describe_differences
 
 _USAGE = """usage: bnhead diff RUN RUN
 
@@ -25,5 +25,5 @@ def _diff(arguments: Sequence[str]) -> int:
     _, places = flags.split(arguments, {})
     if len(places) != 2:
         raise UsageError(f"diff takes two run directories, got {len(places)}")
-    print(texts.printable(report(*places)))
+    print(texts.printable(describe_differences(*places)))
     return 0

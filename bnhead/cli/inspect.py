@@ -39,7 +39,17 @@ def _inspect(request: Request) -> int:
     from bnhead.report.census_tables import terminal
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
-    source = open_source(request)
+    source = open_source(
+        request.model,
+        request.dataset,
+        task=request.task,
+        data_dir=request.data_dir or None,
+        image_size=request.image_size,
+        pixels=request.pixels,
+        head=request.head,
+        weights=request.weights,
+        seed=request.seed,
+    )
     try:
         census = _count(request, source)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -46,30 +46,31 @@ def usage(program: str) -> str:
 def _train(arguments: Sequence[str]) -> int:
     config = parse(arguments)
     with startup.quiet():
-        import bnhead.devices.environment
-        from bnhead.devices.replicas import find
+        from bnhead.devices.environment import device_names
+        from bnhead.devices.replicas import open_replicas
 
-        replicas = find(config)
-        bnhead.devices.environment.devices()
+        replicas = open_replicas(
+            config.distribution, config.batch_size, sync_bn=config.sync_bn, ghost_sizes=config.ghost_sizes
+        )
+        device_names()
     import absl.logging
 
     from bnhead.cli.console import EpochLines, summary
-    from bnhead.runs.directory import RunDirectory
-    from bnhead.training.run import finished_result, train
+    from bnhead.training.run import train
     from bnhead.training.signals import obey_termination
 
     obey_termination()
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
+    directory = replicas.processes.directory(config.directory)
     if config.dry_run:
-        from bnhead.training.estimate import rehearse, report
+        from bnhead.training.estimate import estimate, format_estimate
 
-        found = rehearse(config)
-        if replicas.first:
-            print(report(found, config))
+        estimated = estimate(config)
+        if directory.writable:
+            print(format_estimate(estimated, config))
         return 0
-    result = None if config.overwrite else replicas.of_first(lambda: finished_result(config))
-    directory = RunDirectory(config.directory)
-    if not replicas.first:  # it computes with the others, and the first process speaks for all
+    result = None if config.overwrite else directory.finished_result(config.settings())
+    if not directory.writable:  # it computes with the others, and the first process prints for all
         result = result or train(config)
     elif result is not None:
         environment = directory.read("environment.json")
@@ -79,7 +80,7 @@ def _train(arguments: Sequence[str]) -> int:
         with EpochLines(config) as lines:
             result = train(config, [lines])
         environment = directory.read("environment.json")
-    if replicas.first:
+    if directory.writable:
         print(texts.printable(summary(config, result, (environment or {}).get("seconds"))))
     return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0
 

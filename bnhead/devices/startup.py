@@ -1,4 +1,4 @@
-"""What happens while a process starts TensorFlow: streams that can be written to, and no native chatter."""
+"""The start of a process with TensorFlow: streams that can be written to, and no native log lines."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from bnhead.errors import DataError, RunDirectoryError, UsageError
 
 
 def streams() -> None:
-    """Sees to it that every text can be printed.
+    """Makes stdout and stderr accept every text.
 
-    A process without stdout or stderr, as a daemon, gets streams that lead nowhere. What stdout has no bytes
-    for, such as a directory's name that is no UTF-8, is written as an escape.
+    A process without them, such as a daemon, gets streams that discard their input. Characters that stdout
+    cannot encode, such as those of a directory's name in another encoding, are escaped.
     """
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - it stays open
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
@@ -23,24 +23,24 @@ def streams() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back what native code writes to stderr while TensorFlow starts, unless that fails.
+    """Discards native code's output to stderr while TensorFlow starts, unless that fails.
 
-    TensorFlow 2.21 reports oneDNN and missing CUDA drivers there whatever TF_CPP_MIN_LOG_LEVEL says.
+    TensorFlow 2.21 reports oneDNN and missing CUDA drivers at every TF_CPP_MIN_LOG_LEVEL.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     streams()
     sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
         try:
             yield
-        except (UsageError, RunDirectoryError, DataError):  # what to do is in their one line
+        except (UsageError, RunDirectoryError, DataError):  # their message suffices
             raise
         except BaseException:
-            held.seek(0)
-            os.write(real, held.read())
+            output.seek(0)
+            os.write(stderr, output.read())
             raise
         finally:
-            os.dup2(real, 2)
-            os.close(real)
+            os.dup2(stderr, 2)
+            os.close(stderr)

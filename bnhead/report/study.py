@@ -8,6 +8,7 @@ from typing import Any
 
 from bnhead.errors import RunDirectoryError
 from bnhead.runs import atomic, schema
+from bnhead.runs.history import read_history
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _content(path: pathlib.Path) -> dict[str, Any]:
     """What a run's JSON file holds, or the columns of its history."""
     if path.suffix == ".json":
         return atomic.read_json(path, schema.OF[path.name])
-    rows = atomic.read_table(path)
+    rows = read_history(path.parent)
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints: the whole state of a run at one step, in files that tell when they are damaged.
+"""Checkpoints: the whole state of a run after a step, in files that show when they are damaged.
 
-A file is a line with the format and the SHA-256 of what follows, and then a NumPy archive: the arrays, and
-as `state` the JSON of everything else. It is there whole or not at all, and the newest that is sound counts.
+A file is a line with the format and the SHA-256 of the rest, followed by a NumPy archive: the arrays, and as
+`state` the JSON of everything else. Files are written atomically; a run resumes from the newest sound one.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ class Checkpoint:
     """A run's state after a step.
 
     Attributes:
-        settings: the run's settings; a checkpoint of other ones is none of this run's.
-        step: optimizer steps done since the beginning.
+        settings: the run's settings.
+        step: optimizer steps since the beginning.
         arrays: every variable of the model, its optimizer and its metrics, by name.
-        records: class of a callback -> its state, as plain data.
+        records: the state of each callback as plain data, by the name of its class.
     """
 
     settings: dict
@@ -52,10 +52,10 @@ def decode(content: bytes) -> Checkpoint:
     """The checkpoint in a file's content.
 
     Raises:
-        ValueError: it is no checkpoint, or damaged; the message says which.
+        ValueError: the content is not a checkpoint, or is damaged.
     """
     if not content.startswith(_FORMAT) or len(content) < _HEADER:
-        raise ValueError("it is no checkpoint, or one of another version")
+        raise ValueError("it is not a checkpoint, or one of another version")
     archive = content[_HEADER:]
     if hashlib.sha256(archive).hexdigest().encode() != content[len(_FORMAT) : _HEADER - 1]:
         raise ValueError("its bytes are not those that were written")
@@ -68,57 +68,59 @@ def decode(content: bytes) -> Checkpoint:
         raise ValueError(f"it cannot be read: {error}") from error
 
 
-def save(directory: RunDirectory, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint and removes all but the newest few.
+def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint and removes all except the newest `KEPT`.
 
     Raises:
-        ResourcesError, RunDirectoryError: it cannot be written; those that are there stay.
+        ResourcesError, RunDirectoryError: the file cannot be written; the older ones are kept.
     """
-    folder = directory.path / FOLDER
-    directory.replace(
-        f"{FOLDER}/step-{checkpoint.step:010}", lambda path: path.write_bytes(encode(checkpoint))
-    )
-    for old in _files(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+    name = f"{FOLDER}/step-{checkpoint.step:010}"
+    directory.replace(name, lambda path: path.write_bytes(encode(checkpoint)))
+    for path in _newest_first(directory)[KEPT:]:
+        path.unlink(missing_ok=True)
 
 
-def newest(directory: RunDirectory, settings: dict) -> tuple[Checkpoint | None, list[str]]:
-    """The newest sound checkpoint of a run, if there is one.
+def newest_checkpoint(directory: RunDirectory, settings: dict) -> tuple[Checkpoint | None, list[str]]:
+    """The newest sound checkpoint of a run with these settings, if any.
 
     Returns:
-        It, and a line for each newer one that is not sound. Those are set aside: they keep their name, with
-        `.damaged` behind it.
+        The checkpoint, and a line for each newer file that is damaged or of another run. Such a file is set
+        aside: `.damaged` is added to its name.
     """
-    complaints = []
-    for path in _files(directory.path / FOLDER):
-        try:
-            checkpoint = read(path)
-            if checkpoint.settings != settings:
-                raise ValueError("it is of a run with other settings")
-        except (OSError, ValueError) as error:
-            complaints.append(f"checkpoint {path} is not used: {error}")
-            _set_aside(path)
-            continue
-        return checkpoint, complaints
-    return None, complaints
+    complaints: list[str] = []
+
+    def find_newest() -> bytes:
+        for path in _newest_first(directory):
+            try:
+                content = read_content(path)
+                if decode(content).settings != settings:
+                    raise ValueError("it is of a run with other settings")
+            except (OSError, ValueError) as error:
+                complaints.append(f"checkpoint {path} is not used: {error}")
+                _set_aside(path)
+                continue
+            return content
+        return b""
+
+    content = directory.agree_on_bytes(find_newest)
+    return (decode(content) if content else None), complaints
 
 
-def read(path: pathlib.Path) -> Checkpoint:
-    """The checkpoint in a file; of one that is none, the first bytes alone are read.
+def read_content(path: pathlib.Path) -> bytes:
+    """The bytes of a checkpoint's file; of any other file only the first few.
 
     Raises:
-        OSError: it is no plain file, or cannot be read.
-        ValueError: as `decode`.
+        OSError: the file is not a regular one, or cannot be read.
     """
     atomic.check_regular(path)
     with open(path, "rb") as file:
         header = file.read(_HEADER)
-        return decode(header + (file.read() if header.startswith(_FORMAT) else b""))
+        return header + (file.read() if header.startswith(_FORMAT) else b"")
 
 
-def set_aside(directory: RunDirectory) -> None:
-    """Sets all checkpoints aside, as `newest` does with one: those of a new run would not outlive them."""
-    for path in _files(directory.path / FOLDER):
+def set_checkpoints_aside(directory: RunDirectory) -> None:
+    """Sets all checkpoints aside, so that a run that starts again resumes from its own only."""
+    for path in _newest_first(directory):
         _set_aside(path)
 
 
@@ -129,6 +131,9 @@ def _set_aside(path: pathlib.Path) -> None:
         raise atomic.unwritable(error, f"checkpoint {path}") from error
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """A folder's checkpoints, newest first."""
-    return sorted((path for path in folder.glob("step-*") if path.suffix != ".damaged"), reverse=True)
+def _newest_first(directory: RunDirectory) -> list[pathlib.Path]:
+    """The files of a run's checkpoints that this process may change."""
+    if not directory.writable:
+        return []
+    files = (directory.path / FOLDER).glob("step-*")
+    return sorted((path for path in files if path.suffix != ".damaged"), reverse=True)

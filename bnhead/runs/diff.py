@@ -1,105 +1,92 @@
-"""How two runs differ. Reads files only, without TensorFlow."""
+"""The differences between two runs. Reads files only, without TensorFlow."""
 
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from bnhead.errors import RunDirectoryError
-from bnhead.runs import atomic
+from bnhead.runs import history
 from bnhead.runs.directory import RunDirectory
 
-_UNLIKE = ("images_per_second",)  # differs between any two runs
+_MEASURED_TIMES = ("images_per_second",)  # differ between any two runs
 
 
-def report(one: str, other: str) -> str:
-    """In what the runs in two directories differ, as text.
+def describe_differences(first: str, second: str) -> str:
+    """The differences between the runs in two directories, as text.
 
     Raises:
         RunDirectoryError: a directory that holds no run.
     """
-    first, second = _read(one), _read(other)
+    minus, plus = _read_run(first), _read_run(second)
     lines = []
     for name in ("settings", "ran on", "result"):
-        rows = [row for row in _rows(first[name], second[name])]
-        lines += ["", name, *_table(rows)] if rows else ["", name, "  the same"]
-    lines += ["", "history", f"  {parting(first['history'], second['history'])}"]
-    return "\n".join([f"- {one}", f"+ {other}", *lines])
+        rows = []
+        for key, (old, new) in differing_values(minus[name], plus[name]).items():
+            numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (old, new))
+            rows.append((key, _format(old), _format(new), f"{new - old:+.6g}" if numbers else ""))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+        lines += ["", name, *(f"  {'  '.join(row)}".rstrip() for row in cells or [["the same"]])]
+    lines += ["", "history", f"  {first_difference(minus['history'], plus['history'])}"]
+    return "\n".join([f"- {first}", f"+ {second}", *lines])
 
 
-def differences(one: dict, other: dict) -> dict[str, tuple[Any, Any]]:
-    """Values that differ by key, None for one that is not there; NaN equals NaN."""
-    keys = list({**one, **other})
-    return {key: (one.get(key), other.get(key)) for key in keys if not _equal(one.get(key), other.get(key))}
+def differing_values(first: dict, second: dict) -> dict[str, tuple[Any, Any]]:
+    """Values that differ, by key; None for a missing one. NaN equals NaN."""
+    pairs = {key: (first.get(key), second.get(key)) for key in {**first, **second}}
+    return {key: pair for key, pair in pairs.items() if not _equal(*pair)}
 
 
-def parting(one: Sequence[dict], other: Sequence[dict]) -> str:
-    """From which epoch on two histories, rows of figures by name, differ."""
-    for before, after in zip(one, other, strict=False):
-        found = [name for name in differences(before, after) if name not in _UNLIKE]
-        if found:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            return f"they part in epoch {before['epoch']:g}: {found[0]}{more} differ"
-    if len(one) != len(other):
-        return f"the same for {min(len(one), len(other))} epochs; one has {len(one)}, the other {len(other)}"
-    return f"the same in all {len(one)} epochs"
+def first_difference(first: Sequence[dict], second: Sequence[dict]) -> str:
+    """The first epoch in which two histories differ, in words."""
+    for row, counterpart in zip(first, second, strict=False):
+        names = [name for name in differing_values(row, counterpart) if name not in _MEASURED_TIMES]
+        if names:
+            further = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"they part in epoch {row['epoch']:g}: {names[0]}{further} differ"
+    if len(first) != len(second):
+        return (
+            f"the same for {min(len(first), len(second))} epochs; "
+            f"one has {len(first)}, the other {len(second)}"
+        )
+    return f"the same in all {len(first)} epochs"
 
 
-def _read(place: str) -> dict:
-    directory = RunDirectory(place)
+def _read_run(path: str) -> dict[str, Any]:
+    directory = RunDirectory(path)
     settings = directory.read("config.json")
     if settings is None:
-        raise RunDirectoryError(f"{place} holds no run: there is no config.json")
+        raise RunDirectoryError(f"{path} holds no run: there is no config.json")
     result = directory.read("result.json") or directory.read("status.json") or {}
     ran_on = directory.read("environment.json") or {}
+    try:
+        rows = history.read_history(directory.path)
+        if any("epoch" not in row for row in rows):
+            raise ValueError("it has no column epoch")
+    except FileNotFoundError:  # the first epoch is not over
+        rows = []
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{directory.path / history.NAME} cannot be read: {error}") from error
     return {
         "settings": settings,
         "ran on": {key: value for key, value in ran_on.items() if key not in ("started", "sessions")},
-        "result": _flat(result),
-        "history": _history(directory.path / "history.csv"),
+        "result": _flatten(result),
+        "history": rows,
     }
 
 
-def _history(path: pathlib.Path) -> list[dict]:
-    """A run's table; empty before the first epoch."""
-    try:
-        rows = atomic.read_table(path)
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
-    if any("epoch" not in row for row in rows):
-        raise RunDirectoryError(f"{path} cannot be read: it has no column epoch")
-    return rows
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
+def _flatten(values: dict, prefix: str = "") -> dict:
     flat = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
-def _equal(one: Any, other: Any) -> bool:
-    both_nan = all(isinstance(x, float) and math.isnan(x) for x in (one, other))
-    return both_nan or (one == other and type(one) is type(other))
+def _equal(first: Any, second: Any) -> bool:
+    if all(isinstance(x, float) and math.isnan(x) for x in (first, second)):
+        return True
+    return first == second and type(first) is type(second)
 
 
-def _rows(one: dict, other: dict) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for key, (before, after) in differences(one, other).items():
-        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (before, after))
-        rows.append((key, _shown(before), _shown(after), f"{after - before:+.6g}" if numbers else ""))
-    return rows
-
-
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -1,21 +1,20 @@
-"""The run directory: files that are there whole or not at all.
+"""The run directory. Every file is written atomically: completely or not at all.
 
 config.json       the settings, resolved
-environment.json  versions, devices, times: what may differ between two runs of one config
+environment.json  versions, devices, times: may differ between two runs of one config
 status.json       running, interrupted, failed, or the result's status and the SHA-256 of the other files
 history.csv       a row per epoch
-result.json       the outcome; equal for equal configs on one kind of CPU
+result.json       the outcome; equal for equal configs on one type of CPU
 model.keras       the trained model, plain Keras layers
-best.keras        that of the best epoch, where there is a validation split
-checkpoints/      the states that an unfinished run goes on from
+best.keras        the model of the best epoch, if there is a validation split
+checkpoints/      the states from which an unfinished run resumes
 tensorboard/      event files
-lock              who writes, while somebody does
+lock              names the process that writes the directory; exists while one does
 """
 
-import csv
+import contextlib
 import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -23,74 +22,123 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from bnhead.errors import RunDirectoryError
-from bnhead.runs import atomic, schema
+from bnhead.errors import ResourcesError, RunDirectoryError
+from bnhead.runs import atomic, history, lock, schema
 
 MODELS = ("model.keras", "best.keras")
-_FILES = ("config.json", "environment.json", "status.json", "history.csv", "result.json", *MODELS)
-_HASHED = ("config.json", "environment.json", "history.csv", "result.json")  # of every run that has a result
-_STATUS = {"status", "sha256"}  # what `status.json` has in the end
+_FILES = ("config.json", "environment.json", "status.json", history.NAME, "result.json", *MODELS)
+_HASHED = ("config.json", "environment.json", history.NAME, "result.json")  # in every finished run
+_STATUS = {"status", "sha256"}  # keys of a finished run's `status.json`
 EVENTS = "events.out.tfevents.*"
-_FOLDERS = {"checkpoints": "step-*", "tensorboard": EVENTS}  # name -> the files that a run makes in it
-_OURS = (*_FILES, *_FOLDERS)
+_FOLDERS = {"checkpoints": "step-*", "tensorboard": EVENTS}  # name -> the files that a run writes in it
+_ENTRIES = (*_FILES, *_FOLDERS)
 
 
 class RunDirectory:
-    """Reads and writes one run's files. Every write is a temporary file, fsync and rename."""
+    """Reads and writes one run's files.
+
+    Attributes:
+        path: the directory.
+        writable: False in the processes of a run that leave writing to the first one.
+    """
+
+    writable = True
 
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
 
+    def finished_result(self, settings: dict) -> dict | None:
+        """The result of the run in this directory if it has these settings and is finished, else None.
+
+        Raises:
+            RunDirectoryError: the result was changed after the run.
+        """
+        if self.read("config.json") != settings or (result := self.read("result.json")) is None:
+            return None
+        if change := self.changes().get("result.json"):
+            raise RunDirectoryError(
+                f"{self.path / 'result.json'} {change}, so it is not the run's; --overwrite trains it again"
+            )
+        return {key: math.nan if value is None else value for key, value in result.items()}
+
     def check(self, settings: dict, *, overwrite: bool = False) -> None:
-        """Makes sure that a run of these settings may be here; nothing is written.
+        """Checks that a run with these settings may use the directory. Writes nothing.
 
         Args:
             settings: the run's.
-            overwrite: whether a run of other settings may be removed.
+            overwrite: whether a run with other settings may be removed.
 
         Raises:
-            RunDirectoryError: the place holds a run of other settings, which it lists with their keys, or
-                something that is no run.
+            RunDirectoryError: the directory holds a run with other settings, which the message lists with
+                their keys, or something else.
         """
-        before = self.read("config.json")
+        existing = self.read("config.json")
         if self.path.is_symlink() and not self.path.exists():
             raise RunDirectoryError(
-                f"workdir {self.path} is a link to {os.readlink(self.path)}, which is not there"
+                f"workdir {self.path} is a link to {os.readlink(self.path)}, which does not exist"
             )
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"workdir {self.path} is a file")
-        self._check_kinds()
-        if before is None and self._strangers():
+        for name in _ENTRIES:
+            path, is_folder = self.path / name, name in _FOLDERS
+            if path.exists() and path.is_dir() != is_folder:
+                found_type = "file" if is_folder else "folder"
+                raise RunDirectoryError(f"workdir {self.path}: {name} is a {found_type}, which no run writes")
+            if is_folder and path.is_symlink() and not path.exists():
+                raise RunDirectoryError(
+                    f"workdir {self.path}: {name} is a link to {os.readlink(path)}, which does not exist"
+                )
+        if existing is None and self._has_foreign_files():
             raise RunDirectoryError(f"workdir {self.path} is not empty and holds no run; choose another")
-        if before is not None and 2 * len(settings.keys() & before.keys()) < len(settings):
+        if existing is not None and 2 * len(settings.keys() & existing.keys()) < len(settings):
             raise RunDirectoryError(
                 f"workdir {self.path}: its config.json is not that of a run; choose another"
             )
-        if before is not None and before != settings and not overwrite:
-            there = differences(before, settings)
+        if existing is not None and existing != settings and not overwrite:
             raise RunDirectoryError(
-                f"workdir {self.path} holds another run: {there} (--overwrite removes it)"
+                f"workdir {self.path} holds another run: {changed_settings(existing, settings)} "
+                "(--overwrite removes it)"
             )
 
-    def _check_kinds(self) -> None:
-        """Refuses a folder in the place of a file, and a file, or a link to nothing, in that of a folder."""
-        for name in _OURS:
-            path, is_ours = self.path / name, name in _FOLDERS
-            if path.exists() and path.is_dir() != is_ours:
-                kind = "file" if is_ours else "folder"
-                raise RunDirectoryError(f"workdir {self.path}: {name} is a {kind}, which no run makes")
-            if is_ours and path.is_symlink() and not path.exists():
-                raise RunDirectoryError(
-                    f"workdir {self.path}: {name} is a link to {os.readlink(path)}, which is not there"
-                )
+    def _has_foreign_files(self) -> bool:
+        """Whether the directory holds something that a run does not write before its settings."""
+        if not self.path.is_dir():
+            return False
+        try:
+            names = {path.name for path in self.path.iterdir()}
+        except OSError as error:
+            raise atomic.unwritable(error, f"workdir {self.path}") from error
+        return any(name != lock.NAME and not name.startswith(atomic.WRITING) for name in names)
 
-    def make(self) -> None:
-        """Makes the directory, where it is not there.
+    @contextlib.contextmanager
+    def claimed(self, settings: dict, *, overwrite: bool = False) -> Iterator[dict | None]:
+        """Makes, locks and checks the directory for a run, and with `overwrite` removes the run in it.
+
+        Yields:
+            The result, if another process has finished this run in the meantime; else None.
 
         Raises:
-            RunDirectoryError: it cannot be made, or not be written to.
+            RunDirectoryError: as `finished_result` and `check`, or another process holds the lock.
+        """
+        self.make()
+        with lock.writer_lock(self.path) as dead_writer:
+            self.tidy()
+            if dead_writer:
+                self.log(f"process {dead_writer['pid']} on {dead_writer['host']} left {self.path} unfinished")
+            result = None if overwrite else self.finished_result(settings)
+            if result is None:
+                self.check(settings, overwrite=overwrite)
+                if overwrite and (removed := self.clear()):
+                    self.log(f"removed from {self.path}: {', '.join(removed)}")
+            yield result
+
+    def make(self) -> None:
+        """Makes the directory if it does not exist.
+
+        Raises:
+            RunDirectoryError: it cannot be made or written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -100,69 +148,59 @@ class RunDirectory:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
 
     def begin(self, settings: dict) -> None:
-        """Records the settings of a run that starts here; what an unfinished one left is removed first.
+        """Removes the files of an unfinished run and records the settings of the run that starts.
 
-        `config.json` is replaced and never missing, so that the place is a run's at every instant.
+        `config.json` is replaced and never missing, so that at every instant the directory is a run's.
         """
         self.make()
         self.tidy()
         try:
-            self._remove([name for name in _OURS if name not in ("config.json", "checkpoints")])
+            self._remove([name for name in _ENTRIES if name not in ("config.json", "checkpoints")])
         except OSError as error:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
         self.write("config.json", settings)
 
     def tidy(self) -> None:
-        """Removes what processes that were killed had begun to write."""
+        """Removes the temporary files of killed processes."""
         try:
-            for left in self.path.glob(f"{atomic.WRITING}*"):
-                shutil.rmtree(left)
+            for temporary in self.path.glob(f"{atomic.WRITING}*"):
+                shutil.rmtree(temporary)
         except OSError as error:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
 
     def clear(self) -> list[str]:
-        """Removes the run that is here and returns the names of what was; other files stay.
+        """Removes the run and returns the names of what it removed. Files of others stay.
 
-        `config.json` goes last, so that a removal that is cut short leaves what is still a run.
+        `config.json` goes last, so that an interrupted removal leaves a directory that is still a run's.
         """
-        there = [name for name in (*_OURS[1:], _OURS[0]) if (self.path / name).exists()]
+        names = [name for name in (*_ENTRIES[1:], _ENTRIES[0]) if (self.path / name).exists()]
         try:
-            self._remove(there)
+            self._remove(names)
         except OSError as error:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
-        return there
+        return names
 
     def _remove(self, names: Sequence[str]) -> None:
-        """Removes files and links of a run, and from its folders what it made in them."""
+        """Removes files and links of a run, and from its folders the files that it wrote."""
         for name in names:
             path = self.path / name
             if path.is_symlink() or name in _FILES:
                 path.unlink(missing_ok=True)
                 continue
-            for left in path.glob(f"{atomic.WRITING}*"):
-                shutil.rmtree(left)
-            for made in path.rglob(_FOLDERS[name]):
-                made.unlink()
-            folders = [path, *(inside for inside in path.rglob("*") if inside.is_dir())]
-            for folder in reversed(folders):  # those that hold somebody else's files stay
+            for temporary in path.glob(f"{atomic.WRITING}*"):
+                shutil.rmtree(temporary)
+            for file in path.rglob(_FOLDERS[name]):
+                file.unlink()
+            folders = [path, *(inner for inner in path.rglob("*") if inner.is_dir())]
+            for folder in reversed(folders):  # folders with files of others stay
                 if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
                     folder.rmdir()
 
-    def _strangers(self) -> bool:
-        """Whether anything lies here that a run has not left before it had its settings."""
-        if not self.path.is_dir():
-            return False
-        try:
-            names = {path.name for path in self.path.iterdir()}
-        except OSError as error:
-            raise atomic.unwritable(error, f"workdir {self.path}") from error
-        return any(name != "lock" and not name.startswith(atomic.WRITING) for name in names)
-
     def read(self, name: str) -> dict | None:
-        """The JSON object in the file called `name`, or None where there is none.
+        """The JSON object in the file `name`, or None if there is no such file.
 
         Raises:
-            RunDirectoryError: it cannot be read, or holds what is not of its shape in `shapes`.
+            RunDirectoryError: the file cannot be read, or its content does not fit `runs.schema`.
         """
         try:
             return atomic.read_json(self.path / name, schema.OF.get(name, dict))
@@ -179,68 +217,18 @@ class RunDirectory:
 
     def write(self, name: str, content: dict) -> None:
         """Writes `content` as JSON; numbers that are not finite become null."""
-        self.replace(name, lambda path: path.write_text(_json(content), newline="\n"))
+        self.replace(name, lambda path: path.write_text(_to_json(content), newline="\n"))
 
-    def finish(self, result: dict) -> None:
-        """Writes `result.json`, with which a run is finished, and before it `status.json`.
-
-        That holds the SHA-256 of every other file of the run, none of which is written again.
-        """
-        there = [name for name in (*_HASHED, *MODELS) if (self.path / name).is_file()]
-        hashes = {name: atomic.sha256(self.path / name) for name in there}
-        hashes["result.json"] = hashlib.sha256(_json(result).encode()).hexdigest()
-        self.write("status.json", {"status": result["status"], "sha256": hashes})
-        self.write("result.json", result)
-
-    def hashes(self) -> dict[str, str]:
-        """Name of a file -> its SHA-256 at the end of the run; empty before, or of an old run."""
-        return (self.read("status.json") or {}).get("sha256", {})
-
-    def changes(self) -> dict[str, str]:
-        """The files of a finished run that are not as it left them: name -> what is wrong, "is missing".
-
-        Without hashes, only a missing model is seen.
-        """
-        try:
-            status = self.read("status.json") or {}
-        except RunDirectoryError as error:
-            return {"status.json": str(error).removeprefix(f"{self.path / 'status.json'} ")}
-        hashes, told = status.get("sha256", {}), {}
-        if not hashes and not (self.path / "model.keras").is_file():
-            told["model.keras"] = "is missing"
-        if (hashes and not set(_HASHED) <= hashes.keys() <= {*_HASHED, *MODELS}) or status.keys() - _STATUS:
-            told["status.json"] = "is not as the run left it"
-        told |= {name: self._change(name, hashes[name]) for name in (*_HASHED, *MODELS) if name in hashes}
-        return {name: text for name, text in told.items() if text}
-
-    def _change(self, name: str, digest: str) -> str:
-        """What is wrong with a file that had this digest; empty where nothing is."""
-        try:
-            found = atomic.sha256(self.path / name)
-        except (FileNotFoundError, NotADirectoryError):
-            return "is missing"
-        except OSError as error:
-            return f"cannot be read: {error.strerror or error}"
-        return "" if found == digest else "has another SHA-256 than in status.json"
-
-    def say(self, line: str) -> None:
-        """Tells a person something about the run, on stderr."""
-        print(f"bnhead: {line}", file=sys.stderr, flush=True)
-
-    def write_table(self, name: str, rows: Sequence[dict]) -> None:
-        """Writes rows with equal keys as CSV."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        self.replace(name, lambda path: path.write_text(text.getvalue()))
+    def write_history(self, rows: Sequence[dict]) -> None:
+        """Writes `history.csv`."""
+        self.replace(history.NAME, lambda path: path.write_text(history.format_history(rows)))
 
     def replace(self, name: str, write: Callable[[pathlib.Path], object]) -> None:
-        """Lets `write` fill a temporary file, which then takes the place of `name`.
+        """Writes the file `name` with `write`, which is called with a temporary path.
 
         Raises:
-            RunDirectoryError, ResourcesError: it cannot be written, or the disk is full; what was there
-                before still is.
+            RunDirectoryError, ResourcesError: the file cannot be written, or the disk is full; its previous
+                content is unchanged.
         """
         path = self.path / name
         try:
@@ -249,18 +237,78 @@ class RunDirectory:
         except OSError as error:
             raise atomic.unwritable(error, str(path)) from error
 
+    @contextlib.contextmanager
+    def failure_recorded(self) -> Iterator[None]:
+        """Records in `status.json` that a run was interrupted or failed."""
+        try:
+            yield
+        except BaseException as error:
+            status = {"status": "interrupted"}
+            if not isinstance(error, KeyboardInterrupt):
+                status = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            with contextlib.suppress(RunDirectoryError, ResourcesError):  # they would hide the first error
+                self.write("status.json", status)
+            raise
 
-def differences(before: dict, now: dict) -> str:
-    """The keys whose values differ, with both, in a line."""
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    return ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} now" for key in keys)
+    def finish(self, result: dict) -> None:
+        """Writes `status.json` with the SHA-256 of every other file, then `result.json`.
+
+        With `result.json` the run is finished; none of its files is written again.
+        """
+        names = [name for name in (*_HASHED, *MODELS) if (self.path / name).is_file()]
+        hashes = {name: atomic.sha256(self.path / name) for name in names}
+        hashes["result.json"] = hashlib.sha256(_to_json(result).encode()).hexdigest()
+        self.write("status.json", {"status": result["status"], "sha256": hashes})
+        self.write("result.json", result)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file at the end of the run, by name; empty for an unfinished or an old run."""
+        return (self.read("status.json") or {}).get("sha256", {})
+
+    def changes(self) -> dict[str, str]:
+        """Files of a finished run that have changed since: name -> the change, such as "is missing".
+
+        Without hashes, only a missing model is noticed.
+        """
+        try:
+            status = self.read("status.json") or {}
+        except RunDirectoryError as error:
+            return {"status.json": str(error).removeprefix(f"{self.path / 'status.json'} ")}
+        hashes, changes = status.get("sha256", {}), {}
+        if not hashes and not (self.path / "model.keras").is_file():
+            changes["model.keras"] = "is missing"
+        if (hashes and not set(_HASHED) <= hashes.keys() <= {*_HASHED, *MODELS}) or status.keys() - _STATUS:
+            changes["status.json"] = "is not as the run left it"
+        for name in (name for name in (*_HASHED, *MODELS) if name in hashes):
+            try:
+                if atomic.sha256(self.path / name) != hashes[name]:
+                    changes[name] = "has another SHA-256 than in status.json"
+            except (FileNotFoundError, NotADirectoryError):
+                changes[name] = "is missing"
+            except OSError as error:
+                changes[name] = f"cannot be read: {error.strerror or error}"
+        return changes
+
+    def log(self, line: str) -> None:
+        """Prints a line about the run to stderr."""
+        print(f"bnhead: {line}", file=sys.stderr, flush=True)
+
+    def agree_on_bytes(self, read: Callable[[], bytes]) -> bytes:
+        """`read()`, computed in the process that writes and sent to all processes of the run."""
+        return read()
 
 
-def _json(content: dict) -> str:
-    return json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+def changed_settings(existing: dict, settings: dict) -> str:
+    """The keys whose values differ, with both values, in a line."""
+    keys = [key for key in {**existing, **settings} if existing.get(key) != settings.get(key)]
+    return ", ".join(f"{key} {existing.get(key)!r} there, {settings.get(key)!r} now" for key in keys)
 
 
-def _plain(value):
+def _to_json(content: dict) -> str:
+    return json.dumps(_finite_or_none(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite_or_none(value):
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _finite_or_none(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

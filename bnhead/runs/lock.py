@@ -1,8 +1,8 @@
-"""One directory, one writer: a lock file that says who writes, and that a dead writer leaves free.
+"""One directory, one writer: a lock file that names the writer and is free again when the writer has died.
 
-On one machine the kernel's file lock decides, which ends with the process that holds it, however it ends.
-Where other machines see the directory, and kernels do not tell each other, the file's time stamp does: its
-holder renews it every few seconds.
+On one machine the kernel's file lock decides; it ends with the process that holds it, however that ends. On a
+network disk, where kernels may not share locks, the file's time stamp decides: the holder renews it every few
+seconds.
 """
 
 import contextlib
@@ -18,62 +18,73 @@ from bnhead.errors import RunDirectoryError
 
 try:
     import fcntl
-except ImportError:  # Windows: there the pid and the time stamp decide
+except ImportError:  # Windows: the pid and the time stamp decide
     fcntl = None
 
-RENEWED, STALE = 10.0, 60.0  # seconds: between two signs of life; without any, until a lock is nobody's
+RENEWED, STALE = 10.0, 60.0  # seconds between two renewals; seconds without one until a lock is free
 NAME = "lock"
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path) -> Iterator[dict | None]:
-    """Holds the lock of a folder that exists, for as long as the context lasts.
+def writer_lock(folder: pathlib.Path) -> Iterator[dict | None]:
+    """Locks an existing folder for as long as the context lasts.
 
     Yields:
-        Whom a stale lock was taken over from, with `pid`, `host`; None where there was none.
+        `pid` and `host` of the dead process whose lock was taken over; None if the folder was free.
 
     Raises:
-        RunDirectoryError: another process holds it, which it names, or it cannot be written.
+        RunDirectoryError: another process holds the lock, which the message names, or the lock cannot be
+            written.
     """
     path = folder / NAME
     try:
-        file, before = _taken(path)
+        file, dead_owner = _acquire(path)
     except OSError as error:
         raise RunDirectoryError(f"directory {folder} cannot be written: {error.strerror}") from error
-    done = threading.Event()
-    threading.Thread(target=_renew, args=(file, done), daemon=True).start()
+    released = threading.Event()
+
+    def renew():
+        while not released.wait(RENEWED):
+            with contextlib.suppress(OSError):
+                os.utime(file)
+
+    threading.Thread(target=renew, daemon=True).start()
     try:
-        yield before
+        yield dead_owner
     finally:
-        done.set()
-        with contextlib.suppress(OSError):  # the folder is gone, say; the kernel's lock ends all the same
+        released.set()
+        with contextlib.suppress(OSError):  # such as a removed folder; closing ends the kernel's lock anyway
             path.unlink()
         os.close(file)
 
 
-def _taken(path: pathlib.Path) -> tuple[int, dict | None]:
-    """The locked file, with our name in it, and whose name was there."""
+def _acquire(path: pathlib.Path) -> tuple[int, dict | None]:
+    """Locks the file and writes this process into it. Returns its descriptor and the dead owner, if any."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
-            mine = _locked(file)
+            locked = _flock(file)
             owner = _owner(file)
-            if mine is False or (owner and _lives(owner, path, file, mine)):
-                raise RunDirectoryError(f"directory {path.parent} is being written by {_named(owner)}")
-            if not _is_at(path, file):  # its holder removed it between our opening and our locking it
-                os.close(file)
-                continue
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode(), 0)
+            if locked is False or (owner and _is_alive(owner, path, file, locked)):
+                writer = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+                raise RunDirectoryError(f"directory {path.parent} is being written by {writer}")
+            try:
+                current = os.path.samestat(os.stat(path), os.fstat(file))
+            except FileNotFoundError:
+                current = False
+            if current:
+                os.ftruncate(file, 0)
+                os.pwrite(file, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode(), 0)
+                return file, owner
         except BaseException:
             with contextlib.suppress(OSError):
                 os.close(file)
             raise
-        return file, owner
+        os.close(file)  # its holder removed it after we opened it and before we locked it: try again
 
 
-def _locked(file: int) -> bool | None:
-    """Whether the kernel gave us the lock; None where the file system has no locks."""
+def _flock(file: int) -> bool | None:
+    """Whether the kernel locked the file for us; None if the file system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -86,44 +97,27 @@ def _locked(file: int) -> bool | None:
 
 
 def _owner(file: int) -> dict | None:
+    """The process that a lock file names; None if the file is empty or damaged."""
     try:
         owner = json.loads(os.pread(file, 1000, 0))
-    except ValueError:  # empty, or written by halves
+    except ValueError:
         return None
-    known = isinstance(owner, dict) and {"pid", "host"} <= set(owner)
-    return owner if known and type(owner["pid"]) is int and 0 < owner["pid"] < 2**31 else None
+    is_process = isinstance(owner, dict) and {"pid", "host"} <= set(owner)
+    return owner if is_process and type(owner["pid"]) is int and 0 < owner["pid"] < 2**31 else None
 
 
-def _lives(owner: dict, path: pathlib.Path, file: int, mine: bool | None) -> bool:
-    """Whether the owner that a lock names may still write."""
+def _is_alive(owner: dict, path: pathlib.Path, file: int, locked: bool | None) -> bool:
+    """Whether the owner that a lock file names may still write."""
     if owner["host"] != platform.node():
-        with tempfile.TemporaryFile(dir=path.parent) as now:  # by the clock that stamps files there
-            return os.fstat(now.fileno()).st_mtime - os.fstat(file).st_mtime < STALE
-    return not mine and owner["pid"] != os.getpid() and _runs(owner["pid"])
-
-
-def _runs(pid: int) -> bool:
+        # The file server stamps both files, so clocks that differ between machines do not matter
+        with tempfile.TemporaryFile(dir=path.parent) as fresh:
+            return os.fstat(fresh.fileno()).st_mtime - os.fstat(file).st_mtime < STALE
+    if locked or owner["pid"] == os.getpid():
+        return False
     try:
-        os.kill(pid, 0)
+        os.kill(owner["pid"], 0)  # signal 0 only checks that the process exists
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError:  # it exists and belongs to another user
         return True
     return True
-
-
-def _named(owner: dict | None) -> str:
-    return f"process {owner['pid']} on {owner['host']}" if owner else "another process"
-
-
-def _is_at(path: pathlib.Path, file: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file))
-    except FileNotFoundError:
-        return False
-
-
-def _renew(file: int, done: threading.Event) -> None:
-    while not done.wait(RENEWED):
-        with contextlib.suppress(OSError):
-            os.utime(file)

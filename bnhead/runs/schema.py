@@ -1,12 +1,12 @@
-"""What the JSON files of runs and studies hold: a shape for each, which every reader checks.
+"""The shapes of the JSON files of runs and studies, which every reader checks.
 
-A shape is a type (`float` takes whole numbers too, and None is null), a tuple of shapes of which one must
-fit, a list, or a dict. `[shape]` is a list of any length, `[shape, shape]` one of two entries. In a dict
-`"key"` must be there, `"key?"` may be, and `"begin*"` is every key that begins so; other keys may hold
+A shape is a type (`float` takes whole numbers too, and None is null), a tuple of alternative shapes, a list,
+or a dict. `[shape]` is a list of any length, `[shape, shape]` a list of two entries. In a dict `"key"` is
+required, `"key?"` is optional, and `"prefix*"` stands for every key with that prefix; further keys may hold
 anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _NUMBER = (float, None)
@@ -96,7 +96,7 @@ VERDICT = {
     ],
 }
 FAILURES = {"*": {"error": str, "message": str}}
-OF = {  # name of a file -> its shape
+OF = {  # file name -> shape
     "config.json": CONFIG,
     "environment.json": ENVIRONMENT,
     "status.json": STATUS,
@@ -107,54 +107,47 @@ OF = {  # name of a file -> its shape
 }
 
 
-def check(value: Any, shape: Any, where: str = "it") -> None:
-    """Raises where a value is not of the shape.
+def check_shape(value: Any, shape: Any, name: str = "it") -> None:
+    """Raises unless a value has a shape.
 
     Args:
-        value: what a JSON text says.
-        shape: as this module's docstring tells.
-        where: the value's place, for the message.
+        value: parsed from JSON.
+        shape: as described in this module's docstring.
+        name: of the value, for the message.
 
     Raises:
-        ValueError: the place, what must be there and what is.
+        ValueError: the message has the name, the rule and the value.
     """
-    if not any(_is(value, kind) for kind in _kinds(shape)):
-        kinds = " or ".join("null" if kind is None else kind.__name__ for kind in _kinds(shape))
-        raise ValueError(f"{where} must be of type {kinds}, got {value!r:.60}")
-    for own in shape if isinstance(shape, tuple) else (shape,):
-        if isinstance(own, list) and isinstance(value, list):
-            _check_list(value, own, where)
-        if isinstance(own, dict) and isinstance(value, dict):
-            _check_dict(value, own, where)
+    choices = shape if isinstance(shape, tuple) else (shape,)
+    types = [choice if choice is None or isinstance(choice, type) else type(choice) for choice in choices]
+    if not any(_is_instance(value, expected) for expected in types):
+        names = " or ".join("null" if expected is None else expected.__name__ for expected in types)
+        raise ValueError(f"{name} must be of type {names}, got {value!r:.60}")
+    for choice in choices:
+        if isinstance(choice, list) and isinstance(value, list):
+            if len(choice) > 1 and len(value) != len(choice):
+                raise ValueError(f"{name} must have {len(choice)} entries, got {len(value)}")
+            for index, item in enumerate(value):
+                check_shape(item, choice[0], f"{name}[{index}]")
+        if isinstance(choice, dict) and isinstance(value, dict):
+            _check_keys(value, choice, name)
 
 
-def _kinds(shape: Any) -> Iterator[type | None]:
-    for own in shape if isinstance(shape, tuple) else (shape,):
-        yield own if own is None or isinstance(own, type) else type(own)
-
-
-def _is(value: Any, kind: type | None) -> bool:
-    if kind is None:
+def _is_instance(value: Any, expected: type | None) -> bool:
+    if expected is None:
         return value is None
     if isinstance(value, bool):  # which is an int too
-        return kind in (bool, object)
-    return isinstance(value, (int, float) if kind is float else kind)
+        return expected in (bool, object)
+    return isinstance(value, (int, float) if expected is float else expected)
 
 
-def _check_list(value: list, shape: list, where: str) -> None:
-    if len(shape) > 1 and len(value) != len(shape):
-        raise ValueError(f"{where} must have {len(shape)} entries, got {len(value)}")
-    for index, item in enumerate(value):
-        check(item, shape[0], f"{where}[{index}]")
-
-
-def _check_dict(value: Mapping[str, Any], shape: Mapping[str, Any], where: str) -> None:
-    inside = "" if where == "it" else f"{where}: "
-    named = {key.removesuffix("?"): own for key, own in shape.items() if not key.endswith("*")}
-    begun = {key.removesuffix("*"): own for key, own in shape.items() if key.endswith("*")}
+def _check_keys(value: Mapping[str, Any], shape: Mapping[str, Any], name: str) -> None:
+    prefix = "" if name == "it" else f"{name}: "
+    exact = {key.removesuffix("?"): item for key, item in shape.items() if not key.endswith("*")}
+    by_prefix = {key.removesuffix("*"): item for key, item in shape.items() if key.endswith("*")}
     for key in shape:
         if not key.endswith(("?", "*")) and key not in value:
-            raise ValueError(f"{where} has no {key!r}")
+            raise ValueError(f"{name} has no {key!r}")
     for key, item in value.items():
-        own = named.get(key) if key in named else next((begun[b] for b in begun if key.startswith(b)), object)
-        check(item, own, f"{inside}{key}")
+        expected = next((by_prefix[start] for start in by_prefix if key.startswith(start)), object)
+        check_shape(item, exact.get(key, expected), f"{prefix}{key}")

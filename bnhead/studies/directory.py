@@ -32,7 +32,7 @@ def held(directory: pathlib.Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"dir {directory} cannot be written: {error.strerror}") from error
-    with lock.held(directory):
+    with lock.writer_lock(directory):
         yield
 
 

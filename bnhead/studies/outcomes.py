@@ -9,8 +9,8 @@ from typing import Any
 
 from bnhead.census import keys
 from bnhead.errors import RunDirectoryError
-from bnhead.runs import atomic
 from bnhead.runs.directory import MODELS, RunDirectory
+from bnhead.runs.history import read_history
 from bnhead.studies.plan import Plan, PlannedRun
 
 UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
@@ -96,7 +96,7 @@ def _contradiction(
     if finished and not _is_finite(result.get(primary)):
         return f"result.json has no finite {primary}"
     try:
-        rows = atomic.read_table(place / "history.csv")
+        rows = read_history(place)
         last = {primary: rows[-1][primary], **rows[-1]}
     except (OSError, ValueError, LookupError) as error:
         return f"history.csv cannot be read: {error}"

@@ -60,10 +60,10 @@ def pace(config: TrainConfig, tell: Tell) -> dict[str, Any]:
         `seconds` of all its epochs, without what comes before the first step; None where that cannot be told.
     """
     _started()
-    from bnhead.training.estimate import rehearse
+    from bnhead.training.estimate import estimate
 
     with tempfile.TemporaryDirectory() as place:
-        seconds = rehearse(dataclasses.replace(config, workdir=f"{place}/run"))["seconds"]
+        seconds = estimate(dataclasses.replace(config, workdir=f"{place}/run"))["seconds"]
     return {"seconds": seconds if math.isfinite(seconds) else None}
 
 
@@ -103,11 +103,11 @@ def _started() -> Any:
         import keras
         import tensorflow as tf
 
-        from bnhead.devices.environment import devices
+        from bnhead.devices.environment import device_names
 
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-        devices()
+        device_names()
         tf.get_logger().setLevel("ERROR")  # a worker traces one model after another, which it warns of
         tf.zeros(1)  # starts the runtime, which has things to say
     import absl.logging

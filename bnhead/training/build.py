@@ -1,4 +1,4 @@
-"""A config's compiled model, and its optimizer."""
+"""The compiled model of a config, and its optimizer."""
 
 import keras
 import tensorflow as tf
@@ -12,16 +12,15 @@ from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import compiled
 
-RENORM_SHARE = (
-    40_000 / 130_000
-)  # of the training, until batch renorm's bounds are final: Ioffe 2017, section 4
+# Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
+RENORM_SHARE = 40_000 / 130_000
 
 
-def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
-    """The config's compiled model for a data set: raw pixels in, logits out."""
+def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
+    """The compiled model of a config for a data set. It maps raw pixels to logits."""
     steps = dataset.train.size // config.batch_size
     policy = keras.config.dtype_policy()
-    reads, _ = _pixels(config, dataset.shape[-1])
+    scaling, _ = _choose_pixels(config, dataset.shape[-1])
     keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
     try:
         model = models.build(
@@ -30,7 +29,7 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
             config.parsed_head,
             dataset.outputs,
             weights=config.weights,
-            preprocessing=reads,
+            preprocessing=scaling,
             seed=config.seed,
             fc_units=config.fc_units,
             fc_activation=config.fc_activation,
@@ -40,25 +39,29 @@ def build(config: TrainConfig, dataset: DataSet) -> keras.Model:
     finally:
         keras.config.set_dtype_policy(policy)
     sgd = optimizer(config, model, steps)
-    how = {
-        "steps_per_execution": executed_at_once(steps, config.steps_per_execution),
-        "jit_compile": {"auto": "auto", "on": True, "off": False}[config.jit_compile],
-    }
-    return compiled(model, config.task, dataset, sgd, soft=config.mixup > 0, **how)
+    return compiled(
+        model,
+        config.task,
+        dataset,
+        sgd,
+        soft=config.mixup > 0,
+        steps_per_execution=executed_at_once(steps, config.steps_per_execution),
+        jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
+    )
 
 
-def _pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:
+def _choose_pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:
     return pixels.decide_scaling(config.backbone, channels, config.pixels, config.weights)
 
 
 def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
-    """What the settings leave open and a person may expect otherwise, a line each."""
+    """Lines about decisions that the settings leave open and a reader may not expect."""
     lines = []
     if config.weights or ":" in config.backbone or config.backbone.endswith(".keras"):
-        lines.append(f"pixels {_pixels(config, model.inputs[0].shape[-1])[1]}")
+        lines.append(f"pixels {_choose_pixels(config, model.inputs[0].shape[-1])[1]}")
     if not config.mixed_precision:
         return lines
-    if environment.devices() == ["CPU"] and environment.cpu_has_bfloat16() is False:
+    if environment.device_names() == ["CPU"] and environment.cpu_has_bfloat16() is False:
         lines.append(
             "--mixed_precision: this CPU has no bfloat16 instructions; on one without them training ran at "
             "0.47 of its float32 speed"
@@ -66,35 +69,36 @@ def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
     layers = [
         layer for layer in model.layers if layer.trainable_weights and not layer.name.startswith("head_")
     ]
-    kept = [layer for layer in layers if layer.compute_dtype == "float32"]
-    if kept:
+    in_float32 = [layer for layer in layers if layer.compute_dtype == "float32"]
+    if in_float32:
         lines.append(
-            f"--mixed_precision: {len(kept)} of the backbone's {len(layers)} layers with weights compute in "
-            "float32, as its file says"
+            f"--mixed_precision: {len(in_float32)} of the backbone's {len(layers)} layers with weights "
+            "compute in float32, as its file says"
         )
     return lines
 
 
-def executed_at_once(steps: int, wanted: int = 0) -> int:
-    """Training steps per execution: on a GPU under TensorFlow some, so that it does not wait for Python.
+def executed_at_once(steps: int, requested: int = 0) -> int:
+    """Training steps per execution: several on a GPU under TensorFlow, so that it does not wait for Python.
 
-    There the loop is part of the graph; on JAX it is Python's, and on a CPU a step takes long enough.
+    TensorFlow makes the loop part of the graph. On JAX it is a Python loop, and on a CPU a step takes longer
+    than the call.
 
     Args:
         steps: optimizer steps per epoch.
-        wanted: so many; 0 leaves it to this function.
+        requested: the user's number; 0 chooses one.
 
     Raises:
-        UsageError: they do not divide the epoch, whose last execution would go on into the next one.
+        UsageError: the number does not divide the epoch, whose last execution would run into the next one.
     """
-    if wanted:
-        if steps % wanted:
-            nearest = max(divisor for divisor in range(1, wanted) if steps % divisor == 0)
+    if requested:
+        if steps % requested:
+            nearest = max(divisor for divisor in range(1, requested) if steps % divisor == 0)
             raise UsageError(
-                f"steps_per_execution must divide the {steps} steps of an epoch, got {wanted}; "
+                f"steps_per_execution must divide the {steps} steps of an epoch, got {requested}; "
                 f"{nearest} would"
             )
-        return wanted
+        return requested
     if keras.backend.backend() != "tensorflow" or not tf.config.list_physical_devices("GPU"):
         return 1
     return max(divisor for divisor in range(1, 33) if steps % divisor == 0)
@@ -128,7 +132,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
 
 
 def describe_head(config: TrainConfig, model: keras.Model) -> str:
-    """The head's diagram with the shapes it has in `model`."""
+    """The head's diagram with its shapes in `model`."""
     return config.parsed_head.describe(
         feature_shape(model),
         model.output.shape[-1],

@@ -1,4 +1,4 @@
-"""What a training run is: one frozen dataclass. Checked without TensorFlow."""
+"""The settings of a training run: one frozen dataclass, checked without TensorFlow."""
 
 import dataclasses
 import functools
@@ -13,10 +13,10 @@ LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
 RECOMPUTED = ("none", "head", "all")
 PIXELS = ("auto", "signed", "unit", "raw")
 JIT = ("auto", "on", "off")
-# What says where and how, not what: two runs that differ in these alone are the same run.
-WHERE = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run")
+# Fields about location and procedure: two runs that differ only in these are the same run.
+LOCATION_FIELDS = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run")
 DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
-# What Keras offers and what goes through zero or below it, so that silence has a meaning.
+# Keras' activations that reach zero or below, so that a silent unit has a meaning.
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
 
 
@@ -26,10 +26,10 @@ def _flag(default, text: str):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one run. Each field is a flag of the same name, and its `help` says the rest.
+    """The settings of one run. Each field is a flag of the same name, with its meaning in `help`.
 
     Raises:
-        UsageError: a value that breaks its rule or a name that does not exist, with the nearest that does.
+        UsageError: a value breaks its rule, or a name is unknown; the message has the nearest known one.
     """
 
     dataset: str = _flag(
@@ -40,8 +40,8 @@ class TrainConfig:
     )
     task: str = _flag(
         "classification",
-        "What is learned: classification (softmax); multilabel (a sigmoid for each class, each a yes or no "
-        "of its own); regression (numbers, mean squared error).",
+        "Task: classification (softmax); multilabel (a sigmoid for each class, predicted independently); "
+        "regression (numbers, mean squared error).",
     )
     data_dir: str = _flag("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
     image_size: int = _flag(
@@ -148,30 +148,29 @@ class TrainConfig:
     )
     distribution: str = _flag(
         "none",
-        "How a batch is shared among devices: none; mirrored (all GPUs of this machine, on TensorFlow); "
+        "How devices share a batch: none; mirrored (all GPUs of this machine, on TensorFlow); "
         "data_parallel (all devices of this machine or of several, with KERAS_BACKEND=jax). batch_size is "
-        "that of the whole batch. docs/scale.md says how.",
+        "that of the whole batch. See docs/scale.md.",
     )
     sync_bn: bool = _flag(
         True,
-        "Batch norms normalise by the whole batch, so that several devices train what one would. Without, "
-        "each replica's normalise by its own part, which is another question: mirrored only.",
+        "Batch norms normalise by the whole batch, so that several devices train as one would. Without, each "
+        "replica normalises by its part of the batch, which gives other results: mirrored only.",
     )
     weight_histograms: bool = _flag(False, "Write histograms of all weights to TensorBoard each epoch.")
     learn_within: int = _flag(
         5,
-        "Epochs within which the training loss must have been below that of the best constant answer; a run "
-        "where it was not ends as failed_to_learn. 0 lets it go on.",
+        "Epochs after which a run whose training loss is still no better than that of the best constant "
+        "prediction ends as failed_to_learn. 0 disables the check.",
     )
     deterministic: bool = _flag(
         False,
-        "Only operations that give the same bits every time, on a GPU too, where they are slower. On a CPU "
-        "they do without.",
+        "Use deterministic operations only. Slower on a GPU; no effect on a CPU.",
     )
     steps_per_execution: int = _flag(
         0,
-        "Training steps that are done before Python looks again, a divisor of an epoch's. 0 takes 1, on a "
-        "GPU under TensorFlow the largest divisor that is at most 32.",
+        "Training steps per call from Python, a divisor of an epoch's steps. 0 takes 1, on a GPU under "
+        "TensorFlow the largest divisor up to 32.",
     )
     jit_compile: str = _flag(
         "auto",
@@ -182,15 +181,15 @@ class TrainConfig:
         30.0,
         "Seconds between two checkpoints. 0 writes one after every step, which takes longer than the step.",
     )
-    overwrite: bool = _flag(False, "Remove the run that is in the run directory, and say what was removed.")
+    overwrite: bool = _flag(False, "Remove the run in the run directory, and list what was removed.")
     dry_run: bool = _flag(
         False,
-        "Tell what would be run, with sizes and an estimate of its time, train a few steps, write nothing.",
+        "Train a few steps, print settings, size and estimated time, and write nothing.",
     )
 
     def __post_init__(self):
         for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, _as(spec.type, spec.name, getattr(self, spec.name)))
+            object.__setattr__(self, spec.name, _as_type(spec.type, spec.name, getattr(self, spec.name)))
         self._check_ranges()
         _check_choice("task", self.task, tuple(LEARNING_RATES))
         _check_choice("recompute_batch_stats", self.recompute_batch_stats, RECOMPUTED)
@@ -198,8 +197,10 @@ class TrainConfig:
         _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("jit_compile", self.jit_compile, JIT)
         for name in ("workdir", "data_dir"):
-            if not _is_text(getattr(self, name)):
-                raise UsageError(f"{name} must be a path in UTF-8, got {getattr(self, name)!r}")
+            try:
+                getattr(self, name).encode()  # TensorFlow and terminals need UTF-8
+            except UnicodeEncodeError:
+                raise UsageError(f"{name} must be a path in UTF-8, got {getattr(self, name)!r}") from None
         if "://" in self.workdir or "\0" in self.workdir:
             raise UsageError(f"workdir must be a path on a disk of this machine, got {self.workdir!r}")
         _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
@@ -212,7 +213,9 @@ class TrainConfig:
             raise UsageError(f"head {self.head!r} reads classes, and mixup mixes them")
         if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
             raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
-        _check_shifts(self)
+        from bnhead.data.subsets import check_shifts  # imports NumPy, which `--help` need not wait for
+
+        check_shifts(self.validation, self.imbalance, self.label_noise, self.test_corruption)
         models.check_backbone(self.backbone)
         data.check_name(self.dataset, self.data_dir)
 
@@ -247,30 +250,20 @@ class TrainConfig:
         return heads.parse(self.head)
 
     @property
+    def ghost_sizes(self) -> list[int]:
+        """The ghost batch sizes of the head's `gbn` tokens."""
+        return [token.number for token in self.parsed_head.tokens if token.name == "gbn"]
+
+    @property
     def directory(self) -> str:
-        """`workdir`, or the place a run without one gets."""
+        """`workdir`, or the default run directory."""
         dataset, backbone = self.dataset.replace("/", "-").replace(":", "-"), self.backbone.replace("/", "-")
-        place = dataset, backbone, self.head, f"seed{self.seed}"
-        return self.workdir or "/".join(("runs", *place))
+        return self.workdir or "/".join(("runs", dataset, backbone, self.head, f"seed{self.seed}"))
 
     def settings(self) -> dict:
-        """The fields as plain values, without those that only say where and how (`WHERE`)."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in WHERE}
-
-
-def _is_text(path: str) -> bool:
-    """Whether a path can be written in UTF-8, as TensorFlow and terminals must."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_shifts(config: TrainConfig) -> None:
-    from bnhead.data.subsets import check_shifts  # brings NumPy, which help shall not wait for
-
-    check_shifts(config.validation, config.imbalance, config.label_noise, config.test_corruption)
+        """The fields as plain values, without `LOCATION_FIELDS`."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in LOCATION_FIELDS}
 
 
 def _check_distribution(config: TrainConfig) -> None:
@@ -281,19 +274,19 @@ def _check_distribution(config: TrainConfig) -> None:
         )
     _check_choice("distribution", config.distribution, DISTRIBUTIONS)
     if not config.sync_bn and config.distribution != "mirrored":
-        why = {
+        reason = {
             "none": "on one device there is one batch",
             "data_parallel": "on JAX a batch norm sees the whole batch; a gbn head cuts it",
         }[config.distribution]
-        raise UsageError(f"sync_bn can be left out with distribution mirrored only: {why}")
+        raise UsageError(f"sync_bn can be left out with distribution mirrored only: {reason}")
 
 
-def _as(kind: type, name: str, value):
-    """`value` if it is of the field's type; an int passes for a float, as in Python."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+def _as_type(field_type: type, name: str, value):
+    """`value` if it has the field's type; an int is converted to a float field's type, as in Python."""
+    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UsageError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    if not isinstance(value, field_type) or (isinstance(value, bool) and field_type is not bool):
+        raise UsageError(f"{name} must be of type {field_type.__name__}, got {value!r}")
     return value
 
 

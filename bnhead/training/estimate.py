@@ -1,4 +1,4 @@
-"""`--dry_run`: what a run would be, how large, and how long, from a few steps that leave nothing behind."""
+"""`--dry_run`: settings, size and estimated time of a run, from a few steps. Writes nothing."""
 
 import dataclasses
 import math
@@ -8,20 +8,21 @@ import keras
 import numpy as np
 
 from bnhead import graph
-from bnhead.devices.replicas import find
+from bnhead.devices.replicas import open_replicas
 from bnhead.runs.directory import RunDirectory
 from bnhead.training.build import decisions, describe_head
 from bnhead.training.config import TrainConfig
+from bnhead.training.failures import shortage_as_error
 from bnhead.training.feed import Feed
 from bnhead.training.reuse import Reuse
-from bnhead.training.run import prepared, shortage_said
+from bnhead.training.run import prepare
 from bnhead.training.state import fit
 
-STEPS, SECONDS = 20, 5.0  # timed: so many steps, or steps of so many seconds in all
+STEPS, SECONDS = 20, 5.0  # timed: so many steps, or as many as take so many seconds
 
 
-def rehearse(config: TrainConfig) -> dict:
-    """What `train(config)` would do.
+def estimate(config: TrainConfig) -> dict:
+    """Estimates the size and the time of `train(config)`.
 
     Returns:
         `settings`; `head`, its diagram; `parameters` and of them `trainable`; `steps_per_epoch` and `steps`;
@@ -29,16 +30,18 @@ def rehearse(config: TrainConfig) -> dict:
         `seconds`, estimated from them for all epochs.
 
     Raises:
-        UsageError, DataError, RunDirectoryError, ResourcesError: as `train` does.
+        UsageError, DataError, RunDirectoryError, ResourcesError: as `train`.
     """
     RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
-    replicas = find(config)
-    with replicas.computing(), shortage_said(config):
-        feed, _, model = prepared(config, replicas, Reuse())
+    replicas = open_replicas(
+        config.distribution, config.batch_size, sync_bn=config.sync_bn, ghost_sizes=config.ghost_sizes
+    )
+    with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
+        feed, model = prepare(config, replicas, Reuse())
         size = training_bytes(model, config.batch_size)
         with feed.data.naming_pictures():
-            step = _seconds_per_step(model, feed)
-            evaluation = _seconds_per_evaluation(model, feed)
+            step = seconds_per_step(model, feed)
+            evaluation = seconds_per_evaluation(model, feed)
     return {
         "settings": config.settings(),
         "head": describe_head(config, model),
@@ -55,18 +58,18 @@ def rehearse(config: TrainConfig) -> dict:
 
 
 def training_bytes(model: keras.Model, batch_size: int) -> int:
-    """What training holds in memory at once, about: weights, gradients, momentum, and all layers' outputs.
+    """Estimated memory of training: weights, gradients, momentum, and the outputs of all layers.
 
-    Kernels take work space beside it, and compilers keep fewer outputs than there are.
+    Kernels need work space in addition, and compilers keep fewer outputs.
     """
     trainable = sum(math.prod(v.shape) * _width(v.dtype) for v in model.trainable_weights)
-    fixed = sum(math.prod(v.shape) * _width(v.dtype) for v in model.non_trainable_weights)
+    frozen = sum(math.prod(v.shape) * _width(v.dtype) for v in model.non_trainable_weights)
     outputs = sum(
         math.prod(size or batch_size for size in tensor.shape) * _width(tensor.dtype)
         for call in graph.calls(graph.inlined(model))
         for tensor in call.outputs
     )
-    return 3 * trainable + fixed + outputs
+    return 3 * trainable + frozen + outputs
 
 
 def _width(dtype: str) -> int:
@@ -74,25 +77,25 @@ def _width(dtype: str) -> int:
 
 
 class _Clock(keras.callbacks.Callback):
-    """Takes the time after each execution, with the steps done until then, and stops after a few."""
+    """Records time and number of steps after each execution, and stops after a few."""
 
     def __init__(self):
         super().__init__()
-        self.times, self.steps, self._first, self._done = [], [], 0, 0
+        self.times, self.steps, self._first, self._count = [], [], 0, 0
 
     def on_train_batch_begin(self, batch, logs=None):
         self._first = batch
 
     def on_train_batch_end(self, batch, logs=None):
-        self._done += batch + 1 - self._first
+        self._count += batch + 1 - self._first
         self.times.append(time.perf_counter())
-        self.steps.append(self._done)
-        if self._done - self.steps[0] >= STEPS or self.times[-1] - self.times[0] > SECONDS:
+        self.steps.append(self._count)
+        if self._count - self.steps[0] >= STEPS or self.times[-1] - self.times[0] > SECONDS:
             self.model.stop_training = True
 
 
-def _seconds_per_step(model: keras.Model, feed: Feed) -> float:
-    """Of the executions after the first, in which the step is compiled."""
+def seconds_per_step(model: keras.Model, feed: Feed) -> float:
+    """Measured without the first execution, which compiles the step; NaN if the run is one execution."""
     clock = _Clock()
     epochs = min(feed.epochs, math.ceil((model.steps_per_execution + STEPS) / feed.steps))
     fit(model, dataclasses.replace(feed, epochs=epochs), [clock])
@@ -101,8 +104,8 @@ def _seconds_per_step(model: keras.Model, feed: Feed) -> float:
     return (clock.times[-1] - clock.times[0]) / (clock.steps[-1] - clock.steps[0])
 
 
-def _seconds_per_evaluation(model: keras.Model, feed: Feed) -> float:
-    """Of the test split, and of counting on the probe set, which takes as long for each input."""
+def seconds_per_evaluation(model: keras.Model, feed: Feed) -> float:
+    """Of evaluating the test split and counting on the probe set, which take equally long per input."""
     test = feed.data.test
     timed = min(test.size, 1024)
     data = dataclasses.replace(feed.data, test=test.take(np.arange(timed)))
@@ -114,29 +117,30 @@ def _seconds_per_evaluation(model: keras.Model, feed: Feed) -> float:
     return (time.perf_counter() - start) * inputs / timed
 
 
-def report(found: dict, config: TrainConfig) -> str:
-    """What a person reads of it."""
-    settings = [f"  {name:<22}{value}" for name, value in found["settings"].items()]
+def format_estimate(estimated: dict, config: TrainConfig) -> str:
+    """The text for a terminal."""
+    step = estimated["seconds_per_step"]
+    step_text = (
+        f"{step * 1000:,.1f} ms here, now"
+        if math.isfinite(step)
+        else "unknown: the whole run is one execution"
+    )
+    settings = [f"  {name:<22}{value}" for name, value in estimated["settings"].items()]
     rows = [
-        ("head", found["head"]),
-        *(("", line) for line in found["decisions"]),
-        ("parameters", f"{found['parameters']:,}, of them {found['trainable']:,} are trained"),
-        ("memory", f"about {found['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
-        ("steps", f"{found['steps']:,}: {config.epochs} epochs of {found['steps_per_epoch']:,}"),
-        ("a step", _step(found["seconds_per_step"])),
-        ("time", f"about {_duration(found['seconds'])}, after start-up"),
+        ("head", estimated["head"]),
+        *(("", line) for line in estimated["decisions"]),
+        ("parameters", f"{estimated['parameters']:,}, of them {estimated['trainable']:,} are trained"),
+        ("memory", f"about {estimated['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
+        ("steps", f"{estimated['steps']:,}: {config.epochs} epochs of {estimated['steps_per_epoch']:,}"),
+        ("a step", step_text),
+        ("time", f"about {format_duration(estimated['seconds'])}, after start-up"),
         ("run", f"{config.directory} (a dry run: nothing was written there)"),
     ]
     return "\n".join(["settings", *settings, "", *(f"{name:<12}{text}" for name, text in rows)])
 
 
-def _step(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "unknown: the whole run is one execution"
-    return f"{seconds * 1000:,.1f} ms here, now"
-
-
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Seconds, minutes or hours in words; "unknown" for NaN."""
     if not math.isfinite(seconds):
         return "unknown"
     minutes, hours = seconds / 60, seconds / 3600

@@ -1,64 +1,91 @@
-"""Failure is a result: what is not finite, where that began, and what never learned."""
+"""Failures: values that are not finite, a loss that does not fall, full memory or disk."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from bnhead.data import DataSet
+from bnhead.errors import ResourcesError
 from bnhead.graph import taps
+from bnhead.runs import atomic
 from bnhead.training.feed import Feed
 from bnhead.training.state import captured, fit, restore, weights_are_finite
 
-LOOKED_AT = 1.0  # seconds between two looks at all weights
-MARGIN = 0.01  # of the constant answer's loss: by so much must a loss be lower, to have learned
+CHECKED_EVERY = 1.0  # seconds between two checks of all weights
+MARGIN = 0.01  # share of the constant answer's loss by which a loss must be lower to count as learning
+
+
+@contextlib.contextmanager
+def shortage_as_error(workdir: str, batch_size: int) -> Iterator[None]:
+    """Converts the errors that report full memory or a full disk to one.
+
+    Raises:
+        ResourcesError: in place of such an error.
+    """
+    try:
+        yield
+    except ResourcesError:
+        raise
+    except (MemoryError, tf.errors.ResourceExhaustedError, OSError, RuntimeError) as error:
+        if getattr(error, "errno", None) in atomic.FULL or "No space left" in str(error):
+            raise ResourcesError(f"workdir {workdir}: the disk is full; the run can go on") from error
+        in_memory = isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+        if in_memory or "RESOURCE_EXHAUSTED" in str(error):
+            raise ResourcesError(
+                f"out of memory with batch_size {batch_size}; a smaller --batch_size needs less, and so does "
+                "--mixed_precision"
+            ) from error
+        raise
 
 
 class Finite(keras.callbacks.Callback):
-    """Stops training where the loss, or a weight, is not finite; a gradient that is not spoils its weight.
+    """Stops training when the loss or a weight is not finite. (A non-finite gradient makes its weight so.)
 
-    The loss is looked at after every execution, all weights every second and at the end of an epoch:
+    The loss is checked after every execution, all weights every second and at the end of an epoch:
     TensorFlow's CPU kernels can turn NaN into 0 on the way to the loss.
 
     Args:
-        seconds: time between two looks at the weights; 0 looks after every execution.
+        seconds: time between two checks of the weights; 0 checks after every execution.
 
     Attributes:
         broken: whether training was stopped.
-        step: the batch of the epoch after which it was, from 0.
+        step: the batch of the epoch after which it was stopped, from 0.
     """
 
-    def __init__(self, seconds: float = LOOKED_AT):
+    def __init__(self, seconds: float = CHECKED_EVERY):
         super().__init__()
-        self._seconds, self._looked = seconds, time.monotonic()
+        self._seconds, self._checked_at = seconds, time.monotonic()
         self.broken, self.step = False, 0
 
     def on_train_batch_end(self, batch, logs=None):
         self.step = batch
-        self._look(logs, every=self._seconds)
+        self._check(logs, self._seconds)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._look(logs, every=0)
+        self._check(logs, 0)
 
-    def _look(self, logs: Mapping, every: float) -> None:
-        due = time.monotonic() - self._looked >= every
+    def _check(self, logs: Mapping, seconds: float) -> None:
+        due = time.monotonic() - self._checked_at >= seconds
         if not np.isfinite(float(logs["loss"])) or (due and not weights_are_finite(self.model)):
             self.broken = self.model.stop_training = True
         if due:
-            self._looked = time.monotonic()
+            self._checked_at = time.monotonic()
 
 
 class Learning(keras.callbacks.Callback):
-    """Stops a training whose loss, some epochs in, was never below that of the best constant answer.
+    """Stops a training whose loss, after some epochs, was never below that of the best constant answer.
 
-    Losses are taken without what a backbone's own regularizers add, by its weights as they then are.
+    The current penalty of a backbone's own regularizers is subtracted from the losses.
 
     Args:
-        constant: that answer's loss.
-        within: epochs that training has for it; 0 never stops.
-        losses: gives the losses of the epochs done.
+        constant: the loss of the best constant answer.
+        within: epochs until the check; 0 never stops.
+        losses: returns the losses of the epochs so far.
 
     Attributes:
         failed: whether training was stopped.
@@ -75,93 +102,94 @@ class Learning(keras.callbacks.Callback):
 
 
 def penalty(model: keras.Model) -> float:
-    """What the regularizers of a model's weights add to its loss."""
+    """The sum that the regularizers of a model's weights add to its loss."""
     weights = [weight for weight in model.trainable_weights if weight.regularizer is not None]
     return float(sum(ops.convert_to_numpy(weight.regularizer(weight)) for weight in weights))
 
 
 def constant_loss(task: str, dataset: DataSet, mixup: float = 0.0) -> float:
-    """The training loss of the best answer that does not look at the image.
+    """The training loss of the best answer that ignores the image.
 
-    It is the entropy of the classes; of a sigmoid for each class, the mean entropy of each; of numbers in
-    units of their deviation, 1. Mixup leaves the entropies, since a mixture's loss is the mixture of the
-    losses; of numbers' variance it leaves 1 - 2 E[share (1 - share)], with a share from Beta(mixup, mixup).
+    For classes this is their entropy; for a sigmoid per class, the mean of the entropies; for numbers in
+    units of their deviation, 1. Mixup does not change the entropies, since a mixture's loss is the mixture of
+    the losses; it reduces the variance of numbers to 1 - 2 E[share (1 - share)] with a share from
+    Beta(mixup, mixup).
     """
     if task == "regression":
         return (mixup + 1) / (2 * mixup + 1)
     share = np.asarray(dataset.class_counts(), float) / dataset.train.size
     with np.errstate(divide="ignore", invalid="ignore"):
-        surprise = np.nan_to_num(-share * np.log(share))
-        other = np.nan_to_num(-(1 - share) * np.log(1 - share))
-    return float((surprise + other).mean() if task == "multilabel" else surprise.sum())
+        positive = np.nan_to_num(-share * np.log(share))
+        negative = np.nan_to_num(-(1 - share) * np.log(1 - share))
+    return float((positive + negative).mean() if task == "multilabel" else positive.sum())
 
 
-class _Until(keras.callbacks.Callback):
-    """Keeps the state before each execution, and stops behind the first that leaves something not finite."""
+class _StopAtBreak(keras.callbacks.Callback):
+    """Keeps the state before each execution. Stops after the first one that breaks the loss or a weight."""
 
     def __init__(self):
         super().__init__()
-        self.before, self.step, self.found = {}, 0, False
+        self.state_before, self.step, self.broken = {}, 0, False
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.before = captured(self.model)
+        self.state_before = captured(self.model)
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if not np.isfinite(float(logs["loss"])) or not weights_are_finite(self.model):
-            self.found = self.model.stop_training = True
+            self.broken = self.model.stop_training = True
 
 
 def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, step: int) -> dict:
-    """Trains again from a state that was sound, step by step, up to the first step that broke it.
+    """Trains again from a sound state, step by step, up to the first step that breaks it.
 
     Args:
-        model: the model; it is left with the state before that step.
+        model: the model; it is left in the state before that step.
         arrays: the sound state.
-        feed: the run's batches; with several replicas the step alone is searched for.
+        feed: the run's batches. With several replicas only the step is located.
         step: steps done in the sound state.
 
     Returns:
         `step`, from 1, of the whole training; `epoch`, from 1; `where`: "input", "activation", "loss" or
         "gradient", the first of them that is not finite in that step; `layer`: of an activation the first
         layer in the model's order, of a gradient the layer nearest to the output whose weights it spoiled.
-        Step and epoch alone where nothing breaks again, which on a CPU does not happen.
+        Only step and epoch if nothing breaks again, which does not happen on a CPU.
     """
-    until = _Until()
+    replay = _StopAtBreak()
     restore(model, arrays)
-    model.steps_per_execution, model.train_function = 1, None
-    fit(model, feed, [until], step)
-    broken = step + until.step
-    place = {"step": broken, "epoch": (broken - 1) // feed.steps + 1}
-    if not until.found or feed.replicas.number > 1:
-        restore(model, until.before if until.found else arrays)
-        return place
-    spoiled = [variable.path for variable in model.trainable_variables if not _finite(variable)]
-    restore(model, until.before)
+    model.steps_per_execution, model.train_function = 1, None  # a compiled loop of steps would hide the step
+    fit(model, feed, [replay], step)
+    broken = step + replay.step
+    failure = {"step": broken, "epoch": (broken - 1) // feed.steps + 1}
+    if not replay.broken or feed.replicas.number > 1:
+        restore(model, replay.state_before if replay.broken else arrays)
+        return failure
+    spoiled = [variable.path for variable in model.trainable_variables if not _is_finite(variable)]
+    restore(model, replay.state_before)
     inputs, targets = next(iter(feed.train(*divmod(broken - 1, feed.steps))))[:2]
-    cause = _first_in(model, inputs, targets) or {
+    cause = _locate_in_forward_pass(model, inputs, targets) or {
         "where": "gradient",
         "layer": spoiled[-1].rpartition("/")[0] if spoiled else "",
     }
-    restore(model, until.before)  # the look at the batch has moved averages and random states
-    return {**place, **cause}
+    restore(model, replay.state_before)  # the forward pass has changed moving averages and random states
+    return {**failure, **cause}
 
 
-def _first_in(model: keras.Model, inputs, targets) -> dict | None:
-    """What is not finite first, on the way of a batch from the inputs to the loss; None where all is."""
-    if not all(_finite(x) for x in keras.tree.flatten(inputs)):
+def _locate_in_forward_pass(model: keras.Model, inputs, targets) -> dict | None:
+    """The first value on the way from the inputs to the loss that is not finite; None if all are."""
+    if not all(_is_finite(x) for x in keras.tree.flatten(inputs)):
         return {"where": "input", "layer": ""}
     with keras.StatelessScope(), taps.opened(model) as opened:
         outputs = model(inputs, training=True)
         loss = model.compute_loss(inputs, targets, outputs)
-    seen = opened.passes[0]
-    for tap in sorted([*seen.activations, *seen.outputs], key=lambda tap: tap.order):
-        # a rectifier may turn NaN into 0, so what goes into it is looked at too
-        if not all(_finite(value) for value in (tap.before, tap.after) if value is not None):
+    calls = opened.passes[0]
+    for tap in sorted([*calls.activations, *calls.outputs], key=lambda tap: tap.order):
+        # a rectifier may turn NaN into 0, so its input is checked too
+        if not all(_is_finite(value) for value in (tap.before, tap.after) if value is not None):
             return {"where": "activation", "layer": tap.path or tap.name}
     return None if np.isfinite(float(loss)) else {"where": "loss", "layer": ""}
 
 
-def _finite(values) -> bool:
+def _is_finite(values) -> bool:
     array = ops.convert_to_numpy(values)
     return array.dtype.kind not in "fV" or bool(np.isfinite(array.astype("float32")).all())

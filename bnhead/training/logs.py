@@ -1,9 +1,9 @@
-"""What a run logs each epoch: three small callbacks, in the order in which they are listed.
+"""Callbacks that log a run: pace, time, `history.csv` and TensorBoard.
 
-Event files only grow, so a run that goes on cuts them back to what they were at its checkpoint.
+Event files only grow, so a resumed run cuts them back to their sizes at its checkpoint.
 
-Keras says `val_` for figures of the data that is evaluated each epoch. Here that is the test split, of which
-no choice is made, and its figures are called `test_`.
+Keras prefixes figures of the data that is evaluated each epoch with `val_`. Here that is the test split, by
+which nothing is chosen, and the prefix is `test_`.
 """
 
 import os
@@ -18,7 +18,7 @@ from bnhead.census.figures import meaning_of
 from bnhead.runs.directory import EVENTS, RunDirectory
 
 
-def _named(logs: dict) -> dict[str, float]:
+def _with_test_prefix(logs: dict) -> dict[str, float]:
     return {
         f"test_{k.removeprefix('val_')}" if k.startswith("val_") else k: float(v) for k, v in logs.items()
     }
@@ -36,7 +36,7 @@ class Pace(keras.callbacks.Callback):
         self._start, self._seconds, self._first = time.perf_counter(), 0.0, None
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._first is None:  # of an epoch that goes on it is not 0
+        if self._first is None:  # in a resumed epoch it is not 0
             self._first = batch
 
     def on_train_batch_end(self, batch, logs=None):
@@ -51,7 +51,7 @@ class Pace(keras.callbacks.Callback):
 
 
 class Elapsed:
-    """Seconds since the run began, without the time in which it was stopped."""
+    """Seconds since the run began, without the time between its sessions."""
 
     def __init__(self):
         self._start = time.perf_counter()
@@ -61,16 +61,16 @@ class Elapsed:
         return time.perf_counter() - self._start
 
     def state(self) -> dict:
-        """What a checkpoint keeps of it."""
+        """The state for a checkpoint."""
         return {"seconds": self.seconds()}
 
     def resume(self, state: dict) -> None:
-        """Goes on from what `state` gave."""
+        """Restores what `state` returned."""
         self._start = time.perf_counter() - state["seconds"]
 
 
 class HistoryFile(keras.callbacks.Callback):
-    """Keeps `history.csv` up to date: epoch (from 1), then every figure in the logs.
+    """Writes `history.csv` each epoch: epoch (from 1), then every figure in the logs.
 
     Args:
         directory: the run's directory.
@@ -85,11 +85,11 @@ class HistoryFile(keras.callbacks.Callback):
         self.rows: list[dict] = []
 
     def state(self) -> dict:
-        """What a checkpoint keeps of it."""
+        """The state for a checkpoint."""
         return {"rows": self.rows}
 
     def resume(self, state: dict) -> None:
-        """Goes on from what `state` gave."""
+        """Restores what `state` returned."""
         self.rows = list(state["rows"])
 
     def losses(self) -> list[float]:
@@ -98,17 +98,17 @@ class HistoryFile(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.rows:
-            self._directory.write_table("history.csv", self.rows)
+            self._directory.write_history(self.rows)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.rows.append({"epoch": epoch + 1, **_named(logs)})
-        self._directory.write_table("history.csv", self.rows)
+        self.rows.append({"epoch": epoch + 1, **_with_test_prefix(logs)})
+        self._directory.write_history(self.rows)
 
 
 class Scalars(keras.callbacks.Callback):
     """TensorBoard events, in the runs `train` and `test`, so that `loss` and `accuracy` share their charts.
 
-    Its state is the sizes of all event files of the run, the dead units' among them.
+    Its state is the sizes of all event files of the run, including those of the dead units.
 
     Args:
         directory: the run's directory; the events are in its folder `tensorboard`.
@@ -123,14 +123,14 @@ class Scalars(keras.callbacks.Callback):
         self._writers: dict = {}
 
     def state(self) -> dict:
-        """What a checkpoint keeps of it."""
+        """The state for a checkpoint."""
         return event_sizes(self._folder)
 
     def resume(self, state: dict) -> None:
-        """Cuts the event files to where they were, so that no step is in them twice."""
-        self._description = ""  # it is in them
+        """Cuts the event files to their sizes in `state`, so that they hold no step twice."""
+        self._description = ""  # the event files have it
         for line in cut_events(self._folder, state):
-            self._directory.say(line)
+            self._directory.log(line)
 
     def on_train_begin(self, logs=None):
         self._writers = {
@@ -142,7 +142,7 @@ class Scalars(keras.callbacks.Callback):
             self._writers["train"].flush()
 
     def on_epoch_end(self, epoch, logs=None):
-        for name, value in _named(logs).items():
+        for name, value in _with_test_prefix(logs).items():
             run = "test" if name.startswith("test_") else "train"
             with self._writers[run].as_default(step=epoch + 1):
                 tf.summary.scalar(name.removeprefix("test_"), value, description=meaning_of(name))
@@ -159,28 +159,28 @@ class Scalars(keras.callbacks.Callback):
 
 
 def event_sizes(folder: pathlib.Path) -> dict[str, int]:
-    """Bytes of each event file in a folder and its folders, by path."""
-    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(_files(folder))}
+    """Bytes of each event file in a folder and its subfolders, by relative path."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(_event_files(folder))}
 
 
 def cut_events(folder: pathlib.Path, sizes: Mapping[str, int]) -> list[str]:
-    """Brings a folder's event files back to the sizes they had, and removes those that were not there.
+    """Cuts a folder's event files to the given sizes, and removes those without a size.
 
-    Other files stay. Where the folder is a link, it may be shared with other runs, and nothing is removed.
+    Other files stay. A folder that is a link may be shared with other runs, so nothing in it is removed.
 
     Returns:
-        A line for each file that is gone or shorter than it was.
+        A line for each file that is missing or shorter than its size.
     """
-    for path in list(_files(folder)):
+    for path in list(_event_files(folder)):
         size = sizes.get(str(path.relative_to(folder)))
         if size is None and not folder.is_symlink():
             path.unlink()
         elif size is not None and path.stat().st_size > size:
             os.truncate(path, size)
-    there = event_sizes(folder)
-    lost = [name for name, size in sizes.items() if there.get(name, -1) < size]
+    current = event_sizes(folder)
+    lost = [name for name, size in sizes.items() if current.get(name, -1) < size]
     return [f"event file {folder / name} is damaged: TensorBoard will lack its end" for name in lost]
 
 
-def _files(folder: pathlib.Path):
+def _event_files(folder: pathlib.Path):
     return (path for path in folder.rglob(EVENTS) if path.is_file() and not path.is_symlink())

@@ -1,16 +1,16 @@
-"""What several runs of one process share: opened data, and the traced graph where the seed alone differs.
+"""Data and traced graphs that several runs of one process share.
 
-Opening data and tracing a training step take longer than a short run trains. Neither depends on the seed: a
-model of another seed differs in the values of its variables, initial weights and random states.
+Opening data and tracing a training step take longer than training a short run. Neither depends on the seed:
+models of two seeds differ only in the values of their variables, initial weights and random states.
 """
 
 import keras
 
 from bnhead.data import DataSet, load
-from bnhead.training.build import build
+from bnhead.training.build import build_model
 from bnhead.training.config import TrainConfig
 
-# All settings that `opened` reads.
+# All settings that `open_data` reads.
 DATA_SETTINGS = (
     "dataset",
     "data_dir",
@@ -24,8 +24,8 @@ DATA_SETTINGS = (
 )
 
 
-def opened(config: TrainConfig) -> DataSet:
-    """The config's data set with its splits and shifts."""
+def open_data(config: TrainConfig) -> DataSet:
+    """Opens the data set of a config, with its validation split and shifts."""
     return load(
         config.dataset,
         config.data_dir or None,
@@ -40,9 +40,9 @@ def opened(config: TrainConfig) -> DataSet:
 
 
 class Reuse:
-    """Keeps the last data set and the last model, and gives them to the next run if that would make the same.
+    """Keeps the last data set and the last model for a next run with the same settings.
 
-    One run at a time: the next one's model is the last one's, with other values.
+    One run at a time: the next run trains the same model object, with other values.
     """
 
     def __init__(self):
@@ -50,39 +50,39 @@ class Reuse:
         self._model: tuple[dict, DataSet, keras.Model] | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
-        """The config's data set: the last run's, or one that is opened now."""
+        """The data set of a config: that of the last run, or a newly opened one."""
         key = tuple(getattr(config, name) for name in DATA_SETTINGS)
         if self._data is None or self._data[0] != key:
-            self._data = self._model = None  # no two of them in memory
-            self._data = key, opened(config)
+            self._data = self._model = None  # frees the memory first
+            self._data = key, open_data(config)
         return self._data[1]
 
     def model(self, config: TrainConfig, data: DataSet) -> keras.Model:
-        """The config's compiled model, with its initial values.
+        """The compiled model of a config, with its initial values.
 
-        It is built in any case, which gives the values; where the settings are those of the last one but for
-        the seed, the last one then takes them over, and its graph need not be traced again.
+        A model is built in any case, for the values. If only the seed differs from the last run, the last
+        model gets them and keeps its traced graph.
         """
         settings = {**config.settings(), "seed": None}
-        model = build(config, data)
+        model = build_model(config, data)
         if self._model is None or self._model[:2] != (settings, data):
             self._model = settings, data, model
         else:
-            take_over(self._model[2], model)
+            assign_values(self._model[2], model)
         return self._model[2]
 
 
-def take_over(model: keras.Model, fresh: keras.Model) -> None:
-    """Gives all variables of a compiled model the values of a model that was just built in the same way.
+def assign_values(model: keras.Model, fresh: keras.Model) -> None:
+    """Assigns the values of a newly built model to a trained one of the same structure.
 
-    Those are weights, moving averages, random states and the optimizer's; metrics are reset. A model that
-    diverged was left to train step by step (`failures.locate`); it trains as the fresh one would.
+    These are weights, moving averages, random states and the optimizer's variables; metrics are reset. After
+    a divergence the model executes single steps (`failures.locate`); it gets the fresh model's number again.
     """
     if model.steps_per_execution != fresh.steps_per_execution:
         model.steps_per_execution, model.train_function = fresh.steps_per_execution, None
     fresh.optimizer.build(fresh.trainable_variables)
     model.optimizer.build(model.trainable_variables)
-    for to, of in ((model, fresh), (model.optimizer, fresh.optimizer)):
-        for variable, value in zip(to.variables, of.variables, strict=True):
+    for target, source in ((model, fresh), (model.optimizer, fresh.optimizer)):
+        for variable, value in zip(target.variables, source.variables, strict=True):
             variable.assign(value)
     model.reset_metrics()

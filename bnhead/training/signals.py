@@ -1,4 +1,4 @@
-"""Signals that end a run: noted at once, obeyed when a step is done."""
+"""Signals that end a run: noted at once, obeyed after the current step."""
 
 import contextlib
 import signal
@@ -11,8 +11,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Pending:
-    """Attributes:
-    signal: number of the signal that has come; None before.
+    """A signal that has arrived and is not yet acted on.
+
+    Attributes:
+        signal: its number; None before one arrives.
     """
 
     signal: int | None = None
@@ -20,10 +22,13 @@ class Pending:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Pending]:
-    """Notes SIGINT and SIGTERM instead of obeying; a second one is obeyed at once.
+    """Notes SIGINT and SIGTERM; a second signal raises at once.
 
-    What is ignored stays ignored (SIGINT is, in a shell's background). Only the main thread of a process can
-    do so; in another, signals do what they did.
+    An ignored signal stays ignored, such as SIGINT in a shell's background. Only the main thread of a process
+    can change handlers; in another thread nothing changes.
+
+    Yields:
+        The object that notes the signal.
     """
     pending = Pending()
     if threading.current_thread() is not threading.main_thread():
@@ -35,17 +40,17 @@ def deferred() -> Iterator[Pending]:
             raise Interrupted(number)
         pending.signal = number
 
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in heard}
+    numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, note) for number in numbers}
     try:
         yield pending
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def obey_termination() -> None:
-    """Makes SIGTERM end a command as SIGINT does, with what must be tidied up: by an exception."""
+    """Makes SIGTERM end a command as SIGINT does: by an exception, so that it can clean up."""
 
     def end(number, frame):
         raise Interrupted(number)

@@ -1,7 +1,7 @@
-"""What is learned: classes, labels that exclude nothing, or numbers. Loss, metrics, targets of each.
+"""The tasks: classification, multilabel classification, regression; the loss, metrics and targets of each.
 
-The head is the same for all: its outputs are logits for the first two, and numbers in units of the training
-targets' standard deviation for the third, which a last layer turns into the targets' own units.
+The head is the same for all. Its outputs are logits for the first two, and for regression numbers in units of
+the training targets' standard deviation, which a last layer converts to the targets' units.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from bnhead.data import DataSet
 
-Moments = tuple[np.ndarray, np.ndarray]  # mean and deviation of each target
+TargetMoments = tuple[np.ndarray, np.ndarray]  # mean and standard deviation of each target
 
 
 class ScaledError(keras.losses.MeanSquaredError):
-    """Mean squared error, each target in units of its deviation.
+    """Mean squared error, each target in units of its standard deviation.
 
     Args:
         deviation: `(targets,)`.
@@ -33,10 +33,10 @@ class ScaledError(keras.losses.MeanSquaredError):
 
 
 class ScaledR2(keras.metrics.R2Score):
-    """R^2 of targets less their mean, in units of their deviation: the mean over the targets.
+    """R^2 of standardised targets: the mean over the targets.
 
-    The score does not depend on that; Keras' float32 sums of squares do, where a mean is large against its
-    deviation.
+    Standardising does not change the score. It keeps Keras' float32 sums of squares precise when a mean is
+    large compared with its deviation.
 
     Args:
         mean: `(targets,)`.
@@ -58,19 +58,19 @@ class Task:
 
     Attributes:
         primary: name of the metric that is reported first; the higher the better.
-        loss: makes its loss on logits, or on numbers whose moments it is given.
-        metrics: makes its metrics.
+        loss: makes the loss, from the moments of the targets for regression, else from None.
+        metrics: makes the metrics, likewise.
         targets: `(labels, number of outputs) -> targets` of a batch.
     """
 
     primary: str
-    loss: Callable[[Moments | None], keras.losses.Loss]
-    metrics: Callable[[Moments | None], list[keras.metrics.Metric]]
+    loss: Callable[[TargetMoments | None], keras.losses.Loss]
+    metrics: Callable[[TargetMoments | None], list[keras.metrics.Metric]]
     targets: Callable[[tf.Tensor, int], tf.Tensor] = lambda labels, outputs: labels
 
 
-def _hot(labels: tf.Tensor, outputs: int) -> tf.Tensor:
-    """Shares of the classes: one-hot, unless mixup has made shares of them already."""
+def _class_shares(labels: tf.Tensor, outputs: int) -> tf.Tensor:
+    """Shares of the classes: one-hot, unless mixup has already mixed them."""
     return labels if labels.dtype.is_floating else tf.one_hot(labels, outputs)
 
 
@@ -87,7 +87,7 @@ TASKS = {
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.BinaryAccuracy(name="binary_accuracy", threshold=0.0),
         ],
-        _hot,
+        _class_shares,
     ),
     "regression": Task(
         "r2",
@@ -95,16 +95,16 @@ TASKS = {
         lambda moments: [ScaledR2(*moments), keras.metrics.MeanAbsoluteError(name="mae")],
     ),
 }
-SOFT_CLASSIFICATION = Task(  # the same loss and metric, of targets that are shares of the classes
+SOFT_CLASSIFICATION = Task(  # the same loss and metric for targets that are shares of the classes
     "accuracy",
     lambda _: keras.losses.CategoricalCrossentropy(from_logits=True),
     lambda _: [keras.metrics.CategoricalAccuracy(name="accuracy")],
-    _hot,
+    _class_shares,
 )
 
 
-def task_named(name: str, *, soft: bool = False) -> Task:
-    """A task of `TASKS`; of classification the one whose targets are `soft`, as mixup makes them."""
+def find_task(name: str, *, soft: bool = False) -> Task:
+    """A task of `TASKS`; with `soft` classification has shares of the classes as targets, as with mixup."""
     return SOFT_CLASSIFICATION if soft and name == "classification" else TASKS[name]
 
 
@@ -115,25 +115,33 @@ def compiled(
     optimizer: keras.optimizers.Optimizer,
     *,
     soft: bool = False,
-    **how: Any,
+    **options: Any,
 ) -> keras.Model:
-    """The compiled model of a task, of soft targets or others; for numbers with a last layer `to_units`.
+    """Compiles a model for a task. For regression it gets a last layer `to_units`.
 
     The mean squared error is taken in units of the training targets' variances, so that its size, and with it
-    the learning rate, does not depend on the targets' units. `how` goes to `model.compile`.
+    the learning rate, does not depend on the targets' units.
+
+    Args:
+        model: the net; it may be replaced by a new one.
+        task: a name of `TASKS`.
+        dataset: its training targets give the units.
+        optimizer: for the model's variables.
+        soft: whether targets are shares of the classes.
+        **options: of `model.compile`.
     """
     moments = None
     if task == "regression":
         moments = mean, deviation = dataset.target_moments()
         scale = keras.layers.Rescaling(deviation.tolist(), mean.tolist(), dtype="float32", name="to_units")
         model = keras.Model(model.input, scale(model.output), name=model.name)
-    kind = task_named(task, soft=soft)
-    # weighted: an evaluation batch that was filled up (`distribution`) says so by weights of 0
-    model.compile(optimizer, kind.loss(moments), weighted_metrics=kind.metrics(moments), **how)
+    spec = find_task(task, soft=soft)
+    # weighted, since padding of an evaluation batch (`devices.replicas.padded`) has weight 0
+    model.compile(optimizer, spec.loss(moments), weighted_metrics=spec.metrics(moments), **options)
     return model
 
 
-def batches(
+def task_batches(
     data: tf.data.Dataset, task: str, outputs: int, *, with_labels: bool, soft: bool = False
 ) -> tf.data.Dataset:
     """Batches of `(inputs, targets)` from batches of `(images, labels)`.
@@ -145,7 +153,7 @@ def batches(
         with_labels: whether the model reads the labels too, as its second input.
         soft: whether targets are shares of the classes.
     """
-    targets = task_named(task, soft=soft).targets
+    targets = find_task(task, soft=soft).targets
 
     def prepare(images, labels):
         inputs = (images, tf.cast(labels, tf.int32)) if with_labels else images

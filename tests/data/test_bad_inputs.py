@@ -12,7 +12,7 @@ from bnhead.data import checks, load
 from bnhead.data.checks import inspect
 from bnhead.errors import DataError
 from bnhead.training import TrainConfig, train
-from bnhead.training.estimate import rehearse
+from bnhead.training.estimate import estimate
 from tests.data.sets import smooth, write_folder, write_set
 
 JPEG = tf.io.encode_jpeg(smooth(24, 24)).numpy()
@@ -192,7 +192,7 @@ def test_fewer_examples_than_a_batch_end_before_the_run_begins(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("work", [train, rehearse])
+@pytest.mark.parametrize("work", [train, estimate])
 def test_a_picture_that_cannot_be_decoded_stops_a_streaming_run_by_its_name(tmp_path, work, monkeypatch):
     monkeypatch.setattr(checks, "SAMPLE", 1)  # images that the checks look at: it is found in training
     name = folder({"train/b/1.jpg": JPEG[:300], "train/a/3.jpg": smooth(30, 40)})(tmp_path)

@@ -1,53 +1,53 @@
 import pytest
 import tensorflow as tf
 
-from bnhead.devices.environment import DECISIVE, changed, cpu_has_bfloat16, environment, prepare
-from bnhead.runs.provenance import source_sha256
+from bnhead.devices.environment import cpu_has_bfloat16, describe_environment, prepare_devices
+from bnhead.runs.provenance import DECISIVE, environment_changes, source_sha256
 
 
 def test_what_decides_about_digits_is_recorded():
-    now = environment()
+    now = describe_environment()
     assert set(DECISIVE) <= set(now) and now["cores"] >= 1 and len(now["threads"]) == 2
-    assert changed(now, environment()) == ""
+    assert environment_changes(now, describe_environment()) == ""
 
 
 def test_threads_are_those_of_the_variables_where_none_are_set(monkeypatch):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "many")
     monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
-    assert environment()["threads"][0] == 1
+    assert describe_environment()["threads"][0] == 1
     monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 3)
     monkeypatch.setattr(tf.config.threading, "get_inter_op_parallelism_threads", lambda: 0)
-    assert environment()["threads"] == [3, 0]
+    assert describe_environment()["threads"] == [3, 0]
 
 
 def test_the_code_is_recorded():
-    assert environment()["source_sha256"] == source_sha256()
+    assert describe_environment()["source_sha256"] == source_sha256()
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("keras", "3.14"), ("threads", [1, 1]), ("devices", ["a GPU"]), ("cores", 64)]
 )
 def test_another_environment_is_told_in_words(key, value):
-    now = environment()
-    assert changed({**now, key: value}, now) == f"{key} {value} before, {now[key]} now"
-    assert changed({**now, "host": "elsewhere"}, now) == ""
+    now = describe_environment()
+    assert environment_changes({**now, key: value}, now) == f"{key} {value} before, {now[key]} now"
+    assert environment_changes({**now, "host": "elsewhere"}, now) == ""
 
 
 def test_gpu_memory_is_taken_as_it_is_needed(monkeypatch):
     grown = []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: grown.append((gpu, on)))
-    prepare(deterministic=False)
+    prepare_devices(deterministic=False)
     assert grown == [("GPU:0", True), ("GPU:1", True)]
 
 
 def test_determinism_is_switched_on_where_it_is_asked_for(monkeypatch):
     asked = []
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append(1))
-    prepare(deterministic=False)
+    prepare_devices(deterministic=False)
     assert not asked
-    prepare(deterministic=True)
+    prepare_devices(deterministic=True)
     assert asked == [1]
 
 

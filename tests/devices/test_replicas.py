@@ -15,9 +15,8 @@ import tensorflow as tf
 
 from bnhead.census import count
 from bnhead.data import load
-from bnhead.devices import replicas
-from bnhead.devices.replicas import Replicas, Unwritten, filled, find, join
-from bnhead.errors import DataError, RunDirectoryError, UsageError
+from bnhead.devices.replicas import Replicas, check_shares, open_replicas, padded
+from bnhead.errors import UsageError
 from bnhead.training import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,161 +222,42 @@ def test_other_norms_and_tasks_too(backend, tmp_path):
                 assert found[name]["result"][figure] == expected, name
 
 
-@pytest.mark.slow
-def test_the_command_in_two_processes(tmp_path):
-    """Both end alike: with the run, with its result a second time, refusing other settings."""
-    command = [sys.executable, ROOT / "train.py", "--distribution=data_parallel", "--backbone=resnet8"]
-    command += ["--epochs=1", f"--workdir={tmp_path / 'run'}"]
-
-    def run(port, *flags):
-        environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-        processes = [
-            subprocess.Popen(
-                [*command, *flags],
-                env={**environment, **dict(zip(VARIABLES, (f"127.0.0.1:{port}", "2", n), strict=True))},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for n in "01"
-        ]
-        ends = [process.communicate(timeout=300) for process in processes]
-        return [process.returncode for process in processes], *ends
-
-    ports = []
-    for _ in range(3):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    status, (out, _), (silent, _) = run(ports[0])
-    assert status == [0, 0] and "replicas            2; batch norms see 128 of the 128 images" in out
-    assert "epoch" not in silent and "accuracy" not in silent
-    status, (out, _), (silent, _) = run(ports[1])
-    assert status == [0, 0] and "holds this run, finished" in out and "accuracy" not in silent
-    status, (_, errors), (_, others) = run(ports[2], "--seed=1")
-    assert status == [3, 3] and "holds another run: seed 0 there, 1 now" in errors and errors == others
-
-
-def config(**settings):
-    return TrainConfig(**{**SETTINGS, "head": "bn_fc", **settings})
-
-
-@pytest.fixture
-def no_variables(monkeypatch):
-    for name in [*VARIABLES, "TF_CONFIG"]:
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
-
-
-def test_one_process_is_the_first(no_variables):
-    assert join(config()) and find(config()) == Replicas()
+def test_one_process_is_one_replica():
+    assert open_replicas("none", 128) == Replicas()
 
 
 @pytest.mark.parametrize(
-    ("backend", "kind", "variables", "message"),
+    ("arguments", "message"),
     [
+        ((128, 3, True), "batch_size must divide by the 3 replicas, got 128; 126 or 129 would"),
+        ((2, 4, True), "batch_size must divide by the 4 replicas, got 2; 4 or 8 would"),
+        ((4, 4, False), "must leave each replica at least 2 images, .* got 4 for 4 replicas"),
         (
-            "jax",
-            "mirrored",
-            {},
-            r"distribution mirrored is TensorFlow's, and Keras runs on jax: --distribution=data_par",
-        ),
-        (
-            "tensorflow",
-            "data_parallel",
-            {},
-            "distribution data_parallel needs JAX, and Keras runs on tensorflow: set KERAS_BACKEND=jax, or",
-        ),
-        (
-            "tensorflow",
-            "mirrored",
-            {"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}'},
-            "TF_CONFIG names 2 workers, and one model on several machines is KERAS_BACKEND=jax and --dist",
-        ),
-        ("tensorflow", "mirrored", {"TF_CONFIG": "{"}, "TF_CONFIG is not the JSON that TensorFlow reads"),
-        (
-            "tensorflow",
-            "none",
-            {VARIABLES[1]: "2"},
-            "JOB_ADDRESSES and KERAS_.*PROCESS_ID must be set too, since",
-        ),
-        (
-            "tensorflow",
-            "none",
-            dict(zip(VARIABLES, ("a:1", "2", "0"), strict=True)),
-            "NUM_PROCESSES is 2 and distribution none: one model on several machines is KERAS_BACKEND=jax",
-        ),
-        (
-            "jax",
-            "data_parallel",
-            dict(zip(VARIABLES, ("a:1", "2", "2"), strict=True)),
-            "PROCESS_ID must be less than the 2 processes, got 2",
-        ),
-        (
-            "jax",
-            "data_parallel",
-            dict(zip(VARIABLES, ("a:1", "two", "0"), strict=True)),
-            "NUM_PROCESSES must be a whole number, got 'two'",
+            (64, 8, True, [4, 16]),
+            "at least the 16 images of a ghost batch .* got 64 for 8 replicas",
         ),
     ],
 )
-def test_what_cannot_be_is_one_line(no_variables, backend, kind, variables, message):
-    no_variables.setattr(keras.backend, "backend", lambda: backend)
-    for name, value in variables.items():
-        no_variables.setenv(name, value)
+def test_a_batch_that_cannot_be_shared_is_one_line(arguments, message):
     with pytest.raises(UsageError, match=message) as caught:
-        join(config(distribution=kind))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("settings", "replicas", "message"),
-    [
-        ({"batch_size": 128}, Replicas(3), "must divide by the 3 replicas, got 128; 126 or 129 would"),
-        ({"batch_size": 2}, Replicas(4), "must divide by the 4 replicas, got 2; 4 or 8 would"),
-        (
-            {"batch_size": 4, "sync_bn": False, "distribution": "mirrored"},
-            Replicas(4, synchronized=False),
-            "must leave each replica at least 2 images, .* got 4 for 4 replicas",
-        ),
-        (
-            {"head": "gbn16_fc", "distribution": "mirrored"},
-            Replicas(8),
-            "ghosts of 16 do not fit into the 8 images of a replica",
-        ),
-    ],
-)
-def test_a_batch_that_cannot_be_shared_is_one_line(settings, replicas, message):
-    with pytest.raises(UsageError, match=message) as caught:
-        replicas._check_batch(config(**settings), replicas)
+        check_shares(*arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_a_batch_that_can_be_shared_passes():
-    replicas._check_batch(config(head="gbn16_fc", distribution="mirrored"), Replicas(4))
-    replicas._check_batch(config(head="gbn64_fc", distribution="data_parallel"), Replicas(4))
+    check_shares(64, 4, True, [16])
+    assert TrainConfig(head="gbn16_fc_gbn8").ghost_sizes == [16, 8]
 
 
 def test_the_last_evaluation_batch_is_filled_up_with_what_does_not_count():
     x, y = np.arange(20.0).reshape(10, 2).astype("float32"), np.arange(10)
     data = tf.data.Dataset.from_tensor_slices(((x, y), y)).batch(4)
-    (first, _, weights), _, ((last, labels), targets, last_weights) = filled(data, 10, 4).as_numpy_iterator()
+    (first, _, weights), _, ((last, labels), targets, last_weights) = padded(data, 10, 4).as_numpy_iterator()
     np.testing.assert_array_equal(first[0], x[:4])
     np.testing.assert_array_equal(last, x[[8, 9, 9, 9]])
     assert labels.tolist() == targets.tolist() == [8, 9, 9, 9]
     np.testing.assert_allclose(weights, [1.2] * 4)
     np.testing.assert_allclose(last_weights, [1.2, 1.2, 0, 0])
-
-
-def test_processes_share_each_batch_in_order():
-    data = tf.data.Dataset.range(12).map(lambda i: ((i, -i), 2 * i)).batch(6)
-    parts = [list(Replicas(6, 3, process).part(data).as_numpy_iterator()) for process in range(3)]
-    assert [[y.tolist() for _, y in part] for part in parts] == [
-        [[0, 2], [12, 14]],
-        [[4, 6], [16, 18]],
-        [[8, 10], [20, 22]],
-    ]
-    assert parts[1][0][0][1].tolist() == [-2, -3]
 
 
 def test_evaluation_batches_are_shared_equally():
@@ -393,32 +273,6 @@ def test_what_a_batch_norm_sees_is_said():
     apart = Replicas(4, synchronized=False)
     assert apart.batch_norm_examples(128) == 32
     assert apart.describe()["batch_statistics_of"] == "each replica's part of the batch"
-
-
-def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
-    directory = Replicas(2, 2, 1).directory(str(tmp_path / "run"))
-    assert isinstance(directory, Unwritten)
-    directory.begin({"a": 1})
-    directory.write("result.json", {"a": 1})
-    directory.write_table("history.csv", [{"a": 1}])
-    assert not (tmp_path / "run").exists() and directory.read("result.json") is None
-
-
-@pytest.mark.parametrize("error", [UsageError, RunDirectoryError, DataError])
-def test_what_the_first_process_finds_the_others_are_told(monkeypatch, error):
-    told = []
-    monkeypatch.setattr(replicas, "_broadcast", lambda text: told.append(text) or told[0])
-    first, other = Replicas(2, 2, 0), Replicas(2, 2, 1)
-    assert first.of_first(lambda: {"a": [1, None]}) == {"a": [1, None]}
-    assert other.of_first(lambda: 1 / 0) == {"a": [1, None]}
-    told.clear()
-
-    def fail():
-        raise error("no such place")
-
-    for several in (first, other):
-        with pytest.raises(error, match="no such place"):
-            several.of_first(fail)
 
 
 def test_alone_nothing_is_distributed(monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bnhead.runs import checkpoints
-from bnhead.runs.checkpoints import Checkpoint
+from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
 from bnhead.runs.directory import RunDirectory
 
 SETTINGS = {"head": "bn_fc", "learning_rate": 0.1}
@@ -42,9 +42,9 @@ def test_any_flipped_bit_and_any_cut_is_noticed():
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(draw.integers(8))
-        with pytest.raises(ValueError, match=r"it is no checkpoint|not those that were written"):
+        with pytest.raises(ValueError, match=r"it is not a checkpoint|not those that were written"):
             checkpoints.decode(bytes(damaged))
-        with pytest.raises(ValueError, match=r"it is no checkpoint|not those that were written"):
+        with pytest.raises(ValueError, match=r"it is not a checkpoint|not those that were written"):
             checkpoints.decode(content[:place])
     with pytest.raises(ValueError, match="not those that were written"):
         checkpoints.decode(content + b"\0")
@@ -52,11 +52,11 @@ def test_any_flipped_bit_and_any_cut_is_noticed():
 
 def test_a_few_are_kept_and_the_newest_counts(tmp_path):
     directory = RunDirectory(tmp_path)
-    assert checkpoints.newest(directory, SETTINGS) == (None, [])
+    assert newest_checkpoint(directory, SETTINGS) == (None, [])
     for step in (2, 9, 10, 11, 100):
-        checkpoints.save(directory, checkpoint(step))
+        save_checkpoint(directory, checkpoint(step))
     assert len(list((tmp_path / "checkpoints").iterdir())) == checkpoints.KEPT == 3
-    found, complaints = checkpoints.newest(directory, SETTINGS)
+    found, complaints = newest_checkpoint(directory, SETTINGS)
     same(found, checkpoint(100))
     assert not complaints
 
@@ -64,11 +64,11 @@ def test_a_few_are_kept_and_the_newest_counts(tmp_path):
 def test_damaged_ones_are_said_set_aside_and_passed_over(tmp_path):
     directory = RunDirectory(tmp_path)
     for step in (1, 2):
-        checkpoints.save(directory, checkpoint(step))
-    checkpoints.save(directory, checkpoint(3, head="fc"))
+        save_checkpoint(directory, checkpoint(step))
+    save_checkpoint(directory, checkpoint(3, head="fc"))
     second = tmp_path / "checkpoints" / "step-0000000002"
     second.write_bytes(second.read_bytes()[:-1])
-    found, complaints = checkpoints.newest(directory, SETTINGS)
+    found, complaints = newest_checkpoint(directory, SETTINGS)
     same(found, checkpoint(1))
     assert [line.split(" is not used: ")[1] for line in complaints] == [
         "it is of a run with other settings",
@@ -77,21 +77,21 @@ def test_damaged_ones_are_said_set_aside_and_passed_over(tmp_path):
     assert all(str(tmp_path) in line and "\n" not in line for line in complaints)
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"step-0000000001", "step-0000000002.damaged", "step-0000000003.damaged"}
-    assert checkpoints.newest(directory, SETTINGS)[1] == [], "said once"
+    assert newest_checkpoint(directory, SETTINGS)[1] == [], "said once"
 
 
 def test_what_is_no_plain_file_or_of_no_sane_size_is_passed_over(tmp_path):
     directory = RunDirectory(tmp_path)
-    checkpoints.save(directory, checkpoint(1))
+    save_checkpoint(directory, checkpoint(1))
     folder = tmp_path / "checkpoints"
     os.mkfifo(folder / "step-0000000004")
     (folder / "step-0000000003").mkdir()
     (folder / "step-0000000002").touch()
     os.truncate(folder / "step-0000000002", 2**40)
-    found, complaints = checkpoints.newest(directory, SETTINGS)
+    found, complaints = newest_checkpoint(directory, SETTINGS)
     same(found, checkpoint(1))
     for line, why in zip(
-        complaints, ("it is no regular file", "Is a directory", "it is no checkpoint"), strict=True
+        complaints, ("it is not a regular file", "Is a directory", "it is not a checkpoint"), strict=True
     ):
         assert why in line and "\n" not in line
 
@@ -99,24 +99,24 @@ def test_what_is_no_plain_file_or_of_no_sane_size_is_passed_over(tmp_path):
 def test_a_run_that_begins_anew_keeps_its_own_and_not_those_of_a_later_step(tmp_path):
     directory = RunDirectory(tmp_path)
     for step in (800, 900, 1000):
-        checkpoints.save(directory, checkpoint(step))
-    checkpoints.set_aside(directory)
-    assert checkpoints.newest(directory, SETTINGS) == (None, [])
-    checkpoints.save(directory, checkpoint(1))
-    same(checkpoints.newest(directory, SETTINGS)[0], checkpoint(1))
+        save_checkpoint(directory, checkpoint(step))
+    checkpoints.set_checkpoints_aside(directory)
+    assert newest_checkpoint(directory, SETTINGS) == (None, [])
+    save_checkpoint(directory, checkpoint(1))
+    same(newest_checkpoint(directory, SETTINGS)[0], checkpoint(1))
     assert len(list((tmp_path / "checkpoints").glob("*.damaged"))) == 3, "nothing is lost"
 
 
 def test_a_write_that_fails_leaves_the_older_ones(tmp_path, monkeypatch):
     directory = RunDirectory(tmp_path)
     for step in (1, 2, 3):
-        checkpoints.save(directory, checkpoint(step))
+        save_checkpoint(directory, checkpoint(step))
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(RuntimeError, match="the disk is full"):
-        checkpoints.save(directory, checkpoint(4))
-    found, _ = checkpoints.newest(directory, SETTINGS)
+        save_checkpoint(directory, checkpoint(4))
+    found, _ = newest_checkpoint(directory, SETTINGS)
     assert found.step == 3 and len(list((tmp_path / "checkpoints").iterdir())) == 3

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from bnhead.runs.diff import differences, main, parting, report
+from bnhead.cli.diff import main
+from bnhead.runs.diff import describe_differences, differing_values, first_difference
 
 
 def write(folder, settings, result, rows, environment=None):
@@ -60,19 +61,20 @@ def test_the_report_has_what_differs_and_nothing_else(runs, capsys):
 
 
 def test_a_run_equals_itself(runs):
-    told = report(runs[0], runs[0]).splitlines()
+    told = describe_differences(runs[0], runs[0]).splitlines()
     assert told.count("  the same") == 3 and told[-1] == "  the same in all 2 epochs"
 
 
 def test_nan_equals_nan_and_types_count():
-    assert differences({"a": math.nan, "b": 1}, {"a": math.nan, "b": 1.0}) == {"b": (1, 1.0)}
+    assert differing_values({"a": math.nan, "b": 1}, {"a": math.nan, "b": 1.0}) == {"b": (1, 1.0)}
 
 
-def test_parting():
+def test_first_difference():
     rows = [{"epoch": 1.0, "loss": 1.0, "x": 1.0}, {"epoch": 2.0, "loss": 2.0, "x": 2.0}]
-    assert parting(rows, rows[:1]) == "the same for 1 epochs; one has 2, the other 1"
+    assert first_difference(rows, rows[:1]) == "the same for 1 epochs; one has 2, the other 1"
     assert (
-        parting([{**rows[0], "x": 0.0, "loss": 3.0}], rows) == "they part in epoch 1: loss and 1 more differ"
+        first_difference([{**rows[0], "x": 0.0, "loss": 3.0}], rows)
+        == "they part in epoch 1: loss and 1 more differ"
     )
 
 

@@ -41,7 +41,7 @@ def test_a_directory_with_other_things_is_refused_even_where_it_may_be_overwritt
             RunDirectory(tmp_path).check({"seed": 1}, overwrite=overwrite)
         with pytest.raises(RunDirectoryError, match="is a file"):
             RunDirectory(tmp_path / "thesis.tex").check({"seed": 1}, overwrite=overwrite)
-        with pytest.raises(RunDirectoryError, match=r"is a link to .*nowhere, which is not there"):
+        with pytest.raises(RunDirectoryError, match=r"is a link to .*nowhere, which does not exist"):
             RunDirectory(tmp_path / "gone").check({"seed": 1}, overwrite=overwrite)
     assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", "gone"}
 
@@ -56,7 +56,7 @@ def test_a_config_of_something_else_is_no_run(tmp_path):
 
 def test_what_an_unfinished_run_left_is_removed(tmp_path):
     run = begun(tmp_path, seed=1)
-    run.write_table("history.csv", [{"epoch": 1}])
+    run.write_history([{"epoch": 1}])
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     run.begin({"seed": 1})
@@ -159,7 +159,7 @@ def test_whoever_is_reading_the_old_file_reads_it_to_the_end(tmp_path):
 
 
 def test_tables_are_csv(tmp_path):
-    RunDirectory(tmp_path).write_table("history.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+    RunDirectory(tmp_path).write_history([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
     assert (tmp_path / "history.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
 
 
@@ -207,7 +207,7 @@ def test_what_no_run_makes_is_refused_before_anything_is_removed(tmp_path, name,
     inside = (
         somebodys(directory.path / name / "mine") if kind == "folder" else somebodys(directory.path / name)
     )
-    with pytest.raises(RunDirectoryError, match=f"{name} is a {kind}, which no run makes"):
+    with pytest.raises(RunDirectoryError, match=f"{name} is a {kind}, which no run writes"):
         directory.check({"a": 1})
     if kind == "folder":
         with pytest.raises(RunDirectoryError, match="cannot be written: Is a directory"):
@@ -227,7 +227,7 @@ def test_a_result_that_is_none_is_said(short_config, tmp_path):
 def finished(path):
     run = begun(path, seed=1)
     run.write("environment.json", {"keras": "3"})
-    run.write_table("history.csv", [{"epoch": 1}])
+    run.write_history([{"epoch": 1}])
     run.replace("model.keras", lambda path: path.write_text("a model"))
     run.finish({**RESULT, "test_loss": math.nan})
     return run
@@ -253,7 +253,7 @@ def test_what_a_run_did_not_leave_so_is_told(tmp_path):
     os.mkfifo(tmp_path / "history.csv")
     assert run.changes() == {
         "config.json": "has another SHA-256 than in status.json",
-        "history.csv": "cannot be read: it is no regular file",
+        "history.csv": "cannot be read: it is not a regular file",
         "model.keras": "is missing",
     }
 
@@ -282,5 +282,5 @@ def test_without_hashes_a_missing_model_is_seen(tmp_path):
 def test_a_folder_that_is_a_link_to_nothing_is_told_before_anything_is_removed(tmp_path, name):
     run = begun(tmp_path, seed=1, head="fc")
     (tmp_path / name).symlink_to(tmp_path / "nowhere")
-    with pytest.raises(RunDirectoryError, match=rf"{name} is a link to .*nowhere, which is not there"):
+    with pytest.raises(RunDirectoryError, match=rf"{name} is a link to .*nowhere, which does not exist"):
         run.check({"seed": 1, "head": "fc"})

@@ -11,8 +11,8 @@ from bnhead.errors import RunDirectoryError
 from bnhead.runs import lock
 
 HOLDER = (
-    "import sys, pathlib; from bnhead.training import lock\n"
-    "with lock.held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    "import sys, pathlib; from bnhead.runs import lock\n"
+    "with lock.writer_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
 
 
@@ -33,13 +33,16 @@ def leave(path, age=0.0, **owner):
 
 def test_one_writer_at_a_time_and_none_is_left(tmp_path, holder):
     told = f"is being written by process {holder.pid} on "
-    with pytest.raises(RunDirectoryError, match=told), lock.held(tmp_path):
+    with pytest.raises(RunDirectoryError, match=told), lock.writer_lock(tmp_path):
         pass
     assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid
     holder.communicate("")
-    with lock.held(tmp_path) as before:
+    with lock.writer_lock(tmp_path) as before:
         assert before is None
-        with pytest.raises(RunDirectoryError, match=f"by process {os.getpid()} on "), lock.held(tmp_path):
+        with (
+            pytest.raises(RunDirectoryError, match=f"by process {os.getpid()} on "),
+            lock.writer_lock(tmp_path),
+        ):
             pass
     assert not (tmp_path / "lock").exists()
 
@@ -48,40 +51,40 @@ def test_a_killed_writers_lock_is_stale(tmp_path, holder):
     holder.kill()
     holder.wait()
     assert (tmp_path / "lock").exists()
-    with lock.held(tmp_path) as before:
+    with lock.writer_lock(tmp_path) as before:
         assert before["pid"] == holder.pid
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
 def test_another_machines_lock_is_stale_when_it_is_no_longer_renewed(tmp_path):
     leave(tmp_path / "lock", age=lock.STALE - 5, pid=1, host="elsewhere")
-    with pytest.raises(RunDirectoryError, match="by process 1 on elsewhere"), lock.held(tmp_path):
+    with pytest.raises(RunDirectoryError, match="by process 1 on elsewhere"), lock.writer_lock(tmp_path):
         pass
     leave(tmp_path / "lock", age=lock.STALE + 5, pid=1, host="elsewhere")
-    with lock.held(tmp_path) as before:
+    with lock.writer_lock(tmp_path) as before:
         assert before == {"pid": 1, "host": "elsewhere"}
 
 
 def test_where_the_kernel_has_no_locks_the_pid_decides(tmp_path, monkeypatch, holder):
-    monkeypatch.setattr(lock, "_locked", lambda file: None)
-    with pytest.raises(RunDirectoryError, match=f"by process {holder.pid} on "), lock.held(tmp_path):
+    monkeypatch.setattr(lock, "_flock", lambda file: None)
+    with pytest.raises(RunDirectoryError, match=f"by process {holder.pid} on "), lock.writer_lock(tmp_path):
         pass
     holder.kill()
     holder.wait()
-    with lock.held(tmp_path) as before:
+    with lock.writer_lock(tmp_path) as before:
         assert before["pid"] == holder.pid
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": 1}'])
 def test_a_lock_written_by_halves_is_nobodys(tmp_path, content):
     (tmp_path / "lock").write_text(content)
-    with lock.held(tmp_path) as before:
+    with lock.writer_lock(tmp_path) as before:
         assert before is None
 
 
 def test_the_holder_renews_it(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "RENEWED", 0.01)
-    with lock.held(tmp_path):
+    with lock.writer_lock(tmp_path):
         os.utime(tmp_path / "lock", (1, 1))
         deadline = time.monotonic() + 10
         while (tmp_path / "lock").stat().st_mtime == 1:
@@ -91,14 +94,14 @@ def test_the_holder_renews_it(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there(tmp_path):
     told = "cannot be written: No such file"
-    with pytest.raises(RunDirectoryError, match=told), lock.held(tmp_path / "nowhere"):
+    with pytest.raises(RunDirectoryError, match=told), lock.writer_lock(tmp_path / "nowhere"):
         pass
 
 
 @pytest.mark.parametrize("owner", [{"pid": "x"}, {"pid": -1}, {"pid": 10**30}, {"pid": True}, {"pid": None}])
 def test_a_lock_that_names_no_process_is_nobodys(tmp_path, owner):
     leave(tmp_path / "lock", host=platform.node(), **owner)
-    with lock.held(tmp_path) as before:
+    with lock.writer_lock(tmp_path) as before:
         assert before is None
     assert not (tmp_path / "lock").exists()
 
@@ -106,6 +109,6 @@ def test_a_lock_that_names_no_process_is_nobodys(tmp_path, owner):
 def test_a_lock_that_is_no_file_is_one_line(tmp_path):
     for make in (os.mkfifo, os.mkdir):
         make(tmp_path / "lock")
-        with pytest.raises(RunDirectoryError, match="cannot be written"), lock.held(tmp_path):
+        with pytest.raises(RunDirectoryError, match="cannot be written"), lock.writer_lock(tmp_path):
             pass
         os.rmdir(tmp_path / "lock") if (tmp_path / "lock").is_dir() else os.unlink(tmp_path / "lock")

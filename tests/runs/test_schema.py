@@ -13,8 +13,8 @@ GOOD = {"name": "a", "rate": 1, "pairs": [{"ends": [0.5, None]}], "test_loss": N
 
 
 def test_what_is_of_the_shape():
-    schema.check(GOOD, SHAPE)
-    schema.check({"name": "", "pairs": [], "flag": False}, SHAPE)
+    schema.check_shape(GOOD, SHAPE)
+    schema.check_shape({"name": "", "pairs": [], "flag": False}, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_what_is_of_the_shape():
 )
 def test_what_is_not_is_told_with_its_place(change, message):
     with pytest.raises(ValueError, match=r"^") as raised:
-        schema.check({**GOOD, **change}, SHAPE)
+        schema.check_shape({**GOOD, **change}, SHAPE)
     assert str(raised.value) == message
 
 
 def test_a_missing_entry_of_the_whole():
     with pytest.raises(ValueError, match=r"^it has no 'status'$"):
-        schema.check({}, schema.RESULT)
+        schema.check_shape({}, schema.RESULT)
 
 
 def test_every_file_of_a_run_that_is_json_has_a_shape():

@@ -45,7 +45,7 @@ def write_run(config, score=None, *, status="finished", environment=ENVIRONMENT,
         }
         for epoch in range(config.epochs)
     ]
-    directory.write_table("history.csv", rows)
+    directory.write_history(rows)
     data = {"name": "digits/1.0.0", "train": 1437, "test": 360}
     result = {
         "status": status,

@@ -11,7 +11,7 @@ from bnhead.devices import environment
 from bnhead.errors import UsageError
 from bnhead.heads import grammar
 from bnhead.training import train
-from bnhead.training.build import build, decisions, describe_head, executed_at_once, optimizer
+from bnhead.training.build import build_model, decisions, describe_head, executed_at_once, optimizer
 
 
 @pytest.fixture(scope="module")
@@ -23,31 +23,31 @@ def test_a_head_is_parsed_once(short_config, digits, monkeypatch):
     parsed, spell = [], grammar.spell
     monkeypatch.setattr(grammar, "spell", lambda tokens: parsed.append(tokens) or spell(tokens))
     config = short_config(head="bn_fc")
-    assert describe_head(config, build(config, digits)).endswith("[P1]") and len(parsed) == 1
+    assert describe_head(config, build_model(config, digits)).endswith("[P1]") and len(parsed) == 1
 
 
 def test_batch_renorms_schedule_is_the_papers_in_proportion(short_config, digits):
     """40,000 of 130,000 steps."""
     config = short_config(head="brn_fc", epochs=26, batch_size=143)
-    assert build(config, digits).get_layer("head_brn").steps == 80  # of 26 epochs x 10 steps
+    assert build_model(config, digits).get_layer("head_brn").steps == 80  # of 26 epochs x 10 steps
 
 
 def test_learning_rate_warms_up_linearly_and_falls_by_a_cosine(short_config, digits):
     config = short_config(epochs=10, warmup_epochs=2, learning_rate=0.4)
-    rate = optimizer(config, build(config, digits), 11)._learning_rate
+    rate = optimizer(config, build_model(config, digits), 11)._learning_rate
     assert [float(rate(step)) for step in (0, 11, 22)] == pytest.approx([0, 0.2, 0.4])
     for step in (22, 50, 66, 110):
         assert float(rate(step)) == pytest.approx(0.2 * (1 + math.cos(math.pi * (step - 22) / 88)), abs=1e-6)
     short = short_config(epochs=1, warmup_epochs=2, learning_rate=0.4)
-    rate = optimizer(short, build(short, digits), 11)._learning_rate
+    rate = optimizer(short, build_model(short, digits), 11)._learning_rate
     assert float(rate(5)) == pytest.approx(0.4), "at most half of the training warms up"
     cold = short_config(epochs=10, warmup_epochs=0, learning_rate=0.4)
-    assert float(optimizer(cold, build(cold, digits), 11)._learning_rate(0)) == pytest.approx(0.4)
+    assert float(optimizer(cold, build_model(cold, digits), 11)._learning_rate(0)) == pytest.approx(0.4)
 
 
 def test_only_kernels_decay_and_a_step_is_nesterovs(short_config, digits):
     config = short_config(weight_decay=0.01, learning_rate=0.5, warmup_epochs=0)
-    model = build(config, digits)
+    model = build_model(config, digits)
     before = [np.array(v) for v in model.trainable_variables]
     gradients = [np.ones(v.shape, "float32") for v in model.trainable_variables]
     sgd = optimizer(config, model, 5)
@@ -64,7 +64,7 @@ def test_only_kernels_decay_and_a_step_is_nesterovs(short_config, digits):
 
 def test_another_runs_weights_are_where_training_starts(short_run, short_config, data_dir):
     first, _ = short_run
-    model = build(short_config(weights=first.workdir, head="fc", seed=7), load("digits", data_dir))
+    model = build_model(short_config(weights=first.workdir, head="fc", seed=7), load("digits", data_dir))
     given = keras.saving.load_model(Path(first.workdir) / "model.keras")
     for name in ("stem_conv", "stage3_block1_bn2"):
         for one, other in zip(
@@ -74,7 +74,7 @@ def test_another_runs_weights_are_where_training_starts(short_run, short_config,
 
 
 def test_raw_pixels_are_scaled_inside_the_model(short_config, digits):
-    model = build(short_config(), digits)
+    model = build_model(short_config(), digits)
     assert model.get_layer("scale_pixels")(np.array([[0.0, 127.5, 255.0]])).numpy().tolist() == [[-1, 0, 1]]
     assert describe_head(short_config(), model).startswith("2x2x64 -> gap")
 
@@ -95,13 +95,13 @@ def test_executions_that_would_reach_into_the_next_epoch_are_refused(short_confi
         ):
             executed_at_once(12, wanted)
     with pytest.raises(UsageError, match="steps_per_execution must divide the 5 steps"):
-        build(short_config(steps_per_execution=3), digits)
+        build_model(short_config(steps_per_execution=3), digits)
 
 
 def test_how_steps_are_executed(short_config, digits):
-    model = build(short_config(steps_per_execution=5, jit_compile="on"), digits)
+    model = build_model(short_config(steps_per_execution=5, jit_compile="on"), digits)
     assert model.steps_per_execution == 5 and model.jit_compile is True
-    model = build(short_config(), digits)
+    model = build_model(short_config(), digits)
     assert model.steps_per_execution == 1 and model.jit_compile is False, "never XLA on a CPU unless asked"
 
 
@@ -126,7 +126,7 @@ def colour_net(tmp_path):
 def test_what_was_decided_is_said(short_config, colour_net, monkeypatch):
     def lines(**settings):
         config = short_config(**settings)
-        return decisions(config, build(config, load("digits", config.data_dir)))
+        return decisions(config, build_model(config, load("digits", config.data_dir)))
 
     assert lines() == []
     assert lines(backbone=colour_net) == [

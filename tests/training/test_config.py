@@ -5,7 +5,7 @@ import pytest
 
 from bnhead.errors import UsageError
 from bnhead.training import TrainConfig
-from bnhead.training.config import WHERE
+from bnhead.training.config import LOCATION_FIELDS
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_a_backbones_file_does_not_lead_out_of_runs(tmp_path, monkeypatch):
 
 def test_settings_leave_out_places_only():
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)}
-    assert set(TrainConfig().settings()) == fields - set(WHERE)
-    assert set(WHERE) == {"workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run"}
+    assert set(TrainConfig().settings()) == fields - set(LOCATION_FIELDS)
+    assert set(LOCATION_FIELDS) == {"workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run"}
 
 
 def test_every_activation_is_kerass():

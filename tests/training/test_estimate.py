@@ -8,12 +8,12 @@ import tensorflow as tf
 from bnhead.cli.train import main
 from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
 from bnhead.training import estimate, train
-from bnhead.training.estimate import _Clock, _duration, rehearse, report, training_bytes
+from bnhead.training.estimate import _Clock, format_duration, format_estimate, training_bytes
 
 
 def test_it_tells_sizes_and_times_and_writes_nothing(short_config, tmp_path, capsys):
     config = short_config(epochs=7, workdir=str(tmp_path / "run"), dry_run=True)
-    found = rehearse(config)
+    found = estimate.estimate(config)
     assert not (tmp_path / "run").exists()
     assert found["settings"] == config.settings() and found["head"].startswith("2x2x64 -> gap -> 64 -> bn")
     assert (found["steps_per_epoch"], found["steps"]) == (5, 35)
@@ -46,7 +46,7 @@ def test_steps_are_counted_behind_the_first_execution(at_once, steps, counted):
 
 def test_a_run_of_one_execution_has_no_time(short_config):
     config = short_config(epochs=1, steps_per_execution=5, dry_run=True)
-    told = report(rehearse(config), config)
+    told = format_estimate(estimate.estimate(config), config)
     assert "a step      unknown: the whole run is one execution" in told and "about unknown" in told
 
 
@@ -56,13 +56,13 @@ def test_memory_that_is_full_is_said(short_config, monkeypatch):
 
     monkeypatch.setattr(estimate, "fit", fit)
     with pytest.raises(ResourcesError, match="out of memory with batch_size 256"):
-        rehearse(short_config(dry_run=True))
+        estimate.estimate(short_config(dry_run=True))
 
 
 def test_what_is_there_is_not_gone_over(short_run, short_config):
     config, _ = short_run
     with pytest.raises(RunDirectoryError, match="holds another run: seed 0 there, 1 now"):
-        rehearse(short_config(weight_histograms=True, seed=1, workdir=config.workdir, dry_run=True))
+        estimate.estimate(short_config(weight_histograms=True, seed=1, workdir=config.workdir, dry_run=True))
 
 
 def test_train_itself_does_no_dry_run(short_config):
@@ -80,4 +80,4 @@ def test_bytes_by_hand():
     ("seconds", "text"), [(7.4, "7 s"), (130, "2 min"), (9000, "2.5 h"), (math.nan, "unknown")]
 )
 def test_durations(seconds, text):
-    assert _duration(seconds) == text
+    assert format_duration(seconds) == text

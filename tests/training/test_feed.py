@@ -9,7 +9,7 @@ from bnhead.data import load
 from bnhead.data.pipelines import Streamed
 from bnhead.devices.replicas import Replicas
 from bnhead.training import run
-from bnhead.training.build import build
+from bnhead.training.build import build_model
 from bnhead.training.feed import Feed
 from tests.data.sets import smooth, write_folder
 
@@ -69,7 +69,7 @@ def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):
 
 
 def test_metrics_have_variables_before_anything_is_fed(short_config, digits):
-    model = build(short_config(), digits)
+    model = build_model(short_config(), digits)
     before = len(model.metrics_variables)
     run._build_metrics(model, Feed.of(short_config(), digits, ALONE))
     assert len(model.metrics_variables) > before and not any(np.any(v) for v in model.metrics_variables)
@@ -89,7 +89,7 @@ def test_no_large_int32_tensor_goes_into_a_compiled_step(short_config, digits, s
     config = short_config(**settings)
     many = dataclasses.replace(digits, train=digits.train.take(np.arange(digits.train.size).repeat(12)))
     assert many.train.images.nbytes > 1e6, "larger than what is looked for"
-    model, census = build(config, many), DeadUnits(layers="all")
+    model, census = build_model(config, many), DeadUnits(layers="all")
     census.set_model(model)
     census.on_train_begin()
     specs = Feed.of(config, many, ALONE).train(0, 0).element_spec

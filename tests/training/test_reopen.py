@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from bnhead.cli.request import Request
 from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
-from bnhead.training.build import build
+from bnhead.training.build import build_model
 from bnhead.training.reopen import open_source
 
 
@@ -20,7 +19,7 @@ def file(path, shape, pixels=None):
 
 def test_a_run_brings_its_data_and_reads_raw_pixels(short_run):
     config, _ = short_run
-    source = open_source(Request(model=config.workdir, data_dir=config.data_dir))
+    source = open_source(model=config.workdir, data_dir=config.data_dir)
     assert source.dataset.name.startswith("digits/") and source.pixels == "by the model itself"
     ((images, labels),) = source.batches(64, 40)
     assert images.shape == (40, 8, 8, 1) and labels.shape == (40,)
@@ -29,17 +28,17 @@ def test_a_run_brings_its_data_and_reads_raw_pixels(short_run):
 
 def test_numbers_as_labels(data_dir):
     options = {"dataset": "digits_rotation", "data_dir": data_dir, "head": "fc8"}
-    source = open_source(Request(model="resnet8", task="regression", **options))
+    source = open_source(model="resnet8", task="regression", **options)
     assert source.model.output.shape == (None, 1)
     ((_, labels),) = source.batches(64, 40)
     assert labels.shape == (40, 1)
     with pytest.raises(DataError, match="numbers are for task regression"):
-        open_source(Request(model="resnet8", **options))
+        open_source(model="resnet8", **options)
 
 
 def test_a_file_resizes_images_to_what_it_wants(tmp_path, data_dir):
     path = file(tmp_path, (12, 12, 1))
-    source = open_source(Request(model=path, dataset="digits", data_dir=data_dir, pixels="unit"))
+    source = open_source(model=path, dataset="digits", data_dir=data_dir, pixels="unit")
     ((images, _),) = source.batches(500, 500)
     assert images.shape == (360, 12, 12, 1)
     assert 0 <= np.min(images) < 0.01 and 0.9 < np.max(images) <= 1
@@ -52,20 +51,22 @@ def test_a_backbone_by_name_reads_what_it_reads_in_training(data_dir, short_conf
         with pytest.raises(
             UsageError, match="MobileNet's own preprocessing reads 3 channels, the images have 1"
         ):
-            open_source(Request(model=backbone, **options))
+            open_source(model=backbone, **options)
         options["pixels"] = "unit"
-    source = open_source(Request(model=backbone, head="fc8", image_size=32, **options))
+    source = open_source(model=backbone, head="fc8", image_size=32, **options)
     ((images, _),) = source.batches(4, 4)
     assert np.max(images) > 100, "the model scales them itself"
-    trained = build(short_config(backbone=backbone, head="fc8", image_size=32, **options), source.dataset)
+    trained = build_model(
+        short_config(backbone=backbone, head="fc8", image_size=32, **options), source.dataset
+    )
     np.testing.assert_array_equal(
         source.model.get_layer("scale_pixels")(images), trained.get_layer("scale_pixels")(images)
     )
 
 
 def test_a_backbone_by_name_is_the_seeds(data_dir):
-    source = open_source(Request(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3))
-    again = open_source(Request(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3))
+    source = open_source(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3)
+    again = open_source(model="resnet8", dataset="digits", data_dir=data_dir, head="fc8", seed=3)
     np.testing.assert_array_equal(source.model.get_weights()[0], again.model.get_weights()[0])
     assert source.model.output.shape == (None, 10)
 
@@ -80,29 +81,29 @@ def test_a_model_larger_than_memory_is_one_line(tmp_path, data_dir):
         for name in small.namelist():
             huge.writestr(name, small.read(name).replace(b'"units": 4', b'"units": 281250000000'))
     with pytest.raises(ResourcesError, match=r"huge\.keras needs more memory than there is$"):
-        open_source(Request(model=str(tmp_path / "huge.keras"), dataset="digits", data_dir=data_dir))
+        open_source(model=str(tmp_path / "huge.keras"), dataset="digits", data_dir=data_dir)
 
 
 def test_what_cannot_be_opened(tmp_path, data_dir):
     options = {"dataset": "digits", "data_dir": data_dir}
     with pytest.raises(RunDirectoryError, match="holds no finished run; give a run directory"):
-        open_source(Request(model=str(tmp_path), **options))
+        open_source(model=str(tmp_path), **options)
     with pytest.raises(
         UsageError, match=r"takes images of 12 x 12 x 3, and digits\S+ has images of 12 x 12 x 1"
     ):
-        open_source(Request(model=file(tmp_path, (12, 12, 3)), **options))
+        open_source(model=file(tmp_path, (12, 12, 3)), **options)
     (tmp_path / "broken.keras").write_text("no model")
     with pytest.raises(UsageError, match=r"broken\.keras cannot be loaded: "):
-        open_source(Request(model=str(tmp_path / "broken.keras"), **options))
+        open_source(model=str(tmp_path / "broken.keras"), **options)
     whole = (tmp_path / "net.keras").read_bytes()
     for size in (10, len(whole) // 2, len(whole) - 30):
         (tmp_path / "broken.keras").write_bytes(whole[:size] + b"x" * (len(whole) - size))
         with pytest.raises(UsageError, match=r"broken\.keras cannot be loaded: ."):
-            open_source(Request(model=str(tmp_path / "broken.keras"), **options))
+            open_source(model=str(tmp_path / "broken.keras"), **options)
     vector = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     vector.save(tmp_path / "vector.keras")
     with pytest.raises(UsageError, match="must take one image"):
-        open_source(Request(model=str(tmp_path / "vector.keras"), **options))
+        open_source(model=str(tmp_path / "vector.keras"), **options)
 
 
 def test_a_run_whose_settings_name_no_dataset(short_run, tmp_path, data_dir):
@@ -111,4 +112,4 @@ def test_a_run_whose_settings_name_no_dataset(short_run, tmp_path, data_dir):
     (tmp_path / "run" / "model.keras").symlink_to(f"{config.workdir}/model.keras")
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(RunDirectoryError, match=r"config\.json names no dataset; give --dataset"):
-        open_source(Request(model=str(tmp_path / "run"), data_dir=data_dir))
+        open_source(model=str(tmp_path / "run"), data_dir=data_dir)

@@ -213,7 +213,9 @@ def test_a_run_does_not_go_on_with_what_a_summary_cannot_tell_apart(
 
     with monkeypatch.context() as patch:
         patch.setattr(reuse, "opened", other)
-        with pytest.raises(DataError, match=f"other data, which differ in .*what the {split} split holds"):
+        with pytest.raises(
+            DataError, match=f"other data, which differ in .*the content of the {split} split"
+        ):
             train(config(place, data_dir))
 
 
@@ -273,7 +275,7 @@ def test_another_process_is_turned_away_and_nothing_is_touched(stopped, tmp_path
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
     before = {path: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
-    with lock.held(place), pytest.raises(RunDirectoryError, match="is being written by process"):
+    with lock.writer_lock(place), pytest.raises(RunDirectoryError, match="is being written by process"):
         train(config(place, data_dir))
     assert {path: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()} == before
 

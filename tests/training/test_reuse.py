@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bnhead.training import reuse, train
-from bnhead.training.build import build
-from bnhead.training.reuse import DATA_SETTINGS, Reuse, opened, take_over
+from bnhead.training.build import build_model
+from bnhead.training.reuse import DATA_SETTINGS, Reuse, assign_values, open_data
 
 
 def weights_of(config):
@@ -21,13 +21,15 @@ def same(one, other):
 def test_opening_data_reads_nothing_of_a_config_but_what_it_is_kept_by(short_config):
     config = short_config(augment="imagenet", image_size=8)
     alone = types.SimpleNamespace(**{name: getattr(config, name) for name in DATA_SETTINGS})
-    assert opened(alone).train.size == 1437  # any other setting would be an AttributeError
+    assert open_data(alone).train.size == 1437  # any other setting would be an AttributeError
 
 
 def test_data_is_opened_once_for_equal_settings(short_config, monkeypatch):
     shared, config = Reuse(), short_config()
     asked = []
-    monkeypatch.setattr(reuse, "opened", lambda config: asked.append(config.validation) or opened(config))
+    monkeypatch.setattr(
+        reuse, "open_data", lambda config: asked.append(config.validation) or open_data(config)
+    )
     for settings in ({}, {"seed": 3, "head": "fc"}, {"validation": 0.1}, {"validation": 0.1, "seed": 1}):
         shared.data(dataclasses.replace(config, **settings))
     assert asked == [0.0, 0.1]
@@ -64,19 +66,19 @@ def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
 
 def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
     config = short_config(steps_per_execution=5)
-    data = opened(config)
-    used, fresh = build(config, data), build(config, data)
+    data = open_data(config)
+    used, fresh = build_model(config, data), build_model(config, data)
     used.steps_per_execution, used.train_function = 1, print  # as `failures.locate` leaves a model
-    take_over(used, fresh)
+    assign_values(used, fresh)
     assert used.steps_per_execution == 5 and used.train_function is None
 
 
 def test_everything_is_taken_over(short_config):
-    data = opened(short_config())
-    used, fresh = (build(short_config(head="dropout0.5_fc", seed=seed), data) for seed in (1, 2))
+    data = open_data(short_config())
+    used, fresh = (build_model(short_config(head="dropout0.5_fc", seed=seed), data) for seed in (1, 2))
     images = data.train.images[:64]
     used.fit(images, data.train.labels[:64], batch_size=16, verbose=0)
-    take_over(used, fresh)
+    assign_values(used, fresh)
     for one, other in ((used, fresh), (used.optimizer, fresh.optimizer)):
         assert len(one.variables) == len(other.variables) > 0
         for variable, value in zip(one.variables, other.variables, strict=True):

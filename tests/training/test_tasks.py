@@ -9,7 +9,7 @@ from bnhead.data import DataSet, load
 from bnhead.data.pipelines import InMemory
 from bnhead.errors import DataError
 from bnhead.training import train
-from bnhead.training.tasks import TASKS, ScaledR2, batches, compiled
+from bnhead.training.tasks import TASKS, ScaledR2, compiled, task_batches
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 2, 1)).astype("uint8")
 ANGLES = np.linspace(-30, 60, 12, dtype="float32")[:, None]
@@ -81,7 +81,7 @@ def test_r2_survives_a_mean_far_from_zero():
 
 def test_multilabel_is_a_sigmoid_for_each_class():
     model = compiled(linear(3), "multilabel", data_set(CLASSES, ("a", "b", "c"), 3), keras.optimizers.SGD())
-    data = batches(InMemory(IMAGES, CLASSES).evaluation_batches(5), "multilabel", 3, with_labels=False)
+    data = task_batches(InMemory(IMAGES, CLASSES).evaluation_batches(5), "multilabel", 3, with_labels=False)
     found = model.evaluate(data, verbose=0, return_dict=True)
     logits, hot = np.asarray(model(IMAGES), "float64"), np.eye(3)[CLASSES]
     expected = np.mean(np.maximum(logits, 0) - logits * hot + np.log1p(np.exp(-np.abs(logits))))
@@ -92,12 +92,12 @@ def test_multilabel_is_a_sigmoid_for_each_class():
 
 def test_batches_carry_the_labels_as_a_second_input_where_the_head_reads_them():
     data = InMemory(IMAGES, CLASSES).evaluation_batches(5)
-    (images, labels), targets = next(iter(batches(data, "classification", 3, with_labels=True)))
+    (images, labels), targets = next(iter(task_batches(data, "classification", 3, with_labels=True)))
     np.testing.assert_array_equal(images, IMAGES[:5])
     np.testing.assert_array_equal(labels, CLASSES[:5])
     np.testing.assert_array_equal(targets, CLASSES[:5])
     assert labels.dtype == tf.int32
-    images, targets = next(iter(batches(data, "classification", 3, with_labels=False)))
+    images, targets = next(iter(task_batches(data, "classification", 3, with_labels=False)))
     np.testing.assert_array_equal(images, IMAGES[:5])
 
 

@@ -96,7 +96,11 @@ def renamed(content):
             lambda content: {**content, "fileFormat": "x"},
             "data set 'own' cannot be opened: ",
         ),
-        ("features.json", lambda content: [], "data set 'own' cannot be opened: it holds no JSON object"),
+        (
+            "features.json",
+            lambda content: [],
+            "data set 'own' cannot be opened: it does not hold a JSON object",
+        ),
         ("features.json", lambda content: {}, "data set 'own' cannot be opened: "),
     ],
 )
