@@ -41,17 +41,17 @@ def data_of(x):
 def by_numpy(values, mask=None, eps=0.0):
     """The definitions, on `(rows, ..., units)` in float64; a row is an input."""
     a = values.reshape(len(values), -1, values.shape[-1])
-    seen = np.ones(a.shape[:2], bool) if mask is None else mask
+    valid = np.ones(a.shape[:2], bool) if mask is None else mask
     loud = np.abs(a) > eps
-    somewhere = (loud & seen[..., None]).any(1)
-    everywhere = (loud | ~seen[..., None]).all(1)
+    somewhere = (loud & valid[..., None]).any(1)
+    everywhere = (loud | ~valid[..., None]).all(1)
     silent = ~somewhere
     runs = 1 + (silent[:, 1:] != silent[:, :-1]).sum(1)
     k, units = silent.sum(1), a.shape[-1]
     mean = 1 + 2 * k * (units - k) / units
     variance = (mean - 1) * (mean - 2) / (units - 1)
     defined = variance > 0
-    weights = seen / np.maximum(seen.sum(1, keepdims=True), 1)
+    weights = valid / np.maximum(valid.sum(1, keepdims=True), 1)
     return {
         "inputs_by_silent": np.bincount(k, minlength=units + 1),
         "active": somewhere.sum(0),
@@ -95,19 +95,19 @@ def fitted(name, how):
     if how == "probe":
         count(model, data_of(x), "all", batch_size=zoo.INPUTS)
     outputs, inputs, y = prepared(model, x)
-    before = [keras.ops.convert_to_numpy(output) for output in outputs]
+    earlier = [keras.ops.convert_to_numpy(output) for output in outputs]
     callbacks = {
         "none": [],
         "step": [DeadUnits(layers="all", inputs_per_step=None), DeadUnits(layers="all")],
         "probe": [DeadUnits(data_of(x), "all", batch_size=zoo.INPUTS)],
     }.get(how, [])
     model.fit(inputs, y, batch_size=zoo.INPUTS, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
-    after = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    later = [keras.ops.convert_to_numpy(v) for v in model.variables]
     if how == "step":
         for counts in callbacks[0].census.layers.values():
             assert counts.inputs > 0 and not counts.unknown
         assert not {"train_step", "stateless_call"} & set(vars(model))
-    return before, after
+    return earlier, later
 
 
 def interrupt(model, x, hook):
@@ -139,8 +139,8 @@ def check_training(name, ways=("step", "probe")):
     exact = keras.backend.backend() == "tensorflow"
     plain = fitted(name, "none")
     for how in ways:
-        for one, other in zip(plain, fitted(name, how), strict=True):
-            for a, b in zip(one, other, strict=True):
+        for expected, actual in zip(plain, fitted(name, how), strict=True):
+            for a, b in zip(expected, actual, strict=True):
                 if exact:
                     np.testing.assert_array_equal(a, b, err_msg=f"{name} {how}")
                 else:
@@ -159,13 +159,13 @@ def test_figures_equal_those_of_numpy_on_an_eager_pass(name):
 @pytest.mark.parametrize(
     "name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in CASES if trains(n)]
 )
-def test_a_model_that_was_counted_predicts_and_trains_as_one_that_was_not(name):
+def test_counting_changes_neither_prediction_nor_training(name):
     check_training(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if trains(name)])
-def test_a_model_whose_training_was_interrupted_trains_as_one_that_was_not(name):
+def test_an_interrupted_training_changes_no_later_one(name):
     check_training(name, HOOKS)
 
 
@@ -175,8 +175,8 @@ def test_on_another_backend(backend):
     pytest.importorskip(backend)
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    process = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
 
 
 def failures():
@@ -192,6 +192,6 @@ def failures():
 
 
 if __name__ == "__main__":
-    found = list(failures())
-    print("\n".join(found))
-    sys.exit(bool(found))
+    problems = list(failures())
+    print("\n".join(problems))
+    sys.exit(bool(problems))

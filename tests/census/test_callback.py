@@ -15,44 +15,48 @@ from bnhead.errors import UsageError
 CHANGES = [row.name for row in OF_CHANGES]
 
 
-def somebodys_model():
+def users_model():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(16, "relu", name="hidden"), layers.Dense(3)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.5), loss, jit_compile=False)
     return model
 
 
-def somebodys_data():
+def users_data():
     rng = np.random.default_rng(0)
     return rng.normal(size=(90, 6)).astype("float32"), rng.integers(0, 3, 90)
 
 
 def fit(model, *callbacks, epochs=3):
     return model.fit(
-        *somebodys_data(), epochs=epochs, batch_size=32, verbose=0, callbacks=list(callbacks)
+        *users_data(), epochs=epochs, batch_size=32, verbose=0, callbacks=list(callbacks)
     ).history
 
 
-@pytest.mark.parametrize("kind", ["array", "tuple", "dataset"])
-def test_history_has_a_figure_for_each_epoch(kind):
-    x, y = somebodys_data()
+@pytest.mark.parametrize("form", ["array", "tuple", "dataset"])
+def test_history_has_a_figure_for_each_epoch(form):
+    x, y = users_data()
     data = {"array": x, "tuple": (x, y), "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(40)}[
-        kind
+        form
     ]
-    model, dead_units = somebodys_model(), DeadUnits(data)
+    model, dead_units = users_model(), DeadUnits(data)
     history = fit(model, dead_units)
     assert [key.split("/")[2] for key in history if key.startswith("dead/")][-4:] == CHANGES
-    asked = {"groups", "gradient", "together"} | ({"class_active"} if kind == "array" else set())
+    asked = {"groups", "gradient", "together"} | ({"class_active"} if form == "array" else set())
     expected = [f"dead/hidden/{row.name}" for row in OF_COUNTS if row.needs not in asked]
     assert [key for key in history if key.startswith("dead/")][:-4] == expected
     assert all(len(values) == 3 for values in history.values())
-    after = count(model, x if kind == "array" else (x, y)).figures()
-    assert {key: history[key][-1] for key in after} == dead_units.census.figures() == pytest.approx(after)
-    assert 0 < after["dead/hidden/per_input"] < 1
+    expected_last = count(model, x if form == "array" else (x, y)).figures()
+    assert (
+        {key: history[key][-1] for key in expected_last}
+        == dead_units.census.figures()
+        == pytest.approx(expected_last)
+    )
+    assert 0 < expected_last["dead/hidden/per_input"] < 1
 
 
-def test_a_callback_behind_it_sees_the_figures_one_before_it_does_not():
-    seen = {}
+def test_only_a_later_callback_sees_the_figures():
+    visible = {}
 
     class Look(keras.callbacks.Callback):
         def __init__(self, name):
@@ -60,68 +64,68 @@ def test_a_callback_behind_it_sees_the_figures_one_before_it_does_not():
             self.name = name
 
         def on_epoch_end(self, epoch, logs=None):
-            seen[self.name] = "dead/hidden/per_input" in logs
+            visible[self.name] = "dead/hidden/per_input" in logs
 
-    fit(somebodys_model(), Look("before"), DeadUnits(somebodys_data()), Look("behind"))
-    assert seen == {"before": False, "behind": True}
+    fit(users_model(), Look("earlier"), DeadUnits(users_data()), Look("later"))
+    assert visible == {"earlier": False, "later": True}
 
 
-def test_keras_tensorboard_behind_it_writes_the_figures(tmp_path):
+def test_a_later_keras_tensorboard_writes_the_figures(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
-    history = fit(somebodys_model(), DeadUnits(somebodys_data()), board)
+    history = fit(users_model(), DeadUnits(users_data()), board)
     events = EventAccumulator(str(tmp_path / "train")).Reload()
     written = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("epoch_dead/hidden/per_input")]
     assert written == pytest.approx(history["dead/hidden/per_input"])
 
 
 def test_training_is_the_same_with_and_without_it():
-    start = somebodys_model().get_weights()
+    start = users_model().get_weights()
     weights = []
-    for callbacks in ([], [DeadUnits(somebodys_data())]):
-        model = somebodys_model()
+    for callbacks in ([], [DeadUnits(users_data())]):
+        model = users_model()
         model.set_weights(start)
         keras.utils.set_random_seed(0)
         fit(model, *callbacks)
         weights.append(model.get_weights())
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected, actual in zip(*weights, strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
 
-def test_one_callback_serves_two_models_one_after_the_other():
-    dead_units = DeadUnits(somebodys_data(), ["hidden"])
-    first, second = somebodys_model(), somebodys_model()
+def test_one_callback_counts_two_models_in_turn():
+    dead_units = DeadUnits(users_data(), ["hidden"])
+    first, second = users_model(), users_model()
     fit(first, dead_units, epochs=1)
     fit(second, dead_units, epochs=1)
-    assert dead_units.census.figures() == count(second, somebodys_data()).figures()
+    assert dead_units.census.figures() == count(second, users_data()).figures()
 
 
 def test_a_sequential_model_without_an_input_is_counted_once_it_is_built():
     model = keras.Sequential([layers.Dense(16, "relu", name="hidden"), layers.Dense(3)])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    assert "dead/hidden/dataset" in fit(model, DeadUnits(somebodys_data()))
+    assert "dead/hidden/dataset" in fit(model, DeadUnits(users_data()))
 
 
-def test_a_layer_that_is_not_there_is_said_before_training():
-    model = somebodys_model()
+def test_a_missing_layer_is_an_error_before_training():
+    model = users_model()
     start = model.get_weights()
     with pytest.raises(UsageError, match="has no layer 'hiddn'; did you mean 'hidden'"):
-        fit(model, DeadUnits(somebodys_data(), ["hiddn"]))
+        fit(model, DeadUnits(users_data(), ["hiddn"]))
     np.testing.assert_array_equal(model.get_weights()[0], start[0])
 
 
 def test_every_other_epoch_the_first_and_the_last(tmp_path):
-    dead_units = DeadUnits(somebodys_data()[0], every=3)
-    history = fit(somebodys_model(), dead_units, epochs=8)
-    known = np.isfinite(history["dead/hidden/per_input"])
-    assert known.tolist() == [True, False, True, False, False, True, False, True]
+    dead_units = DeadUnits(users_data()[0], every=3)
+    history = fit(users_model(), dead_units, epochs=8)
+    counted = np.isfinite(history["dead/hidden/per_input"])
+    assert counted.tolist() == [True, False, True, False, False, True, False, True]
     assert dead_units.histories["hidden"].epochs == [1, 3, 6, 8]
     assert len({len(values) for values in history.values()}) == 1
 
 
 def test_births_deaths_and_revivals_are_those_between_counts():
-    model = somebodys_model()
+    model = users_model()
 
     class Plant(keras.callbacks.Callback):
         """Sets which units of the hidden layer are dead, epoch by epoch."""
@@ -133,7 +137,7 @@ def test_births_deaths_and_revivals_are_those_between_counts():
             bias[self.dead[epoch]] = -50
             self.model.get_layer("hidden").bias.assign(bias)
 
-    history = fit(model, Plant(), DeadUnits(somebodys_data()[0]))
+    history = fit(model, Plant(), DeadUnits(users_data()[0]))
     rows = {name: history[f"dead/hidden/{name}"] for name in ("dataset", *CHANGES)}
     assert rows["dataset"] == [6 / 16, 6 / 16, 2 / 16]
     assert np.isnan([rows[name][0] for name in CHANGES]).all()
@@ -144,17 +148,15 @@ def test_births_deaths_and_revivals_are_those_between_counts():
 
 
 def test_figures_that_enter_logs_can_be_chosen():
-    history = fit(somebodys_model(), DeadUnits(somebodys_data()[0], figures=("dataset", "births")))
+    history = fit(users_model(), DeadUnits(users_data()[0], figures=("dataset", "births")))
     assert [k for k in history if k.startswith("dead/")] == ["dead/hidden/dataset", "dead/hidden/births"]
 
 
 def test_figures_and_pictures_in_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    dead_units = DeadUnits(
-        somebodys_data(), log_dir=str(tmp_path), together=True, pictures_every=2, revive=0.1
-    )
-    history = fit(somebodys_model(), dead_units, epochs=5)
+    dead_units = DeadUnits(users_data(), log_dir=str(tmp_path), together=True, pictures_every=2, revive=0.1)
+    history = fit(users_model(), dead_units, epochs=5)
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
     steps = {tag: [e.step for e in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
     assert steps["dead/hidden/per_input"] == [1, 2, 3, 4, 5]
@@ -166,18 +168,18 @@ def test_figures_and_pictures_in_tensorboard(tmp_path):
 
 
 def test_an_unknown_count_is_nan_in_logs_and_history():
-    probe = somebodys_data()[0].copy()
+    probe = users_data()[0].copy()
     probe[3, 0] = np.nan
     dead_units = DeadUnits(probe)
-    history = fit(somebodys_model(), dead_units, epochs=2)
+    history = fit(users_model(), dead_units, epochs=2)
     assert np.isnan(history["dead/hidden/dataset"]).all() and np.isfinite(history["loss"]).all()
     assert np.isnan(dead_units.histories["hidden"].activity).all()
 
 
 def test_dormant_units_are_revived_after_every_epoch_but_the_last():
-    model = somebodys_model()
+    model = users_model()
     model.get_layer("hidden").bias.assign(np.where(np.arange(16) < 5, -100.0, 0.0))
-    dead_units = DeadUnits(somebodys_data()[0], revive=0.0)
+    dead_units = DeadUnits(users_data()[0], revive=0.0)
     history = fit(model, dead_units, epochs=3)
     (epoch, revival), *_ = dead_units.revivals
     assert epoch == 1 and set(revival.units) >= set(range(5)) and revival.layer == "hidden"
@@ -198,13 +200,13 @@ def test_dormant_units_are_revived_after_every_epoch_but_the_last():
 )
 def test_arguments_that_make_no_sense(options, message):
     with pytest.raises(UsageError, match=message):
-        DeadUnits(**{"data": somebodys_data()[0], **options})
+        DeadUnits(**{"data": users_data()[0], **options})
 
 
-def test_two_probes_in_one_training_have_names_of_their_own():
-    x, _ = somebodys_data()
+def test_two_probes_in_one_training_have_distinct_names():
+    x, _ = users_data()
     history = fit(
-        somebodys_model(), DeadUnits(x[:40], prefix="train_"), DeadUnits(x[40:], prefix="val_"), epochs=1
+        users_model(), DeadUnits(x[:40], prefix="train_"), DeadUnits(x[40:], prefix="val_"), epochs=1
     )
     assert {"train_dead/hidden/dataset", "val_dead/hidden/dataset"} <= set(history)
     assert history["train_dead/hidden/per_input"] != history["val_dead/hidden/per_input"]
@@ -219,14 +221,14 @@ class StopsAfter(keras.callbacks.Callback):
         self.model.stop_training = epoch == self.last
 
 
-@pytest.mark.parametrize("behind", [False, True])
-def test_the_last_epoch_of_a_training_that_is_stopped_early_is_counted(behind):
-    dead_units, stops = DeadUnits(somebodys_data()[0], every=3), StopsAfter(5)
-    model = somebodys_model()
-    history = fit(model, *((dead_units, stops) if behind else (stops, dead_units)), epochs=9)
+@pytest.mark.parametrize("later", [False, True])
+def test_the_last_epoch_of_a_training_that_is_stopped_early_is_counted(later):
+    dead_units, stops = DeadUnits(users_data()[0], every=3), StopsAfter(5)
+    model = users_model()
+    history = fit(model, *((dead_units, stops) if later else (stops, dead_units)), epochs=9)
     assert dead_units.histories["hidden"].epochs == [1, 3, 5]
-    assert dead_units.census.figures() == count(model, somebodys_data()[0]).figures()
-    assert np.isfinite(history["dead/hidden/dataset"]).tolist() == [True, False, True, False, not behind]
+    assert dead_units.census.figures() == count(model, users_data()[0]).figures()
+    assert np.isfinite(history["dead/hidden/dataset"]).tolist() == [True, False, True, False, not later]
 
 
 def test_an_iterator_cannot_be_read_after_every_epoch():
@@ -234,24 +236,24 @@ def test_an_iterator_cannot_be_read_after_every_epoch():
         DeadUnits(iter([np.zeros((4, 6))]))
 
 
-def test_averaged_weights_are_said_to_be_counted_or_not():
-    model = somebodys_model()
+def test_the_census_notes_averaged_weights():
+    model = users_model()
     model.compile(keras.optimizers.SGD(0.5, use_ema=True), "mse", jit_compile=False)
     note = "weights: those that the model has now; use_ema puts their averages in place when fit ends"
-    assert note in count(model, somebodys_data()[0]).notes
-    assert not count(somebodys_model(), somebodys_data()[0]).notes
+    assert note in count(model, users_data()[0]).notes
+    assert not count(users_model(), users_data()[0]).notes
 
 
 @pytest.mark.parametrize(
     "way", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))], ids=["copy", "pickle"]
 )
-@pytest.mark.parametrize("data", [somebodys_data()[0], None], ids=["probe", "step"])
+@pytest.mark.parametrize("data", [users_data()[0], None], ids=["probe", "step"])
 def test_a_callback_that_was_used_can_be_copied_and_used_again(way, data):
     """Tuners and wrappers for scikit-learn copy the callbacks they are given."""
     used = DeadUnits(data)
-    fit(somebodys_model(), used)
+    fit(users_model(), used)
     again = way(used)
     assert again.census.figures() == used.census.figures()
     assert again.histories.keys() == used.histories.keys()
-    history = fit(somebodys_model(), again)
+    history = fit(users_model(), again)
     assert np.isfinite(history["dead/hidden/dataset"]).all()

@@ -29,15 +29,15 @@ def test_units_that_never_change_have_no_phi():
 
 def test_effective_patterns():
     rng = np.random.default_rng(0)
-    one = rng.random(5000) < 0.5
-    assert effective_patterns(phi_of(np.tile(one[:, None], 8))) == pytest.approx(1)
+    unit = rng.random(5000) < 0.5
+    assert effective_patterns(phi_of(np.tile(unit[:, None], 8))) == pytest.approx(1)
     independent = rng.random((50_000, 8)) < 0.5
     assert effective_patterns(phi_of(independent)) == pytest.approx(8, rel=5e-3)
     blocks = np.repeat(rng.random((50_000, 3)) < 0.5, 4, axis=1)  # three groups of four
     assert effective_patterns(phi_of(blocks)) == pytest.approx(3, rel=5e-3)
-    some = phi_of(rng.random((60, 8)) < 0.3)
-    eigenvalues = np.linalg.eigvalsh(some)
-    assert effective_patterns(some) == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+    phi = phi_of(rng.random((60, 8)) < 0.3)
+    eigenvalues = np.linalg.eigvalsh(phi)
+    assert effective_patterns(phi) == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
     assert effective_patterns(np.full((3, 3), np.nan)) == 0
 
 

@@ -26,13 +26,13 @@ def test_runs_of_dead_units(text, runs):
 
 @pytest.mark.parametrize(("units", "dead"), [(d, k) for d in range(1, 9) for k in range(d + 1)])
 def test_small_layers_agree_with_all_arrangements(units, dead):
-    every = [np.isin(range(units), chosen) for chosen in itertools.combinations(range(units), dead)]
+    every = [np.isin(range(units), positions) for positions in itertools.combinations(range(units), dead)]
     number = np.array([runs_of(arrangement) for arrangement in every])
     for arrangement, runs in zip(every, number, strict=True):
-        found = dead_runs(arrangement)
-        assert found.expected == pytest.approx(number.mean())
-        assert found.p == pytest.approx(np.mean(number <= runs))
-        assert found.mid_p == pytest.approx(np.mean(number < runs) + np.mean(number == runs) / 2)
+        result = dead_runs(arrangement)
+        assert result.expected == pytest.approx(number.mean())
+        assert result.p == pytest.approx(np.mean(number <= runs))
+        assert result.mid_p == pytest.approx(np.mean(number < runs) + np.mean(number == runs) / 2)
 
 
 def shuffled(units, dead, rng):
@@ -44,14 +44,14 @@ def shuffled(units, dead, rng):
 @pytest.mark.parametrize(("units", "dead"), [(512, 50), (2048, 1000), (256, 250)])
 def test_large_layers_agree_with_simulation(units, dead):
     rng = np.random.default_rng(units)
-    drawn = np.array([dead_runs(shuffled(units, dead, rng)).runs for _ in range(4000)])
+    samples = np.array([dead_runs(shuffled(units, dead, rng)).runs for _ in range(4000)])
     assert dead_runs(shuffled(units, dead, rng)).expected == pytest.approx(
-        drawn.mean(), abs=4 * drawn.std() / math.sqrt(len(drawn))
+        samples.mean(), abs=4 * samples.std() / math.sqrt(len(samples))
     )
     for quantile in (0.05, 0.5, 0.9):
-        runs = int(np.quantile(drawn, quantile))
-        assert np.mean(drawn <= runs) == pytest.approx(
-            Runs(dead, units, runs).p, abs=4 * math.sqrt(0.25 / len(drawn))
+        runs = int(np.quantile(samples, quantile))
+        assert np.mean(samples <= runs) == pytest.approx(
+            Runs(dead, units, runs).p, abs=4 * math.sqrt(0.25 / len(samples))
         )
 
 
@@ -59,23 +59,25 @@ def test_large_layers_agree_with_simulation(units, dead):
 def test_p_values_are_uniform_for_exchangeable_units(units, dead):
     """The randomised p exactly so; p itself, of a discrete number, is never too small too often."""
     rng = np.random.default_rng(0)
-    found = [dead_runs(shuffled(units, dead, rng)) for _ in range(3000)]
-    randomised = [runs.randomised_p(rng) for runs in found]
+    layers = [dead_runs(shuffled(units, dead, rng)) for _ in range(3000)]
+    randomised = [runs.randomised_p(rng) for runs in layers]
     assert stats.kstest(randomised, "uniform").pvalue > 1e-3
-    exact = np.array([runs.p for runs in found])
+    exact = np.array([runs.p for runs in layers])
     for alpha in (0.01, 0.05, 0.2, 0.5):
         assert np.mean(exact <= alpha) <= alpha + 4 * math.sqrt(alpha / len(exact))
-    assert np.mean([runs.mid_p for runs in found]) == pytest.approx(0.5, abs=4 * 0.29 / math.sqrt(len(found)))
+    assert np.mean([runs.mid_p for runs in layers]) == pytest.approx(
+        0.5, abs=4 * 0.29 / math.sqrt(len(layers))
+    )
 
 
-def test_dead_units_in_one_lump_are_seen_and_scattered_ones_are_not():
+def test_adjacent_dead_units_are_detected_and_scattered_ones_are_not():
     lump = mask("0" * 100 + "1" * 20 + "0" * 100)
     assert dead_runs(lump).p < 1e-15
     assert dead_runs(mask("10" * 50)).p == pytest.approx(1)
     assert dead_runs(lump).randomised_p(np.random.default_rng(0)) < 1e-15
 
 
-def test_one_arrangement_alone_proves_nothing():
+def test_a_single_possible_arrangement_proves_nothing():
     for text in ("000", "111"):
         assert dead_runs(mask(text)).p == 1
         assert dead_runs(mask(text)).mid_p == 0.5
@@ -87,7 +89,7 @@ def test_one_arrangement_alone_proves_nothing():
 def test_blocks_agree_with_all_arrangements(groups):
     units, edges = sum(groups), np.cumsum(groups)[:-1]
     for dead in range(1, units):
-        every = [np.isin(range(units), chosen) for chosen in itertools.combinations(range(units), dead)]
+        every = [np.isin(range(units), positions) for positions in itertools.combinations(range(units), dead)]
         share = dead / units
 
         def statistic(arrangement, share=share):
@@ -96,10 +98,10 @@ def test_blocks_agree_with_all_arrangements(groups):
 
         values = np.array([statistic(arrangement) for arrangement in every])
         for arrangement, value in list(zip(every, values, strict=True))[::5]:
-            found = block_test(arrangement, groups)
-            assert found.statistic == pytest.approx(value)
-            assert found.p == pytest.approx(np.mean(values >= value - 1e-9))
-            assert sum(found.dead) == dead and found.sizes == groups
+            result = block_test(arrangement, groups)
+            assert result.statistic == pytest.approx(value)
+            assert result.p == pytest.approx(np.mean(values >= value - 1e-9))
+            assert sum(result.dead) == dead and result.sizes == groups
 
 
 def test_blocks_of_two_are_fishers_exact_test():
@@ -121,8 +123,8 @@ def test_many_blocks_by_drawing_agree_with_the_exact_value(monkeypatch):
 @pytest.mark.slow
 def test_drawn_p_values_of_blocks_are_uniform():
     rng = np.random.default_rng(1)
-    found = [block_test(shuffled(320, 100, rng), (64,) * 5, seed=i).p for i in range(300)]
-    assert stats.kstest(found, "uniform").pvalue > 1e-3
+    p_values = [block_test(shuffled(320, 100, rng), (64,) * 5, seed=i).p for i in range(300)]
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
 def test_blocks_see_a_group_that_died():
@@ -136,7 +138,7 @@ def test_groups_that_do_not_add_up(groups):
         block_test(mask("0101"), groups)
 
 
-def test_what_is_no_mask():
+def test_arrays_that_are_not_masks():
     with pytest.raises(UsageError, match=r"dead must be a mask of shape \(units,\), got float64"):
         dead_runs(np.zeros(3))
     with pytest.raises(UsageError, match=r"of shape \(2, 2\)"):

@@ -42,10 +42,10 @@ def parts(activations, finite=None, sizes=None):
     """The counts of batches of the given sizes."""
     finite = np.ones(len(activations), bool) if finite is None else finite
     labels = np.arange(len(activations)) % CLASSES
-    ends = np.cumsum(sizes or [len(activations)])
+    stops = np.cumsum(sizes or [len(activations)])
     return [
-        of_inputs(*(array[start:end] for array in (activations, finite, labels)), int(start))
-        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        of_inputs(*(array[start:stop] for array in (activations, finite, labels)), int(start))
+        for start, stop in zip([0, *stops[:-1]], stops, strict=True)
     ]
 
 
@@ -95,35 +95,35 @@ def test_batches_do_not_matter(sizes):
     assert added(activations, sizes=sizes).figures() == pytest.approx(added(activations).figures(), abs=1e-12)
 
 
-def equal(one, other):
+def equal(first, second):
     """Whether two counts are the same, floats to rounding."""
-    assert one.figures() == pytest.approx(other.figures(), abs=1e-12, nan_ok=True)
-    one, other = one.to_dict(), other.to_dict()
-    moments = one.pop("moments"), other.pop("moments")
+    assert first.figures() == pytest.approx(second.figures(), abs=1e-12, nan_ok=True)
+    first, second = first.to_dict(), second.to_dict()
+    moments = first.pop("moments"), second.pop("moments")
     for key in ("values", "mean", "deviation"):
         np.testing.assert_allclose(moments[0][key], moments[1][key], rtol=1e-12, atol=1e-12)
     for key in ("magnitude", "gradient", "runs"):
-        np.testing.assert_allclose(one.pop(key), other.pop(key), rtol=1e-12, atol=1e-12)
-    assert one == other
+        np.testing.assert_allclose(first.pop(key), second.pop(key), rtol=1e-12, atol=1e-12)
+    assert first == second
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_merged_in_any_order_and_grouping_they_are_those_of_one_go(seed):
+def test_merging_in_any_order_and_grouping_gives_the_counts_of_all_inputs(seed):
     activations = random_activations(1)
     finite = np.ones(40, bool)
     finite[[25, 30]] = False
-    one = added(activations, finite)
-    assert (one.nonfinite, one.first_nonfinite, one.nonfinite_at) == (2, 25, "layer25")
+    expected = added(activations, finite)
+    assert (expected.nonfinite, expected.first_nonfinite, expected.nonfinite_at) == (2, 25, "layer25")
     rng = np.random.default_rng(seed)
-    left = parts(activations, finite, [11, 9, 6, 10, 4])  # inputs 25 and 30 lie in different parts
-    while len(left) > 1:
-        i, j = rng.choice(len(left), 2, replace=False)
-        merged = left[i].merge(left[j])
-        left = [counts for k, counts in enumerate(left) if k not in (i, j)] + [merged]
-    merged = left[0]
-    # the place of the first bad input is where it was seen in its own batch
+    remaining = parts(activations, finite, [11, 9, 6, 10, 4])  # inputs 25 and 30 lie in different parts
+    while len(remaining) > 1:
+        i, j = rng.choice(len(remaining), 2, replace=False)
+        merged = remaining[i].merge(remaining[j])
+        remaining = [counts for k, counts in enumerate(remaining) if k not in (i, j)] + [merged]
+    merged = remaining[0]
+    # the first bad input keeps the layer that its own part recorded
     assert merged.nonfinite_at == "layer25"
-    equal(merged, one)
+    equal(merged, expected)
 
 
 def test_counts_of_nothing_change_nothing():
@@ -137,10 +137,10 @@ def test_counts_of_other_layers_do_not_merge():
         added(random_activations(0)).merge(added(random_activations(0, units=5)))
 
 
-def test_what_one_part_did_not_count_is_not_there():
-    whole, bare = parts(random_activations(0), sizes=[20, 20])
+def test_a_sum_that_one_part_lacks_is_missing_after_merging():
+    full, bare = parts(random_activations(0), sizes=[20, 20])
     bare.magnitude = bare.moments = None
-    merged = whole.merge(bare)
+    merged = full.merge(bare)
     assert merged.magnitude is None and merged.moments is None and merged.gradient is not None
     assert NAMES - set(merged.figures()) == {"dormant_0", "dormant_0025", "dormant_01", "constant"}
     with pytest.raises(UsageError, match="dormant units need the magnitudes, which were not counted"):
@@ -231,7 +231,7 @@ def test_nan_is_never_dead():
     assert "weights" in Counts.empty(5).merge(counts).unknown
 
 
-def test_nothing_counted_is_unknown():
+def test_a_count_of_zero_inputs_is_unknown():
     assert Counts.empty(3).unknown == "no inputs were counted"
     assert np.isnan(Counts.empty(3).figures()["dataset"])
 

@@ -14,9 +14,9 @@ def test_gradients_by_every_tap_go_through_the_later_ones():
         unread = watch("unread", first + 1)
         return {"first": first, "second": second, "unread": unread}, ops.sum(second * second)
 
-    found = {name: ops.convert_to_numpy(g).tolist() for name, g in sensitivities(forward).items()}
+    gradients = {name: ops.convert_to_numpy(g).tolist() for name, g in sensitivities(forward).items()}
     # second = 3 relu(2x) = 6, 0, 18; dL/dsecond = 2 second; dL/dfirst = that times 3 where 2x > 0
-    assert found == {"first": [[36, 0, 108]], "second": [[12, 0, 36]], "unread": [[0, 0, 0]]}
+    assert gradients == {"first": [[36, 0, 108]], "second": [[12, 0, 36]], "unread": [[0, 0, 0]]}
 
 
 def test_layers_with_weights_that_are_frozen():

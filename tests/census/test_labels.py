@@ -40,7 +40,7 @@ def test_labels_that_are_not_classes_are_noted(y, classes, reason):
     assert Labels.of(y, classes) == Labels(note=f"labels: not counted by class, since {reason}")
 
 
-def test_no_labels_and_labels_beyond_the_classes_that_were_given():
+def test_no_labels_and_labels_outside_of_the_users_classes():
     assert Labels.of(None, 3) == Labels()
     with pytest.raises(UsageError, match="labels must be 0 to 2, got 1 to 5"):
         Labels.of(np.array([1, 5]), 3, strict=True)
@@ -50,7 +50,7 @@ LATER = [[0, 3, -1], [0.0, 0.5, 7.0], [[1.0, 0, 0], [1, 1, 0], [0.5, 0.5, 0]]]
 
 
 @pytest.mark.parametrize("y", [np.array(labels) for labels in LATER])
-def test_later_labels_that_are_no_classes_are_numbered(y):
+def test_later_labels_that_are_not_classes_are_counted(y):
     labels = Labels("one-hot" if y.ndim == 2 else "whole numbers", 3)
     one_hot, bad = labels.one_hot(keras.ops.convert_to_tensor(y))
     assert np.asarray(one_hot).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]] and int(bad) == 2

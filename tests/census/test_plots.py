@@ -30,7 +30,7 @@ def test_the_raster_shows_the_dead_in_red_and_the_unknown_in_grey(theme):
     assert share_of(unknown, plots.UNKNOWN) > 0.15 > 0.001 > share_of(dying, plots.UNKNOWN)
 
 
-def test_the_histogram_has_a_bar_of_its_own_for_the_dead():
+def test_the_histogram_has_a_separate_bar_for_the_dead():
     alive = np.full(50, 0.5)
     none = share_of(pixels(plots.activity_histogram(alive)), plots.DEAD)
     half = share_of(pixels(plots.activity_histogram(np.where(np.arange(50) < 25, 0, alive))), plots.DEAD)
@@ -45,7 +45,7 @@ def test_the_class_map_takes_names_and_classes_without_inputs():
     assert share_of(image, plots.UNKNOWN) > 0.05 and share_of(image, plots.DEAD) > 0.03
 
 
-def test_units_that_never_change_are_left_out_of_the_codeath_map():
+def test_the_codeath_map_omits_units_that_never_change():
     phi = np.eye(6)
     phi[[2, 5]] = phi[:, [2, 5]] = np.nan
     image = pixels(plots.codeath_map(phi))

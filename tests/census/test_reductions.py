@@ -10,8 +10,8 @@ def numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
-def tap(before, after, kind, **options):
-    return Tap("layer", 0, kind, None, before, after, **options)
+def tap(pre_activation, output, function, **options):
+    return Tap("layer", 0, function, None, pre_activation, output, **options)
 
 
 def maps(seed, shape=(6, 3, 2, 5)):

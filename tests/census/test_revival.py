@@ -35,19 +35,19 @@ def state(model):
     return {path: np.array(v) for path, v in variables.items()}
 
 
-def changed(before, after):
+def changed(initial, final):
     """path -> which entries have changed."""
-    different = {path: before[path] != after[path] for path in before}
+    different = {path: initial[path] != final[path] for path in initial}
     return {path: entries for path, entries in different.items() if entries.any()}
 
 
 def test_exactly_the_entries_of_the_units_change():
     model, _ = net()
-    before = state(model)
+    initial = state(model)
     dormant = np.array([0, 1, 0, 0, 1, 0, 0], bool)
     revival = revive(model, site_of(model, "fc"), dormant, seed=3)
-    after = state(model)
-    difference = changed(before, after)
+    final = state(model)
+    difference = changed(initial, final)
     weights = {path for path in difference if not path.startswith("adam")}
     assert weights == {"fc/kernel", "fc/bias", "out/kernel"}
     for path, entries in difference.items():
@@ -59,11 +59,11 @@ def test_exactly_the_entries_of_the_units_change():
             else entries.any(1)
         )
         assert units.tolist() == dormant.tolist(), path
-    assert (after["out/kernel"][dormant] == 0).all() and (after["fc/bias"][dormant] == 0).all()
+    assert (final["out/kernel"][dormant] == 0).all() and (final["fc/bias"][dormant] == 0).all()
     slots = [path for path in difference if path.startswith("adam")]
     assert len(slots) == revival.slots == 6  # two for each of three variables
     for path in slots:
-        assert (after[path][difference[path]] == 0).all()
+        assert (final[path][difference[path]] == 0).all()
     assert revival.units == [1, 4] and revival.outgoing == ["out/kernel"] and not revival.skipped
     assert "fc: 2 dormant units revived; fc/kernel, fc/bias redrawn, out/kernel set to 0" in str(revival)
 
@@ -87,13 +87,13 @@ def test_a_convolution_through_norm_pooling_and_concatenation():
     norm.beta.assign([0, -50, 0, 0, -50])
     dormant = np.array([0, 1, 0, 0, 1], bool)
     logits = model.predict(x, verbose=0)
-    before = state(model)
+    initial = state(model)
     revival = revive(model, site_of(model, "relu"), dormant, seed=0)
-    after = state(model)
+    final = state(model)
     assert revival.incoming[0] == "conv/kernel" and revival.outgoing == ["fc/kernel"]
     assert (np.array(norm.gamma)[dormant] == 1).all() and (np.array(norm.beta)[dormant] == 0).all()
     assert (np.array(norm.moving_mean)[dormant] == 0).all()
-    different = changed(before, after)
+    different = changed(initial, final)
     assert different["conv/kernel"].any((0, 1, 2)).tolist() == dormant.tolist()
     assert different["fc/kernel"].any(1).tolist() == [*dormant, *dormant]
     # dead units contributed nothing; the revived ones contribute nothing, since their outgoing weights are 0
@@ -104,13 +104,13 @@ def test_a_convolution_through_norm_pooling_and_concatenation():
 
 def test_units_after_a_residual_sum_are_skipped():
     model = resnet8((8, 8, 3), "fc", 4, fc_units=6, seed=0)
-    before = model.get_weights()
+    initial = model.get_weights()
     site = site_of(model, "stage3_block1_relu2")
     revival = revive(model, site, np.ones(site.units, bool), seed=0)
     assert "'stage3_block1_add', before them, mixes units" in revival.skipped
     assert "64 dormant units not revived: " in str(revival)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected, actual in zip(initial, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(expected, actual)
     site = site_of(model, "stage3_block1_relu1")
     assert not revive(model, site, np.ones(site.units, bool), seed=0).skipped
 
@@ -159,7 +159,7 @@ def test_slots_of_optimizers(optimizer, number, initial):
     assert not optimizer_slots(None, model.get_layer("fc").kernel)
 
 
-def test_averages_of_weights_are_no_slots():
+def test_averages_of_weights_are_not_slots():
     model, _ = net(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True))
     assert len(optimizer_slots(model.optimizer, model.get_layer("fc").kernel)) == 1
 
@@ -172,7 +172,7 @@ def test_revived_units_of_consecutive_layers_are_not_connected():
     second.bias.assign([-99.0] * 3 + [0.0] * 3)
     model.compile("sgd", "mse")
     x = np.random.default_rng(0).normal(size=(40, 12)).astype("float32")
-    before = model.predict(x, verbose=0)
+    expected = model.predict(x, verbose=0)
     dead_units = DeadUnits(x, ["first", "second"], revive=0.0)
     dead_units.set_model(model)
     dead_units.set_params({"epochs": 9})
@@ -180,7 +180,7 @@ def test_revived_units_of_consecutive_layers_are_not_connected():
     assert [revival.units for _, revival in dead_units.revivals] == [[0, 1], [0, 1, 2]]
     kernel = np.array(second.kernel)
     assert not kernel[:2].any() and kernel[2:, :3].all()
-    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_ema": True}, {"use_ema": True, "ema_overwrite_frequency": 5}])
@@ -229,11 +229,11 @@ def test_units_next_to_a_layer_that_mixes_channels_are_skipped(name):
     model = keras.Model(inputs, layers.Dense(3, name="out")(MIXING[name]()(x)))
     model.compile("adam", "mse")
     model.optimizer.build(model.trainable_variables)
-    before = state(model)
+    initial = state(model)
     for layer in ("fc", "mix"):
         revival = revive(model, site_of(model, layer), np.arange(8) == 2, seed=0)
         assert "mixes units" in revival.skipped, layer
-    assert not changed(before, state(model))
+    assert not changed(initial, state(model))
 
 
 def test_an_average_that_begins_as_the_weights_does_not_pull_them_back():
@@ -271,10 +271,10 @@ def test_adafactors_moments_of_a_unit_are_reset():
     optimizer, kernels = model.optimizer, [model.get_layer(name).kernel for name in ("fc", "out")]
     index = [next(i for i, v in enumerate(optimizer._trainable_variables) if v is k) for k in kernels]
     column, row = optimizer._c[index[0]], optimizer._r[index[1]]
-    before = np.array(column), np.array(row)
+    initial = np.array(column), np.array(row)
     revival = revive(model, site_of(model, "fc"), np.arange(7) == 1, seed=3)
     assert np.array(column)[1] == 0 and np.array(row)[1] == 0 and revival.slots == 5
-    alive = np.arange(len(before[0])) != 1
-    np.testing.assert_array_equal(np.array(column)[alive], before[0][alive])
-    np.testing.assert_array_equal(np.array(row)[alive], before[1][alive])
-    assert before[0][1] > 0 or before[1][1] > 0
+    alive = np.arange(len(initial[0])) != 1
+    np.testing.assert_array_equal(np.array(column)[alive], initial[0][alive])
+    np.testing.assert_array_equal(np.array(row)[alive], initial[1][alive])
+    assert initial[0][1] > 0 or initial[1][1] > 0

@@ -4,11 +4,13 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from bnhead.census import count
 from bnhead.census.sites import activations, default_layers, inventory_of
 from bnhead.errors import UsageError
+from tests.census.planted import by_numpy, figures_of, nested, sequential
 
 
 def zoo():
@@ -54,9 +56,9 @@ KINDS = {
 }
 
 
-def test_every_activation_is_found_wherever_it_stands():
-    found = {site.name: site.kind for site in activations(zoo())}
-    names = {re.sub(r"_\d+$", "", name): kind for name, kind in found.items()}  # operations are numbered
+def test_every_form_of_activation_is_a_site():
+    kinds = {site.name: site.kind for site in activations(zoo())}
+    names = {re.sub(r"_\d+$", "", name): kind for name, kind in kinds.items()}  # operations are numbered
     assert names == KINDS
     assert list(names) == list(KINDS)  # in the order in which they run
     assert [site.name for site in inventory_of(zoo()).norms] == ["encoder/norm", "outer_norm"]
@@ -115,8 +117,8 @@ def test_a_layer_called_several_times_has_a_name_for_each_call():
     x = relu(layers.Dense(3)(inputs))
     x = relu(layers.Dense(4)(x))
     model = keras.Model(inputs, layers.Dense(2)(relu(layers.Dense(5)(x))))
-    found = activations(model)
-    assert [(site.name, site.units) for site in found] == [("relu", 3), ("relu#2", 4), ("relu#3", 5)]
+    sites = activations(model)
+    assert [(site.name, site.units) for site in sites] == [("relu", 3), ("relu#2", 4), ("relu#3", 5)]
     assert default_layers(model) == ["relu#3"]
     x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
     assert [c.units for c in count(model, x, "all").layers.values()] == [3, 4, 5]
@@ -125,8 +127,8 @@ def test_a_layer_called_several_times_has_a_name_for_each_call():
 @pytest.mark.slow
 def test_keras_applications():
     net = keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=10)
-    found = activations(net)
-    assert len(found) == 35 and {site.kind for site in found} <= {"relu", "relu6"}
+    sites = activations(net)
+    assert len(sites) == 35 and {site.kind for site in sites} <= {"relu", "relu6"}
     net = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10)
     assert len(activations(net)) == 49
     assert default_layers(net) == ["conv5_block3_out"]
@@ -164,12 +166,12 @@ def test_groups_are_those_of_the_nearest_concatenation():
 
 def test_words_names_and_layers_mix():
     model = zoo()
-    found = inventory_of(model).select(["norms", "plain", model.get_layer("pool"), "outer_norm"])
-    assert [site.name for site in found] == ["encoder/norm", "outer_norm", "plain", "pool"]
+    sites = inventory_of(model).select(["norms", "plain", model.get_layer("pool"), "outer_norm"])
+    assert [site.name for site in sites] == ["encoder/norm", "outer_norm", "plain", "pool"]
     assert [site.name for site in inventory_of(model).select("plain")] == ["plain"]
 
 
-def test_what_is_not_there():
+def test_missing_layers():
     with pytest.raises(
         UsageError, match=r"has no layer 'encoder/relu_leyer'; did you mean 'encoder/relu_layer'"
     ):
@@ -190,18 +192,18 @@ class Opaque(keras.Model):
 
 
 def test_layers_by_identity():
-    model, other = zoo(), zoo()
+    model, copy = zoo(), zoo()
     inside = model.get_layer("encoder").get_layer("relu_layer")
     assert [site.name for site in inventory_of(model).select([inside])] == ["encoder/relu_layer"]
     with pytest.raises(UsageError, match="does not call this layer 'gelu_layer'"):
-        inventory_of(model).select([other.get_layer("gelu_layer")])
+        inventory_of(model).select([copy.get_layer("gelu_layer")])
 
 
 def test_a_subclassed_model_is_looked_into():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(2)(Opaque()(layers.Dense(3, "relu", name="first")(inputs))))
-    found = inventory_of(model)
-    assert [site.name for site in found.activations] == ["first", f"opaque/{model.layers[2].dense.name}"]
+    inventory = inventory_of(model)
+    assert [site.name for site in inventory.activations] == ["first", f"opaque/{model.layers[2].dense.name}"]
     x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
     assert 0 < count(model, x, ["opaque"]).figures()["dead/opaque/per_input"] < 1
     with pytest.raises(UsageError, match="model 'opaque' must be built: call it on a batch of inputs first"):
@@ -218,16 +220,57 @@ class WithMaximum(layers.Layer):
         return ops.maximum(x, 0.0)
 
 
-def test_what_no_hook_sees_is_listed_and_not_guessed():
+def test_an_activation_without_a_hook_is_listed():
     inputs = keras.Input((4,))
     x = WithMaximum(name="hidden_relu")(layers.Dense(3, name="first")(inputs))
     model = keras.Model(inputs, layers.Dense(2)(x))
-    found = inventory_of(model)
-    assert found.missed == {"hidden_relu": "maximum with 0 that no hook saw"}
+    inventory = inventory_of(model)
+    assert inventory.missed == {"hidden_relu": "maximum with 0 that no hook saw"}
     with pytest.raises(UsageError, match=r"no activation before its output \(hidden_relu: maximum with 0"):
-        found.select(None)
+        inventory.select(None)
     x = np.random.default_rng(0).normal(size=(9, 4)).astype("float32")
     census = count(model, x, ["hidden_relu"])
     out = keras.Model(inputs, model.get_layer("hidden_relu").output).predict(x, verbose=0)
     np.testing.assert_array_equal(census.layers["hidden_relu"].active, (out > 0).sum(0))
     assert "not looked at: hidden_relu, maximum with 0" in str(census)
+
+
+def test_default_is_the_last_activation_before_the_output():
+    pool = layers.GlobalAveragePooling2D
+    plain = sequential(pool(), layers.Dense(5, "relu", name="fc"), layers.Dense(3, "softmax"))
+    assert default_layers(plain) == ["fc"]
+    assert default_layers(sequential(pool(), layers.Dense(3, "softmax"))) == ["map"]
+    split = layers.Dense(5), layers.BatchNormalization(), layers.ReLU(name="after_bn"), layers.Dropout(0.5)
+    assert default_layers(sequential(pool(), *split, layers.Dense(3), layers.Softmax())) == ["after_bn"]
+    inputs = keras.Input((6,))
+    with pytest.raises(UsageError, match="has no activation before its output; name the layers to count"):
+        default_layers(keras.Model(inputs, layers.Dense(3, "softmax")(inputs)))
+
+
+def test_a_nested_model_is_counted_inside_or_at_its_output():
+    model, name = nested(layers.ReLU(name="last"))
+    assert default_layers(model) == [f"{name}/last"]
+    x = np.random.default_rng(0).normal(size=(50, 6, 6, 2)).astype("float32")
+    census = count(model, x, [name, f"{name}/last", f"{name}/map"])
+    expected = by_numpy(model, name, x)
+    assert figures_of(census.layers[name], expected) == pytest.approx(expected, abs=1e-9)
+    assert figures_of(census.layers[f"{name}/last"], expected) == pytest.approx(expected, abs=1e-9)
+    images = keras.Model(model.inputs, model.get_layer("adapter").output).predict(x, verbose=0)
+    expected = by_numpy(model.get_layer(name), "map", images)
+    assert figures_of(census.layers[f"{name}/map"], expected) == pytest.approx(expected, abs=1e-9)
+    model, name = nested(layers.MaxPooling2D())
+    assert default_layers(model) == [f"{name}/map"]
+
+
+def test_softmax_is_not_counted():
+    inputs = keras.Input((6,))
+    x = layers.Dense(3, "softmax")(layers.Dense(5, "relu", name="fc")(inputs))
+    model = keras.Model(inputs, layers.Activation("linear", dtype="float32")(x))
+    assert default_layers(model) == ["fc"]
+
+
+def test_softmax_and_the_identity_as_functions_are_not_counted():
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, tf.nn.softmax, name="weights")(layers.Dense(4, tf.identity, name="linear")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(3, tf.nn.relu, name="fc")(x)))
+    assert list(count(model, np.zeros((3, 6)), "all").layers) == ["fc"]

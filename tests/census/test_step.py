@@ -23,7 +23,7 @@ def data(inputs=96):
 
 
 def net(learning_rate=0.0, **options):
-    """A net with a map, a nested model, an operation and a vector to count; at rate 0 its weights stay."""
+    """A net with a map, a nested model, an operation and a vector to count; its weights stay at rate 0."""
     inside = keras.Sequential(
         [keras.Input((6, 6, 4)), layers.Conv2D(5, 3, activation="relu", name="map")], name="inside"
     )
@@ -46,7 +46,7 @@ def fit(model, *callbacks, **options):
 @pytest.mark.parametrize(
     "options", [{}, {"run_eagerly": True}, {"steps_per_execution": 2}, {"jit_compile": True}]
 )
-def test_with_weights_that_stay_it_counts_what_a_probe_counts(options):
+def test_at_constant_weights_it_counts_like_a_probe(options):
     model = net(**options)
     dead_units = DeadUnits(layers="all", inputs_per_step=None)
     history = fit(model, dead_units, epochs=2)
@@ -70,7 +70,7 @@ def test_the_first_inputs_of_each_batch():
     np.testing.assert_array_equal(dead_units.census.layers["fc"].active, probed.active)
 
 
-def test_training_and_what_is_saved_are_the_same_with_and_without_it(tmp_path):
+def test_training_and_saved_files_are_the_same_with_and_without_it(tmp_path):
     results = []
     for callbacks in ([], [DeadUnits(layers="all")]):
         model = net(0.1)
@@ -82,16 +82,16 @@ def test_training_and_what_is_saved_are_the_same_with_and_without_it(tmp_path):
         assert "train_step" not in vars(model) and not any("call" in vars(layer) for layer in model.layers)
         assert len(model.variables) == len(loaded.variables)
     assert results[0][0] == results[1][0] and results[0][2] == results[1][2]
-    for one, other in zip(results[0][1], results[1][1], strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected, actual in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
 
 def test_afterwards_the_step_counts_no_more():
     model, dead_units = net(), DeadUnits(layers=["fc"])
     fit(model, dead_units)
-    before = dead_units.census.layers["fc"].inputs
+    inputs = dead_units.census.layers["fc"].inputs
     fit(model)
-    assert dead_units._step.census().layers["fc"].inputs == before
+    assert dead_units._step.census().layers["fc"].inputs == inputs
 
 
 def test_a_second_fit_counts_again():
@@ -130,11 +130,11 @@ def test_a_model_whose_training_was_interrupted_trains_and_counts_as_before(hook
         assert dead_units.census.layers["fc"].inputs == 96
         assert not any("call" in vars(layer) for layer in model.layers)
     np.testing.assert_equal(results[0][0], results[1][0])
-    for one, other in zip(results[0][1], results[1][1], strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected, actual in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
 
-def test_two_callbacks_count_the_same_and_leave_nothing_behind():
+def test_two_callbacks_count_the_same_and_are_both_removed():
     model, first, second = net(), DeadUnits(layers=["fc"]), DeadUnits(layers="all")
     fit(model, first, second)
     np.testing.assert_array_equal(first.census.layers["fc"].active, second.census.layers["fc"].active)
@@ -153,17 +153,17 @@ def test_evaluating_leaves_the_model_as_it_was():
     assert "train_step" not in vars(model)
 
 
-def test_a_training_step_that_the_model_had_before_is_put_back():
+def test_a_training_step_of_the_instance_is_restored():
     model, steps = net(), []
     plain = model.train_step
 
-    def own(batch):
+    def recording(batch):
         steps.append(1)
         return plain(batch)
 
-    model.train_step = own
+    model.train_step = recording
     fit(model, DeadUnits(layers=["fc"]))
-    assert steps and vars(model)["train_step"] is own
+    assert steps and vars(model)["train_step"] is recording
 
 
 def test_a_layer_called_twice_is_counted_at_each_call():
@@ -186,26 +186,26 @@ def test_numbers_that_make_no_sense():
         StepCounter(net(), eps=-1)
 
 
-def elsewhere(backend, **environment):
-    """Runs this file in a process of its own, where `__main__` below checks what it says."""
+def run_in_process(backend, **environment):
+    """Runs this file in a separate process; `__main__` below runs the checks."""
     root = str(Path(__file__).parents[2])
     variables = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, __file__], env=variables | environment, capture_output=True, text=True
     )
-    assert done.returncode == 0 and done.stdout.startswith("as expected"), done.stderr[-3000:]
+    assert process.returncode == 0 and process.stdout.startswith("as expected"), process.stderr[-3000:]
 
 
 @pytest.mark.slow
 def test_on_two_replicas():
-    elsewhere("tensorflow", REPLICAS="2")
+    run_in_process("tensorflow", REPLICAS="2")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on_another_backend(backend):
     pytest.importorskip(backend)
-    elsewhere(backend)
+    run_in_process(backend)
 
 
 def mirrored(replicas):
@@ -216,7 +216,7 @@ def mirrored(replicas):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope()
 
 
-def no_numpy_beside_tensors():
+def no_numpy_on_tensors():
     """torch: a tensor that NumPy reads is an error, as on a GPU; on a CPU nothing else would show it.
 
     Keras' own conversion first brings the tensor to the CPU, so it is allowed.
@@ -244,7 +244,7 @@ def check_both_ways_of_counting():
         model = net()
     x, y = data()
     inside, probed = DeadUnits(layers="all", inputs_per_step=None), DeadUnits((x, y), "all", gradients=True)
-    with no_numpy_beside_tensors():
+    with no_numpy_on_tensors():
         fit(model, inside, probed)
     loud = keras.Model(model.inputs, model.get_layer("fc").output).predict(x, verbose=0) > 0
     for dead_units in (inside, probed):
@@ -287,16 +287,16 @@ class NoModel(keras.Model):
         return {"loss": keras.ops.sum(x)}
 
 
-def own_step(kind):
+def model_with_step(model_class):
     inputs = keras.Input((6,))
     h = layers.Dense(8, "relu", name="second")(layers.Dense(5, "relu", name="first")(inputs))
-    model = kind(inputs=inputs, outputs=layers.Dense(3)(h))
+    model = model_class(inputs=inputs, outputs=layers.Dense(3)(h))
     model.compile(keras.optimizers.SGD(0.0), "mse")
     return model, np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
 
 
-def test_every_pass_of_a_step_of_somebodys_own_counts():
-    model, x = own_step(TwoViews)
+def test_every_pass_of_a_users_step_counts():
+    model, x = model_with_step(TwoViews)
     dead_units = DeadUnits(layers="all", inputs_per_step=None)
     model.fit(x, np.zeros((64, 3)), batch_size=32, verbose=0, callbacks=[dead_units])
     expected = count(model, np.concatenate([x + 1, x - 1, x]), "all")
@@ -305,8 +305,8 @@ def test_every_pass_of_a_step_of_somebodys_own_counts():
         np.testing.assert_array_equal(counts.active, expected.layers[name].active)
 
 
-def test_what_a_step_does_not_run_is_not_counted_and_said():
-    model, x = own_step(NoModel)
+def test_a_layer_that_a_step_does_not_run_is_unknown():
+    model, x = model_with_step(NoModel)
     dead_units = DeadUnits(layers="all", inputs_per_step=None)
     history = model.fit(x, np.zeros((64, 3)), batch_size=32, verbose=0, callbacks=[dead_units]).history
     first, second = dead_units.census.layers.values()
@@ -314,7 +314,7 @@ def test_what_a_step_does_not_run_is_not_counted_and_said():
     assert second.unknown == "no inputs were counted" and np.isnan(history["dead/second/dataset"]).all()
 
 
-def test_a_layer_that_a_subclassed_model_does_not_have_is_said_in_the_first_step():
+def test_a_missing_layer_of_a_subclassed_model_is_an_error_in_the_first_step():
     model, x = zoo.CASES["subclassed"].build()
     model.compile("sgd", "mse")
     with pytest.raises(UsageError, match="has no layer 'fk'; did you mean 'fc'"):

@@ -23,10 +23,10 @@ def test_a_vector_gives_back_the_arrays_that_went_in():
     layout = totals.Layout()
     arrays = {("", "inputs"): np.array([3]), ("a", "active"): np.arange(4), ("a", "together"): np.eye(2)}
     packed = layout.pack({key: ops.convert_to_tensor(array) for key, array in arrays.items()}, "int32")
-    found = layout.unpack(np.asarray(packed))
-    assert list(found) == list(arrays)
+    unpacked = layout.unpack(np.asarray(packed))
+    assert list(unpacked) == list(arrays)
     for key, array in arrays.items():
-        np.testing.assert_array_equal(found[key], array)
+        np.testing.assert_array_equal(unpacked[key], array)
 
 
 def test_batches_add_up_in_64_bits():
@@ -47,9 +47,9 @@ def test_batches_add_up_in_64_bits():
             },
         }
         state = add(state, batch)
-    found = totals.to_host(state)
-    assert found["integers"].tolist()[:2] == [13, 3 * 2**30] and found["reals"].tolist() == [4.5]
-    assert found["matrices"]["fc"]["together"].tolist() == [[9, 9], [9, 9]]
+    sums = totals.to_host(state)
+    assert sums["integers"].tolist()[:2] == [13, 3 * 2**30] and sums["reals"].tolist() == [4.5]
+    assert sums["matrices"]["fc"]["together"].tolist() == [[9, 9], [9, 9]]
     every = np.concatenate(values)
-    np.testing.assert_allclose(found["moments"]["fc"]["mean"], every.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(found["moments"]["fc"]["squares"] / 13, every.var(0), rtol=1e-6)
+    np.testing.assert_allclose(sums["moments"]["fc"]["mean"], every.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(sums["moments"]["fc"]["squares"] / 13, every.var(0), rtol=1e-6)

@@ -1,6 +1,6 @@
-"""What goes between the device and the host while a probe or a step runs, on JAX and PyTorch.
+"""Transfers between device and host while a probe or a step runs, on JAX and PyTorch.
 
-The test runs this file in a process of its own for each backend, where `__main__` below checks it.
+The test runs this file in a separate process per backend; `__main__` below runs the checks.
 """
 
 import os
@@ -105,12 +105,12 @@ def check_torch():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_what_leaves_the_device(backend):
+def test_transfers_to_the_host(backend):
     pytest.importorskip(backend)
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
 
 
 if __name__ == "__main__":
