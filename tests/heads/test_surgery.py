@@ -45,19 +45,19 @@ def norms(model):
 
 
 @pytest.fixture(scope="module")
-def ours():
+def resnet():
     return shaken(resnet20((16, 16, 1), "fc", 5, seed=0))
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def mobilenet():
     net = keras.applications.MobileNetV2(input_shape=(32, 32, 3), weights=None, classes=7)
     return shaken(net)
 
 
 @pytest.mark.parametrize("head", [*heads.PRESETS, *(f"{norm}_fc8" for norm in NORMS), "fc8_bn", "bn_bn_out"])
-def test_fold_and_swap_on_resnet20(head, ours):
-    swapped = shaken(heads.swap(ours, head, seed=1), seed=2)
+def test_fold_and_swap_on_resnet20(head, resnet):
+    swapped = shaken(heads.swap(resnet, head, seed=1), seed=2)
     assert heads.canonical(heads.read(swapped)).replace("256", "") == heads.canonical(head).replace("256", "")
     folded, difference = heads.fold(swapped, images())
     assert difference <= 1e-5
@@ -66,19 +66,19 @@ def test_fold_and_swap_on_resnet20(head, ours):
 
 
 @pytest.mark.parametrize("head", mostly_slow("bnneck"))
-def test_fold_and_swap_on_a_net_of_keras_applications(head, theirs):
-    swapped = shaken(heads.swap(theirs, head, seed=1), seed=2)
+def test_fold_and_swap_on_a_net_of_keras_applications(head, mobilenet):
+    swapped = shaken(heads.swap(mobilenet, head, seed=1), seed=2)
     assert swapped.output.shape == (None, 7)
     folded, difference = heads.fold(swapped, images(8, 3, 32))
     assert difference <= 1e-5
     assert not [name for name in norms(folded) if name.startswith("head_")]
 
 
-@pytest.mark.parametrize("net", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("net", ["resnet", pytest.param("mobilenet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", mostly_slow("arcface", "plain"))
 def test_insert_and_fold_on_every_preset(head, net, request):
     """A norm inserted before the first Dense changes nothing, and folding removes it."""
-    x = images() if net == "ours" else images(16, 3, 32)
+    x = images() if net == "resnet" else images(16, 3, 32)
     model = shaken(heads.swap(request.getfixturevalue(net), head, seed=1), seed=2)
     inserted = heads.insert_bn(model, x)
     expected = np.asarray(model(x))
@@ -91,8 +91,8 @@ def test_insert_and_fold_on_every_preset(head, net, request):
 def test_the_reported_difference_is_the_largest_relative_one():
     model = shaken(resnet8((16, 16, 1), "bn_out", 5, seed=0))
     folded, difference = heads.fold(model, images())
-    one, other = (np.asarray(m(images()), "float64") for m in (model, folded))
-    assert difference == np.abs(one - other).max() / max(1, np.abs(one).max()) > 0
+    expected, outputs = (np.asarray(m(images()), "float64") for m in (model, folded))
+    assert difference == np.abs(expected - outputs).max() / max(1, np.abs(expected).max()) > 0
     assert heads.fold(model).difference <= 1e-5, "without data: standard normal inputs"
 
 
@@ -113,65 +113,68 @@ def test_fold_by_hand():
 
 
 @pytest.mark.parametrize("before", [None, "head_out", "head_gap"])
-def test_an_inserted_norm_changes_nothing_at_step_0(before, ours):
-    inserted = heads.insert_bn(ours, images(50), before)
-    place = {None: "bn_fc256", "head_out": "fc256_bn", "head_gap": "bn_gap_fc256"}[before]
-    assert heads.read(inserted) == place
-    expected = np.asarray(ours(images()))
+def test_an_inserted_norm_changes_nothing_at_step_0(before, resnet):
+    inserted = heads.insert_bn(resnet, images(50), before)
+    expected_text = {None: "bn_fc256", "head_out": "fc256_bn", "head_gap": "bn_gap_fc256"}[before]
+    assert heads.read(inserted) == expected_text
+    expected = np.asarray(resnet(images()))
     np.testing.assert_allclose(inserted(images()), expected, atol=1e-5 * np.abs(expected).max())
     norm = inserted.get_layer("head_bn")
     np.testing.assert_allclose(norm.gamma, np.sqrt(norm.moving_variance + norm.epsilon), rtol=1e-6)
     np.testing.assert_array_equal(norm.beta, norm.moving_mean)
-    reads = keras.Model(ours.input, ours.get_layer(before or "head_fc").input)(images(50))
+    reads = keras.Model(resnet.input, resnet.get_layer(before or "head_fc").input)(images(50))
     axes = tuple(range(len(reads.shape) - 1))
     np.testing.assert_allclose(norm.moving_mean, np.mean(reads, axes), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(norm.moving_variance, np.var(reads, axes), rtol=1e-4, atol=1e-7)
     in_training = np.asarray(inserted(images(50), training=True))
-    assert np.abs(in_training - np.asarray(ours(images(50)))).max() > 1e-4, "in training it is a batch norm"
+    assert np.abs(in_training - np.asarray(resnet(images(50)))).max() > 1e-4, "in training it is a batch norm"
 
 
 @pytest.mark.slow
-def test_insert_and_fold_on_a_net_of_keras_applications(theirs):
+def test_insert_and_fold_on_a_net_of_keras_applications(mobilenet):
     x = images(20, 3, 32)
-    inserted = heads.insert_bn(theirs, x)
+    inserted = heads.insert_bn(mobilenet, x)
     assert [layer.name for layer in inserted.layers][-2:] == ["head_bn", "predictions"]
-    expected = np.asarray(theirs(x))
+    expected = np.asarray(mobilenet(x))
     np.testing.assert_allclose(inserted(x), expected, atol=1e-5)
     folded, difference = heads.fold(inserted, x)
     assert difference <= 1e-5 and "head_bn" not in norms(folded)
     np.testing.assert_allclose(
-        folded.get_layer("predictions").kernel, theirs.get_layer("predictions").kernel, rtol=1e-4, atol=1e-6
+        folded.get_layer("predictions").kernel,
+        mobilenet.get_layer("predictions").kernel,
+        rtol=1e-4,
+        atol=1e-6,
     )
 
 
-def test_insert_before_an_unknown_layer(ours):
+def test_insert_before_an_unknown_layer(resnet):
     with pytest.raises(UsageError, match="'head_fx' is not in model 'resnet20'; did you mean 'head_fc'"):
-        heads.insert_bn(ours, images(), "head_fx")
+        heads.insert_bn(resnet, images(), "head_fx")
     bare = keras.Sequential([keras.Input((4, 4, 2)), layers.Conv2D(3, 1), layers.GlobalAveragePooling2D()])
     with pytest.raises(UsageError, match="no Dense after its features"):
         heads.insert_bn(bare, images(4, 2, 4))
 
 
-def test_swap_keeps_backbone_and_agreeing_weights(ours):
-    before = ours.get_weights()
-    swapped = heads.swap(ours, "bn_fc", seed=9)
+def test_swap_keeps_backbone_and_agreeing_weights(resnet):
+    weights = resnet.get_weights()
+    swapped = heads.swap(resnet, "bn_fc", seed=9)
     for layer in swapped.layers:
         if layer.name != "head_bn":
-            for one, other in zip(layer.weights, ours.get_layer(layer.name).weights, strict=True):
-                np.testing.assert_array_equal(one, other)
-    other = heads.swap(ours, "fc8", outputs=3, seed=9)
-    assert other.output.shape == (None, 3)
+            for weight, old in zip(layer.weights, resnet.get_layer(layer.name).weights, strict=True):
+                np.testing.assert_array_equal(weight, old)
+    narrow = heads.swap(resnet, "fc8", outputs=3, seed=9)
+    assert narrow.output.shape == (None, 3)
     fresh = resnet20((16, 16, 1), "fc8", 3, seed=9)
     for name in ("head_fc", "head_out"):
-        np.testing.assert_array_equal(other.get_layer(name).kernel, fresh.get_layer(name).kernel)
-    np.testing.assert_array_equal(other.get_layer("stem_conv").kernel, ours.get_layer("stem_conv").kernel)
+        np.testing.assert_array_equal(narrow.get_layer(name).kernel, fresh.get_layer(name).kernel)
+    np.testing.assert_array_equal(narrow.get_layer("stem_conv").kernel, resnet.get_layer("stem_conv").kernel)
     swapped.get_layer("stem_conv").kernel.assign_add(np.ones_like(swapped.get_layer("stem_conv").kernel))
-    for one, same in zip(ours.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, same)
+    for weight, expected in zip(resnet.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
-def test_the_same_head_swapped_in_changes_nothing(ours):
-    np.testing.assert_array_equal(heads.swap(ours, "fc")(images()), ours(images()))
+def test_the_same_head_swapped_in_changes_nothing(resnet):
+    np.testing.assert_array_equal(heads.swap(resnet, "fc")(images()), resnet(images()))
 
 
 def test_layers_after_the_head_stay():
@@ -183,11 +186,11 @@ def test_layers_after_the_head_stay():
     assert heads.fold(scaled, x).difference <= 1e-5
 
 
-def test_heads_with_labels_can_be_swapped_in_and_out(ours):
-    labelled = heads.swap(ours, "cdropout0.5_fc", class_counts=[5, 4, 3, 2, 1])
+def test_heads_with_labels_can_be_swapped_in_and_out(resnet):
+    labelled = heads.swap(resnet, "cdropout0.5_fc", class_counts=[5, 4, 3, 2, 1])
     assert [tensor.name for tensor in labelled.inputs][1] == "label"
-    np.testing.assert_array_equal(heads.inference(labelled)(images()), ours(images()))
-    np.testing.assert_array_equal(heads.swap(labelled, "fc")(images()), ours(images()))
+    np.testing.assert_array_equal(heads.inference(labelled)(images()), resnet(images()))
+    np.testing.assert_array_equal(heads.swap(labelled, "fc")(images()), resnet(images()))
 
 
 def test_a_net_with_our_head_on_a_keras_backbone():

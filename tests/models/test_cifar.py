@@ -81,10 +81,10 @@ def test_feature_map(build, size, expected):
 def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     model = resnet8((8, 8, 3), seed=0)
-    before = model.get_layer("stage1_block1_relu2").output
+    previous = model.get_layer("stage1_block1_relu2").output
     inputs = model.get_layer("stage2_block1_add").input
     shortcut = next(t for t in inputs if "pad" in t._keras_history.operation.name)
-    block_input, carried = keras.Model(model.inputs, [before, shortcut]).predict(x, verbose=0)
+    block_input, carried = keras.Model(model.inputs, [previous, shortcut]).predict(x, verbose=0)
     np.testing.assert_array_equal(carried[..., 8:24], block_input[:, ::2, ::2])
     np.testing.assert_array_equal(carried[..., :8], 0)
     np.testing.assert_array_equal(carried[..., 24:], 0)
@@ -97,21 +97,21 @@ def test_a_strided_convolution_is_centred_on_the_pixels_the_shortcut_keeps():
     kernel[1, 1, 0, 0] = 1
     layer.kernel.assign(kernel)
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype("float32")
-    before = model.get_layer("stage1_block1_relu2").output
-    block_input, output = keras.Model(model.inputs, [before, layer.output]).predict(x, verbose=0)
+    previous = model.get_layer("stage1_block1_relu2").output
+    block_input, output = keras.Model(model.inputs, [previous, layer.output]).predict(x, verbose=0)
     np.testing.assert_array_equal(output[0, ..., 0], block_input[0, ::2, ::2, 0])
 
 
 def test_heads_share_the_backbones_initial_weights():
-    one, other = resnet8((8, 8, 1), "fc", 10, seed=1), resnet8((8, 8, 1), "bn_dropout0.5_fc", 10, seed=1)
-    shared = [layer.name for layer in one.layers if isinstance(layer, keras.layers.Conv2D)]
+    short, long = resnet8((8, 8, 1), "fc", 10, seed=1), resnet8((8, 8, 1), "bn_dropout0.5_fc", 10, seed=1)
+    shared = [layer.name for layer in short.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(shared) == 7
     for name in shared:
-        np.testing.assert_array_equal(one.get_layer(name).kernel, other.get_layer(name).kernel)
-    twins = (one.get_layer(f"stage1_block1_conv{i}").kernel for i in (1, 2))
+        np.testing.assert_array_equal(short.get_layer(name).kernel, long.get_layer(name).kernel)
+    twins = (short.get_layer(f"stage1_block1_conv{i}").kernel for i in (1, 2))
     assert not np.array_equal(*twins), "every layer has a separate stream"
     third = resnet8((8, 8, 1), "fc", 10, seed=2)
-    assert not np.array_equal(one.get_layer("stem_conv").kernel, third.get_layer("stem_conv").kernel)
+    assert not np.array_equal(short.get_layer("stem_conv").kernel, third.get_layer("stem_conv").kernel)
 
 
 def test_a_plain_net_is_the_resnet_without_its_sums():

@@ -29,14 +29,14 @@ def test_any_net_of_keras_applications(name):
     size = 96 if name not in ("NASNetLarge",) else 331
     options = {"norm": None, "seed": 0, "preprocessing": pixel_preprocessing(name)}
     model = models.build(f"keras:{name}", (size, size, 3), "bn_fc16", 4, **options)
-    theirs = existing.applications()[name](include_top=False, weights=None, input_shape=(size, size, 3))
-    assert model.get_layer("head_gap").input.shape == theirs.output.shape
+    original = existing.applications()[name](include_top=False, weights=None, input_shape=(size, size, 3))
+    assert model.get_layer("head_gap").input.shape == original.output.shape
     assert model.output.shape == (None, 4)
     twin = keras.Model(model.inputs, model.get_layer("head_gap").input)
-    theirs.set_weights([w for w in twin.get_weights()][2:])  # the first two are the preprocessing's
+    original.set_weights([w for w in twin.get_weights()][2:])  # the first two are the preprocessing's
     pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3)).astype("float32")
     preprocess = sys.modules[existing.applications()[name].__module__].preprocess_input
-    expected = theirs.predict(preprocess(pixels.copy()), verbose=0)
+    expected = original.predict(preprocess(pixels.copy()), verbose=0)
     np.testing.assert_allclose(
         twin.predict(pixels, verbose=0), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
     )
@@ -123,13 +123,13 @@ def file(tmp_path):
 
 
 def test_the_net_of_a_file_keeps_its_weights_and_loses_its_classifier(file):
-    path, theirs = file
+    path, original = file
     scale = layers.Rescaling(1 / 128, offset=-1.0)
     model = models.build(path, (16, 16, 3), "bn_fc8", 2, preprocessing=scale, seed=0)
     names = [layer.name for layer in model.layers]
     assert names[2:] == ["c", "b", "r", "head_gap", "head_bn", "head_fc", "head_out"]
     x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
-    expected = keras.Model(theirs.input, theirs.get_layer("r").output)(x / 128 - 1)
+    expected = keras.Model(original.input, original.get_layer("r").output)(x / 128 - 1)
     features = keras.Model(model.input, model.get_layer("head_gap").input)
     np.testing.assert_allclose(features(x), expected, rtol=1e-5, atol=1e-6)
     assert models.build(path, (16, 16, 3)).output.shape == (None, 4, 4, 6)

@@ -29,11 +29,11 @@ def test_v1_5_has_torchvisions_parameters(name, published):
 
 @pytest.mark.parametrize("name", [n if "50" in n else pytest.param(n, marks=pytest.mark.slow) for n in TWINS])
 def test_v1_and_v2_have_the_parameters_of_keras_applications(name):
-    theirs = getattr(keras.applications, TWINS[name])(weights=None)
+    application = getattr(keras.applications, TWINS[name])(weights=None)
     model = models.find(name)((224, 224, 3), "out", 1000)
     assert model.name == name
-    assert model.count_params() == theirs.count_params()
-    assert trainable(model) == trainable(theirs)
+    assert model.count_params() == application.count_params()
+    assert trainable(model) == trainable(application)
 
 
 def test_resnet50_has_the_published_25636712_parameters():

@@ -27,19 +27,19 @@ def shaken(model, seed):
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) for n in TWINS])
 def test_weights_of_keras_applications_give_the_same_outputs_both_ways(name):
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
-    theirs = shaken(getattr(keras.applications, TWINS[name])(include_top=False, weights=None), 1)
-    ours = shaken(models.find(name)((64, 64, 3)), 2)
-    before = ours.predict(images, verbose=0)
-    expected = theirs.predict(images, verbose=0)
+    application = shaken(getattr(keras.applications, TWINS[name])(include_top=False, weights=None), 1)
+    model = shaken(models.find(name)((64, 64, 3)), 2)
+    initial = model.predict(images, verbose=0)
+    expected = application.predict(images, verbose=0)
     scale = np.abs(expected).max()
-    assert np.abs(before - expected).max() > 1e-2 * scale
-    transplant(theirs, ours)
-    np.testing.assert_allclose(ours.predict(images, verbose=0), expected, atol=1e-5 * max(1, scale))
-    other = shaken(models.find(name)((64, 64, 3)), 3)
-    transplant(other, theirs)
-    expected = other.predict(images, verbose=0)
+    assert np.abs(initial - expected).max() > 1e-2 * scale
+    transplant(application, model)
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-5 * max(1, scale))
+    third = shaken(models.find(name)((64, 64, 3)), 3)
+    transplant(third, application)
+    expected = third.predict(images, verbose=0)
     np.testing.assert_allclose(
-        theirs.predict(images, verbose=0), expected, atol=1e-5 * max(1, np.abs(expected).max())
+        application.predict(images, verbose=0), expected, atol=1e-5 * max(1, np.abs(expected).max())
     )
 
 
@@ -168,12 +168,12 @@ def test_weights_that_do_not_give_the_sources_features_are_refused():
 )
 def test_weights_of_another_net_are_refused_and_change_nothing(trained, backbone, shape, source, message):
     model = models.find(backbone)(shape, "fc16", 10, seed=9)
-    before = model.get_weights()
+    initial = model.get_weights()
     with pytest.raises(UsageError, match=message) as caught:
         load_weights(model, str(trained[0] / source))
     assert "\n" not in str(caught.value)
-    for one, other in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for weight, expected in zip(model.get_weights(), initial, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_the_error_for_missing_imagenet_weights_lists_the_nets_that_have_them():
