@@ -16,7 +16,7 @@ COMMANDS = {  # each is a module of `bnhead.cli` with `main(arguments) -> exit s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status. Ctrl-C while it is being imported is one line as well."""
+    """Runs a command and returns its exit status. Ctrl-C during the imports ends in one line, too."""
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
@@ -25,24 +25,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from bnhead.cli import flags
-    from bnhead.errors import nearest
-
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        commands = "\n".join(f"  {name:<8}{text}" for name, text in COMMANDS.items())
-        usage = "usage: bnhead COMMAND [--flag=value ...]\n\n" + commands
-        status = flags.told(f"{usage}\n\n`bnhead COMMAND --help` tells a command's flags.")
-        return status if arguments else status or 2
-    if arguments[0] not in COMMANDS:
-        there = f"there are {', '.join(COMMANDS)}"
-        print(
-            f"bnhead: command {arguments[0]!r} is not known{nearest(arguments[0], COMMANDS)} ({there})",
-            file=sys.stderr,
-        )
-        return 2
+    # imported here, so that Ctrl-C at any later instant is caught above
     import importlib
 
-    return importlib.import_module(f"bnhead.cli.{arguments[0]}").main(arguments[1:])
+    from bnhead.cli import exits
+    from bnhead.errors import UsageError, nearest
+
+    name = arguments[0] if arguments else ""
+    if name in COMMANDS:
+        return importlib.import_module(f"bnhead.cli.{name}").main(arguments[1:])
+
+    def usage() -> int:
+        if name not in ("", "--help", "-h", "help"):
+            hint = nearest(name, COMMANDS) or f" (commands: {', '.join(COMMANDS)})"
+            raise UsageError(f"command {name!r} is not known{hint}")
+        commands = "\n".join(f"  {command:<8}{text}" for command, text in COMMANDS.items())
+        print(f"usage: bnhead COMMAND [--flag=value ...]\n\n{commands}\n")
+        print("`bnhead COMMAND --help` describes a command and its flags.")
+        return 0 if name else UsageError.exit_status
+
+    return exits.run("bnhead", usage)
 
 
 if __name__ == "__main__":

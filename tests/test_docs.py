@@ -36,6 +36,6 @@ def test_the_commands_of_the_scale_page_are_taken():
     page = (DOCS / "scale.md").read_text()
     lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     commands = [line.partition("python train.py ")[2].split() for line in lines if "train.py" in line]
-    kinds = [train.parse(arguments).distribution for arguments in commands]
+    kinds = [train.COMMAND.parse(arguments).distribution for arguments in commands]
     assert kinds == ["none", "none", "mirrored", "data_parallel", "data_parallel"]
     assert all(f"`{flag}`" in page for flag in ("--sync_bn", "--nosync_bn"))

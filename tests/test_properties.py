@@ -12,10 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnhead import heads
-from bnhead.cli import flags
-from bnhead.cli import study as study
-from bnhead.cli import train as train
-from bnhead.cli.request import Request as Inspection
+from bnhead.cli import data, diff, exits, inspect, study, train
+from bnhead.cli import heads as heads_command
 from bnhead.heads.grammar import TOKENS, parse
 from bnhead.studies.study import STUDIES
 from bnhead.training import TrainConfig
@@ -123,16 +121,19 @@ def lines(kind):
 
 
 COMMANDS = {
-    "train": (TrainConfig, train.parse),
-    "inspect": (Inspection, lambda line: flags.parse(Inspection, line, positional="model")),
-    "study": (study.Request, study.parse),
+    "train": (TrainConfig, train.COMMAND.parse),
+    "inspect": (inspect.Request, inspect.COMMAND.parse),
+    "study": (study.Request, study.plan_of),
+    "data": (data.Description, data.COMMAND.parse),
+    "heads": (heads_command.Listing, heads_command.COMMAND.parse),
+    "diff": (diff.Pair, diff.COMMAND.parse),
 }
 
 
 def outcome(parsed, line):
     """The exit status of a command that does no more than to read its line, and what it says on stderr."""
     with in_time(), contextlib.redirect_stderr(io.StringIO()) as told:
-        status = flags.reported("bnhead", lambda: parsed(line) and 0)
+        status = exits.run("bnhead", lambda: parsed(line) and 0)
     return status, told.getvalue()
 
 

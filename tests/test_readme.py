@@ -91,7 +91,7 @@ def test_the_flags_of_the_data_table_are_taken():
     assert set(flags) < {spec.name for spec in dataclasses.fields(TrainConfig)} and len(flags) == 8
     for flag, value in flags.items():
         if value:
-            assert getattr(train.parse([f"--{flag}={value}"]), flag) == float(value)
+            assert getattr(train.COMMAND.parse([f"--{flag}={value}"]), flag) == float(value)
     for row, field in (("--imbalance", "imbalance"), ("--augment", "augment")):
         (line,) = [line for line in table.splitlines() if f"`{row}`" in line]
         for value in re.findall(r"`([a-z]\w+(?::\d+)?)`", line):

@@ -1,99 +1,87 @@
-"""The command `bnhead data NAME`: what a data set is, the checks before training, sample pictures."""
+"""The command `bnhead data NAME`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from bnhead import texts
-from bnhead.cli.flags import asks_for_help, reported, split, told
+from bnhead.cli.flags import Command, same_flag
 from bnhead.data.catalog import check_name
+from bnhead.data.subsets import check_shifts
 from bnhead.devices.startup import quiet
 from bnhead.errors import UsageError
+from bnhead.training.config import TrainConfig
 
-_USAGE = """usage: bnhead data NAME [--flag=value ...]
+_LISTED = 12  # classes with a line each
 
-Tells a data set's splits, classes and shape, does the checks that training does, draws sample pictures.
 
-  NAME                    a TFDS set (cifar10, cifar10:3.0.2), digits, digits_rotation,
-                          folder:PATH with PATH/train/<class>/*.jpg and PATH/test/..., or domains:A,B
-  --sheet=FILE            write a sheet of sample pictures, as PNG
-  --data_dir=DIR          TFDS directory that holds the prepared sets; default: TFDS' own
-  --task=classification   or regression, for numbers as labels
-  --image_size=0          height and width that images are resized to; 0 keeps them
-  --validation=0.0        share of the training split that is cut off
-  --imbalance=none        longtail:100, step:10, one_majority:100, two_majorities:100
-  --label_noise=0.0       share of the training labels that are made wrong
-  --test_corruption=none  gaussian_noise:3, blur:3, contrast:3, brightness:3, pixelate:3
+@dataclass(frozen=True)
+class Description:
+    """The data set to describe, and the settings under which training would open it."""
 
-Exit status: 0 ok, 2 usage, 4 data.
-"""
-_FLAGS = {
-    "sheet": "",
-    "data_dir": "",
-    "task": "classification",
-    "image_size": 0,
-    "validation": 0.0,
-    "imbalance": "none",
-    "label_noise": 0.0,
-    "test_corruption": "none",
-}
-_NAMED = 12  # classes whose counts are printed
+    name: str = field(
+        default="",
+        metadata={
+            "help": "A TFDS set (cifar10, cifar10:3.0.2), digits, digits_rotation, folder:PATH with "
+            "PATH/train/<class>/*.jpg and PATH/test/..., or domains:A,B."
+        },
+    )
+    sheet: str = field(default="", metadata={"help": "PNG file for a sheet of sample pictures."})
+    data_dir: str = same_flag(TrainConfig, "data_dir")
+    task: str = same_flag(TrainConfig, "task")
+    image_size: int = same_flag(TrainConfig, "image_size")
+    validation: float = same_flag(TrainConfig, "validation")
+    imbalance: str = same_flag(TrainConfig, "imbalance")
+    label_noise: float = same_flag(TrainConfig, "label_noise")
+    test_corruption: str = same_flag(TrainConfig, "test_corruption")
+
+    def __post_init__(self):
+        check_shifts(self.validation, self.imbalance, self.label_noise, self.test_corruption)
+        if self.task not in ("classification", "multilabel", "regression"):
+            raise UsageError(f"task must be classification, multilabel or regression, got {self.task!r}")
+        if self.image_size < 0:
+            raise UsageError(f"image_size must be at least 0, got {self.image_size}")
+        check_name(self.name, self.data_dir or None)
+
+
+COMMAND = Command(
+    "bnhead data",
+    Description,
+    "Describes a data set (splits, classes, shape), runs the checks that training runs, and draws sample "
+    "pictures.",
+    "Exit status: 0 ok, 2 usage, 4 data.",
+    positional="name",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    if asks_for_help(arguments):
-        return told(_USAGE)
-    return reported("bnhead data", lambda: _describe(*parse(arguments)))
+    return COMMAND.run(arguments, _describe)
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, dict]:
-    """The set's name and every flag's value, checked without TensorFlow.
-
-    Raises:
-        UsageError: no name or more than one, a flag that is unknown, given twice or malformed, a bad value.
-    """
-    given, names = split(arguments, _FLAGS)
-    flags = {flag: _value(flag, text) for flag, text in given.items()}
-    if len(names) != 1:
-        raise UsageError(f"one data set must be named, as in bnhead data cifar10; got {names or 'none'}")
-    flags = {**_FLAGS, **flags}
-    from bnhead.data.subsets import check_shifts
-
-    check_shifts(**{key: flags[key] for key in ("validation", "imbalance", "label_noise", "test_corruption")})
-    if flags["task"] not in ("classification", "regression"):
-        raise UsageError(f"task must be classification or regression, got {flags['task']!r}")
-    if flags["image_size"] < 0:
-        raise UsageError(f"image_size must be at least 0, got {flags['image_size']}")
-    check_name(names[0], flags["data_dir"] or None)
-    return names[0], flags
-
-
-def _value(flag: str, text: str) -> str | int | float:
-    kind = type(_FLAGS[flag])
-    try:
-        return kind(text)
-    except ValueError:
-        raise UsageError(f"{flag} must be a number, as in --{flag}={_FLAGS[flag]}, got {text!r}") from None
-
-
-def _describe(name: str, flags: dict) -> int:
+def _describe(settings: Description) -> int:
     import absl.logging
 
-    sheet = flags.pop("sheet")
-
-    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs what it looks up
     with quiet():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-    from bnhead.data import checks, sources
+    from bnhead.data import checks, contact_sheet, sources
 
-    data = sources.load(name, **{**flags, "data_dir": flags["data_dir"] or None})
+    data = sources.load(
+        settings.name,
+        settings.data_dir or None,
+        task=settings.task,
+        image_size=settings.image_size,
+        validation=settings.validation,
+        imbalance=settings.imbalance,
+        label_noise=settings.label_noise,
+        test_corruption=settings.test_corruption,
+    )
     print(texts.printable(summary(data, checks.inspect(data))))
-    if sheet:
-        from bnhead.data import contact_sheet as sheets
-
-        sheets.write(data, sheet)
-        print(f"{'sheet':<13}{sheet}")
+    if settings.sheet:
+        contact_sheet.write(data, settings.sheet)
+        print(f"{'sheet':<13}{settings.sheet}")
     return 0
 
 
@@ -110,11 +98,11 @@ def summary(data, seen: dict) -> str:
     lines.append(("outputs", f"{data.outputs} {'classes' if data.classes else 'numbers'}"))
     if data.classes:
         counts = seen["class_counts"]
-        shown = zip(data.classes[:_NAMED], *(own[:_NAMED] for own in counts.values()), strict=True)
+        shown = zip(data.classes[:_LISTED], *(own[:_LISTED] for own in counts.values()), strict=True)
         lines += [("  class", f"{name}: {' / '.join(f'{n:,}' for n in own)}") for name, *own in shown]
-        if len(data.classes) > _NAMED:
+        if len(data.classes) > _LISTED:
             low, high = min(counts["train"]), max(counts["train"])
-            rest = len(data.classes) - _NAMED
+            rest = len(data.classes) - _LISTED
             lines.append(("  classes", f"{rest} more; {low:,} to {high:,} training examples each"))
     for name, own in seen.get("domain_counts", {}).items():
         told = (f"{d} {n:,}" for d, n in zip(data.domains, own, strict=True))

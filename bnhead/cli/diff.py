@@ -1,29 +1,39 @@
 """The command `bnhead diff RUN RUN`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from bnhead import texts
-from bnhead.cli import flags
+from bnhead.cli.flags import Command
 from bnhead.errors import UsageError
 from bnhead.runs.diff import describe_differences
 
-_USAGE = """usage: bnhead diff RUN RUN
 
-Compares two runs: settings, environment, results, and the epoch from which they part.
+@dataclass(frozen=True)
+class Pair:
+    """The two runs to compare."""
 
-Exit status: 0 ok, 2 usage, 3 run directory."""
+    runs: tuple = field(default=(), metadata={"help": "Two run directories.", "metavar": "RUN RUN"})
+
+    def __post_init__(self):
+        if len(self.runs) != 2:
+            raise UsageError(f"diff takes two run directories, got {len(self.runs)}")
+
+
+COMMAND = Command(
+    "bnhead diff",
+    Pair,
+    "Compares two runs: settings, environment, results, and the epoch from which they differ.",
+    "Exit status: 0 ok, 2 usage, 3 run directory.",
+    positional="runs",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    if flags.asks_for_help(arguments):
-        return flags.told(_USAGE)
-    return flags.reported("bnhead diff", _diff, arguments)
+    return COMMAND.run(arguments, _diff)
 
 
-def _diff(arguments: Sequence[str]) -> int:
-    _, places = flags.split(arguments, {})
-    if len(places) != 2:
-        raise UsageError(f"diff takes two run directories, got {len(places)}")
-    print(texts.printable(describe_differences(*places)))
+def _diff(pair: Pair) -> int:
+    print(texts.printable(describe_differences(*pair.runs)))
     return 0

@@ -1,27 +1,21 @@
-"""Flags made from a dataclass: one for each field, with the same name; its `help` metadata is the help text.
+"""Command lines made from dataclasses: a flag per field, with its name, default and `help` metadata.
 
-Flags are checked, and help is given, before TensorFlow is imported.
+Flags are checked, and help is printed, before TensorFlow is imported.
 """
 
 import dataclasses
-import os
-import sys
+import itertools
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from absl import flags
 
-from bnhead.devices.startup import streams
-from bnhead.errors import (
-    REPORTED,
-    Interrupted,
-    ResourcesError,
-    UsageError,
-    nearest,
-)
+from bnhead.cli import exits
+from bnhead.errors import UsageError, nearest
 from bnhead.runs import atomic
-from bnhead.texts import one_line
 
 Settings = TypeVar("Settings")
 _DEFINE = {
@@ -30,66 +24,187 @@ _DEFINE = {
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
 }
+_VALUES = {int: "a whole number", float: "a number", bool: "true or false"}
+_HELP_FLAGS = {"--help", "-help", "-h"}
 
 
-def parse(kind: type[Settings], arguments: Sequence[str], *, positional: str = "") -> Settings:
-    """The settings that a command line asks for.
+@dataclass(frozen=True)
+class Command(Generic[Settings]):
+    """A command of the terminal.
 
-    `--flagfile=PATH` reads flags from a file, one in a line, or from a run's `config.json`; what the command
-    line says itself counts for more.
-
-    Args:
-        kind: the dataclass.
-        arguments: the command line after the program's name.
-        positional: the field that is written without its name; empty when there is none.
-
-    Raises:
-        UsageError: a flag that is unknown, given twice or malformed, a stray or missing argument, or a bad
-            value.
+    Attributes:
+        program: the name that usage and messages begin with, "bnhead train".
+        settings: the dataclass of its flags. It checks its values and raises `UsageError`.
+        headline: what the command does, in a sentence or two.
+        status: the last paragraph of the help text, the exit statuses.
+        positional: the field that is written without its name; a field of type `tuple` takes all of them.
+        groups: headings of the help text and the fields under each. Without groups the flags are one list.
+        refused: flags that a user may expect and that this command does not take, each with the reason.
     """
-    fields = _fields(kind, positional)
-    defined = flags.FlagValues()  # of our own: TFDS and absl's logging keep theirs in the global one
-    for name, spec in fields.items():
-        _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
-    arguments = _with_flagfile(arguments, fields)
-    try:
-        rest = defined(["bnhead", *arguments])[1:]
-    except flags.UnrecognizedFlagError as error:
-        there = f"there are {', '.join(f'--{name}' for name in fields)}"
-        raise UsageError(
-            f"flag --{error.flagname} is not known{nearest(error.flagname, fields)} ({there})"
-        ) from None
-    except flags.Error as error:
-        raise UsageError(str(error).replace("\n", " ").removeprefix("flag ")) from None
-    values = {name: defined[name].value for name in fields}
-    if positional:
-        if not rest:
-            raise UsageError(f"{positional} is missing; write it behind the command")
-        values[positional] = rest.pop(0)
-    if rest:
-        raise UsageError(f"argument {rest[0]!r} is not a flag; every setting is written --name=value")
-    return kind(**values)
+
+    program: str
+    settings: type[Settings]
+    headline: str
+    status: str
+    positional: str = ""
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def _flags(self) -> dict[str, dataclasses.Field]:
+        """The fields that are written with their name."""
+        return {s.name: s for s in dataclasses.fields(self.settings) if s.name != self.positional}
+
+    @property
+    def _positional_field(self) -> dataclasses.Field | None:
+        return next((s for s in dataclasses.fields(self.settings) if s.name == self.positional), None)
+
+    @property
+    def _synopsis(self) -> str:
+        positional = f" {_metavar(self._positional_field)}" if self.positional else ""
+        return f"usage: {self.program}{positional}{' [--flag=value ...]' if self._flags else ''}"
+
+    def run(self, arguments: Sequence[str], work: Callable[[Settings], int]) -> int:
+        """Prints the help text or calls `work(settings)`.
+
+        Args:
+            arguments: the command line after the program's name.
+            work: does what the command is for and returns the exit status.
+
+        Returns:
+            The exit status. Errors of bnhead become one line on stderr and their own status.
+        """
+        if _HELP_FLAGS & set(arguments):
+            return exits.run(self.program, lambda: print(self.usage()) or 0)
+        return exits.run(self.program, lambda: work(self.parse(arguments)))
+
+    def parse(self, arguments: Sequence[str]) -> Settings:
+        """The settings of a command line.
+
+        `--flagfile=PATH` reads flags from a file, one per line, or from a run's `config.json`. Flags of the
+        command line override those of the file. Dashes in a flag's name are read as underscores.
+
+        Raises:
+            UsageError: a flag that is unknown, repeated or malformed, a stray or missing argument, or a bad
+                value.
+        """
+        fields = self._flags
+        # FlagValues of our own: TFDS and absl's logging register their flags in the global one
+        defined = flags.FlagValues()
+        for name, spec in fields.items():
+            _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
+        try:
+            arguments = _with_flagfile(_underscored(arguments), fields)
+            _check_values_present(arguments, fields)
+            rest = defined(["bnhead", *arguments])[1:]
+        except flags.UnrecognizedFlagError as error:
+            name = error.flagname
+            if name in self.refused:
+                raise UsageError(f"flag --{name} cannot be given: {self.refused[name]}") from None
+            hint = nearest(name, fields)
+            if fields and not hint:
+                hint = f" (flags: {', '.join(f'--{known}' for known in fields)})"
+            raise UsageError(f"flag --{name} is not known{hint}") from None
+        except flags.Error as error:
+            raise UsageError(_in_our_words(str(error), fields)) from None
+        values = {name: defined[name].value for name in fields}
+        if self.positional:
+            values[self.positional], rest = self._positional_value(rest)
+        if rest:
+            raise UsageError(f"argument {rest[0]!r} is not a flag; write every setting as --name=value")
+        return self.settings(**values)
+
+    def _positional_value(self, arguments: list[str]) -> tuple[str | tuple[str, ...], list[str]]:
+        """The value of the positional field, and the arguments after it."""
+        if self._positional_field.type is not str:
+            return tuple(arguments), []
+        if not arguments:
+            metavar = _metavar(self._positional_field)
+            raise UsageError(f"{metavar} is missing; {self._synopsis}")
+        return arguments[0], arguments[1:]
+
+    def usage(self) -> str:
+        """The help text."""
+        fields, spec = self._flags, self._positional_field
+        lines = [self._synopsis]
+        lines += ["", textwrap.fill(self.headline, 80)]
+        if spec:
+            lines += ["", f"  {_metavar(spec)}", _indented(spec.metadata["help"])]
+        for heading, names in (self.groups or {"": tuple(fields)}).items():
+            lines += ["", *([heading] if heading else [])]
+            for name in names:
+                default = fields[name].default
+                lines.append(f"  --[no]{name}" if fields[name].type is bool else f"  --{name}={default}")
+                lines.append(_indented(fields[name].metadata["help"]))
+        if fields:
+            lines += [
+                "  --flagfile=PATH",
+                _indented("A file with one flag per line, or a run's config.json."),
+            ]
+        return "\n".join([*lines, "", textwrap.fill(self.status, 80)])
 
 
-def _with_flagfile(arguments: Sequence[str], known: Mapping[str, object]) -> list[str]:
-    """The arguments with a flag file's flags in its place, less those that are given beside it.
+def same_flag(settings: type, name: str) -> dataclasses.Field:
+    """A field with the default and the help text that `name` has in another dataclass."""
+    (spec,) = (spec for spec in dataclasses.fields(settings) if spec.name == name)
+    return field(default=spec.default, metadata=spec.metadata)
+
+
+def _metavar(spec: dataclasses.Field) -> str:
+    return spec.metadata.get("metavar", spec.name.upper())
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(text, 80, initial_indent=" " * 4, subsequent_indent=" " * 4)
+
+
+def _underscored(arguments: Sequence[str]) -> list[str]:
+    """The arguments with underscores for the dashes in names of flags."""
+    split = [(a, *a.partition("=")) for a in arguments]
+    return [f"--{n[2:].replace('-', '_')}{eq}{v}" if a.startswith("--") else a for a, n, eq, v in split]
+
+
+def _check_values_present(arguments: Sequence[str], fields: Mapping[str, dataclasses.Field]) -> None:
+    # absl would take the next flag as the value: `--sheet --task=regression` as --sheet="--task=regression"
+    for argument, following in itertools.pairwise([*arguments, "--"]):
+        spec = fields.get(argument.removeprefix("--"))
+        if argument.startswith("--") and spec and spec.type is not bool and following.startswith("--"):
+            example = spec.default if spec.default != "" else "VALUE"
+            raise UsageError(f"flag --{spec.name} needs a value, as in --{spec.name}={example}")
+
+
+def _in_our_words(message: str, fields: Mapping[str, dataclasses.Field]) -> str:
+    """absl's message on a malformed value, in one line that gives the rule."""
+    if match := re.match(r"flag --(\w+)=(.*?): ", message, re.S):
+        name, value = match.groups()
+        return f"{name} must be {_VALUES[fields[name].type]}, got {value!r}"
+    return message.replace("\n", " ").removeprefix("flag ")
+
+
+def _with_flagfile(arguments: Sequence[str], fields: Mapping[str, object]) -> list[str]:
+    """The arguments, after those flags of the flag file that the command line does not override.
 
     Raises:
-        UsageError: a flag that is given twice in one place, or a file that cannot be read.
+        UsageError: a flag that is repeated in one place, or a file that cannot be read.
     """
     if "--flagfile" in arguments:
         raise UsageError("flag --flagfile needs a value, as in --flagfile=PATH")
-    paths = [a.partition("=")[2] for a in arguments if a.startswith("--flagfile")]
-    own = [a for a in arguments if not a.startswith("--flagfile")]
+    paths = [a.partition("=")[2] for a in arguments if a.startswith("--flagfile=")]
+    arguments = [a for a in arguments if not a.startswith("--flagfile=")]
     if len(paths) > 1:
         raise UsageError(f"flag --flagfile is given {len(paths)} times")
-    given = _names(own, known)
-    inside = _flags_in(paths[0]) if paths else []
-    names = _names(inside, known)
-    return [a for a, name in zip(inside, names, strict=True) if name not in given] + own
+    overriding = _flag_names(arguments, fields)
+    from_file = _flags_of_file(paths[0]) if paths else []
+    names = _flag_names(from_file, fields)
+    return [a for a, name in zip(from_file, names, strict=True) if name not in overriding] + arguments
 
 
-def _flags_in(path: str) -> list[str]:
+def _flags_of_file(path: str) -> list[str]:
+    """The flags in a file, `--name=value` each.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is not a flag.
+    """
     try:
         with open(path) as file:
             text = file.read()
@@ -99,108 +214,22 @@ def _flags_in(path: str) -> list[str]:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"flagfile {path!r} cannot be read: {why}") from None
     lines = [line.strip() for line in text.splitlines()]
-    found = [line for line in lines if line and not line.startswith(("#", "//"))]
-    for line in found:
+    lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+    for line in lines:
         if not line.startswith("--") or line == "--" or line.startswith("--flagfile"):
-            raise UsageError(f"flagfile {path!r} holds a line that is no flag: {line!r}")
-    return found
+            raise UsageError(f"flagfile {path!r} holds a line that is not a flag: {line!r}")
+    return _underscored(lines)
 
 
-def _names(arguments: Sequence[str], known: Mapping[str, object]) -> list[str]:
-    """Names of the flags among the arguments, each of which may be given once."""
-    given = [a.split("=")[0].lstrip("-") for a in arguments if a.startswith("--") and a != "--"]
-    names = [name.removeprefix("no") if name not in known else name for name in given]
+def _flag_names(arguments: Sequence[str], fields: Mapping[str, object]) -> list[str]:
+    """Names of the flags among the arguments, `--noloud` as `loud`.
+
+    Raises:
+        UsageError: a flag that is repeated.
+    """
+    names = [a.split("=")[0].lstrip("-") for a in arguments if a.startswith("--") and a != "--"]
+    names = [name.removeprefix("no") if name not in fields else name for name in names]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"flag --{name} is given {names.count(name)} times")
     return names
-
-
-def split(arguments: Sequence[str], known: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
-    """The flags that are given, as text, and the other arguments: for commands that take several of those.
-
-    Args:
-        arguments: the command line after the program's name.
-        known: name of each flag -> its default, an example of a value.
-
-    Raises:
-        UsageError: a flag that is unknown, given twice or without a value.
-    """
-    given: dict[str, str] = {}
-    others = []
-    for argument in arguments:
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            others.append(argument)
-        elif name not in known:
-            there = ", ".join(f"--{flag}" for flag in known)
-            raise UsageError(f"flag --{name} is not known{nearest(name, known)} (there are {there})")
-        elif not equals:
-            raise UsageError(f"flag --{name} needs a value, as in --{name}={known[name] or 'FILE'}")
-        elif name in given:
-            raise UsageError(f"flag --{name} is given twice")
-        else:
-            given[name] = value
-    return given, others
-
-
-def usage(kind: type, program: str, headline: str, status: str, *, positional: str = "") -> str:
-    """The text of `--help`."""
-    lines = [f"usage: {program}{' ' + positional.upper() if positional else ''} [--flag=value ...]"]
-    lines += ["", headline, ""]
-    if positional:
-        (spec,) = (spec for spec in dataclasses.fields(kind) if spec.name == positional)
-        lines += [f"  {positional.upper()}", _wrapped(spec.metadata["help"])]
-    for name, spec in _fields(kind, positional).items():
-        shown = f"--[no]{name}" if spec.type is bool else f"--{name}={spec.default}"
-        lines += [f"  {shown}", _wrapped(spec.metadata["help"])]
-    lines += ["  --flagfile=PATH", _wrapped("A file with a flag in each line, or a run's config.json.")]
-    return "\n".join([*lines, "", status])
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 4)
-
-
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for help."""
-    return bool({"--help", "-help", "-h"} & set(arguments))
-
-
-def told(text: str) -> int:
-    """Prints a text, as for help, and returns the exit status 0."""
-    return reported("bnhead", lambda: print(text.rstrip()) or 0)
-
-
-def reported(program: str, work: Callable[..., int], *arguments) -> int:
-    """Returns the exit status of `work(*arguments)`; our errors become one line on stderr and theirs.
-
-    Args:
-        program: the name that messages begin with.
-        work: the command.
-        arguments: its arguments.
-    """
-    streams()
-    try:
-        status = work(*arguments)
-        sys.stdout.flush()
-        return status
-    except REPORTED as error:
-        print(f"{program}: {one_line(str(error))}", file=sys.stderr)  # paths can hold anything
-        return error.exit_status
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno not in atomic.FULL:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer
-        print(f"{program}: stdout cannot be written: the disk is full", file=sys.stderr)
-        return ResourcesError.exit_status
-    except KeyboardInterrupt as error:
-        print(f"{program}: {error if isinstance(error, Interrupted) else 'interrupted'}", file=sys.stderr)
-        return error.exit_status if isinstance(error, Interrupted) else 130
-
-
-def _fields(kind: type, positional: str) -> dict[str, dataclasses.Field]:
-    return {spec.name: spec for spec in dataclasses.fields(kind) if spec.name != positional}

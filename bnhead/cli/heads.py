@@ -1,66 +1,76 @@
-"""The command `bnhead heads`: the known heads, or those that are named, drawn in a line each."""
+"""The command `bnhead heads`: known heads or given ones, a few lines each."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from bnhead.cli import flags
+from bnhead.cli.flags import Command
 from bnhead.errors import UsageError
 from bnhead.heads.grammar import parse
 from bnhead.heads.presets import PRESETS
 
-_USAGE = """usage: bnhead heads [HEAD ...] [--features=8x8x64] [--outputs=10] [--fc_units=256]
 
-Lists the heads that have a name: text, diagram with the placement of batch norms, parameters, source. With
-HEADs, texts or names, those alone.
+@dataclass(frozen=True)
+class Listing:
+    """Which heads to list, and for which shapes."""
 
-  --features=8x8x64   shape of the features: height x width x channels, or channels alone
-  --outputs=10        number of outputs
-  --fc_units=256      units of an fc or dense that names none
-"""
-_FLAGS = {"features": "8x8x64", "outputs": "10", "fc_units": "256"}
+    heads: tuple = field(
+        default=(),
+        metadata={"help": "Texts or names of heads. Default: every known head.", "metavar": "[HEAD ...]"},
+    )
+    features: str = field(
+        default="8x8x64",
+        metadata={"help": "Shape of the features: height x width x channels, or channels alone."},
+    )
+    outputs: int = field(default=10, metadata={"help": "Number of outputs."})
+    fc_units: int = field(default=256, metadata={"help": "Units of an fc or dense without a number."})
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*x[1-9]\d*)?", self.features):
+            raise UsageError(f"features must be like 8x8x64 or 64, got {self.features!r}")
+        for name in ("outputs", "fc_units"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) or (channels,)."""
+        return tuple(map(int, self.features.split("x")))
+
+
+COMMAND = Command(
+    "bnhead heads",
+    Listing,
+    "Lists the known heads: text, diagram with the placement of batch norms, parameters, source. With HEADs, "
+    "lists those alone.",
+    "Exit status: 0 ok, 2 usage.",
+    positional="heads",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    if flags.asks_for_help(arguments):
-        return flags.told(_USAGE)
-    return flags.reported("bnhead heads", _list, arguments)
+    return COMMAND.run(arguments, _list)
 
 
-def _list(arguments: Sequence[str]) -> int:
-    given, heads = flags.split(arguments, _FLAGS)
-    settings = {**_FLAGS, **given}
-    features = _sizes("features", settings["features"])
-    (outputs,), (units,) = (_sizes(name, settings[name], 1) for name in ("outputs", "fc_units"))
-    print("\n\n".join(entry(head, features, outputs, units) for head in heads or PRESETS))
+def _list(settings: Listing) -> int:
+    print("\n\n".join(entry(head, settings) for head in settings.heads or PRESETS))
     return 0
 
 
-def entry(head: str, features: Sequence[int], outputs: int, fc_units: int) -> str:
-    """What is to be said of one head, a few lines.
-
-    Args:
-        head: a preset's name or a text.
-        features: shape of the features.
-        outputs: number of outputs.
-        fc_units: units of an `fc` or `dense` that names none.
-    """
+def entry(head: str, settings: Listing) -> str:
+    """The lines on one head, a preset's name or a text."""
     parsed = parse(head)
+    shape = settings.feature_shape
     lines = [head, f"  --head={parsed.text}"] if head in PRESETS else [parsed.text]
     try:
-        lines.append(f"  {parsed.describe(features, outputs, fc_units=fc_units)}")
-        lines.append(f"  {parsed.parameters(features, outputs, fc_units=fc_units):,} parameters")
+        lines.append(f"  {parsed.describe(shape, settings.outputs, fc_units=settings.fc_units)}")
+        parameters = parsed.parameters(shape, settings.outputs, fc_units=settings.fc_units)
+        lines.append(f"  {parameters:,} parameters")
     except UsageError:
         if head not in PRESETS:
             raise
-        lines.append(f"  cannot stand on features of {'x'.join(map(str, features))}")
+        lines.append(f"  cannot read features of shape {settings.features}")
     if head in PRESETS:
         lines += [f"  {PRESETS[head].source}", f"  {PRESETS[head].note}"]
     return "\n".join(lines)
-
-
-def _sizes(name: str, value: str, most: int = 3) -> tuple[int, ...]:
-    sizes = value.split("x")
-    if not all(re.fullmatch(r"[1-9]\d*", size) for size in sizes) or len(sizes) not in (1, most):
-        raise UsageError(f"{name} must be like {_FLAGS[name]}, got {value!r}")
-    return tuple(map(int, sizes))

@@ -1,49 +1,43 @@
-"""The command `bnhead report DIR`: the pages of a study or a run, written anew from its files."""
+"""The command `bnhead report DIR`."""
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from bnhead import texts
-from bnhead.cli.flags import asks_for_help, reported, told
-from bnhead.errors import UsageError
+from bnhead.cli.flags import Command
 
-_USAGE = """usage: bnhead report DIR
 
-Writes the report of a study anew, from its files alone: report.md, report.html and tensorboard/.
-The same files give the same report. Runs that are missing or damaged are listed in it. For the
-directory of a single run, report.md and report.html of that run.
+@dataclass(frozen=True)
+class ReportSettings:
+    """The study or run to report on."""
 
-  DIR                     directory of a study, with plan.json, verdict.json and runs/, or of a run
+    dir: str = field(
+        default="",
+        metadata={"help": "Directory of a study, with plan.json, verdict.json and runs/, or of a run."},
+    )
 
-Exit status: 0 ok, 2 usage, 3 DIR holds neither study nor run, or cannot be written.
-"""
+
+COMMAND = Command(
+    "bnhead report",
+    ReportSettings,
+    "Writes the report of a study again, from its files alone: report.md, report.html and tensorboard/. The "
+    "same files give the same report. Missing and damaged runs are listed in it. For a run: report.md and "
+    "report.html.",
+    "Exit status: 0 ok, 2 usage, 3 DIR holds neither study nor run, or cannot be written.",
+    positional="dir",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    if asks_for_help(arguments):
-        return told(_USAGE)
-    return reported("bnhead report", lambda: _report(parse(arguments)))
+    return COMMAND.run(arguments, _report)
 
 
-def parse(arguments: Sequence[str]) -> pathlib.Path:
-    """The directory that a command line names.
-
-    Raises:
-        UsageError: a flag, no directory or more than one.
-    """
-    for argument in arguments:
-        if argument.startswith("-"):
-            raise UsageError(f"flag {argument} is not known (there are none but --help)")
-    if len(arguments) != 1:
-        got = " ".join(arguments) or "none"
-        raise UsageError(f"one directory must be named, as in bnhead report DIR; got {got}")
-    return pathlib.Path(arguments[0])
-
-
-def _report(directory: pathlib.Path) -> int:
+def _report(settings: ReportSettings) -> int:
     from bnhead import report
 
+    directory = pathlib.Path(settings.dir)
     report.build(directory)
     for name in ("report.html", "report.md"):
         print(texts.printable(f"{name:<12} {directory / name}"))

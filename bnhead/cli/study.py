@@ -8,26 +8,17 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bnhead.cli import flags
+from bnhead.cli import exits
+from bnhead.cli.flags import Command
 from bnhead.errors import UsageError, nearest
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, Study, named
 from bnhead.training.config import TrainConfig
 
-PROGRAM = "bnhead study"
 ENGINES = ("local", "ray")
 MOST_SEEDS = 10_000  # a study that needs more has too small a margin
 EXIT_FAILED = 7
-_HEADLINE = (
-    "Trains every head of a study with every seed and says what may be concluded. Any flag of `bnhead train` "
-    f"but {', '.join(f'--{name}' for name in OWNED if name != 'dry_run')} goes to all runs. The same command "
-    "again goes on."
-)
-_STATUS = (
-    "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 6 the disk is full, 7 runs failed (the same command "
-    "does them), 130 interrupted."
-)
 
 
 def _own(name: str, kind: type, default, text: str) -> tuple:
@@ -74,13 +65,24 @@ Request = dataclasses.make_dataclass(
 )
 
 
+COMMAND = Command(
+    "bnhead study",
+    Request,
+    "Trains every head of a study with every seed and judges what may be concluded. Every flag of `bnhead "
+    f"train` except {', '.join(f'--{name}' for name in OWNED if name != 'dry_run')} applies to all runs. The "
+    "same command continues a study that was stopped.",
+    "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 6 the disk is full, 7 runs failed (the same command "
+    "repeats them), 130 interrupted.",
+    positional="study",
+    refused={name: "the study sets it" for name in OWNED},
+)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Runs `bnhead study` and returns its exit status. Without arguments it lists the studies."""
-    if flags.asks_for_help(arguments):
-        return flags.told(flags.usage(Request, PROGRAM, _HEADLINE, _STATUS, positional="study"))
+    """Runs the command and returns its exit status. Without arguments it lists the studies."""
     if not arguments:
-        return flags.told(listing())
-    return flags.reported(PROGRAM, _study, arguments)
+        return exits.run(COMMAND.program, lambda: print(listing()) or 0)
+    return COMMAND.run(arguments, lambda request: _study(request, *_planned(request, arguments)))
 
 
 def listing() -> str:
@@ -94,18 +96,26 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def parse(arguments: Sequence[str]) -> tuple[Request, Plan, dict[str, Any]]:
-    """What a command line asks for, the plan of it, and the flags of all runs that change no result.
+def plan_of(arguments: Sequence[str]) -> tuple[Request, Plan, dict[str, Any]]:
+    """The flags of a command line, its plan, and the settings of all runs that change no result.
 
     Raises:
-        UsageError: a name or a flag that is unknown, malformed or the study's own, or a bad value.
+        UsageError: a flag that is unknown, malformed or set by the study, or a bad value.
     """
-    own = {spec.name for spec in dataclasses.fields(Request)}
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0]
-        if argument.startswith("--") and name in OWNED and name not in own:
-            raise UsageError(f"flag --{name} is the study's to set; a head and a seed are what it compares")
-    request = flags.parse(Request, arguments, positional="study")
+    request = COMMAND.parse(arguments)
+    return request, *_planned(request, arguments)
+
+
+def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str, Any]]:
+    """The plan that a command line asks for, and the settings of all runs that change no result.
+
+    Args:
+        request: the parsed flags.
+        arguments: the command line, which shows flags that are given at their default.
+
+    Raises:
+        UsageError: a bad value, or a flag that the study varies.
+    """
     study = named(request.study)
     _check(request, study, arguments)
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - set(OWNED)
@@ -113,7 +123,7 @@ def parse(arguments: Sequence[str]) -> tuple[Request, Plan, dict[str, Any]]:
     seeds = range(request.seeds)
     plan = make(request.study, study, base, seeds=seeds, delta=request.delta, alpha=request.alpha)
     settings = base.settings()
-    return request, plan, {name: getattr(base, name) for name in fields if name not in settings}
+    return plan, {name: getattr(base, name) for name in fields if name not in settings}
 
 
 def _check(request: Request, study: Study, arguments: Sequence[str]) -> None:
@@ -133,8 +143,7 @@ def _check(request: Request, study: Study, arguments: Sequence[str]) -> None:
             raise UsageError(f"flag --{name} is what study {request.study} varies; leave it out")
 
 
-def _study(arguments: Sequence[str]) -> int:
-    request, plan, elsewhere = parse(arguments)
+def _study(request: Request, plan: Plan, elsewhere: Mapping[str, Any]) -> int:
     directory = pathlib.Path(request.dir or f"studies/{request.study}")
     if request.dry_run:
         print(dry_run(plan, directory, elsewhere), flush=True)

@@ -1,19 +1,39 @@
-"""The command `bnhead train`, which `train.py` is as well: flags -> TrainConfig -> a run."""
+"""The command `bnhead train`, also `train.py`: flags -> TrainConfig -> a run."""
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 
 from bnhead import texts
-from bnhead.cli import flags
+from bnhead.cli.flags import Command
 from bnhead.devices import startup
 from bnhead.training.config import TrainConfig
 
 EXIT_DIVERGED = 5
-_HEADLINE = "Trains one backbone with one head, counts the head's dead units, and leaves a run directory."
-_STATUS = (
+GROUPS = {
+    "Data": (
+        "dataset", "task", "data_dir", "image_size", "augment", "cutout", "mixup", "validation", "imbalance",
+        "label_noise", "test_corruption",
+    ),
+    "Net": ("backbone", "weights", "pixels", "head", "fc_units", "fc_activation"),
+    "Training": (
+        "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay", "seed",
+        "recompute_batch_stats", "learn_within",
+    ),
+    "Counting": ("dead_layers", "probe_examples", "weight_histograms"),
+    "Device": (
+        "mixed_precision", "distribution", "sync_bn", "deterministic", "steps_per_execution", "jit_compile",
+    ),
+    "Run": ("workdir", "checkpoint_seconds", "overwrite", "dry_run"),
+}  # fmt: skip
+COMMAND = Command(
+    "bnhead train",
+    TrainConfig,
+    "Trains one backbone with one head, counts the head's dead units, and leaves a run directory.",
     "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 5 diverged or failed to learn, 6 memory or disk "
-    "is full, 8 the file of the trained model gives other outputs than the model, 130 or 143 interrupted by "
-    "SIGINT or SIGTERM; the same command then goes on."
+    "full, 8 the file of the trained model gives other outputs than the model, 130 or 143 interrupted by "
+    "SIGINT or SIGTERM. The same command continues an interrupted run.",
+    groups=GROUPS,
 )
 
 
@@ -24,27 +44,10 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
         arguments: the command line after the program's name.
         program: the name that messages begin with.
     """
-    if flags.asks_for_help(arguments):
-        return flags.told(usage(program))
-    return flags.reported(program, _train, arguments)
+    return dataclasses.replace(COMMAND, program=program).run(arguments, _train)
 
 
-def parse(arguments: Sequence[str]) -> TrainConfig:
-    """The config that a command line asks for.
-
-    Raises:
-        UsageError: a flag that is unknown, given twice or malformed, a stray argument, or a bad value.
-    """
-    return flags.parse(TrainConfig, arguments)
-
-
-def usage(program: str) -> str:
-    """The text of `--help`."""
-    return flags.usage(TrainConfig, program, _HEADLINE, _STATUS)
-
-
-def _train(arguments: Sequence[str]) -> int:
-    config = parse(arguments)
+def _train(config: TrainConfig) -> int:
     with startup.quiet():
         from bnhead.devices.environment import device_names
         from bnhead.devices.replicas import open_replicas

@@ -2,34 +2,41 @@
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from bnhead.cli import flags
-from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.cli.flags import Command
+from bnhead.errors import RunDirectoryError
 
 EXIT_MISMATCH = 3
-_USAGE = """usage: bnhead verify DIR
 
-Recomputes everything that a study states from the files of its runs, and lists what differs.
 
-Exit status: 0 everything agrees, 2 usage, 3 something does not."""
+@dataclass(frozen=True)
+class Verification:
+    """The study to verify."""
+
+    dir: str = field(default="", metadata={"help": "Directory of a study, with plan.json and runs/."})
+
+
+COMMAND = Command(
+    "bnhead verify",
+    Verification,
+    "Recomputes everything that a study states from the files of its runs, and lists the differences.",
+    "Exit status: 0 everything agrees, 2 usage, 3 there are differences.",
+    positional="dir",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    if flags.asks_for_help(arguments):
-        return flags.told(_USAGE)
-    return flags.reported("bnhead verify", _verify, arguments)
+    return COMMAND.run(arguments, _verify)
 
 
-def _verify(arguments: Sequence[str]) -> int:
-    given, others = flags.split(arguments, {})
-    if given or len(others) != 1:
-        raise UsageError(f"DIR must be one directory, got {len(others)}")
-    directory = pathlib.Path(others[0])
+def _verify(settings: Verification) -> int:
+    directory = pathlib.Path(settings.dir)
     if not directory.is_dir():
-        raise RunDirectoryError(f"dir {directory} is not there")
+        raise RunDirectoryError(f"dir {directory} does not exist")
     from bnhead.report.verify import verify
 
-    found = verify(directory)
-    print("\n".join(found) or f"{directory}: all numbers agree with the runs")
-    return EXIT_MISMATCH if found else 0
+    differences = verify(directory)
+    print("\n".join(differences) or f"{directory}: all numbers agree with the runs")
+    return EXIT_MISMATCH if differences else 0

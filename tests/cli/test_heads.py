@@ -37,9 +37,9 @@ def test_flags_and_texts(capsys):
         (["fastia"], "did you mean 'fastai'?"),
         (["--outputz=3"], "flag --outputz is not known; did you mean 'outputs'?"),
         (["--outputs"], "flag --outputs needs a value, as in --outputs=10"),
-        (["--outputs=3", "--outputs=4"], "flag --outputs is given twice"),
-        (["--outputs=0"], "outputs must be like 10, got '0'"),
-        (["--features=8x8"], "features must be like 8x8x64, got '8x8'"),
+        (["--outputs=3", "--outputs=4"], "flag --outputs is given 2 times"),
+        (["--outputs=0"], "outputs must be at least 1, got 0"),
+        (["--features=8x8"], "features must be like 8x8x64 or 64, got '8x8'"),
         (["gmp_out", "--features=64"], "has nothing to pool"),
         (["gn8_fc", "--features=8x8x63"], "groups must divide the 63 features it reads, got 8"),
     ],
@@ -61,7 +61,7 @@ def test_on_a_vector_the_presets_that_pool_say_so(capsys):
     assert main(["--features=64"]) == 0
     entries = capsys.readouterr().out.strip().split("\n\n")
     assert len(entries) == len(heads.PRESETS)
-    refused = [e.splitlines()[0] for e in entries if "cannot stand on features of 64" in e]
+    refused = [e.splitlines()[0] for e in entries if "cannot read features of shape 64" in e]
     assert refused == ["fastai", "arcface", "model_garden"]
 
 

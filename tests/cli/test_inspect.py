@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import functools
 import json
 import subprocess
@@ -11,7 +12,9 @@ from keras import layers
 
 from bnhead.census import Census, count
 from bnhead.cli import inspect
+from bnhead.cli.inspect import Request
 from bnhead.data import load
+from bnhead.errors import UsageError
 from tests.data.sets import smooth, write_folder
 
 
@@ -90,7 +93,7 @@ def test_weights_that_are_not_finite_are_unknown_and_the_files_are_valid(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "bnhead inspect: model is missing"),
+        ([], 2, "bnhead inspect: MODEL is missing"),
         (["resnet20"], 2, "bnhead inspect: dataset is missing"),
         (["resnet20", "--dataset=digts"], 2, "data set 'digts' is not known; did you mean 'digits'"),
         (
@@ -149,3 +152,39 @@ def test_a_count_that_needs_too_much_memory_is_one_line(tmp_path, data_dir, caps
         "bnhead inspect: model resnet8 needs more memory than there is; a smaller --batch_size"
     )
     assert told.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def request(**settings):
+    return Request(**{"model": "resnet20", "dataset": "digits", **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": ""}, "model is missing"),
+        ({"model": "resnt20"}, "backbone 'resnt20' is not known; did you mean 'resnet20'"),
+        ({"model": "nothere.keras"}, "backbone 'nothere.keras': no such file"),
+        ({"dataset": ""}, "dataset is missing; a run has its own, everything else needs --dataset"),
+        ({"pixels": "sined"}, "pixels 'sined' is not known; did you mean 'signed'"),
+        ({"examples": 0}, "examples must be at least 1, got 0"),
+        ({"eps": -0.5}, "eps must be at least 0, got -0.5"),
+        ({"eps": float("nan")}, "eps must be at least 0, got nan"),
+        ({"head": "fcc"}, "'fcc' is not a token; did you mean 'fc'"),
+    ],
+)
+def test_what_makes_no_sense(settings, message):
+    with pytest.raises(UsageError, match=message):
+        request(**settings)
+
+
+def test_where_things_are_written(tmp_path):
+    assert request().directory == "census/resnet20"
+    assert request(model="keras:ResNet50").directory == "census/keras-ResNet50"
+    assert request(out="elsewhere").directory == "elsewhere"
+    run = tmp_path / "seed0"
+    run.mkdir()
+    assert Request(model=str(run)).directory == "census/seed0" and Request(model=str(run)).is_run
+
+
+def test_every_field_has_its_help():
+    assert all(spec.metadata["help"].endswith(".") for spec in dataclasses.fields(Request))

@@ -18,9 +18,9 @@ def test_it_tells_where_the_report_is(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "one directory must be named, as in bnhead report DIR; got none"),
-        (["a", "b"], 2, "one directory must be named, as in bnhead report DIR; got a b"),
-        (["--open", "a"], 2, "flag --open is not known (there are none but --help)"),
+        ([], 2, "DIR is missing; usage: bnhead report DIR"),
+        (["a", "b"], 2, "argument 'b' is not a flag; write every setting as --name=value"),
+        (["--open", "a"], 2, "flag --open is not known"),
         (["nowhere"], 3, "nowhere holds neither a study nor a run: plan.json is missing"),
     ],
 )

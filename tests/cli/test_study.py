@@ -4,10 +4,10 @@ import re
 import shlex
 import subprocess
 import sys
-import types
 
 import pytest
 
+from bnhead import report
 from bnhead.__main__ import main
 from bnhead.cli import study
 from bnhead.cli import train as train
@@ -20,7 +20,6 @@ from tests.studies import fake
 @pytest.fixture
 def cheap(monkeypatch):
     """Runs that cost nothing, here and now, and a report of one line."""
-    import bnhead
 
     class Pool(fake.Inline):
         def __init__(self, workers):
@@ -39,10 +38,7 @@ def cheap(monkeypatch):
         runner.prepare, "__kwdefaults__", {**runner.prepare.__kwdefaults__, "look": fake.look}
     )
     monkeypatch.setattr(runner.fill, "__kwdefaults__", {**runner.fill.__kwdefaults__, "work": fake.work})
-    report = types.ModuleType("bnhead.report")
-    report.build = lambda directory: (directory / "report.md").write_text("x\n")
-    monkeypatch.setitem(sys.modules, "bnhead.report", report)
-    monkeypatch.setattr(bnhead, "report", report, raising=False)
+    monkeypatch.setattr(report, "build", lambda directory: (directory / "report.md").write_text("x\n"))
     return monkeypatch
 
 
@@ -60,25 +56,26 @@ def test_help_tells_the_flags_of_study_and_train_but_not_those_that_are_the_stud
     for flag in ("seeds=10", "dir=", "engine=local", "workers=0", "delta=0.01", "alpha=0.05", "[no]dry_run"):
         assert f"  --{flag}\n" in out
     assert "  --learning_rate=" in out and "  --head=" not in out and "  --seed=" not in out
-    assert main(["verify", "--help"]) == 0 and "usage: bnhead verify DIR" in capsys.readouterr().out
 
 
 def test_flags_become_the_plan():
-    request, plan, _ = study.parse(["placement", "--seeds=3", "--delta=0.02", "--epochs=7", "--workers", "2"])
+    request, plan, _ = study.plan_of(
+        ["placement", "--seeds=3", "--delta=0.02", "--epochs=7", "--workers", "2"]
+    )
     assert (request.study, request.workers, request.engine) == ("placement", 2, "local")
     assert plan.seeds == (0, 1, 2) and plan.delta == 0.02 and plan.settings["epochs"] == 7
-    assert len(study.parse(["placement"])[1].seeds) == 10
+    assert len(study.plan_of(["placement"])[1].seeds) == 10
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["plaecment"], "study 'plaecment' is not known; did you mean 'placement'"),
-        (["--seeds=3"], "study is missing; write it behind the command"),
+        (["--seeds=3"], "STUDY is missing; usage: bnhead study STUDY [--flag=value ...]"),
         (["width", "more"], "argument 'more' is not a flag"),
-        (["width", "--head=fc"], "flag --head is the study's to set"),
-        (["width", "--seed=1"], "flag --seed is the study's to set"),
-        (["width", "--workdir=x"], "flag --workdir is the study's to set"),
+        (["width", "--head=fc"], "flag --head cannot be given: the study sets it"),
+        (["width", "--seed=1"], "flag --seed cannot be given: the study sets it"),
+        (["width", "--workdir=x"], "flag --workdir cannot be given: the study sets it"),
         (["width", "--fc_units=64"], "flag --fc_units is what study width varies; leave it out"),
         (["batch_size", "--batch_size", "64"], "flag --batch_size is what study batch_size varies"),
         (
@@ -104,7 +101,7 @@ def test_bad_input_is_one_line_and_exits_2(arguments, message, capsys):
 def test_what_a_study_varies_is_no_more_its_users_in_a_flag_file(tmp_path):
     (tmp_path / "flags").write_text("--fc_units=64\n")
     with pytest.raises(UsageError, match="flag --fc_units is what study width varies; leave it out"):
-        study.parse(["width", f"--flagfile={tmp_path / 'flags'}"])
+        study.plan_of(["width", f"--flagfile={tmp_path / 'flags'}"])
 
 
 def test_bad_input_brings_no_tensorflow():
@@ -121,7 +118,7 @@ def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys, c
     cheap.setattr(worker, "pace", lambda config, tell: {"seconds": 30.0})
     place = tmp_path / "s"
     assert main(["study", "bn_before_fc", "--seeds=2", "--epochs=3", "--dry_run", f"--dir={place}"]) == 0
-    out, (_, plan, _) = capsys.readouterr().out, study.parse(["bn_before_fc", "--seeds=2", "--epochs=3"])
+    out, (_, plan, _) = capsys.readouterr().out, study.plan_of(["bn_before_fc", "--seeds=2", "--epochs=3"])
     assert "each run with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1" in out
     for run in plan.runs:
         line = f"--head={run.cell} --epochs=3 --seed={run.seed} --workdir={place}/runs/{run.id}"
@@ -139,10 +136,10 @@ def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys, c
     ],
 )
 def test_the_commands_of_a_dry_run_are_the_runs(arguments):
-    _, plan, elsewhere = study.parse(arguments)
+    _, plan, elsewhere = study.plan_of(arguments)
     for run in plan.runs:
         config = plan.config(run, pathlib.Path("some where"), elsewhere)
-        assert train.parse(shlex.split(study.command_of(config))[2:]) == config
+        assert train.COMMAND.parse(shlex.split(study.command_of(config))[2:]) == config
 
 
 def test_the_estimate_goes_by_the_runs_that_are_done(tmp_path):
@@ -195,22 +192,7 @@ def test_exit_status_of_failed_runs_and_of_a_mismatch(tmp_path, capsys, cheap):
     assert "verdict.json: word is 'HELPS', the runs give 'INVALID'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        ([], 2, "DIR must be one directory, got 0"),
-        (["a", "b"], 2, "DIR must be one directory, got 2"),
-        (["--all"], 2, "flag --all is not known"),
-        (["nowhere"], 3, "dir nowhere is not there"),
-    ],
-)
-def test_bad_input_of_verify(arguments, status, message, capsys):
-    assert main(["verify", *arguments]) == status
-    err = capsys.readouterr().err
-    assert err.startswith("bnhead verify: ") and message in err and err.count("\n") == 1
-
-
 def test_the_engines_have_the_threads_that_the_plan_fixes():
     assert set(worker.ENVIRONMENT.values()) == {str(fake.plan_of().threads)}
     with pytest.raises(UsageError):
-        study.parse(["width", "--engine=kubernetes"])
+        study.plan_of(["width", "--engine=kubernetes"])

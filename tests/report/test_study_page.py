@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from bnhead.cli.train import parse
+from bnhead.cli.train import COMMAND
 from bnhead.report.pages import html, markdown
 from bnhead.report.study import Run, read
 from bnhead.report.study_page import cells, command, content, machine, train_command
@@ -79,7 +79,7 @@ def test_the_command_of_a_run_asks_for_its_settings(tmp_path):
     for run in (study.runs[-1], Run("abc", study.runs[-1].cell, 1)):  # one that is there, one that is missing
         python, script, *flags = shlex.split(command(study, run))
         assert (python, script) == ("python", "train.py")
-        settings = parse(flags)
+        settings = COMMAND.parse(flags)
         assert (settings.head, settings.seed, settings.learning_rate) == ("bn_fc", 1, 1.0)
         assert settings.workdir == f"DIR/runs/{run.id}"
         assert {k: v for k, v in settings.settings().items() if k in study.runs[-1].config} == study.runs[
