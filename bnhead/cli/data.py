@@ -80,7 +80,7 @@ def _describe(settings: Description) -> int:
     )
     print(texts.printable(summary(data, checks.inspect(data))))
     if settings.sheet:
-        contact_sheet.write(data, settings.sheet)
+        contact_sheet.write_sheet(data, settings.sheet)
         print(f"{'sheet':<13}{settings.sheet}")
     return 0
 
@@ -92,7 +92,7 @@ def summary(data, seen: dict) -> str:
         data: a `DataSet`.
         seen: what `checks.inspect` returned.
     """
-    kind = "in memory" if hasattr(data.train, "images") else "streamed"
+    kind = "in memory" if data.train.in_memory else "streamed"
     lines = [("name", data.name), ("images", f"{' x '.join(map(str, data.shape))}, training {kind}")]
     lines += [(name, f"{count:,} examples") for name, count in seen["splits"].items()]
     lines.append(("outputs", f"{data.outputs} {'classes' if data.classes else 'numbers'}"))

@@ -1,8 +1,8 @@
 """Data sets: any TFDS set of images with classes or numbers by name, as `tf.data` pipelines.
 
-`catalog` knows the names, `digits` has the embedded sets, `builders` opens TFDS' sets and `folders` lists
-pictures, `sources` opens either and decides whether it is kept in memory or streamed, `pipelines` makes
-batches of it, `augment` shifts and mirrors whole batches.
+`catalog` knows the names and `sets` the sources of data; `sources` opens a set and returns a
+`dataset.DataSet` of splits, in `memory` or as a `stream`. `augment` changes batches of images, `subsets` the
+training split, `corruptions` the test images; `checks` inspects a set before training.
 """
 
 from bnhead.data.catalog import check_name
@@ -13,6 +13,6 @@ __all__ = ["DataSet", "check_name", "load"]
 def __getattr__(name: str):
     if name not in ("DataSet", "load"):
         raise AttributeError(f"module 'bnhead.data' has no attribute {name!r}")
-    from bnhead.data import sources  # brings TensorFlow
+    from bnhead.data import sources  # imports TensorFlow
 
     return getattr(sources, name)

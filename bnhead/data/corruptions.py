@@ -1,7 +1,10 @@
-"""Test images made worse, in five steps, the same way each time: `--test_corruption=blur:3`.
+"""Corrupted test images, in five severities and without randomness between runs: `--test_corruption=blur:3`.
 
-The kinds and their strengths are those of Hendrycks & Dietterich 2019 (arXiv 1903.12261), as their script has
-them for 32 x 32 pixels, in NumPy. Lengths in pixels grow with the image's height over 32.
+Corruptions and severities are those of Hendrycks & Dietterich 2019 (arXiv 1903.12261) in their script for
+32 x 32 pixels, in NumPy. Lengths in pixels are scaled by the height of the image over 32.
+
+A corruption takes `(batch, height, width, channels)` float64 in [0, 1], the severity from 1 to 5 and the
+index of the first image in its split, and returns changed images, which may leave [0, 1].
 """
 
 from collections.abc import Callable
@@ -15,7 +18,7 @@ SEVERITIES = 5
 
 
 def gaussian_noise(images: np.ndarray, severity: int, first: int) -> np.ndarray:
-    """Normal noise of standard deviation 0.04 to 0.10, one draw for each example's index."""
+    """Adds normal noise of standard deviation 0.04 to 0.10, drawn by the index of each example."""
     deviation = (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1]
     seed = seeds.stream(0, "gaussian_noise")
     draws = [np.random.default_rng((seed, first + i)).normal(size=x.shape) for i, x in enumerate(images)]
@@ -23,7 +26,7 @@ def gaussian_noise(images: np.ndarray, severity: int, first: int) -> np.ndarray:
 
 
 def blur(images: np.ndarray, severity: int, first: int) -> np.ndarray:
-    """A Gaussian blur of standard deviation 0.4 to 1 pixels of 32."""
+    """Blurs with a Gaussian of standard deviation 0.4 to 1 pixels of 32."""
     from scipy.ndimage import gaussian_filter
 
     deviation = (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1] * images.shape[1] / 32
@@ -31,14 +34,14 @@ def blur(images: np.ndarray, severity: int, first: int) -> np.ndarray:
 
 
 def contrast(images: np.ndarray, severity: int, first: int) -> np.ndarray:
-    """The distance from each channel's mean over the image shrinks to 0.75 to 0.15 of itself."""
-    kept = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
+    """Multiplies the distance from the mean of each channel over the image by 0.75 to 0.15."""
+    share = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
     means = images.mean((1, 2), keepdims=True)
-    return means + kept * (images - means)
+    return means + share * (images - means)
 
 
 def brightness(images: np.ndarray, severity: int, first: int) -> np.ndarray:
-    """Every pixel's largest channel, the V of HSV, grows by 0.05 to 0.3; hue and saturation stay."""
+    """Adds 0.05 to 0.3 to the V of HSV, the largest channel of a pixel; hue and saturation stay."""
     added = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
     value = images.max(-1, keepdims=True)
     brighter = np.minimum(value + added, 1)
@@ -46,23 +49,21 @@ def brightness(images: np.ndarray, severity: int, first: int) -> np.ndarray:
 
 
 def pixelate(images: np.ndarray, severity: int, first: int) -> np.ndarray:
-    """Scales to 0.95 to 0.65 as many rows and columns and back, with Pillow's box filter."""
+    """Resizes to 0.95 to 0.65 as many rows and columns and back, with Pillow's box filter."""
     share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
-    rows, columns = (_there_and_back(length, max(1, int(length * share))) for length in images.shape[1:3])
+    sizes = [(length, max(1, int(length * share))) for length in images.shape[1:3]]
+    rows, columns = (_box_filter(fewer, length) @ _box_filter(length, fewer) for length, fewer in sizes)
     return np.einsum("ih,bhwc,jw->bijc", rows, images, columns, optimize=True)
 
 
-def _there_and_back(length: int, fewer: int) -> np.ndarray:
-    """`(length, length)` weights of a resize to `fewer` rows and of one back."""
-    return _box_filter(fewer, length) @ _box_filter(length, fewer)
+def _box_filter(length: int, new_length: int) -> np.ndarray:
+    """Returns `(new_length, length)` weights of a resize with `PIL.Image.BOX`.
 
-
-def _box_filter(before: int, after: int) -> np.ndarray:
-    """`(after, before)` weights of a resize with `PIL.Image.BOX`, which takes whole pixels: the mean of those
-    whose centre lies in the box of the new one."""
-    scale = before / after
+    A new pixel is the mean of the pixels whose centres lie in its box.
+    """
+    scale = length / new_length
     width = max(scale, 1.0)
-    distance = (np.arange(before) + 0.5 - (np.arange(after)[:, None] + 0.5) * scale) / width
+    distance = (np.arange(length) + 0.5 - (np.arange(new_length)[:, None] + 0.5) * scale) / width
     inside = (distance > -0.5) & (distance <= 0.5)
     return inside / inside.sum(1, keepdims=True)
 
@@ -77,30 +78,30 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
 
 
 def parse_corruption(text: str) -> tuple[str, int] | None:
-    """`("blur", 3)` of `blur:3`; None of `none`.
+    """Returns `("blur", 3)` for `blur:3`; None for `none`.
 
     Raises:
-        UsageError: there is no corruption of this name, or the severity is not 1 to 5.
+        UsageError: an unknown corruption, or a severity that is not 1 to 5.
     """
     if text == "none":
         return None
-    kind, _, number = text.partition(":")
-    if kind not in CORRUPTIONS:
-        there = ", ".join(f"{name}:3" for name in CORRUPTIONS)
-        near = nearest(kind, CORRUPTIONS)
-        raise UsageError(f"test_corruption {text!r} is not known{near} (there are none, {there})")
-    if number not in map(str, range(1, SEVERITIES + 1)):
-        raise UsageError(f"test_corruption must have a severity of 1 to 5, as in {kind}:3, got {text!r}")
-    return kind, int(number)
+    name, _, severity = text.partition(":")
+    if name not in CORRUPTIONS:
+        choices = ", ".join(f"{choice}:3" for choice in CORRUPTIONS)
+        hint = nearest(name, CORRUPTIONS)
+        raise UsageError(f"test_corruption {text!r} is not known{hint} (there are none, {choices})")
+    if severity not in map(str, range(1, SEVERITIES + 1)):
+        raise UsageError(f"test_corruption must have a severity of 1 to 5, as in {name}:3, got {text!r}")
+    return name, int(severity)
 
 
 def corrupted(images: np.ndarray, text: str, first: int = 0) -> np.ndarray:
-    """Images after a corruption.
+    """Returns corrupted images.
 
     Args:
         images: `(batch, height, width, channels)` uint8.
         text: such as `blur:3`; `none` changes nothing.
-        first: index of the first image in its split; noise depends on it and not on the batch.
+        first: index of the first image in its split; noise depends on it, not on the batch.
 
     Returns:
         An array like `images`.
@@ -108,6 +109,6 @@ def corrupted(images: np.ndarray, text: str, first: int = 0) -> np.ndarray:
     parsed = parse_corruption(text)
     if parsed is None or not len(images):
         return images
-    kind, severity = parsed
-    changed = CORRUPTIONS[kind](images.astype(np.float64) / 255, severity, first)
+    name, severity = parsed
+    changed = CORRUPTIONS[name](images.astype(np.float64) / 255, severity, first)
     return np.rint(np.clip(changed, 0, 1) * 255).astype(np.uint8)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect
-from bnhead.data.pipelines import InMemory, Recipe, Streamed
+from bnhead.data.split import Recipe, Split
 from bnhead.devices.replicas import Replicas
 from bnhead.errors import DataError
 from bnhead.training.config import TrainConfig
@@ -101,7 +101,7 @@ class Feed:
         """`(inputs, targets)` of the first test examples."""
         return next(iter(self._as_targets(self.data.test.evaluation_batches(examples, examples))))
 
-    def _evaluation(self, split: InMemory | Streamed) -> tf.data.Dataset:
+    def _evaluation(self, split: Split) -> tf.data.Dataset:
         data = split.evaluation_batches(self.replicas.evaluation_batch)
         return self.replicas.evaluation(self._as_targets(data), split.size)
 

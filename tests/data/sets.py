@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from bnhead.data.pipelines import InMemory
+from bnhead.data.memory import InMemory
 
 
 def numbered(size=1050):

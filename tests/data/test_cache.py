@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bnhead.data import cache, load, sources
-from bnhead.data.pipelines import Streamed
+from bnhead.data.stream import Streamed
 from bnhead.runs import atomic
 
 ARRAYS = {"images": np.arange(48, dtype=np.uint8).reshape(2, 4, 3, 2), "labels": np.array([5, -7])}

@@ -12,7 +12,7 @@ from bnhead.data.checks import (
     check_rounding,
     inspect,
 )
-from bnhead.data.pipelines import InMemory
+from bnhead.data.memory import InMemory
 from bnhead.errors import DataError
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)

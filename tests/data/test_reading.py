@@ -7,9 +7,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from bnhead.data import cache, load
-from bnhead.data.pipelines import Streamed
 from bnhead.data.reading import ArrayRecords, Files, Prepared, Shards, faults_named
 from bnhead.data.sets import folder
+from bnhead.data.stream import Streamed
 from bnhead.errors import DataError
 from tests.data.sets import smooth, write_folder, write_set
 
@@ -77,7 +77,7 @@ def test_a_set_of_array_records_is_loaded(array_records, memory_limit):
     }
     assert seen == {(i, i % 2) for i in range(50)}
     kept = load("many", array_records).train
-    np.testing.assert_array_equal(next(data.train.labels_in_batches()), kept.images[:, 0, 0, 0] % 2)
+    np.testing.assert_array_equal(data.train.labels, kept.images[:, 0, 0, 0] % 2)
 
 
 def test_a_format_that_cannot_be_read_is_one_line(sharded, monkeypatch):
@@ -140,7 +140,7 @@ def test_streamed_labels_are_those_of_their_images(sharded):
     streamed = load("many", sharded, memory_limit=0).train
     kept = load("many", sharded).train
     for _ in range(2):  # the second time from their copy on disk
-        np.testing.assert_array_equal(next(streamed.labels_in_batches()), kept.labels)
+        np.testing.assert_array_equal(streamed.labels, kept.labels)
         streamed = load("many", sharded, memory_limit=0).train
     np.testing.assert_array_equal(kept.labels, kept.images[:, 0, 0, 0] % 2)
 
@@ -151,7 +151,7 @@ def test_labels_are_read_once_even_where_no_copy_can_be_kept(sharded, monkeypatc
     streamed = load("many", sharded, memory_limit=0, imbalance="step:2", label_noise=0.1).train
     monkeypatch.setattr(Shards, "records", None)
     assert len(streamed.reader.labels) == 50
-    assert next(streamed.take(np.arange(3)).labels_in_batches()).shape == (3,)
+    assert streamed.take(np.arange(3)).labels.shape == (3,)
 
 
 def test_a_file_that_changed_is_another_identity(sharded):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bnhead import DeadUnits
 from bnhead.data import load
-from bnhead.data.pipelines import Streamed
+from bnhead.data.stream import Streamed
 from bnhead.devices.replicas import Replicas
 from bnhead.training import run
 from bnhead.training.build import build_model

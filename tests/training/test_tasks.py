@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bnhead.data import DataSet, load
-from bnhead.data.pipelines import InMemory
+from bnhead.data.memory import InMemory
 from bnhead.errors import DataError
 from bnhead.training import train
 from bnhead.training.tasks import TASKS, ScaledR2, compiled, task_batches

@@ -1,4 +1,4 @@
-"""scikit-learn's hand-written digits as TFDS data sets, for use without any download."""
+"""scikit-learn's hand-written digits as TFDS data sets, for use without a download."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -8,7 +8,7 @@ MOST_DEGREES = 45.0
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All images `(1797, 8, 8, 1)` uint8 and labels, and the indices of the training and the test split."""
+    """Returns all images, `(1797, 8, 8, 1)` uint8, their labels, and the indices of train and test split."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -57,11 +57,11 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 class DigitsRotation(tfds.core.GeneratorBasedBuilder):
-    """The digits of `Digits`, each turned by an angle of its own: the angle is what is to be predicted.
+    """The digits of `Digits`, each rotated by a random angle, which is to be predicted.
 
     Angles are uniform between -45 and 45 degrees, counter-clockwise, drawn with a fixed seed. The images are
-    turned about their middle and enlarged to 16 x 16 pixels at once, with linear interpolation; what comes in
-    from outside is black. The split is `Digits`'. Do not mirror them: that changes the angle's sign.
+    rotated about their centre and enlarged to 16 x 16 pixels in one step, with linear interpolation and a
+    black background. The split is that of `Digits`. Mirroring would change the sign of the angle.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -90,11 +90,14 @@ class DigitsRotation(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, images, angles, indices):
         for i in indices:
-            yield int(i), {"image": turned(images[i, ..., 0], angles[i])[..., np.newaxis], "angle": angles[i]}
+            yield (
+                int(i),
+                {"image": rotate_digit(images[i, ..., 0], angles[i])[..., np.newaxis], "angle": angles[i]},
+            )
 
 
-def turned(image: np.ndarray, degrees: float) -> np.ndarray:
-    """An image twice as large and turned counter-clockwise.
+def rotate_digit(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Returns an image enlarged by 2 and rotated counter-clockwise.
 
     Args:
         image: `(size, size)` uint8.
@@ -106,7 +109,7 @@ def turned(image: np.ndarray, degrees: float) -> np.ndarray:
     from scipy.ndimage import affine_transform
 
     angle, size = np.deg2rad(degrees), len(image)
-    # from a place in the new image, (row, column) counted from its middle, to the place in the old one
+    # affine_transform maps output to input: (row, column) from the centre, rotated back and halved
     back = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / 2
     offset = np.full(2, (size - 1) / 2) - back @ np.full(2, (2 * size - 1) / 2)
     pixels = affine_transform(image.astype(np.float32), back, offset, (2 * size, 2 * size), order=1)

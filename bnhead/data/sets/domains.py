@@ -1,10 +1,10 @@
-"""Several data sets of the same classes as one, each example knowing which it is from."""
+"""Several data sets of the same classes joined into one; each example keeps the number of its set."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from bnhead.data.pipelines import InMemory
+from bnhead.data.memory import InMemory
 from bnhead.errors import DataError
 
 
@@ -12,32 +12,33 @@ def same_classes(names: Sequence[str], classes: Sequence[tuple[str, ...]]) -> No
     """Raises DataError unless all sets have the classes of the first, in its order.
 
     Args:
-        names: the sets' names.
-        classes: the names of each set's classes.
+        names: names of the sets.
+        classes: names of the classes of each set.
     """
-    for name, own in zip(names[1:], classes[1:], strict=True):
-        if len(own) != len(classes[0]):
+    first_name, first_classes = names[0], classes[0]
+    for name, set_classes in zip(names[1:], classes[1:], strict=True):
+        if len(set_classes) != len(first_classes):
             raise DataError(
-                f"domains must have the same classes: {names[0]} has {len(classes[0])}, {name} {len(own)}"
+                f"domains must have the same classes: {first_name} has {len(first_classes)}, "
+                f"{name} {len(set_classes)}"
             )
-        for k, (one, other) in enumerate(zip(classes[0], own, strict=True)):
-            if one != other:
+        for k, (expected, actual) in enumerate(zip(first_classes, set_classes, strict=True)):
+            if expected != actual:
                 raise DataError(
-                    f"domains must have the same classes: class {k} is {one!r} in {names[0]}, "
-                    f"{other!r} in {name}"
+                    f"domains must have the same classes: class {k} is {expected!r} in {first_name}, "
+                    f"{actual!r} in {name}"
                 )
 
 
 def joined(splits: Sequence[InMemory]) -> InMemory:
-    """One split after the other, images of one shape; domain d is the d-th split."""
+    """Returns the splits one after another, images of one shape; domain d is the d-th split."""
     domains = np.repeat(np.arange(len(splits)), [split.size for split in splits])
-    images, labels = (
-        np.concatenate([getattr(split, name) for split in splits]) for name in ("images", "labels")
-    )
+    images = np.concatenate([split.images for split in splits])
+    labels = np.concatenate([split.labels for split in splits])
     return InMemory(images, labels, domains.astype(np.int64))
 
 
 def common_shape(shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """The largest height, width and number of channels: what is grey beside colour becomes colour."""
+    """Returns the largest height, width and number of channels: grey joined with colour becomes colour."""
     height, width, channels = (max(lengths) for lengths in zip(*shapes, strict=True))
     return height, width, channels

@@ -1,9 +1,10 @@
 """A folder of pictures: PATH/train/<class>/*.jpg and PATH/test/<class>/*.png.
 
-Splits are the folders of that name alone, classes the folders in them. What is hidden, and `__MACOSX`, is no
-class. Other files than pictures are left out and counted.
+Only folders with the names of splits are read, and the folders in them are the classes. Hidden files and
+folders and `__MACOSX` are ignored. Files that are not pictures are left out and counted.
 """
 
+import functools
 import os
 import pathlib
 import stat
@@ -11,19 +12,25 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from bnhead.data import catalog, decoding
+from bnhead.data.reading import OpenedSet, read_order
 from bnhead.errors import DataError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
-TEST_SPLITS = ("test", "validation", "val")  # the first that is there is the test split
+TEST_FOLDERS = ("test", "validation", "val")  # the first that exists is the test split
 LARGEST = 2**28  # bytes of a picture
-DEEPER, BESIDE = "in deeper folders", "beside the class folders"
-SHOWN = 5  # kinds of files in a message
-_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what operating systems leave everywhere
+DEEPER, LOOSE = "in deeper folders", "beside the class folders"
+MOST_TYPES = 5  # types of files in a message
+_SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")  # operating systems leave these in every folder
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file, and what tells that it has not changed: its size in bytes and the time of its last change."""
+    """A file with its size in bytes and the time of its last change, which reveal a change of content."""
 
     path: str
     size: int
@@ -31,129 +38,216 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A split's content.
+class Listing:
+    """The files of a split.
 
     Attributes:
-        pictures: the pictures of each class by name.
-        left_out: how many other files there are, by their kind, in each class; `""` for those beside them.
+        pictures: pictures of each class by name.
+        left_out: numbers of other files by type, in each class; `""` for files outside of classes.
     """
 
     pictures: dict[str, list[Picture]]
     left_out: dict[str, Counter]
 
 
-def test_split(root: pathlib.Path) -> str | None:
-    """Name of the folder that is the test split; None where there is none."""
-    return next((name for name in TEST_SPLITS if (root / name).is_dir()), None)
+@dataclass(frozen=True)
+class Files:
+    """Reader (`reading.Reader`) of a split of a folder, ordered by class and name.
+
+    Attributes:
+        root: PATH of `folder:PATH`.
+        split: name of the split.
+        classes: names of the classes.
+        listing: files of the split.
+        cache_dir: directory for decoded copies, outside of the folder.
+    """
+
+    root: pathlib.Path
+    split: str
+    classes: tuple[str, ...]
+    listing: Listing
+    cache_dir: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        return f"folder:{self.root}, {self.split}"
+
+    @property
+    def size(self) -> int:
+        return len(self._pictures)
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @property
+    def label(self) -> tfds.features.ClassLabel:
+        return tfds.features.ClassLabel(names=self.classes)
+
+    @functools.cached_property
+    def _pictures(self) -> list[Picture]:
+        return [picture for name in self.classes for picture in self.listing.pictures.get(name, [])]
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        counts = [len(self.listing.pictures.get(name, [])) for name in self.classes]
+        return np.repeat(np.arange(len(self.classes)), counts)
+
+    def content(self) -> list:
+        return self.identity()
+
+    def identity(self) -> list:
+        files = [[os.path.relpath(p.path, self.root), p.size, p.changed] for p in self._pictures]
+        return [str(self.root), self.split, files, self.labels.tolist()]
+
+    def describe(self, index: int) -> str:
+        return self._pictures[index].path
+
+    def records(self, key: tf.Tensor | None) -> tf.data.Dataset:
+        indices = tf.data.Dataset.from_tensor_slices(tf.cast(read_order(self.size, key), tf.int64))
+        paths = tf.constant([os.fsencode(picture.path) for picture in self._pictures], tf.string)
+        labels = tf.constant(self.labels)
+        return indices.map(lambda i: (i, (paths[i], labels[i])))
+
+    def parse(self, record: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.io.read_file(record[0]), record[1]
+
+    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
+        return decoding.decode_picture(encoded)
+
+    def can_crop(self, encoded: tf.Tensor) -> tf.Tensor:
+        return decoding.is_upright_jpeg(encoded)
 
 
-def listed(root: pathlib.Path, split: str) -> Split:
-    """What a split's folder holds.
+def open_folder(name: str, data_dir: str | None) -> OpenedSet:
+    """Opens a folder of pictures.
+
+    Args:
+        name: `folder:PATH`.
+        data_dir: TFDS' directory, below which decoded copies are cached; None for TFDS' default.
 
     Raises:
-        DataError: a folder or file cannot be read, a name that ends as a picture's is no file or too large
-            for one, or a class's name is no UTF-8.
+        DataError: the folder has no training split, no test split, no pictures, a class without pictures or
+            a file that cannot be used (see `list_pictures`).
+    """
+    root = catalog.folder_path(name).resolve()
+    layout = f"{root}/train/<class>/*{' '.join(ENDINGS)} and {root}/test/<class>/..."
+    if not (root / "train").is_dir():
+        raise DataError(f"data set {name!r} needs pictures in {layout}; there is no folder train")
+    train = list_pictures(root, "train")
+    if not train.pictures:
+        note = describe_left_out(train.left_out.values())
+        raise DataError(f"data set {name!r} needs pictures in {layout}; there are none{note and f', {note}'}")
+    test_name = test_folder(root)
+    if test_name is None:
+        raise DataError(f"{name} has no test or validation split, only train")
+    listings = {"train": train, test_name: list_pictures(root, test_name)}
+    classes = tuple(sorted({label for listing in listings.values() for label in listing.pictures}))
+    for split, listing in listings.items():
+        check_endings(listing, f"{name}, {split}")
+    cache_dir = catalog.expand_user(data_dir or str(tfds.core.constants.DATA_DIR)) / "bnhead-folders"
+    readers = tuple(Files(root, split, classes, listing, cache_dir) for split, listing in listings.items())
+    note = describe_left_out(types for listing in listings.values() for types in listing.left_out.values())
+    return OpenedSet(name, readers, readers[0].label, (None, None, 3), (note,) if note else ())
+
+
+def test_folder(root: pathlib.Path) -> str | None:
+    """Returns the name of the folder that is the test split; None if none exists."""
+    return next((name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+
+
+def list_pictures(root: pathlib.Path, split: str) -> Listing:
+    """Lists the folder of a split.
+
+    Raises:
+        DataError: a folder or file cannot be read, a name with a picture's ending is not a file or is too
+            large, or the name of a class is not UTF-8.
     """
     pictures, left_out = {}, {}
     for entry in _entries(root / split):
         if entry.is_dir():
-            _check_text(root, entry.name)
-            pictures[entry.name], left_out[entry.name] = _of_class(entry.path)
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"folder:{root}: class {os.fsencode(entry.name)} is not named in UTF-8; rename it"
+                ) from error
+            pictures[entry.name], left_out[entry.name] = _class_files(entry.path)
         else:
-            _file(entry.path)  # a link that leads nowhere may have been meant for a class
-            left_out.setdefault("", Counter())[BESIDE] += 1
-    return Split(dict(sorted(pictures.items())), left_out)
+            _file_status(entry.path)  # a broken link may have been meant for a class
+            left_out.setdefault("", Counter())[LOOSE] += 1
+    return Listing(dict(sorted(pictures.items())), left_out)
 
 
-def check_endings(split: Split, where: str) -> None:
-    """Raises DataError where a class has files and none of them is a picture by its ending."""
-    for name, found in split.pictures.items():
-        if not found and split.left_out[name]:
+def check_endings(listing: Listing, subject: str) -> None:
+    """Raises DataError for a class with files of which none has a picture's ending."""
+    for name, pictures in listing.pictures.items():
+        if not pictures and listing.left_out[name]:
             raise DataError(
-                f"{where}: class {name!r} has no {', '.join(ENDINGS)}; {told([split.left_out[name]])}"
+                f"{subject}: class {name!r} has no {', '.join(ENDINGS)}; "
+                f"{describe_left_out([listing.left_out[name]])}"
             )
 
 
-def told(left_out: Iterable[Counter]) -> str:
-    """What was left out, as in `3 files are left out: 2 .heic, 1 in deeper folders`; empty for nothing."""
-    together = sum(left_out, Counter())
-    count, shown = together.total(), together.most_common(SHOWN)
-    if not count:
+def describe_left_out(left_out: Iterable[Counter]) -> str:
+    """Returns such as `3 files are left out: 2 .heic, 1 in deeper folders`; empty for no files."""
+    counts = sum(left_out, Counter())
+    total, common = counts.total(), counts.most_common(MOST_TYPES)
+    if not total:
         return ""
-    kinds = [f"{n} {kind}" for kind, n in shown]
-    rest = count - sum(n for _, n in shown)
-    kinds += [f"{rest} of other kinds"] if rest else []
-    return f"{count} {'files are' if count > 1 else 'file is'} left out: {', '.join(kinds)}"
+    types = [f"{n} {type_name}" for type_name, n in common]
+    remaining = total - sum(n for _, n in common)
+    types += [f"{remaining} of other kinds"] if remaining else []
+    return f"{total} {'files are' if total > 1 else 'file is'} left out: {', '.join(types)}"
 
 
-def _of_class(folder: str) -> tuple[list[Picture], Counter]:
+def _class_files(folder: str) -> tuple[list[Picture], Counter]:
+    """Returns the pictures in the folder of a class, by name, and the numbers of other files by type."""
     pictures, left_out = [], Counter()
     for entry in _entries(folder, hidden_files=True):
         ending = os.path.splitext(entry.name)[1].lower()
         if ending in ENDINGS:
-            pictures.append(_picture(entry.path))
+            status = _file_status(entry.path)
+            if not stat.S_ISREG(status.st_mode):
+                file_type = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
+                raise DataError(f"{entry.path} has a picture's ending but is {file_type}")
+            if status.st_size > LARGEST:
+                raise DataError(
+                    f"{entry.path} has {status.st_size / 2**20:,.0f} MiB; "
+                    f"a picture may have {LARGEST / 2**20:.0f}"
+                )
+            pictures.append(Picture(entry.path, status.st_size, status.st_mtime_ns))
         elif entry.is_dir():
-            left_out[DEEPER] += _files_below(entry.path)
+            folders = [entry.path]
+            while folders:
+                for deeper in _entries(folders.pop()):
+                    if deeper.is_dir(follow_symlinks=False):  # links could lead in circles
+                        folders.append(deeper.path)
+                    else:
+                        left_out[DEEPER] += 1
         elif not _is_hidden(entry.name):
             left_out[ending or "without an ending"] += 1
-    return pictures, +left_out
+    return pictures, left_out
 
 
 def _entries(folder: str | pathlib.Path, *, hidden_files: bool = False) -> list[os.DirEntry]:
-    """What lies in a folder, by name, without what is hidden, or without hidden folders alone."""
+    """Returns the entries of a folder by name, without hidden folders and, unless asked for, hidden files."""
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}") from error
     return [e for e in entries if not _is_hidden(e.name) or (hidden_files and not e.is_dir())]
 
 
-def _files_below(folder: str) -> int:
-    count, left = 0, [folder]
-    while left:
-        for entry in _entries(left.pop()):
-            if entry.is_dir(follow_symlinks=False):
-                left.append(entry.path)
-            else:
-                count += 1
-    return count
-
-
-def _picture(path: str) -> Picture:
-    found = _file(path)
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no file"
-        raise DataError(f"{path} is {kind}, and its name is a picture's")
-    if found.st_size > LARGEST:
-        raise DataError(
-            f"{path} has {found.st_size / 2**20:,.0f} MiB; a picture may have {LARGEST / 2**20:.0f}"
-        )
-    return Picture(path, found.st_size, found.st_mtime_ns)
-
-
-def _file(path: str) -> os.stat_result:
+def _file_status(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:
         if os.path.islink(path):
-            raise DataError(f"{path} is a link to {os.readlink(path)}, which is not there") from error
-        raise _unreadable(path, error) from error
+            raise DataError(f"{path} is a link to {os.readlink(path)}, which does not exist") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _SYSTEMS
-
-
-def _check_text(root: pathlib.Path, name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"folder:{root}: class {os.fsencode(name)} is not named in UTF-8; rename it"
-        ) from error
-
-
-def _unreadable(path: str | pathlib.Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read: {error.strerror or error}")
+    return name.startswith(".") or name in _SYSTEM_FILES
