@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from bnhead.cli import data
-from tests.data.sets import smooth, write_folder
+from tests.data.small_sets import smooth, write_folder
 
 
 def test_it_tells_what_the_checks_saw_and_draws_a_sheet(data_dir, tmp_path, capsys):

@@ -15,7 +15,7 @@ from bnhead.cli import inspect
 from bnhead.cli.inspect import Request
 from bnhead.data import load
 from bnhead.errors import UsageError
-from tests.data.sets import smooth, write_folder
+from tests.data.small_sets import smooth, write_folder
 
 
 def test_a_run_in_one_command(short_run, tmp_path, capsys):

@@ -13,7 +13,7 @@ from bnhead.data.checks import inspect
 from bnhead.errors import DataError
 from bnhead.training import TrainConfig, train
 from bnhead.training.estimate import estimate
-from tests.data.sets import smooth, write_folder, write_set
+from tests.data.small_sets import smooth, write_folder, write_set
 
 JPEG = tf.io.encode_jpeg(smooth(24, 24)).numpy()
 GOOD = {
@@ -87,14 +87,14 @@ LINES = {
     ),
     "float labels": (
         own_set(label=tfds.features.Scalar(np.float32), examples=[(x, 0.5) for x, _ in EXAMPLES]), {},
-        "is no classification set, its labels are a Scalar .*float32; numbers are for task regression",
+        "is not a classification set, its labels are a Scalar .*float32; numbers are for task regression",
     ),
     "string labels": (
         own_set(label=tfds.features.Text(), examples=[(x, "cat") for x, _ in EXAMPLES]), {},
-        "is no classification set, its labels are a Text",
+        "is not a classification set, its labels are a Text",
     ),
-    "one class": (folder({}, ("train/a", "test/a")), {}, "needs at least two classes, there is 'b' alone"),
-    "one class in training": (folder({}, "train/b"), {}, "needs at least two classes, there is 'a' alone"),
+    "one class": (folder({}, ("train/a", "test/a")), {}, "needs at least two classes, got only 'b'"),
+    "one class in training": (folder({}, "train/b"), {}, "needs at least two classes, got only 'a'"),
     "label out of range": (
         own_set(examples=[(x, -1) for x, _ in EXAMPLES]), {},
         "own/1.0.0, train: labels -1 to -1, classes 0 to 1",
@@ -102,15 +102,15 @@ LINES = {
     "NaN pixel": (own_set(FLOATS, examples=NAN_PIXEL), {}, "images must be of dtype uint8, got float32"),
     "one class and imbalance": (
         folder({}, ("train/a", "test/a")), {"imbalance": "longtail:10"},
-        "needs at least two classes, there is 'b' alone",
+        "needs at least two classes, got only 'b'",
     ),
     "one class and wrong labels": (
-        folder({}, "train/b"), {"label_noise": 0.1}, "needs at least two classes, there is 'a' alone",
+        folder({}, "train/b"), {"label_noise": 0.1}, "needs at least two classes, got only 'a'",
     ),
     "numbers that are rounded": (
         own_set(label=WHOLE, examples=[(x, 2**30 + i) for i, x in enumerate(PIXELS)]),
         {"task": "regression"},
-        "own/1.0.0, train: float32 rounds targets by up to 3, beside their standard deviation of 1.1",
+        "own/1.0.0, train: float32 rounds targets by up to 3, and their standard deviation is 1.1",
     ),
     "numbers that are too large": (
         own_set(label=tfds.features.Scalar(np.float64), examples=[(x, 1e300 * y) for x, y in EXAMPLES]),
@@ -118,7 +118,7 @@ LINES = {
     ),
     "several classes of an image": (
         own_set(label=SEVERAL, examples=[(x, [1, 1]) for x in PIXELS]),
-        {"task": "multilabel"}, "own/1.0.0 has a Tensor of .* task multilabel reads one class of each image",
+        {"task": "multilabel"}, "own/1.0.0 has a Tensor of .* task multilabel needs one class for each image",
     ),
     "nothing for validation": (own_set(), {"validation": 0.01}, "must leave examples on both sides"),
 }  # fmt: skip

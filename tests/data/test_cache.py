@@ -16,8 +16,8 @@ ARRAYS = {"images": np.arange(48, dtype=np.uint8).reshape(2, 4, 3, 2), "labels":
 
 @pytest.fixture
 def written(tmp_path):
-    path = cache.folder(tmp_path, ["set", 1])
-    assert cache.write(path, ARRAYS) == ""
+    path = cache.cache_path(tmp_path, ["set", 1])
+    assert cache.write_arrays(path, ARRAYS) == ""
     return path
 
 
@@ -30,13 +30,13 @@ def same(found):
 
 
 def test_what_is_written_is_read_and_nothing_else_stays(written):
-    assert same(cache.read(written))
+    assert same(cache.read_arrays(written))
     assert sorted(p.name for p in written.iterdir()) == ["images.npy", "labels.npy", "meta.json"]
     assert list(written.parent.iterdir()) == [written]
 
 
 def test_another_identity_has_another_folder(tmp_path):
-    names = {cache.folder(tmp_path, x).name for x in (["a", [1, 2]], ["a", [1, 3]], ["b", [1, 2]])}
+    names = {cache.cache_path(tmp_path, x).name for x in (["a", [1, 2]], ["a", [1, 3]], ["b", [1, 2]])}
     assert len(names) == 3
 
 
@@ -68,36 +68,36 @@ def truncate(name, size):
 )
 def test_what_is_damaged_is_not_there_and_is_replaced(written, damage):
     damage(written)
-    assert cache.read(written) is None
-    assert cache.write(written, ARRAYS) == "" and same(cache.read(written))
+    assert cache.read_arrays(written) is None
+    assert cache.write_arrays(written, ARRAYS) == "" and same(cache.read_arrays(written))
     assert list(written.parent.iterdir()) == [written]
 
 
 def test_a_place_that_cannot_be_written_is_said_and_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    assert cache.write(tmp_path / "file" / "cache", ARRAYS) == "File exists"
+    assert cache.write_arrays(tmp_path / "file" / "cache", ARRAYS) == "File exists"
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    assert cache.write(tmp_path / "cache", ARRAYS) == "No space left on device"
+    assert cache.write_arrays(tmp_path / "cache", ARRAYS) == "No space left on device"
     assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing half-written stays"
 
 
 def test_a_process_that_is_killed_leaves_nothing_that_counts(tmp_path):
-    path = cache.folder(tmp_path, "killed")
+    path = cache.cache_path(tmp_path, "killed")
     code = (
         "import os, sys, pathlib, numpy as np; from bnhead.data import cache; "
         "os.fsync = lambda fd: os._exit(9); "
-        f"cache.write(pathlib.Path({str(path)!r}), {{'images': np.zeros(5)}})"
+        f"cache.write_arrays(pathlib.Path({str(path)!r}), {{'images': np.zeros(5)}})"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     (left,) = tmp_path.iterdir()
-    assert cache.read(path) is None and left.name.startswith("bnhead-writing-")
-    assert cache.write(path, ARRAYS) == "" and left.exists(), "it could still be at work"
+    assert cache.read_arrays(path) is None and left.name.startswith("bnhead-writing-")
+    assert cache.write_arrays(path, ARRAYS) == "" and left.exists(), "it could still be at work"
     os.utime(left, (0, time.time() - 7200))
-    assert cache.write(path, ARRAYS) == "" and list(tmp_path.iterdir()) == [path]
+    assert cache.write_arrays(path, ARRAYS) == "" and list(tmp_path.iterdir()) == [path]
 
 
 def prepared_copy(tmp_path):
@@ -128,7 +128,7 @@ def test_a_damaged_copy_is_made_again(tmp_path):
     for path in caches:
         flip_bit(path)
     assert load("digits", str(tmp_path)).train.fingerprint() == first.train.fingerprint()
-    assert all(cache.read(path) for path in caches)
+    assert all(cache.read_arrays(path) for path in caches)
 
 
 def test_a_read_only_place_loses_nothing(tmp_path, data_dir, monkeypatch):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from bnhead.data.catalog import check_name, domains, folder
+from bnhead.data.catalog import check_name, domain_names, folder_path
 from bnhead.errors import UsageError
 
 
@@ -46,7 +46,7 @@ def test_checking_brings_no_tensorflow():
 
 def test_a_folder_is_known_where_it_is_one(tmp_path):
     check_name(f"folder:{tmp_path}")
-    assert folder(f"folder:{tmp_path}") == tmp_path and folder("cifar10") is None
+    assert folder_path(f"folder:{tmp_path}") == tmp_path and folder_path("cifar10") is None
     for name in (
         "folder:",
         f"folder:{tmp_path}/nowhere",
@@ -59,7 +59,7 @@ def test_a_folder_is_known_where_it_is_one(tmp_path):
 
 def test_domains_are_two_or_more_known_sets(tmp_path):
     check_name(f"domains:digits,mnist:3.0.1,folder:{tmp_path}")
-    assert domains("domains:digits,mnist") == ("digits", "mnist") and domains("digits") == ()
+    assert domain_names("domains:digits,mnist") == ("digits", "mnist") and domain_names("digits") == ()
     for name in ("domains:", "domains:digits", "domains:digits,digits", "domains:digits,domains:mnist"):
         with pytest.raises(UsageError, match="needs at least two different sets"):
             check_name(name)

@@ -107,12 +107,12 @@ def test_what_was_odd_in_opening_is_a_warning():
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (10_000_001.0 - np.arange(50) % 2, "float32 rounds targets by up to 0.5, beside their standard dev"),
+        (10_000_001.0 - np.arange(50) % 2, "float32 rounds targets by up to 0.5, and their standard dev"),
         (
             2**60 + np.arange(0, 100, 7),
-            r"up to 98, beside their standard deviation of 30; subtract their mean",
+            r"up to 98, and their standard deviation is 30; subtract their mean",
         ),
-        (np.array([[0, 10**9], [1, 10**9 + 1]]), r"here: float32 rounds targets by up to 1, .* of 0\.5;"),
+        (np.array([[0, 10**9], [1, 10**9 + 1]]), r"here: float32 rounds targets by up to 1, .* is 0\.5;"),
     ],
 )
 def test_numbers_that_float32_cannot_tell_apart(targets, message):
@@ -160,7 +160,7 @@ def test_classes():
     assert check_classes([1, 1, 0], ("a", "b", "c"), "here") == ["no training example of c"]
     many = check_classes([1, 1, *[0] * 8], tuple("abcdefghij"), "here")
     assert many == ["no training example of c, d, e, f, g and 3 more"]
-    with pytest.raises(DataError, match="needs at least two classes, there is 'b' alone"):
+    with pytest.raises(DataError, match="needs at least two classes, got only 'b'"):
         inspect(made(labels=np.ones(12, int)))
 
 

@@ -5,7 +5,7 @@ from PIL import Image
 from bnhead.data import load
 from bnhead.data.corruptions import CORRUPTIONS, corrupted, parse_corruption
 from bnhead.errors import UsageError
-from tests.data.sets import smooth
+from tests.data.small_sets import smooth
 
 IMAGES = np.stack([smooth(32, 32, i) for i in range(6)])
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from bnhead.data import decoding
-from tests.data.sets import smooth
+from tests.data.small_sets import smooth
 
 PICTURE = smooth(20, 30)
 
@@ -30,12 +30,12 @@ def see_through(alpha):
 
 def at_once(content):
     """Decoded outside of a graph, as to find the one that cannot be."""
-    return decoding.decode(tf.constant(content)).numpy()
+    return decoding.decode_picture(tf.constant(content)).numpy()
 
 
 def in_graph(content):
     """Decoded as a `tf.data` pipeline does it."""
-    return next(iter(tf.data.Dataset.from_tensors(content).map(decoding.decode))).numpy()
+    return next(iter(tf.data.Dataset.from_tensors(content).map(decoding.decode_picture))).numpy()
 
 
 @pytest.mark.parametrize("decode", [in_graph, at_once])
@@ -114,8 +114,8 @@ def test_16_bits_and_grey_become_8_bits_of_colour():
     ("content", "message"),
     [
         (b"", "the picture is empty"),
-        (b"<html>", "the picture is no JPEG, PNG, GIF, WebP or BMP"),
-        (encoded("TIFF"), "the picture is no JPEG, PNG, GIF, WebP or BMP"),
+        (b"<html>", "the picture is not a JPEG, PNG, GIF, WebP or BMP"),
+        (encoded("TIFF"), "the picture is not a JPEG, PNG, GIF, WebP or BMP"),
         (encoded("WEBP")[:100], "the picture is damaged: "),
         (encoded("BMP")[:100], "the picture is damaged: "),
         (encoded("PNG")[:100], "PNG"),

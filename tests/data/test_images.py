@@ -7,8 +7,8 @@ from PIL import Image
 
 from bnhead.data import decoding
 from bnhead.data.augment import crop_windows
-from bnhead.data.pictures import centre, fitted, random_window, whole
-from tests.data.sets import smooth
+from bnhead.data.images import central_window, fit_shape, random_window, stretched
+from tests.data.small_sets import smooth
 
 PICTURE = smooth(60, 90)
 JPEG = tf.io.encode_jpeg(PICTURE, quality=95)
@@ -46,12 +46,12 @@ def test_the_centre_is_seven_eighths_of_the_shorter_side(encoded):
     picture = decode(encoded).numpy()
     side = 52  # 7/8 of 60, rounded
     expected = resized(picture[4 : 4 + side, 19 : 19 + side], (16, 16))
-    result = centre(encoded, decode, 3, (16, 16, 3)).numpy()
+    result = central_window(encoded, decode, 3, (16, 16, 3)).numpy()
     assert np.abs(result - expected).max() < (3 if encoded is JPEG else 0.51)
 
 
 def test_the_centre_has_the_ratio_that_is_wanted():
-    result = centre(PNG, decode, 3, (16, 32, 3))  # 7/8 of 45 x 90: 39 x 79
+    result = central_window(PNG, decode, 3, (16, 32, 3))  # 7/8 of 45 x 90: 39 x 79
     np.testing.assert_allclose(result, resized(PICTURE[10:49, 5:84], (16, 32)), atol=0.51)
 
 
@@ -62,16 +62,16 @@ def test_grey_jpegs_stay_grey_or_become_colour():
         return tf.image.decode_image(encoded, channels=1, expand_animations=False)
 
     assert random_window(grey, one, 1, (20, 20, 1), [1, 2]).shape == (20, 20, 1)
-    colour = centre(grey, one, 1, (20, 20, 3)).numpy()
+    colour = central_window(grey, one, 1, (20, 20, 3)).numpy()
     assert colour.shape == (20, 20, 3) and (colour == colour[..., :1]).all()
 
 
 def test_the_whole_picture_is_stretched():
-    np.testing.assert_allclose(whole(PNG, decode, (20, 20, 3)), resized(PICTURE, (20, 20)), atol=0.51)
+    np.testing.assert_allclose(stretched(PNG, decode, (20, 20, 3)), resized(PICTURE, (20, 20)), atol=0.51)
 
 
 def test_what_has_the_shape_is_not_touched():
-    np.testing.assert_array_equal(fitted(tf.constant(PICTURE), (60, 90, 3)), PICTURE)
+    np.testing.assert_array_equal(fit_shape(tf.constant(PICTURE), (60, 90, 3)), PICTURE)
 
 
 def test_pictures_with_an_alpha_channel_are_cut_too():
@@ -89,11 +89,11 @@ def test_windows_of_a_turned_jpeg_are_those_of_what_is_seen(number):
     exif[decoding.ORIENTATION] = number
     Image.fromarray(PICTURE).save(file, "JPEG", quality=95, exif=exif)
     encoded = tf.constant(file.getvalue())
-    upright = tf.io.encode_png(decoding.decode(encoded))
-    own = decoding.decode, 3, (24, 24, 3)
+    upright = tf.io.encode_png(decoding.decode_picture(encoded))
+    own = decoding.decode_picture, 3, (24, 24, 3)
     for seed in ([1, 2], [3, 4]):
         window = random_window(encoded, *own, seed, decoding.is_upright_jpeg).numpy()
         expected = random_window(upright, *own, seed).numpy()
         assert np.abs(window.astype(int) - expected).mean() < 1
-    middle = centre(encoded, *own, decoding.is_upright_jpeg).numpy()
-    np.testing.assert_allclose(middle.astype(int), centre(upright, *own), atol=3)
+    middle = central_window(encoded, *own, decoding.is_upright_jpeg).numpy()
+    np.testing.assert_allclose(middle.astype(int), central_window(upright, *own), atol=3)

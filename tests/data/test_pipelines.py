@@ -5,7 +5,7 @@ import tensorflow as tf
 from bnhead.data import load
 from bnhead.data.memory import InMemory
 from bnhead.data.split import Recipe
-from tests.data.sets import numbered
+from tests.data.small_sets import numbered
 
 BATCH = 100
 

@@ -7,11 +7,13 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from bnhead.data import cache, load
-from bnhead.data.reading import ArrayRecords, Files, Prepared, Shards, faults_named
+from bnhead.data.reading import named_faults
 from bnhead.data.sets import folder
+from bnhead.data.sets.folder import Files
+from bnhead.data.sets.records import ArrayRecords, Prepared, Shards
 from bnhead.data.stream import Streamed
 from bnhead.errors import DataError
-from tests.data.sets import smooth, write_folder, write_set
+from tests.data.small_sets import smooth, write_folder, write_set
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def read(reader, key=None):
 def test_shards_are_in_order_or_all_in_another(sharded):
     builder = tfds.builder("many", data_dir=sharded)
     reader = Shards(builder, "train")
-    assert reader.are_there() and len(builder.info.splits["train"].shard_lengths) == 7
+    assert reader.files_exist() and len(builder.info.splits["train"].shard_lengths) == 7
     rows = read(reader)
     assert [index for index, _, _ in rows] == list(range(50))
     assert sorted(pixel for _, pixel, _ in rows) == list(range(50))
@@ -69,7 +71,7 @@ def test_array_records_are_in_order_or_all_in_another(array_records):
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
 def test_a_set_of_array_records_is_loaded(array_records, memory_limit):
     data = load("many", array_records, memory_limit=memory_limit, cached=False)
-    assert isinstance(getattr(data.train, "reader", None), ArrayRecords if memory_limit == 0 else type(None))
+    assert data.train.in_memory or isinstance(data.train.reader, ArrayRecords)
     seen = {
         (int(image[0, 0, 0]), int(label))
         for images, labels in data.train.training_batches(10, 1, 0, "none").as_numpy_iterator()
@@ -100,7 +102,7 @@ def test_a_shard_that_cannot_be_read_is_one_line(tmp_path, memory_limit, monkeyp
     (shard,) = (tmp_path / "own/1.0.0").glob("*-train.tfrecord*")
     shard.unlink()
     shard.mkdir()
-    monkeypatch.setattr(Shards, "are_there", lambda _: True)
+    monkeypatch.setattr(Shards, "files_exist", lambda _: True)
     with pytest.raises(DataError, match=r"^own/1\.0\.0, train.* cannot be read: .*directory") as caught:
         load("own", str(tmp_path), memory_limit=memory_limit)
     assert "\n" not in str(caught.value) and "{{" not in str(caught.value)
@@ -113,7 +115,7 @@ def test_a_closed_folder_is_one_line(sharded, monkeypatch):
     reader = Shards(tfds.builder("many", data_dir=sharded), "train")
     monkeypatch.setattr("pathlib.Path.is_file", closed)
     monkeypatch.setattr("pathlib.Path.stat", closed)
-    for ask in (reader.are_there, reader.identity):
+    for ask in (reader.files_exist, reader.identity):
         with pytest.raises(DataError, match=r"many/1\.0\.0, train cannot be read: .*Permission denied"):
             ask()
 
@@ -121,9 +123,9 @@ def test_a_closed_folder_is_one_line(sharded, monkeypatch):
 def test_faults_become_data_errors_but_full_memory_stays():
     unknown = tf.errors.UnknownError(None, None, "broken")
     for error in (OSError(5, "broken"), ValueError("broken"), ImportError("broken"), unknown):
-        with pytest.raises(DataError, match=r"it cannot be read: .*broken"), faults_named("it"):
+        with pytest.raises(DataError, match=r"it cannot be read: .*broken"), named_faults("it"):
             raise error
-    with pytest.raises(tf.errors.ResourceExhaustedError), faults_named("it"):
+    with pytest.raises(tf.errors.ResourceExhaustedError), named_faults("it"):
         raise tf.errors.ResourceExhaustedError(None, None, "memory")
 
 
@@ -146,8 +148,8 @@ def test_streamed_labels_are_those_of_their_images(sharded):
 
 
 def test_labels_are_read_once_even_where_no_copy_can_be_kept(sharded, monkeypatch):
-    monkeypatch.setattr(cache, "write", lambda *_: "Read-only file system")
-    monkeypatch.setattr(cache, "read", lambda _: None)
+    monkeypatch.setattr(cache, "write_arrays", lambda *_: "Read-only file system")
+    monkeypatch.setattr(cache, "read_arrays", lambda _: None)
     streamed = load("many", sharded, memory_limit=0, imbalance="step:2", label_noise=0.1).train
     monkeypatch.setattr(Shards, "records", None)
     assert len(streamed.reader.labels) == 50
@@ -176,7 +178,7 @@ def pets(tmp_path_factory):
 
 
 def test_a_folder_is_read_by_name(pets, tmp_path):
-    reader = Files(pets, "train", ("cat", "dog"), folder.listed(pets, "train"), tmp_path)
+    reader = Files(pets, "train", ("cat", "dog"), folder.list_pictures(pets, "train"), tmp_path)
     rows = [(int(i), int(label)) for i, (_, label) in reader.records(None)]
     assert rows == [(i, i // 6) for i in range(12)]
     assert reader.describe(7) == str(pets / "train/dog/1.jpg")
@@ -195,7 +197,7 @@ def test_a_folder_of_pictures_in_memory_streamed_and_cut(pets, data_dir):
     images = np.concatenate([x for x, _ in streamed.test.evaluation_batches(4).as_numpy_iterator()])
     np.testing.assert_array_equal(images, kept.test.images)
     cut = load(name, data_dir, image_size=16, crop=True)
-    assert hasattr(cut.test, "images") and not hasattr(cut.train, "images")
+    assert cut.test.in_memory and not cut.train.in_memory
     assert (cut.test.images != kept.test.images).any()
     ((batch, labels),) = cut.train.training_batches(12, 1, 0, "imagenet").as_numpy_iterator()
     assert batch.shape == (12, 16, 16, 3) and sorted(labels) == [0] * 6 + [1] * 6

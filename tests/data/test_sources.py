@@ -11,10 +11,10 @@ from sklearn.datasets import load_digits
 
 from bnhead.data import checks, decoding, load
 from bnhead.data.memory import InMemory
-from bnhead.data.sets.digits import turned
+from bnhead.data.sets.digits import rotate_digit
 from bnhead.data.stream import Streamed
 from bnhead.errors import DataError, UsageError
-from tests.data.sets import smooth, write_folder, write_set
+from tests.data.small_sets import smooth, write_folder, write_set
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +94,10 @@ def test_a_set_of_ones_own(own_sets):
     [
         ("sized", "images have many sizes.*set image_size"),
         ("only_train", "has no test or validation split, only train"),
-        ("numbers", "is no classification set"),
+        ("numbers", "is not a classification set"),
         ("unlabelled", "labels -1 to -1, classes 0 to 1"),
         ("deep", "images must be of dtype uint8, got uint16"),
-        ("digits:9.9.9", "there is version 1.0.0 alone"),
+        ("digits:9.9.9", "the only version is 1.0.0"),
         ("cifar10", r"'cifar10' is not prepared in .*cifar10.*`tfds build cifar10 --data_dir="),
         ("cifar10:9.9.9", "'cifar10:9.9.9' cannot be opened: .*9.9.9"),
     ],
@@ -152,7 +152,7 @@ def test_rotated_digits_are_the_digits_turned(data_dir):
     np.testing.assert_allclose([mean[0], deviation[0]], [angles.mean(), angles.std()], rtol=1e-4)
     drawn = np.random.default_rng(0).uniform(-45, 45, 1797).astype("float32")
     images = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
-    wanted = {turned(image, angle).tobytes(): angle for image, angle in zip(images, drawn, strict=True)}
+    wanted = {rotate_digit(image, angle).tobytes(): angle for image, angle in zip(images, drawn, strict=True)}
     for image, angle in zip(rotated.test.images, rotated.test.labels, strict=True):
         assert wanted[image.tobytes()] == angle[0]
 
@@ -160,8 +160,8 @@ def test_rotated_digits_are_the_digits_turned(data_dir):
 @pytest.mark.parametrize("degrees", [90, -90])
 def test_turning_is_counter_clockwise_about_the_middle(degrees):
     image = np.random.default_rng(0).integers(0, 256, (8, 8)).astype("uint8")
-    upright = turned(image, 0)
-    np.testing.assert_allclose(turned(image, degrees), np.rot90(upright, degrees // 90), atol=1)
+    upright = rotate_digit(image, 0)
+    np.testing.assert_allclose(rotate_digit(image, degrees), np.rot90(upright, degrees // 90), atol=1)
     assert upright.shape == (16, 16) and upright.dtype == "uint8"
 
 
@@ -180,8 +180,8 @@ def test_class_counts(digits, data_dir):
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [
-        ("digits", "regression", "has 10 classes as labels and no numbers"),
-        ("digits_rotation", "classification", "is no classification set.*numbers are for task regression"),
+        ("digits", "regression", "has 10 classes as labels, but task regression needs numbers"),
+        ("digits_rotation", "classification", "is not a classification set.*numbers are for task regression"),
     ],
 )
 def test_labels_must_be_the_tasks(name, task, message, data_dir):
@@ -243,7 +243,7 @@ def test_a_picture_that_cannot_be_decoded_is_named_before_there_is_a_size(tmp_pa
     name = pictures(tmp_path, [(12, 9)] * 4)
     (tmp_path / "pictures/train/b/0.png").write_bytes(b"text")
     with pytest.raises(
-        DataError, match=r"train/b/0\.png cannot be decoded: .*the picture is no JPEG"
+        DataError, match=r"train/b/0\.png cannot be decoded: .*the picture is not a JPEG"
     ) as caught:
         load(name, str(tmp_path))
     assert "{{" not in str(caught.value) and "\n" not in str(caught.value)
@@ -268,7 +268,7 @@ def test_what_is_left_out_of_a_folder_is_one_warning(tmp_path):
 
 
 def test_a_folder_has_no_numbers(tmp_path):
-    with pytest.raises(DataError, match="has 2 classes as labels and no numbers"):
+    with pytest.raises(DataError, match="has 2 classes as labels, but task regression needs numbers"):
         load(pictures(tmp_path, [(8, 8)] * 4), str(tmp_path), task="regression")
 
 

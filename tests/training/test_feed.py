@@ -6,12 +6,11 @@ import tensorflow as tf
 
 from bnhead import DeadUnits
 from bnhead.data import load
-from bnhead.data.stream import Streamed
 from bnhead.devices.replicas import Replicas
 from bnhead.training import run
 from bnhead.training.build import build_model
 from bnhead.training.feed import Feed
-from tests.data.sets import smooth, write_folder
+from tests.data.small_sets import smooth, write_folder
 
 ALONE = Replicas()
 
@@ -53,7 +52,7 @@ def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
     name = f"folder:{write_folder(tmp_path / 'pictures', pictures)}"
     config = short_config(dataset=name, image_size=16, augment="imagenet", batch_size=8, epochs=3)
     data = load(name, data_dir, image_size=16, memory_limit=0)
-    assert isinstance(data.train, Streamed)
+    assert not data.train.in_memory
     feed = Feed.of(config, data, ALONE)
     whole = elements(feed.train(0, 0))
     assert len(whole) == 9

@@ -11,7 +11,7 @@ from bnhead.data import load
 from bnhead.errors import DataError, RunDirectoryError, UsageError
 from bnhead.training import train
 from bnhead.training.build import build_model
-from tests.data.sets import smooth, write_folder
+from tests.data.small_sets import smooth, write_folder
 
 
 def directory(config):

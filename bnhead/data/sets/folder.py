@@ -138,7 +138,7 @@ def open_folder(name: str, data_dir: str | None) -> OpenedSet:
     if not train.pictures:
         note = describe_left_out(train.left_out.values())
         raise DataError(f"data set {name!r} needs pictures in {layout}; there are none{note and f', {note}'}")
-    test_name = test_folder(root)
+    test_name = first_test_folder(root)
     if test_name is None:
         raise DataError(f"{name} has no test or validation split, only train")
     listings = {"train": train, test_name: list_pictures(root, test_name)}
@@ -151,7 +151,7 @@ def open_folder(name: str, data_dir: str | None) -> OpenedSet:
     return OpenedSet(name, readers, readers[0].label, (None, None, 3), (note,) if note else ())
 
 
-def test_folder(root: pathlib.Path) -> str | None:
+def first_test_folder(root: pathlib.Path) -> str | None:
     """Returns the name of the folder that is the test split; None if none exists."""
     return next((name for name in TEST_FOLDERS if (root / name).is_dir()), None)
 

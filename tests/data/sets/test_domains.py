@@ -5,7 +5,7 @@ import tensorflow_datasets as tfds
 from bnhead.data import load
 from bnhead.data.sets.domains import common_shape, same_classes
 from bnhead.errors import DataError, UsageError
-from tests.data.sets import smooth, write_folder, write_set
+from tests.data.small_sets import smooth, write_folder, write_set
 
 NAMES = [str(k) for k in range(10)]
 

@@ -3,7 +3,14 @@ from collections import Counter
 
 import pytest
 
-from bnhead.data.sets import folder
+from bnhead.data.sets.folder import (
+    ENDINGS,
+    LARGEST,
+    check_endings,
+    describe_left_out,
+    first_test_folder,
+    list_pictures,
+)
 from bnhead.errors import DataError
 
 
@@ -21,10 +28,10 @@ def names(split):
 def test_classes_are_folders_and_pictures_lie_in_them_by_name(tmp_path):
     written(tmp_path, "train/dog/b.PNG", "train/dog/a.jpg", "train/cat/x.Jpeg", "train/.hidden")
     (tmp_path / "train" / "empty").mkdir()
-    split = folder.listed(tmp_path, "train")
+    split = list_pictures(tmp_path, "train")
     assert names(split) == {"cat": ["x.Jpeg"], "dog": ["a.jpg", "b.PNG"], "empty": []}
     assert list(split.pictures) == ["cat", "dog", "empty"]
-    assert folder.told(split.left_out.values()) == ""
+    assert describe_left_out(split.left_out.values()) == ""
     picture = split.pictures["dog"][0]
     found = os.stat(tmp_path / "train/dog/a.jpg")
     assert (picture.path, picture.size, picture.changed) == (
@@ -38,56 +45,58 @@ def test_what_is_hidden_is_no_class_and_not_counted(tmp_path, name):
         tmp_path, "train/cat/a.png", f"train/{name}/a.png", f"train/cat/{name}/a.png", "train/cat/.DS_Store"
     )
     written(tmp_path, "train/cat/Thumbs.db", "train/desktop.ini", f"train/cat/deep/{name}/b.png")
-    split = folder.listed(tmp_path, "train")
-    assert names(split) == {"cat": ["a.png"]} and folder.told(split.left_out.values()) == ""
+    split = list_pictures(tmp_path, "train")
+    assert names(split) == {"cat": ["a.png"]} and describe_left_out(split.left_out.values()) == ""
 
 
 def test_a_hidden_picture_is_a_picture(tmp_path):
-    """macOS leaves `._a.jpg` beside `a.jpg`, which is none: it shall be said and not passed over."""
-    assert names(folder.listed(written(tmp_path, "train/cat/._a.jpg"), "train")) == {"cat": ["._a.jpg"]}
+    """macOS leaves `._a.jpg` beside `a.jpg`, which is not a picture: it must not be ignored."""
+    assert names(list_pictures(written(tmp_path, "train/cat/._a.jpg"), "train")) == {"cat": ["._a.jpg"]}
 
 
 def test_every_format_that_is_decoded_is_listed_by_its_ending(tmp_path):
     endings = ["jpg", "JPEG", "png", "gif", "WEBP", "bmp"]
-    split = folder.listed(written(tmp_path, *(f"train/cat/{ending}.{ending}" for ending in endings)), "train")
-    assert len(split.pictures["cat"]) == len(endings) == len(folder.ENDINGS)
+    split = list_pictures(written(tmp_path, *(f"train/cat/{ending}.{ending}" for ending in endings)), "train")
+    assert len(split.pictures["cat"]) == len(endings) == len(ENDINGS)
 
 
 def test_what_is_left_out_is_counted_by_kind(tmp_path):
     more = [f"train/cat/{i}.heic" for i in range(3)]
     written(tmp_path, "train/cat/a.png", *more, "train/cat/README", "train/dog/a.TXT", "train/loose.png")
     written(tmp_path, "train/dog/deep/er/1.png", "train/dog/deep/2.png", "train/dog/a.jpg")
-    split = folder.listed(tmp_path, "train")
+    split = list_pictures(tmp_path, "train")
     assert split.left_out == {
         "": Counter({"beside the class folders": 1}),
         "cat": Counter({".heic": 3, "without an ending": 1}),
         "dog": Counter({"in deeper folders": 2, ".txt": 1}),
     }
-    assert folder.told(split.left_out.values()) == (
+    assert describe_left_out(split.left_out.values()) == (
         "8 files are left out: 3 .heic, 2 in deeper folders, 1 without an ending, 1 .txt, "
         "1 beside the class folders"
     )
-    folder.check_endings(split, "here")
+    check_endings(split, "here")
 
 
 def test_many_kinds_are_told_in_short():
     kinds = Counter({f".{letter}": 9 - i for i, letter in enumerate("abcdefg")})
-    assert folder.told([kinds]) == "42 files are left out: 9 .a, 8 .b, 7 .c, 6 .d, 5 .e, 7 of other kinds"
-    assert folder.told([Counter({".heic": 1})]) == "1 file is left out: 1 .heic"
+    assert (
+        describe_left_out([kinds]) == "42 files are left out: 9 .a, 8 .b, 7 .c, 6 .d, 5 .e, 7 of other kinds"
+    )
+    assert describe_left_out([Counter({".heic": 1})]) == "1 file is left out: 1 .heic"
 
 
 def test_a_class_of_other_files_alone_is_said(tmp_path):
-    split = folder.listed(written(tmp_path, "train/cat/1.heic", "train/cat/2.heic"), "train")
+    split = list_pictures(written(tmp_path, "train/cat/1.heic", "train/cat/2.heic"), "train")
     message = r"here: class 'cat' has no .*\.webp, \.bmp; 2 files are left out: 2 \.heic"
     with pytest.raises(DataError, match=message):
-        folder.check_endings(split, "here")
+        check_endings(split, "here")
 
 
 def test_the_test_split_is_the_first_of_those_that_are_documented(tmp_path):
-    assert folder.test_split(tmp_path) is None
+    assert first_test_folder(tmp_path) is None
     for name in ("figures", "val", "validation", "test"):
         written(tmp_path, f"{name}/cat/a.png")
-        assert folder.test_split(tmp_path) == (name if name != "figures" else None)
+        assert first_test_folder(tmp_path) == (name if name != "figures" else None)
 
 
 def odd(make):
@@ -102,7 +111,7 @@ def odd(make):
 
 def sparse(path):
     with open(path, "wb") as file:
-        file.truncate(folder.LARGEST + 1)
+        file.truncate(LARGEST + 1)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +119,10 @@ def sparse(path):
     [
         (
             odd(lambda path: os.symlink("/nowhere/a.jpg", path)),
-            "z.jpg is a link to /nowhere/a.jpg, which is not",
+            "z.jpg is a link to /nowhere/a.jpg, which does not exist",
         ),
-        (odd(os.mkdir), "z.jpg is a folder, and its name is a picture's"),
-        (odd(os.mkfifo), "z.jpg is no file, and its name is a picture's"),
+        (odd(os.mkdir), "z.jpg has a picture's ending but is a folder"),
+        (odd(os.mkfifo), "z.jpg has a picture's ending but is not a file"),
         (odd(sparse), "z.jpg has 256 MiB; a picture may have 256"),
         (odd(lambda path: os.symlink(path, path)), "z.jpg is a link to "),
         (
@@ -130,14 +139,14 @@ def sparse(path):
 def test_what_cannot_be_a_picture_or_a_class_is_named(tmp_path, write, message):
     write(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
-        folder.listed(tmp_path, "train")
+        list_pictures(tmp_path, "train")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_name_that_is_no_utf_8_is_kept(tmp_path):
     written(tmp_path, "train/cat/a.png")
     os.rename(tmp_path / "train/cat/a.png", bytes(tmp_path / "train/cat") + b"/\xe9.png")
-    (picture,) = folder.listed(tmp_path, "train").pictures["cat"]
+    (picture,) = list_pictures(tmp_path, "train").pictures["cat"]
     assert os.fsencode(picture.path).endswith(b"/\xe9.png")
 
 
@@ -147,6 +156,6 @@ def test_links_are_followed_to_files_and_classes_and_not_around_in_circles(tmp_p
     os.symlink(tmp_path / "elsewhere/b.png", tmp_path / "train/cat/b.png")
     os.makedirs(tmp_path / "train/cat/deep")
     os.symlink(tmp_path / "train/cat", tmp_path / "train/cat/deep/round")
-    split = folder.listed(tmp_path, "train")
+    split = list_pictures(tmp_path, "train")
     assert names(split) == {"cat": ["a.png", "b.png"], "dog": ["b.png"]}
     assert split.left_out["cat"] == Counter({"in deeper folders": 1})  # the link itself

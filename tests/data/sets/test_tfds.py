@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from bnhead.data.sets.tfds import check_feature_files, features, opened
+from bnhead.data.sets.tfds import check_feature_files, check_task, image_and_label, prepared_builder
 from bnhead.errors import DataError
-from tests.data.sets import write_set
+from tests.data.small_sets import write_set
 
 IMAGE = tfds.features.Image(shape=(4, 4, 1))
 LABEL = tfds.features.ClassLabel(num_classes=2)
@@ -29,8 +29,8 @@ def change(own, name, edit):
 
 def one_line(own, name="own"):
     with pytest.raises(DataError) as caught:
-        builder = opened(name, str(own))
-        features(name, builder.info, "classification")
+        builder = prepared_builder(name, str(own))
+        image_and_label(name, builder.info)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -55,11 +55,11 @@ def legacy(content):
 
 @pytest.mark.parametrize("edit", [inner, legacy, *(lambda _, one=one: one for one in FIRST)])
 def test_a_strangers_features_import_no_module(own, evil, edit):
-    assert opened("own", str(own)).name == "own"
+    assert prepared_builder("own", str(own)).name == "own"
     change(own, "features.json", edit)
     for name in ("own", "own:1.0.0"):
         message = one_line(own, name)
-        assert "features.json names 'evil.X', which is no feature of TFDS' own" in message
+        assert "features.json names 'evil.X', which is not a feature of TFDS" in message
 
 
 def test_a_link_does_not_hide_a_strangers_features(own, evil, tmp_path):
@@ -126,23 +126,23 @@ def test_files_that_may_not_be_read(own, monkeypatch):
 @pytest.mark.parametrize(
     ("label", "task", "message"),
     [
-        (LABEL, "regression", "x has 2 classes as labels and no numbers"),
+        (LABEL, "regression", "x has 2 classes as labels, but task regression needs numbers"),
         (
             tfds.features.Tensor(shape=(3,), dtype=np.int64),
             "multilabel",
-            "a Tensor of shape .3,. and dtype int64 as ",
+            "a Tensor of shape .3,. and dtype int64 as labels",
         ),
         (
             tfds.features.Tensor(shape=(3,), dtype=np.int64),
             "multilabel",
-            "one class of each image, its one yes",
+            "multilabel needs one class for each image",
         ),
-        (tfds.features.Sequence(LABEL), "multilabel", "task multilabel reads one class of each image"),
+        (tfds.features.Sequence(LABEL), "multilabel", "task multilabel needs one class for each image"),
         (tfds.features.Scalar(np.int64), "classification", "numbers are for task regression"),
-        (tfds.features.Text(), "classification", "no classification set, its labels are a Text"),
+        (tfds.features.Text(), "classification", "not a classification set, its labels are a Text"),
     ],
 )
 def test_labels_of_another_task(label, task, message):
     with pytest.raises(DataError, match=message):
-        tfds.check_task("x", label, task)
-    tfds.check_task("x", LABEL, "multilabel")
+        check_task("x", label, task)
+    check_task("x", LABEL, "multilabel")
