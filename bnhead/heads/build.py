@@ -77,7 +77,7 @@ def apply(
 
     Args:
         head: a text such as `"bn_fc"` (grammar: see the package's docstring), a preset's name or a `Head`.
-        features: Keras tensor `(batch, height, width, channels)`, or `(batch, channels)` without pooling.
+        features: Keras tensor `(batch, height, width, channels)`, or `(batch, channels)`, a vector.
         outputs: number of outputs: classes, labels of a multi-label task, or numbers to predict.
         fc_units: units of an `fc` or `dense` without a number.
         fc_activation: name of the activation of `fc`.
@@ -95,25 +95,19 @@ def apply(
         UsageError: an invalid `outputs`, or Keras is set to channels_first.
     """
     head, shape = parse(head), tuple(features.shape)
-    label = f"head {head.text!r}"
+    title = f"head {head.text!r}"
     if len(shape) not in (2, 4):
-        raise HeadError(f"{label}: features must have rank 2 or 4, got shape {shape}")
-    require_channels_last(label)
+        raise HeadError(f"{title}: features must have rank 2 or 4, got shape {shape}")
+    require_channels_last(title)
     if isinstance(outputs, bool) or not hasattr(outputs, "__index__") or operator.index(outputs) < 1:
-        raise UsageError(f"outputs must be a whole number of at least 1 for {label}, got {outputs!r}")
+        raise UsageError(f"outputs must be a whole number of at least 1 for {title}, got {outputs!r}")
     if head.needs_labels and labels is None:
-        raise HeadError(f"{label}: labels must be a Keras tensor, an input of the model, got None")
+        raise HeadError(f"{title}: labels must be a Keras tensor, an input of the model, got None")
     if head.needs_labels and class_counts is None:
-        raise HeadError(f"{label}: class_counts must be the training examples of each class")
-    settings = {
-        "units": int(outputs),
-        "activation": fc_activation,
-        "momentum": MOMENTUM,
-        "epsilon": EPSILON,
-        "dtype": None,  # the global policy's
-        "steps": renorm_steps,
-        "class_counts": class_counts,
-    }
+        raise HeadError(f"{title}: class_counts must be the training examples of each class")
+    settings = {"units": int(outputs), "activation": fc_activation, "steps": renorm_steps}
+    settings |= {"class_counts": class_counts, "momentum": MOMENTUM, "epsilon": EPSILON}
+    settings["dtype"] = None  # the global policy's
     x, uses = features, Counter()
     for t in head.on(shape[1:]):
         uses[t.name] += 1
