@@ -34,7 +34,7 @@ def short_parts(text: str) -> tuple[str, str]:
     return layer, figure
 
 
-def layers(names: Iterable[str], figure: str | None = None) -> list[str]:
+def layers_of(names: Iterable[str], figure: str | None = None) -> list[str]:
     """The layers of the keys among `names`, without repeats, in order.
 
     Args:

@@ -58,7 +58,7 @@ class EpochLines(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         epochs, primary = self.params["epochs"], TASKS[self._config.task].primary
-        silent = [logs[keys.key(layer, "per_input")] for layer in keys.layers(logs, "per_input")]
+        silent = [logs[keys.key(layer, "per_input")] for layer in keys.layers_of(logs, "per_input")]
         dead = f"  silent {silent[0]:.1%}" if silent else ""
         self._print(
             f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
@@ -104,7 +104,7 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
         ("head", result.get("head", "")),
         *_outcomes(result),
     ]
-    for layer in keys.layers(result):
+    for layer in keys.layers_of(result):
         rows += _dead_rows(layer, keys.figures(result, layer))
     if result.get("replicas", 1) > 1 and "batch_norm_examples" in result:
         seen = f"batch norms see {result['batch_norm_examples']} of the {config.batch_size} images of a step"

@@ -66,7 +66,7 @@ def _of_the_test_split(study: Study) -> Iterator[str]:
             f"All runs are tested on the same {size:,} examples{step}. They were evaluated after every epoch "
             "for the curves; nothing was chosen by them."
         )
-    counted = {own[keys.key(layer, "inputs")] for own in results for layer in keys.layers(own, "inputs")}
+    counted = {own[keys.key(layer, "inputs")] for own in results for layer in keys.layers_of(own, "inputs")}
     inputs = {size for size in counted if format.known(size)}
     if inputs and min(inputs) > 0:
         yield (

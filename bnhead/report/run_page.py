@@ -81,7 +81,7 @@ def _curves(run: Run) -> dict[str, Any] | None:
 def _counts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """For each layer, the meaning of each figure and its value."""
     counts = []
-    for layer in keys.layers(run.result):
+    for layer in keys.layers_of(run.result):
         own = keys.figures(run.result, layer)
         rows = [row for row in figures_at("summaries") if row.name in own]
         counts.append((layer, [(row.meaning, format.figure(own[row.name], row)) for row in rows]))

@@ -179,7 +179,7 @@ def dead_units(
     """The dead units by epoch: for each layer and figure a chart, or a note where all is 0."""
     columns = dict.fromkeys(column for run in runs for column in run.history)
     drawn = []
-    for layer in keys.layers(columns):
+    for layer in keys.layers_of(columns):
         for row in figures_at("charts"):
             chart = by_epoch(of_cell, panels, keys.key(layer, row.name), format.share,
                              tick=lambda v: f"{100 * v:.3g}%", whole=True)  # fmt: skip

@@ -75,4 +75,4 @@ def _slope(points: Sequence[dict[str, Any]]) -> float:
 
 
 def _layers(runs: Sequence[Outcome]) -> list[str]:
-    return keys.layers((name for one in runs for name in one.result), "per_input")
+    return keys.layers_of((name for one in runs for name in one.result), "per_input")

@@ -19,5 +19,5 @@ def test_the_figures_of_a_layer():
 
 def test_layers_of_names():
     names = ["loss", "dead/fc/per_input", "dead/encoder/relu/per_input", "dead/fc/dataset", "dead/only"]
-    assert keys.layers(names) == ["fc", "encoder/relu"]
-    assert keys.layers(names, "dataset") == ["fc"]
+    assert keys.layers_of(names) == ["fc", "encoder/relu"]
+    assert keys.layers_of(names, "dataset") == ["fc"]
