@@ -65,9 +65,14 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         ValueError: the text is not JSON, is nested too deep, or holds an invalid number or character.
     """
+
+    def parse_whole(digits: str) -> int:
+        parse_number(digits)
+        return int(digits)
+
     try:
         content = json.loads(
-            text, parse_float=parse_number, parse_int=_parse_whole, parse_constant=parse_number
+            text, parse_float=parse_number, parse_int=parse_whole, parse_constant=parse_number
         )
         json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
@@ -83,11 +88,6 @@ def parse_number(text: str) -> float:
     if not abs(value) < _MAX_NUMBER:  # false for NaN too
         raise ValueError(f"it holds the number {text:.20}, which is not a valid figure")
     return value
-
-
-def _parse_whole(text: str) -> int:
-    parse_number(text)
-    return int(text)
 
 
 def sha256(path: pathlib.Path) -> str:

@@ -27,6 +27,11 @@ def read_history(folder: pathlib.Path) -> list[dict[str, float]]:
         OSError: the file cannot be read.
         ValueError: a row is cut off, or a cell is not a number.
     """
+
+    def parse_cell(text: str) -> float:
+        value = float(text or "nan")
+        return atomic.parse_number(text) if math.isfinite(value) else value
+
     try:
         lines = list(csv.reader(atomic.read_text(folder / NAME).splitlines()))
     except csv.Error as error:
@@ -36,9 +41,4 @@ def read_history(folder: pathlib.Path) -> list[dict[str, float]]:
     header, *rows = lines
     if any(len(row) != len(header) for row in rows):
         raise ValueError("a row of it is cut off")
-    return [dict(zip(header, map(_cell, row), strict=True)) for row in rows]
-
-
-def _cell(text: str) -> float:
-    value = float(text or "nan")
-    return atomic.parse_number(text) if math.isfinite(value) else value
+    return [dict(zip(header, map(parse_cell, row), strict=True)) for row in rows]

@@ -85,13 +85,11 @@ def _acquire(path: pathlib.Path) -> tuple[int, dict | None]:
 
 def _flock(file: int) -> bool | None:
     """Whether the kernel locked the file for us; None if the file system has no locks."""
-    if fcntl is None:
-        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
+    except (OSError, AttributeError):  # AttributeError: there is no fcntl
         return None
     return True
 
@@ -116,8 +114,6 @@ def _is_alive(owner: dict, path: pathlib.Path, file: int, locked: bool | None) -
         return False
     try:
         os.kill(owner["pid"], 0)  # signal 0 only checks that the process exists
-    except ProcessLookupError:
-        return False
-    except OSError:  # it exists and belongs to another user
-        return True
+    except OSError as error:  # PermissionError: it exists and belongs to another user
+        return not isinstance(error, ProcessLookupError)
     return True

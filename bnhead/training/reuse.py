@@ -4,39 +4,28 @@ Opening data and tracing a training step take longer than training a short run. 
 models of two seeds differ only in the values of their variables, initial weights and random states.
 """
 
+from typing import Any
+
 import keras
 
 from bnhead.data import DataSet, load
 from bnhead.training.build import build_model
 from bnhead.training.config import TrainConfig
 
-# All settings that `open_data` reads.
-DATA_SETTINGS = (
-    "dataset",
-    "data_dir",
-    "task",
-    "image_size",
-    "augment",
-    "validation",
-    "imbalance",
-    "label_noise",
-    "test_corruption",
-)
 
-
-def open_data(config: TrainConfig) -> DataSet:
-    """Opens the data set of a config, with its validation split and shifts."""
-    return load(
-        config.dataset,
-        config.data_dir or None,
-        task=config.task,
-        image_size=config.image_size,
-        crop=config.augment == "imagenet",
-        validation=config.validation,
-        imbalance=config.imbalance,
-        label_noise=config.label_noise,
-        test_corruption=config.test_corruption,
-    )
+def data_options(config: TrainConfig) -> dict[str, Any]:
+    """The arguments of `data.load` for a config's data set, its validation split and its shifts."""
+    return {
+        "name": config.dataset,
+        "data_dir": config.data_dir or None,
+        "task": config.task,
+        "image_size": config.image_size,
+        "crop": config.augment == "imagenet",
+        "validation": config.validation,
+        "imbalance": config.imbalance,
+        "label_noise": config.label_noise,
+        "test_corruption": config.test_corruption,
+    }
 
 
 class Reuse:
@@ -46,15 +35,15 @@ class Reuse:
     """
 
     def __init__(self):
-        self._data: tuple[tuple, DataSet] | None = None
+        self._data: tuple[dict, DataSet] | None = None
         self._model: tuple[dict, DataSet, keras.Model] | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
         """The data set of a config: that of the last run, or a newly opened one."""
-        key = tuple(getattr(config, name) for name in DATA_SETTINGS)
-        if self._data is None or self._data[0] != key:
+        options = data_options(config)
+        if self._data is None or self._data[0] != options:
             self._data = self._model = None  # frees the memory first
-            self._data = key, open_data(config)
+            self._data = options, load(**options)
         return self._data[1]
 
     def model(self, config: TrainConfig, data: DataSet) -> keras.Model:

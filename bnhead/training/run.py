@@ -70,7 +70,7 @@ def train(
             return result
         directory.check(settings, overwrite=overwrite)
         feed, model = prepare(config, replicas, reuse or Reuse())
-        watchers = Watchers.of(config, directory, feed, model)
+        watchers = Watchers(config, directory, feed, model)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
                 return result

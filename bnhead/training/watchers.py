@@ -1,7 +1,5 @@
 """The callbacks of every run."""
 
-from dataclasses import dataclass
-
 import keras
 
 from bnhead.census import DeadUnits
@@ -15,11 +13,18 @@ from bnhead.training.logs import Elapsed, HistoryFile, Pace, Scalars
 from bnhead.training.tasks import TASKS
 
 
-@dataclass(frozen=True)
 class Watchers:
     """The callbacks of every run.
 
+    Args:
+        config: the run's settings.
+        directory: its directory.
+        feed: its batches.
+        model: the model to be trained.
+
     Attributes:
+        diagram: the head's.
+        layers: names of the layers whose dead units are counted; None for the head's.
         elapsed: the run's time.
         finite: ends a run that diverges.
         dead_units: the census of each epoch; `scalars` writes its figures with the others.
@@ -28,52 +33,28 @@ class Watchers:
         history: `history.csv`.
         learning: ends a run that does not learn.
         scalars: TensorBoard's; None in processes that do not write.
-        layers: names of the layers whose dead units are counted; None for the head's.
-        diagram: the head's.
+
+    Raises:
+        UsageError: the net lacks a layer that is to be counted.
     """
 
-    elapsed: Elapsed
-    finite: Finite
-    dead_units: DeadUnits
-    pace: Pace
-    best: Best | None
-    history: HistoryFile
-    learning: Learning
-    scalars: Scalars | None
-    layers: list[str] | None
-    diagram: str
-
-    @classmethod
-    def of(cls, config: TrainConfig, directory: RunDirectory, feed: Feed, model: keras.Model) -> "Watchers":
-        """The watchers of a config's run.
-
-        Raises:
-            UsageError: the net lacks a layer that is to be counted.
-        """
-        layers = config.dead_layers.split(",") if config.dead_layers else None
+    def __init__(self, config: TrainConfig, directory: RunDirectory, feed: Feed, model: keras.Model):
+        self.diagram = describe_head(config, model)
+        self.layers = config.dead_layers.split(",") if config.dead_layers else None
+        self.elapsed, self.finite, self.pace = Elapsed(), Finite(), Pace(feed.batch_size)
         units = f"{directory.path}/tensorboard/units" if directory.writable else None
-        dead_units = DeadUnits(feed.probe(), layers, log_dir=units, log_scalars=False)
-        dead_units.set_model(model)  # reports a missing layer before anything is written
-        best = None
+        self.dead_units = DeadUnits(feed.probe(), self.layers, log_dir=units, log_scalars=False)
+        self.dead_units.set_model(model)  # reports a missing layer before anything is written
+        self.best = None
         if feed.data.validation is not None:
-            best = Best(feed.validation(), TASKS[feed.task].primary, directory, config.settings())
-        diagram = describe_head(config, model)
-        description = f"`{config.backbone}`, head `{config.head}`: {diagram}"
-        scalars = Scalars(directory, description, histograms=config.weight_histograms)
-        history = HistoryFile(directory)
+            self.best = Best(feed.validation(), TASKS[feed.task].primary, directory, config.settings())
+        self.history = HistoryFile(directory)
         constant = constant_loss(feed.task, feed.data, feed.recipe.mixup)
-        return cls(
-            Elapsed(),
-            Finite(),
-            dead_units,
-            Pace(feed.batch_size),
-            best,
-            history,
-            Learning(constant, config.learn_within, history.losses),
-            scalars if directory.writable else None,
-            layers,
-            diagram,
-        )
+        self.learning = Learning(constant, config.learn_within, self.history.losses)
+        self.scalars = None
+        if directory.writable:
+            description = f"`{config.backbone}`, head `{config.head}`: {self.diagram}"
+            self.scalars = Scalars(directory, description, histograms=config.weight_histograms)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """In the order in which they see an epoch: those that add figures, then those that use them."""

@@ -1,13 +1,13 @@
 import dataclasses
-import types
 
 import keras
 import numpy as np
 import pytest
 
+from bnhead.data import load
 from bnhead.training import reuse, train
 from bnhead.training.build import build_model
-from bnhead.training.reuse import DATA_SETTINGS, Reuse, assign_values, open_data
+from bnhead.training.reuse import Reuse, assign_values, data_options
 
 
 def weights_of(config):
@@ -18,21 +18,15 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_opening_data_reads_nothing_of_a_config_but_what_it_is_kept_by(short_config):
-    config = short_config(augment="imagenet", image_size=8)
-    alone = types.SimpleNamespace(**{name: getattr(config, name) for name in DATA_SETTINGS})
-    assert open_data(alone).train.size == 1437  # any other setting would be an AttributeError
-
-
 def test_data_is_opened_once_for_equal_settings(short_config, monkeypatch):
     shared, config = Reuse(), short_config()
-    asked = []
+    opened = []
     monkeypatch.setattr(
-        reuse, "open_data", lambda config: asked.append(config.validation) or open_data(config)
+        reuse, "load", lambda **options: opened.append(options["validation"]) or load(**options)
     )
     for settings in ({}, {"seed": 3, "head": "fc"}, {"validation": 0.1}, {"validation": 0.1, "seed": 1}):
         shared.data(dataclasses.replace(config, **settings))
-    assert asked == [0.0, 0.1]
+    assert opened == [0.0, 0.1]
 
 
 # those whose values are not weights alone: random states, calibrated statistics, a growing bound
@@ -66,7 +60,7 @@ def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
 
 def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
     config = short_config(steps_per_execution=5)
-    data = open_data(config)
+    data = load(**data_options(config))
     used, fresh = build_model(config, data), build_model(config, data)
     used.steps_per_execution, used.train_function = 1, print  # as `failures.locate` leaves a model
     assign_values(used, fresh)
@@ -74,7 +68,7 @@ def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
 
 
 def test_everything_is_taken_over(short_config):
-    data = open_data(short_config())
+    data = load(**data_options(short_config()))
     used, fresh = (build_model(short_config(head="dropout0.5_fc", seed=seed), data) for seed in (1, 2))
     images = data.train.images[:64]
     used.fit(images, data.train.labels[:64], batch_size=16, verbose=0)
