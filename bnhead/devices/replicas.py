@@ -129,7 +129,7 @@ def open_replicas(
     if distribution == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         number, synchronized = len(devices), sync_bn or len(devices) == 1
-        strategy = _mirrored(tuple(device.name for device in devices)) if number > 1 else None
+        strategy = mirrored_strategy(tuple(device.name for device in devices)) if number > 1 else None
     else:
         import jax
 
@@ -193,7 +193,7 @@ def padded(data: tf.data.Dataset, size: int, batch_size: int) -> tf.data.Dataset
 
 
 @functools.cache
-def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+def mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     """The one strategy of a process: two on the same devices disturb each other (TensorFlow 2.21)."""
     return tf.distribute.MirroredStrategy(devices)
 
