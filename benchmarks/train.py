@@ -20,7 +20,7 @@ import keras
 
 from bnhead.devices.replicas import Replicas
 from bnhead.training import TrainConfig, train
-from bnhead.training.reuse import Reuse
+from bnhead.training.build import Reuse
 from bnhead.training.run import prepare
 
 

@@ -88,7 +88,7 @@ def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
 @functools.cache
 def _reuse() -> Any:
     """What the runs of this process share."""
-    from bnhead.training.reuse import Reuse
+    from bnhead.training.build import Reuse
 
     return Reuse()
 

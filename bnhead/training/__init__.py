@@ -1,10 +1,9 @@
 """One training run: `train(TrainConfig(head="bn_fc"))`.
 
-`config` has the settings, `run` trains, `build` makes the model and `tasks` its loss, `feed` the batches,
-`watchers` and `logs` the callbacks, `best` keeps the best epoch, `state` trains from any step and saves
-checkpoints, `failures` stops and explains a failed run, `result` measures and writes the outcome,
-`signals` ends a run after a step. `estimate` is the dry run, `reopen` opens a finished run, `reuse` shares
-data and graphs between runs of one process.
+`config` has the settings, `run` trains, `build` opens the data and makes the model, `tasks` its loss, `feed`
+the batches, `watchers`, `logs` and `failures` the callbacks, `state` trains from any step and saves checkpoints
+and the best epoch, `result` measures and writes the outcome, `signals` ends a run after a step. `estimate` is
+the dry run, `reopen` opens a finished run.
 """
 
 from bnhead.training.config import TrainConfig

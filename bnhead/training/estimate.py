@@ -10,11 +10,10 @@ import numpy as np
 from bnhead import graph
 from bnhead.devices.replicas import open_replicas
 from bnhead.runs.directory import RunDirectory
-from bnhead.training.build import decisions, describe_head
+from bnhead.training.build import Reuse, decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
 from bnhead.training.feed import Feed
-from bnhead.training.reuse import Reuse
 from bnhead.training.run import prepare
 from bnhead.training.state import fit
 

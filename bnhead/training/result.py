@@ -11,10 +11,9 @@ from bnhead.graph import require_agreement
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
-from bnhead.training.best import best_state
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
-from bnhead.training.state import captured, restore
+from bnhead.training.state import best_state, captured, restore
 from bnhead.training.tasks import TASKS
 from bnhead.training.watchers import Watchers
 

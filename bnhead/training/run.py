@@ -12,11 +12,11 @@ from bnhead.layers import recompute_batch_stats
 from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, set_checkpoints_aside
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.provenance import environment_changes
+from bnhead.training.build import Reuse
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
 from bnhead.training.feed import DataUsed, Feed
 from bnhead.training.result import measure_result, write_result
-from bnhead.training.reuse import Reuse
 from bnhead.training.signals import deferred
 from bnhead.training.state import Saver, fit, restore
 from bnhead.training.watchers import Watchers

@@ -4,12 +4,12 @@ import keras
 
 from bnhead.census import DeadUnits
 from bnhead.runs.directory import RunDirectory
-from bnhead.training.best import Best
 from bnhead.training.build import describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import Finite, Learning, constant_loss
 from bnhead.training.feed import Feed
 from bnhead.training.logs import Elapsed, HistoryFile, Pace, Scalars
+from bnhead.training.state import Best
 from bnhead.training.tasks import TASKS
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from bnhead.errors import DataError, Interrupted, UsageError
 from bnhead.runs import checkpoints
-from bnhead.training import TrainConfig, reuse, run, state, train
+from bnhead.training import TrainConfig, build, run, state, train
 from tests.training import kills
 
 STEPS = 5
@@ -169,14 +169,14 @@ def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monke
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
     before = {path: path.read_bytes() for path in (place / "checkpoints").iterdir()}
-    load = reuse.opened
+    load = build.load
 
-    def fewer(config):
-        digits = load(config)
+    def fewer(**options):
+        digits = load(**options)
         return dataclasses.replace(digits, train=digits.train.take(np.arange(1100)))
 
     with monkeypatch.context() as patch:
-        patch.setattr(reuse, "opened", fewer)
+        patch.setattr(build, "load", fewer)
         with pytest.raises(DataError, match=r"other data, which differ in splits, .*batches"):
             train(config(place, data_dir))
     assert {path: path.read_bytes() for path in (place / "checkpoints").iterdir()} == before
@@ -205,14 +205,14 @@ def test_a_run_does_not_go_on_with_what_a_summary_cannot_tell_apart(
 ):
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
-    load = reuse.opened
+    load = build.load
 
-    def other(config):
-        digits = load(config)
+    def changed(**options):
+        digits = load(**options)
         return dataclasses.replace(digits, **{split: change(getattr(digits, split))})
 
     with monkeypatch.context() as patch:
-        patch.setattr(reuse, "opened", other)
+        patch.setattr(build, "load", changed)
         with pytest.raises(
             DataError, match=f"other data, which differ in .*the content of the {split} split"
         ):

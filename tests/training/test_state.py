@@ -1,3 +1,4 @@
+import json
 import types
 
 import keras
@@ -5,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead.runs.checkpoints import Checkpoint, decode, encode
-from bnhead.training.state import captured, fit, restore, variables
+from bnhead.runs.checkpoints import FOLDER, Checkpoint, decode, encode
+from bnhead.runs.directory import RunDirectory
+from bnhead.training.state import Best, best_state, captured, fit, restore, variables
 
 STEPS = 4
 
@@ -152,3 +154,70 @@ def test_a_stop_in_the_first_part_is_a_stop():
     seen = Seen()
     fit(small(), FEED, [seen, Stop()], 1)
     assert [call[1] for call in seen.calls if call[0] == "epoch"] == [0]
+
+
+SETTINGS = {"seed": 1}
+
+
+@pytest.fixture
+def one_weight():
+    """A net of one weight, whose figure is that weight."""
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="only")
+    net = keras.Sequential([keras.Input((1,)), layer])
+
+    def height(y_true, y_pred):
+        return y_pred
+
+    net.compile(keras.optimizers.SGD(name="sgd"), "mse", metrics=[height])
+    return net
+
+
+def validation():
+    return tf.data.Dataset.from_tensor_slices((np.ones((2, 4, 1), "float32"), np.zeros((2, 4, 1), "float32")))
+
+
+def end_epochs(model, best, values):
+    """Epochs at whose ends the weight has these values."""
+    logs = []
+    best.set_model(model)
+    for epoch, value in enumerate(values):
+        model.get_layer("only").kernel.assign([[value]])
+        logs.append({})
+        best.on_epoch_end(epoch, logs[-1])
+    return logs
+
+
+def test_the_highest_value_counts_and_the_first_of_equals(one_weight, tmp_path):
+    best = Best(validation(), "height", RunDirectory(tmp_path), SETTINGS)
+    logs = end_epochs(one_weight, best, [0.25, 0.75, 0.5, 0.75])
+    assert best.record == {"epoch": 2, "value": 0.75}
+    assert [log["validation_height"] for log in logs] == [0.25, 0.75, 0.5, 0.75]
+    assert logs[0]["validation_loss"] == pytest.approx(0.0625)
+    state = best_state(RunDirectory(tmp_path))
+    assert state.step == 2 and state.settings == SETTINGS
+    kernel = next(value for name, value in state.arrays.items() if name.endswith("kernel"))
+    assert kernel == 0.75
+
+
+def test_what_came_before_is_not_forgotten(one_weight, tmp_path):
+    best = Best(validation(), "height", RunDirectory(tmp_path), SETTINGS)
+    best.record = {"epoch": 7, "value": 0.6}
+    end_epochs(one_weight, best, [0.5])
+    assert best.record == {"epoch": 7, "value": 0.6} and not (tmp_path / "checkpoints").exists()
+    assert json.dumps(best.record), "it goes into checkpoints"
+
+
+def test_a_training_that_was_stopped_has_no_best_epoch_there(one_weight, tmp_path):
+    best = Best(validation(), "height", RunDirectory(tmp_path), SETTINGS)
+    one_weight.stop_training = True
+    end_epochs(one_weight, best, [0.5, float("nan")])
+    assert best.record == {}
+
+
+def test_a_damaged_state_is_an_error(one_weight, tmp_path):
+    best = Best(validation(), "height", RunDirectory(tmp_path), SETTINGS)
+    end_epochs(one_weight, best, [0.5])
+    path = tmp_path / FOLDER / "best"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="not those that were written"):
+        best_state(RunDirectory(tmp_path))
