@@ -21,7 +21,7 @@ import keras
 from bnhead.devices.replicas import Replicas
 from bnhead.training import TrainConfig, train
 from bnhead.training.build import Reuse
-from bnhead.training.run import prepare
+from bnhead.training.run import prepare_training
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -37,7 +37,7 @@ class StopAfter(keras.callbacks.Callback):
 
 
 def bare(config: TrainConfig, callbacks: list) -> None:
-    feed, model = prepare(config, Replicas(), Reuse())
+    feed, model = prepare_training(config, Replicas(), Reuse())
     options = {"validation_data": feed.test(), "shuffle": False, "verbose": 0, "callbacks": callbacks}
     model.fit(feed.train(0, 0), epochs=1, steps_per_epoch=feed.steps, **options)
 

@@ -39,7 +39,7 @@ class Checkpoint:
     records: dict
 
 
-def encode(checkpoint: Checkpoint) -> bytes:
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """The content of a checkpoint's file."""
     state = {"settings": checkpoint.settings, "step": checkpoint.step, "records": checkpoint.records}
     archive = io.BytesIO()
@@ -48,7 +48,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     return _FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
-def decode(content: bytes) -> Checkpoint:
+def decode_checkpoint(content: bytes) -> Checkpoint:
     """The checkpoint in a file's content.
 
     Raises:
@@ -75,7 +75,7 @@ def save_checkpoint(directory: RunDirectory, checkpoint: Checkpoint) -> None:
         ResourcesError, RunDirectoryError: the file cannot be written; the older ones are kept.
     """
     name = f"{FOLDER}/step-{checkpoint.step:010}"
-    directory.replace(name, lambda path: path.write_bytes(encode(checkpoint)))
+    directory.replace(name, lambda path: path.write_bytes(encode_checkpoint(checkpoint)))
     for path in _newest_first(directory)[KEPT:]:
         path.unlink(missing_ok=True)
 
@@ -93,17 +93,17 @@ def newest_checkpoint(directory: RunDirectory, settings: dict) -> tuple[Checkpoi
         for path in _newest_first(directory):
             try:
                 content = read_content(path)
-                if decode(content).settings != settings:
+                if decode_checkpoint(content).settings != settings:
                     raise ValueError("it is of a run with other settings")
             except (OSError, ValueError) as error:
                 complaints.append(f"checkpoint {path} is not used: {error}")
-                _set_aside(path)
+                _mark_damaged(path)
                 continue
             return content
         return b""
 
     content = directory.agree_on_bytes(find_newest)
-    return (decode(content) if content else None), complaints
+    return (decode_checkpoint(content) if content else None), complaints
 
 
 def read_content(path: pathlib.Path) -> bytes:
@@ -121,10 +121,10 @@ def read_content(path: pathlib.Path) -> bytes:
 def set_checkpoints_aside(directory: RunDirectory) -> None:
     """Sets all checkpoints aside, so that a run that starts again resumes from its own only."""
     for path in _newest_first(directory):
-        _set_aside(path)
+        _mark_damaged(path)
 
 
-def _set_aside(path: pathlib.Path) -> None:
+def _mark_damaged(path: pathlib.Path) -> None:
     try:
         path.replace(path.with_name(f"{path.name}.damaged"))
     except OSError as error:

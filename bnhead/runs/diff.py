@@ -17,7 +17,7 @@ def describe_differences(first: str, second: str) -> str:
     Raises:
         RunDirectoryError: a directory that holds no run.
     """
-    minus, plus = _read_run(first), _read_run(second)
+    minus, plus = _read_sections(first), _read_sections(second)
     lines = []
     for name in ("settings", "ran on", "result"):
         rows = []
@@ -27,7 +27,7 @@ def describe_differences(first: str, second: str) -> str:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
         lines += ["", name, *(f"  {'  '.join(row)}".rstrip() for row in cells or [["the same"]])]
-    lines += ["", "history", f"  {first_difference(minus['history'], plus['history'])}"]
+    lines += ["", "history", f"  {first_differing_epoch(minus['history'], plus['history'])}"]
     return "\n".join([f"- {first}", f"+ {second}", *lines])
 
 
@@ -37,7 +37,7 @@ def differing_values(first: dict, second: dict) -> dict[str, tuple[Any, Any]]:
     return {key: pair for key, pair in pairs.items() if not _equal(*pair)}
 
 
-def first_difference(first: Sequence[dict], second: Sequence[dict]) -> str:
+def first_differing_epoch(first: Sequence[dict], second: Sequence[dict]) -> str:
     """The first epoch in which two histories differ, in words."""
     for row, counterpart in zip(first, second, strict=False):
         names = [name for name in differing_values(row, counterpart) if name not in _MEASURED_TIMES]
@@ -52,7 +52,7 @@ def first_difference(first: Sequence[dict], second: Sequence[dict]) -> str:
     return f"the same in all {len(first)} epochs"
 
 
-def _read_run(path: str) -> dict[str, Any]:
+def _read_sections(path: str) -> dict[str, Any]:
     directory = RunDirectory(path)
     settings = directory.read("config.json")
     if settings is None:

@@ -217,7 +217,7 @@ class RunDirectory:
 
     def write(self, name: str, content: dict) -> None:
         """Writes `content` as JSON; numbers that are not finite become null."""
-        self.replace(name, lambda path: path.write_text(_to_json(content), newline="\n"))
+        self.replace(name, lambda path: path.write_text(_json_text(content), newline="\n"))
 
     def write_history(self, rows: Sequence[dict]) -> None:
         """Writes `history.csv`."""
@@ -257,7 +257,7 @@ class RunDirectory:
         """
         names = [name for name in (*_HASHED, *MODELS) if (self.path / name).is_file()]
         hashes = {name: atomic.sha256(self.path / name) for name in names}
-        hashes["result.json"] = hashlib.sha256(_to_json(result).encode()).hexdigest()
+        hashes["result.json"] = hashlib.sha256(_json_text(result).encode()).hexdigest()
         self.write("status.json", {"status": result["status"], "sha256": hashes})
         self.write("result.json", result)
 
@@ -304,7 +304,7 @@ def changed_settings(existing: dict, settings: dict) -> str:
     return ", ".join(f"{key} {existing.get(key)!r} there, {settings.get(key)!r} now" for key in keys)
 
 
-def _to_json(content: dict) -> str:
+def _json_text(content: dict) -> str:
     return json.dumps(_finite_or_none(content), indent=2, allow_nan=False) + "\n"
 
 

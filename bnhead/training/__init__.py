@@ -1,9 +1,9 @@
 """One training run: `train(TrainConfig(head="bn_fc"))`.
 
-`config` has the settings, `run` trains, `build` opens the data and makes the model, `tasks` its loss, `feed`
-the batches, `watchers`, `logs` and `failures` the callbacks, `state` trains from any step and saves checkpoints
-and the best epoch, `result` measures and writes the outcome, `signals` ends a run after a step. `estimate` is
-the dry run, `reopen` opens a finished run.
+`config` has the settings, `run` trains, `build` opens the data and makes the model, `tasks` its loss,
+`feed` the batches, `watchers`, `logs` and `failures` the callbacks, `state` trains from any step and saves
+checkpoints and the best epoch, `result` measures and writes the outcome, `signals` ends a run after a step.
+`estimate` is the dry run, `reopen` opens a finished run.
 """
 
 from bnhead.training.config import TrainConfig

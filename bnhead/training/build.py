@@ -16,7 +16,7 @@ from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
-from bnhead.training.tasks import compiled
+from bnhead.training.tasks import compile_for_task
 
 # Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
 RENORM_SHARE = 40_000 / 130_000
@@ -109,7 +109,7 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
     finally:
         keras.config.set_dtype_policy(policy)
     sgd = optimizer(config, model, steps)
-    return compiled(
+    return compile_for_task(
         model,
         config.task,
         dataset,

@@ -14,7 +14,7 @@ from bnhead.training.build import Reuse, decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
 from bnhead.training.feed import Feed
-from bnhead.training.run import prepare
+from bnhead.training.run import prepare_training
 from bnhead.training.state import fit
 
 STEPS, SECONDS = 20, 5.0  # timed: so many steps, or as many as take so many seconds
@@ -36,7 +36,7 @@ def estimate(config: TrainConfig) -> dict:
         config.distribution, config.batch_size, sync_bn=config.sync_bn, ghost_sizes=config.ghost_sizes
     )
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
-        feed, model = prepare(config, replicas, Reuse())
+        feed, model = prepare_training(config, replicas, Reuse())
         size = training_bytes(model, config.batch_size)
         with feed.data.naming_pictures():
             step = seconds_per_step(model, feed)

@@ -164,7 +164,7 @@ def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, ste
     if not replay.broken or feed.replicas.number > 1:
         restore(model, replay.state_before if replay.broken else arrays)
         return failure
-    spoiled = [variable.path for variable in model.trainable_variables if not _is_finite(variable)]
+    spoiled = [variable.path for variable in model.trainable_variables if not _all_finite(variable)]
     restore(model, replay.state_before)
     inputs, targets = next(iter(feed.train(*divmod(broken - 1, feed.steps))))[:2]
     cause = _locate_in_forward_pass(model, inputs, targets) or {
@@ -177,7 +177,7 @@ def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, ste
 
 def _locate_in_forward_pass(model: keras.Model, inputs, targets) -> dict | None:
     """The first value on the way from the inputs to the loss that is not finite; None if all are."""
-    if not all(_is_finite(x) for x in keras.tree.flatten(inputs)):
+    if not all(_all_finite(x) for x in keras.tree.flatten(inputs)):
         return {"where": "input", "layer": ""}
     with keras.StatelessScope(), taps.opened(model) as opened:
         outputs = model(inputs, training=True)
@@ -185,11 +185,11 @@ def _locate_in_forward_pass(model: keras.Model, inputs, targets) -> dict | None:
     calls = opened.passes[0]
     for tap in sorted([*calls.activations, *calls.outputs], key=lambda tap: tap.order):
         # a rectifier may turn NaN into 0, so its input is checked too
-        if not all(_is_finite(value) for value in (tap.before, tap.after) if value is not None):
+        if not all(_all_finite(value) for value in (tap.before, tap.after) if value is not None):
             return {"where": "activation", "layer": tap.path or tap.name}
     return None if np.isfinite(float(loss)) else {"where": "loss", "layer": ""}
 
 
-def _is_finite(values) -> bool:
+def _all_finite(values) -> bool:
     array = ops.convert_to_numpy(values)
     return array.dtype.kind not in "fV" or bool(np.isfinite(array.astype("float32")).all())

@@ -69,7 +69,7 @@ def train(
         if not overwrite and (result := directory.finished_result(settings)) is not None:
             return result
         directory.check(settings, overwrite=overwrite)
-        feed, model = prepare(config, replicas, reuse or Reuse())
+        feed, model = prepare_training(config, replicas, reuse or Reuse())
         watchers = Watchers(config, directory, feed, model)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
@@ -92,7 +92,7 @@ def train(
                 return result
 
 
-def prepare(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> tuple[Feed, keras.Model]:
+def prepare_training(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> tuple[Feed, keras.Model]:
     """Opens and checks the data, and builds the model for the replicas. Writes nothing.
 
     Raises:

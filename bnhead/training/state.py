@@ -12,7 +12,14 @@ from keras import ops
 
 from bnhead.errors import Interrupted, UsageError
 from bnhead.graph import free_name
-from bnhead.runs.checkpoints import FOLDER, Checkpoint, decode, encode, read_content, save_checkpoint
+from bnhead.runs.checkpoints import (
+    FOLDER,
+    Checkpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+    read_content,
+    save_checkpoint,
+)
 from bnhead.runs.directory import RunDirectory
 from bnhead.training.feed import Feed
 from bnhead.training.signals import Pending
@@ -183,7 +190,7 @@ class Best(keras.callbacks.Callback):
             return
         self.record = {"epoch": epoch + 1, "value": value}
         state = Checkpoint(self._settings, epoch + 1, captured(self.model), {})
-        self._directory.replace(BEST, lambda path: path.write_bytes(encode(state)))
+        self._directory.replace(BEST, lambda path: path.write_bytes(encode_checkpoint(state)))
 
 
 def best_state(directory: RunDirectory) -> Checkpoint:
@@ -192,7 +199,7 @@ def best_state(directory: RunDirectory) -> Checkpoint:
     Raises:
         OSError, ValueError: the file cannot be read, or is damaged.
     """
-    return decode(read_content(directory.path / BEST))
+    return decode_checkpoint(read_content(directory.path / BEST))
 
 
 class _Callbacks(keras.callbacks.CallbackList):

@@ -108,7 +108,7 @@ def find_task(name: str, *, soft: bool = False) -> Task:
     return SOFT_CLASSIFICATION if soft and name == "classification" else TASKS[name]
 
 
-def compiled(
+def compile_for_task(
     model: keras.Model,
     task: str,
     dataset: DataSet,

@@ -32,22 +32,22 @@ def same(one, other):
 
 
 def test_what_is_written_comes_back_bit_for_bit():
-    same(checkpoints.decode(checkpoints.encode(checkpoint(5))), checkpoint(5))
+    same(checkpoints.decode_checkpoint(checkpoints.encode_checkpoint(checkpoint(5))), checkpoint(5))
 
 
 def test_any_flipped_bit_and_any_cut_is_noticed():
-    content = checkpoints.encode(checkpoint(5))
+    content = checkpoints.encode_checkpoint(checkpoint(5))
     draw = np.random.default_rng(0)
     places = {0, 25, 60, 85, 86, len(content) - 1, *draw.integers(0, len(content), 60).tolist()}
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << int(draw.integers(8))
         with pytest.raises(ValueError, match=r"it is not a checkpoint|not those that were written"):
-            checkpoints.decode(bytes(damaged))
+            checkpoints.decode_checkpoint(bytes(damaged))
         with pytest.raises(ValueError, match=r"it is not a checkpoint|not those that were written"):
-            checkpoints.decode(content[:place])
+            checkpoints.decode_checkpoint(content[:place])
     with pytest.raises(ValueError, match="not those that were written"):
-        checkpoints.decode(content + b"\0")
+        checkpoints.decode_checkpoint(content + b"\0")
 
 
 def test_a_few_are_kept_and_the_newest_counts(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bnhead.cli.diff import main
-from bnhead.runs.diff import describe_differences, differing_values, first_difference
+from bnhead.runs.diff import describe_differences, differing_values, first_differing_epoch
 
 
 def write(folder, settings, result, rows, environment=None):
@@ -71,9 +71,9 @@ def test_nan_equals_nan_and_types_count():
 
 def test_first_difference():
     rows = [{"epoch": 1.0, "loss": 1.0, "x": 1.0}, {"epoch": 2.0, "loss": 2.0, "x": 2.0}]
-    assert first_difference(rows, rows[:1]) == "the same for 1 epochs; one has 2, the other 1"
+    assert first_differing_epoch(rows, rows[:1]) == "the same for 1 epochs; one has 2, the other 1"
     assert (
-        first_difference([{**rows[0], "x": 0.0, "loss": 3.0}], rows)
+        first_differing_epoch([{**rows[0], "x": 0.0, "loss": 3.0}], rows)
         == "they part in epoch 1: loss and 1 more differ"
     )
 

@@ -31,7 +31,7 @@ def evidence(workdir: str) -> dict:
 
     root = pathlib.Path(workdir)
     newest = max((root / checkpoints.FOLDER).glob("step-*"))
-    last = checkpoints.decode(newest.read_bytes())
+    last = checkpoints.decode_checkpoint(newest.read_bytes())
     rows = list(csv.DictReader((root / "history.csv").read_text().splitlines()))
     model = keras.saving.load_model(root / "model.keras")
     return {

@@ -165,7 +165,7 @@ def test_no_checkpoint_holds_what_is_not_finite(short_config):
     written = sorted((Path(config.workdir) / checkpoints.FOLDER).glob("step-*"))
     assert [path.name for path in written] == [f"step-{step:010}" for step in (5, 6, 7)]
     for path in written:
-        arrays = checkpoints.decode(path.read_bytes()).arrays.values()
+        arrays = checkpoints.decode_checkpoint(path.read_bytes()).arrays.values()
         assert all(np.isfinite(array).all() for array in arrays)
 
 

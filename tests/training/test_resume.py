@@ -226,10 +226,10 @@ def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(
     place = tmp_path / "run"
     shutil.copytree(stopped, place)
     (newest,) = (place / "checkpoints").iterdir()
-    good = checkpoints.decode(newest.read_bytes())
+    good = checkpoints.decode_checkpoint(newest.read_bytes())
     other = dataclasses.replace(good, arrays={**good.arrays, "99999/kernel": np.zeros(3)})
     for step in range(1000, 1003):
-        content = checkpoints.encode(dataclasses.replace(other, step=step))
+        content = checkpoints.encode_checkpoint(dataclasses.replace(other, step=step))
         (place / "checkpoints" / f"step-{step:010}").write_bytes(content)
     with pytest.raises(Interrupted):
         train(config(place, data_dir), [SignalAt(signal.SIGTERM, 2)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead.runs.checkpoints import FOLDER, Checkpoint, decode, encode
+from bnhead.runs.checkpoints import FOLDER, Checkpoint, decode_checkpoint
 from bnhead.runs.directory import RunDirectory
 from bnhead.training.state import Best, best_state, captured, fit, restore, variables
 
@@ -89,7 +89,7 @@ def test_values_of_two_bytes_come_back_from_a_file():
 
     model, other = net(0), net(1)
     arrays = captured(model)
-    restore(other, decode(encode(Checkpoint({}, 1, arrays, {}))).arrays)
+    restore(other, decode_checkpoint(encode_checkpoint(Checkpoint({}, 1, arrays, {}))).arrays)
     for name, value in captured(other).items():
         assert value.dtype == arrays[name].dtype and value.tobytes() == arrays[name].tobytes()
 

@@ -9,7 +9,7 @@ from bnhead.data import DataSet, load
 from bnhead.data.memory import InMemory
 from bnhead.errors import DataError
 from bnhead.training import train
-from bnhead.training.tasks import TASKS, ScaledR2, compiled, task_batches
+from bnhead.training.tasks import TASKS, ScaledR2, compile_for_task, task_batches
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 2, 1)).astype("uint8")
 ANGLES = np.linspace(-30, 60, 12, dtype="float32")[:, None]
@@ -29,7 +29,7 @@ def linear(outputs):
 def test_regression_predicts_in_units_and_loses_in_deviations():
     mean, deviation = ANGLES.mean(), ANGLES.std()
     inner = linear(1)
-    model = compiled(inner, "regression", data_set(ANGLES, (), 1), keras.optimizers.SGD(0.01))
+    model = compile_for_task(inner, "regression", data_set(ANGLES, (), 1), keras.optimizers.SGD(0.01))
     predicted = np.asarray(model(IMAGES))
     np.testing.assert_allclose(predicted, np.asarray(inner(IMAGES)) * deviation + mean, rtol=1e-5)
     found = model.evaluate(IMAGES, ANGLES, verbose=0, return_dict=True)
@@ -46,7 +46,7 @@ def test_a_regressions_gradient_does_not_depend_on_the_units():
         inner = linear(1)
         inner.set_weights([np.full(w.shape, 0.01, "float32") for w in inner.get_weights()])
         targets = ANGLES * factor
-        model = compiled(inner, "regression", data_set(targets, (), 1), keras.optimizers.SGD(1e-4))
+        model = compile_for_task(inner, "regression", data_set(targets, (), 1), keras.optimizers.SGD(1e-4))
         model.train_on_batch(IMAGES, targets)
         steps.append(inner.get_weights()[0])
     np.testing.assert_allclose(*steps, rtol=1e-4)
@@ -55,7 +55,7 @@ def test_a_regressions_gradient_does_not_depend_on_the_units():
 def test_several_targets_have_units_of_their_own():
     targets = np.concatenate([ANGLES * 20 + 1e5, ANGLES / 50], 1).astype("float32")
     inner = linear(2)
-    model = compiled(inner, "regression", data_set(targets, (), 2), keras.optimizers.SGD(0.01))
+    model = compile_for_task(inner, "regression", data_set(targets, (), 2), keras.optimizers.SGD(0.01))
     predicted = np.asarray(model(IMAGES), "float64")
     expected = np.asarray(inner(IMAGES)) * targets.std(0) + targets.mean(0)
     np.testing.assert_allclose(predicted, expected, rtol=1e-4)
@@ -80,7 +80,9 @@ def test_r2_survives_a_mean_far_from_zero():
 
 
 def test_multilabel_is_a_sigmoid_for_each_class():
-    model = compiled(linear(3), "multilabel", data_set(CLASSES, ("a", "b", "c"), 3), keras.optimizers.SGD())
+    model = compile_for_task(
+        linear(3), "multilabel", data_set(CLASSES, ("a", "b", "c"), 3), keras.optimizers.SGD()
+    )
     data = task_batches(InMemory(IMAGES, CLASSES).evaluation_batches(5), "multilabel", 3, with_labels=False)
     found = model.evaluate(data, verbose=0, return_dict=True)
     logits, hot = np.asarray(model(IMAGES), "float64"), np.eye(3)[CLASSES]
@@ -103,7 +105,7 @@ def test_batches_carry_the_labels_as_a_second_input_where_the_head_reads_them():
 
 def test_equal_targets_have_nothing_to_learn():
     with pytest.raises(DataError, match="all training targets are 4, nothing to predict"):
-        compiled(linear(1), "regression", data_set(np.full((12, 1), 4.0), (), 1), None)
+        compile_for_task(linear(1), "regression", data_set(np.full((12, 1), 4.0), (), 1), None)
 
 
 @pytest.mark.parametrize(
