@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead.runs.checkpoints import FOLDER, Checkpoint, decode_checkpoint
+from bnhead.runs.checkpoints import FOLDER, Checkpoint, decode_checkpoint, encode_checkpoint
 from bnhead.runs.directory import RunDirectory
 from bnhead.training.state import Best, best_state, captured, fit, restore, variables
 
