@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of a run."""
+"""The lines of a run in the terminal: each epoch, and the summary."""
 
 import math
 import os
@@ -15,15 +15,17 @@ from bnhead.training.build import decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import TASKS
 
+_NOT_FINITE = "not finite"
+
 
 class EpochLines(keras.callbacks.Callback):
-    """The head and what was decided about the net, then a line per epoch; on a terminal a progress bar too.
+    """Prints the head, the decisions on pixels and precision, and a line per epoch; in a terminal also a bar.
 
     A context manager: `with EpochLines(config) as lines: train(config, [lines])`.
 
     Args:
         config: the run's settings.
-        bar: whether to draw the progress bar; None draws it where stdout is a terminal.
+        bar: whether to draw the progress bar; None draws it if stdout is a terminal.
     """
 
     def __init__(self, config: TrainConfig, *, bar: bool | None = None):
@@ -71,44 +73,50 @@ class EpochLines(keras.callbacks.Callback):
         return self
 
     def __exit__(self, *error):
-        """Takes the bar away however the run ends; Keras tells nobody of an exception."""
+        """Removes the bar, also after an exception, of which Keras does not inform callbacks."""
         self._bar.stop()
 
     def _print(self, line: str) -> None:
         if not self._bar.disable:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
             return
+        # stdout leads nowhere after a failure, because Python flushes its buffer once more at exit
         try:
             print(line, flush=True)
-        except BrokenPipeError:  # `| head` has seen enough, which does not end the training
+        except BrokenPipeError:  # `| head` has read enough, which does not end the training
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise atomic.unwritable(error, "stdout") from error
 
 
-def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
-    """The table that closes a run: what came of it, and where to look.
+def format_summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
+    """The table at the end of a run: the result, and the paths to look at.
 
     Args:
         config: the run's settings.
-        result: what `train` returned, or what `result.json` holds.
-        seconds: how long the run took; None leaves the row out.
+        result: the result of `train`, or the content of `result.json`.
+        seconds: duration of the run; None leaves the row out.
     """
     rows = [("", "")]
     if result["status"] != "finished":
         rows.append(("status", f"{result['status']} in epoch {result['epochs']} of {config.epochs}"))
-    if "failure" in result:
-        rows.append(("  first", _failure(result["failure"])))
-    rows += [
-        ("head", result.get("head", "")),
-        *_outcomes(result),
-    ]
+    if failure := result.get("failure"):
+        layer = failure.get("layer")
+        origins = {
+            "input": "an input is not finite",
+            "activation": f"the output of {layer} is not finite",
+            "loss": "the loss is not finite, all activations are",
+            "gradient": f"a gradient is not finite, first that of {layer}",
+        }
+        origin = origins.get(failure.get("where"), "a value is not finite")
+        rows.append(("  first", f"step {failure['step']}: {origin}"))
+    rows += [("head", result.get("head", "")), *_scores(result)]
     for layer in keys.layers_of(result):
-        rows += _dead_rows(layer, keys.figures(result, layer))
+        rows += _rows_of_units(layer, keys.figures(result, layer))
     if result.get("replicas", 1) > 1 and "batch_norm_examples" in result:
-        seen = f"batch norms see {result['batch_norm_examples']} of the {config.batch_size} images of a step"
-        rows.append(("replicas", f"{result['replicas']}; {seen}"))
+        examples = f"{result['batch_norm_examples']} of the {config.batch_size} images of a step"
+        rows.append(("replicas", f"{result['replicas']}; batch norms normalise over {examples}"))
     if seconds is not None:
         rows.append(("time", f"{seconds:.1f} s"))
     rows += [("warning", text) for text in result["data"].get("checks", {}).get("warnings", [])]
@@ -117,35 +125,26 @@ def summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
     return "\n".join(f"{name:<19} {text}".rstrip() for name, text in rows)
 
 
-def _failure(found: dict) -> str:
-    """Where a run broke: the step, and what of it was not finite first."""
-    what = {
-        "input": "an input is not finite",
-        "activation": f"what {found.get('layer')} puts out is not finite",
-        "loss": "the loss is not finite, all activations are",
-        "gradient": f"a gradient is not finite, first that of {found.get('layer')}",
-    }
-    return f"step {found['step']}: {what.get(found.get('where'), 'something is not finite')}"
-
-
-def _outcomes(result: dict) -> list[tuple[str, str]]:
-    """What came of the test split, and of the validation split where there is one."""
+def _scores(result: dict) -> list[tuple[str, str]]:
+    """A row for the test split, and for the validation split if there is one."""
     sizes = {"test": result["data"]["test"]}
     splits = result["data"].get("checks", {}).get("splits", {})
     if "validation_loss" in result and "validation" in splits:
         sizes["validation"] = splits["validation"]
-    return [_outcome(result, split, f"{size} images") for split, size in sizes.items()]
+    rows = []
+    for split, size in sizes.items():
+        if f"{split}_accuracy" in result:
+            accuracy = _number(result[f"{split}_accuracy"], ".2%")
+            rows.append((f"{split} accuracy", f"{accuracy} of {size} images"))
+        else:
+            error = f"mean absolute error {_number(result.get(f'{split}_mae'), '.4g')}"
+            r2 = _number(result.get(f"{split}_r2"), ".4f")
+            rows.append((f"{split} R^2", f"{r2}, {error}, on {size} images"))
+    return rows
 
 
-def _outcome(result: dict, split: str, images: str) -> tuple[str, str]:
-    if f"{split}_accuracy" in result:
-        return f"{split} accuracy", f"{_number(result[f'{split}_accuracy'], '.2%')} of {images}"
-    error = f"mean absolute error {_number(result.get(f'{split}_mae'), '.4g')}"
-    return f"{split} R^2", f"{_number(result.get(f'{split}_r2'), '.4f')}, {error}, on {images}"
-
-
-def _dead_rows(layer: str, figures: dict) -> list[tuple[str, str]]:
-    if not _finite(figures.get("per_input")):
+def _rows_of_units(layer: str, figures: dict) -> list[tuple[str, str]]:
+    if _number(figures.get("per_input"), "g") == _NOT_FINITE:
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
     rows = [row for row in figures_at("summaries") if row.name in figures]
     return [
@@ -154,9 +153,5 @@ def _dead_rows(layer: str, figures: dict) -> list[tuple[str, str]]:
     ]
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def _number(value: float | None, form: str) -> str:
-    return format(value, form) if _finite(value) else "not finite"
+    return format(value, form) if value is not None and math.isfinite(value) else _NOT_FINITE

@@ -55,10 +55,11 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    return COMMAND.run(arguments, _describe)
+    return COMMAND.run(arguments, describe_data_set)
 
 
-def _describe(settings: Description) -> int:
+def describe_data_set(settings: Description) -> int:
+    """Opens and checks the data set and prints a description."""
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs what it looks up
@@ -78,47 +79,47 @@ def _describe(settings: Description) -> int:
         label_noise=settings.label_noise,
         test_corruption=settings.test_corruption,
     )
-    print(texts.printable(summary(data, checks.inspect(data))))
+    print(texts.printable(format_description(data, checks.inspect(data))))
     if settings.sheet:
         contact_sheet.write_sheet(data, settings.sheet)
         print(f"{'sheet':<13}{settings.sheet}")
     return 0
 
 
-def summary(data, seen: dict) -> str:
-    """The lines that are printed: what a data set is and what the checks saw.
+def format_description(data, inspected: dict) -> str:
+    """The lines on a data set.
 
     Args:
         data: a `DataSet`.
-        seen: what `checks.inspect` returned.
+        inspected: the result of `checks.inspect`.
     """
-    kind = "in memory" if data.train.in_memory else "streamed"
-    lines = [("name", data.name), ("images", f"{' x '.join(map(str, data.shape))}, training {kind}")]
-    lines += [(name, f"{count:,} examples") for name, count in seen["splits"].items()]
+    access = "in memory" if data.train.in_memory else "streamed"
+    lines = [("name", data.name), ("images", f"{' x '.join(map(str, data.shape))}, training {access}")]
+    lines += [(name, f"{count:,} examples") for name, count in inspected["splits"].items()]
     lines.append(("outputs", f"{data.outputs} {'classes' if data.classes else 'numbers'}"))
     if data.classes:
-        counts = seen["class_counts"]
-        shown = zip(data.classes[:_LISTED], *(own[:_LISTED] for own in counts.values()), strict=True)
-        lines += [("  class", f"{name}: {' / '.join(f'{n:,}' for n in own)}") for name, *own in shown]
+        counts = inspected["class_counts"]
+        rows = zip(data.classes[:_LISTED], *(split[:_LISTED] for split in counts.values()), strict=True)
+        lines += [("  class", f"{name}: {' / '.join(f'{n:,}' for n in sizes)}") for name, *sizes in rows]
         if len(data.classes) > _LISTED:
             low, high = min(counts["train"]), max(counts["train"])
-            rest = len(data.classes) - _LISTED
-            lines.append(("  classes", f"{rest} more; {low:,} to {high:,} training examples each"))
-    for name, own in seen.get("domain_counts", {}).items():
-        told = (f"{d} {n:,}" for d, n in zip(data.domains, own, strict=True))
-        lines.append((f"  {name} of", ", ".join(told)))
-    pixels = seen["pixels"]
+            unlisted = len(data.classes) - _LISTED
+            lines.append(("  classes", f"{unlisted} more; {low:,} to {high:,} training examples each"))
+    for name, counts in inspected.get("domain_counts", {}).items():
+        sizes = (f"{domain} {n:,}" for domain, n in zip(data.domains, counts, strict=True))
+        lines.append((f"  {name} of", ", ".join(sizes)))
+    pixels = inspected["pixels"]
     lines.append(
         (
             "pixels",
             f"{pixels['dtype']}, {pixels['least']:g} to {pixels['largest']:g}, mean {pixels['mean']:.1f}",
         )
     )
-    if seen["duplicates"] is None:
+    if inspected["duplicates"] is None:
         lines.append(("duplicates", "not looked for, since the images are not in memory"))
     else:
-        within = ", ".join(f"{n} {key.replace('_', ' ')}" for key, n in seen["duplicates"].items())
+        within = ", ".join(f"{n} {key.replace('_', ' ')}" for key, n in inspected["duplicates"].items())
         lines.append(("duplicates", within.replace("train test", "of test in train")))
     lines += [("fingerprint", f"train {data.train.fingerprint()[:16]}, test {data.test.fingerprint()[:16]}")]
-    lines += [("warning", text) for text in seen["warnings"]]
+    lines += [("warning", text) for text in inspected["warnings"]]
     return "\n".join(f"{name:<13}{text}" for name, text in lines)

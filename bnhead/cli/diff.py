@@ -31,9 +31,10 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    return COMMAND.run(arguments, _diff)
+    return COMMAND.run(arguments, compare_runs)
 
 
-def _diff(pair: Pair) -> int:
+def compare_runs(pair: Pair) -> int:
+    """Prints the differences between two runs."""
     print(texts.printable(describe_differences(*pair.runs)))
     return 0

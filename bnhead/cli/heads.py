@@ -50,10 +50,11 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    return COMMAND.run(arguments, _list)
+    return COMMAND.run(arguments, list_heads)
 
 
-def _list(settings: Listing) -> int:
+def list_heads(settings: Listing) -> int:
+    """Prints the heads, an entry each."""
     print("\n\n".join(entry(head, settings) for head in settings.heads or PRESETS))
     return 0
 

@@ -112,23 +112,24 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    return COMMAND.run(arguments, _inspect)
+    return COMMAND.run(arguments, inspect_model)
 
 
-def _inspect(request: Request) -> int:
+def inspect_model(request: Request) -> int:
+    """Counts the units, writes the files and prints the table."""
     with startup.quiet():
         import keras
         import tensorflow as tf
 
         from bnhead.training.reopen import open_source
 
-        keras.ops.zeros(1)  # starts the backend, which has things to say
+        keras.ops.zeros(1)  # starts the backend, which writes to stderr
     import absl.logging
     from rich.console import Console
 
     from bnhead.report.census_tables import terminal
 
-    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs every look-up
     source = open_source(
         request.model,
         request.dataset,
@@ -146,24 +147,24 @@ def _inspect(request: Request) -> int:
         least = f"a smaller --batch_size than {request.batch_size} needs less"
         raise ResourcesError(f"model {request.model} needs more memory than there is; {least}") from error
     first = next(iter(census.layers.values()))
-    about = {
+    facts = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
         "counted on": f"the first {first.inputs:,} test images of {source.dataset.name}, in evaluation mode",
         "pixels": source.pixels,
         "bound": f"a unit that is dead here fires on less than {first.bound:.2%} of inputs, at 95 %",
     }
     if census.not_looked_at:
-        missed = (f"{path or 'the model'} ({why})" for path, why in census.not_looked_at.items())
-        about["not looked at"] = "; ".join(missed)
+        sites = (f"{path or 'the model'} ({why})" for path, why in census.not_looked_at.items())
+        facts["not looked at"] = "; ".join(sites)
     if census.notes:
-        about["notes"] = "; ".join(census.notes)
-    _write(request, census, about, source.dataset.classes)
+        facts["notes"] = "; ".join(census.notes)
+    _write_census(request, census, facts, source.dataset.classes)
     width = None if sys.stdout.isatty() else 190
     Console(width=width, highlight=False).print(terminal(census))
     for name, counts in census.layers.items():
         if counts.unknown:
             print(texts.one_line(f"{name}: unknown, {counts.unknown}"))
-    print(texts.printable("".join(f"\n{name:<13} {text}" for name, text in about.items())))
+    print(texts.printable("".join(f"\n{name:<13} {text}" for name, text in facts.items())))
     print(texts.printable(f"{'look':<13} {pathlib.Path(request.directory) / 'index.html'}"))
     return 0
 
@@ -205,9 +206,9 @@ def _loss(model: Any, task: str) -> Any:
     return losses.SparseCategoricalCrossentropy(from_logits=last is not activations.softmax)
 
 
-def _write(request: Request, census: Any, about: dict[str, str], classes: Sequence[str]) -> None:
-    """Writes the three files; each is there whole or not at all."""
+def _write_census(request: Request, census: Any, facts: dict[str, str], classes: Sequence[str]) -> None:
     from bnhead.report import census_page, census_tables
+    from bnhead.runs import atomic
     from bnhead.runs.directory import RunDirectory
 
     directory = RunDirectory(request.directory)
@@ -215,20 +216,11 @@ def _write(request: Request, census: Any, about: dict[str, str], classes: Sequen
         directory.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"out {directory.path} cannot be written: {error.strerror}") from error
-    content = {"about": about, "classes": list(classes), **census_tables.as_data(census)}
-    texts = {
-        "census.json": json.dumps(_finite(content), allow_nan=False) + "\n",
+    content = {"about": facts, "classes": list(classes), **census_tables.as_data(census)}
+    files = {
+        "census.json": json.dumps(atomic.finite_or_none(content), allow_nan=False) + "\n",
         "census.csv": census_tables.as_csv(census),
-        "index.html": census_page.page(census, title=request.model, about=about, classes=classes),
+        "index.html": census_page.page(census, title=request.model, about=facts, classes=classes),
     }
-    for name, text in texts.items():
+    for name, text in files.items():
         directory.replace(name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
-
-
-def _finite(value: Any) -> Any:
-    """The same data with None in the place of numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

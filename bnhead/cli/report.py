@@ -31,10 +31,11 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    return COMMAND.run(arguments, _report)
+    return COMMAND.run(arguments, write_report)
 
 
-def _report(settings: ReportSettings) -> int:
+def write_report(settings: ReportSettings) -> int:
+    """Writes the pages and prints their paths."""
     from bnhead import report
 
     directory = pathlib.Path(settings.dir)

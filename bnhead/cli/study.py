@@ -13,7 +13,7 @@ from bnhead.cli.flags import Command
 from bnhead.errors import UsageError, nearest
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
-from bnhead.studies.study import STUDIES, Study, named
+from bnhead.studies.study import STUDIES, named
 from bnhead.training.config import TrainConfig
 
 ENGINES = ("local", "ray")
@@ -21,34 +21,34 @@ MOST_SEEDS = 10_000  # a study that needs more has too small a margin
 EXIT_FAILED = 7
 
 
-def _own(name: str, kind: type, default, text: str) -> tuple:
+def _flag(name: str, kind: type, default, text: str) -> tuple:
     return name, kind, dataclasses.field(default=default, metadata={"help": text})
 
 
 Request = dataclasses.make_dataclass(
     "Request",
     [
-        _own("study", str, "", f"Name of the study: {', '.join(STUDIES)}."),
-        _own("seeds", int, 10, "Number of seeds, 0 and up. Claiming no difference may need 15 to 20."),
-        _own("dir", str, "", "Directory of the study. Default: studies/<name>."),
-        _own("engine", str, "local", "What does the runs: local processes, or a ray cluster (RAY_ADDRESS)."),
-        _own(
+        _flag("study", str, "", f"Name of the study: {', '.join(STUDIES)}."),
+        _flag("seeds", int, 10, "Number of seeds, 0 and up. Claiming no difference may need 15 to 20."),
+        _flag("dir", str, "", "Directory of the study. Default: studies/<name>."),
+        _flag("engine", str, "local", "What does the runs: local processes, or a ray cluster (RAY_ADDRESS)."),
+        _flag(
             "workers",
             int,
             0,
             "Runs at a time. 0 is one for each core, of this machine or of the Ray cluster; on a "
             "GPU, give what its memory holds.",
         ),
-        _own(
+        _flag(
             "delta",
             float,
             0.01,
             "A difference smaller than this is not material, in units of the primary metric: 0.01 is one "
             "point of accuracy.",
         ),
-        _own("alpha", float, 0.05, "Error rate of each claim, over all comparisons of the study."),
-        _own("dry_run", bool, False, "Show runs, commands and an estimate of time, and do nothing."),
-        _own(
+        _flag("alpha", float, 0.05, "Error rate of each claim, over all comparisons of the study."),
+        _flag("dry_run", bool, False, "Show runs, commands and an estimate of time, and do nothing."),
+        _flag(
             "amend",
             bool,
             False,
@@ -82,11 +82,11 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status. Without arguments it lists the studies."""
     if not arguments:
         return exits.run(COMMAND.program, lambda: print(listing()) or 0)
-    return COMMAND.run(arguments, lambda request: _study(request, *_planned(request, arguments)))
+    return COMMAND.run(arguments, lambda request: run_study(request, *_planned(request, arguments)))
 
 
 def listing() -> str:
-    """The studies there are, each with its question and its heads."""
+    """The named studies, each with its question and its heads."""
     lines = ["usage: bnhead study NAME [--seeds=10] [--dir=DIR] [--flag=value ...]"]
     for name in STUDIES:
         study = named(name)
@@ -107,17 +107,25 @@ def plan_of(arguments: Sequence[str]) -> tuple[Request, Plan, dict[str, Any]]:
 
 
 def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str, Any]]:
-    """The plan that a command line asks for, and the settings of all runs that change no result.
+    """The plan of parsed flags, and the settings of all runs that change no result.
 
-    Args:
-        request: the parsed flags.
-        arguments: the command line, which shows flags that are given at their default.
-
-    Raises:
-        UsageError: a bad value, or a flag that the study varies.
+    The command line shows flags that are given at their default.
     """
+    if request.engine not in ENGINES:
+        hint = nearest(request.engine, ENGINES)
+        raise UsageError(f"engine {request.engine!r} is not known{hint} (engines: {', '.join(ENGINES)})")
+    for name, least in (("seeds", 1), ("workers", 0)):
+        value = getattr(request, name)
+        if value < least or (name == "seeds" and value > MOST_SEEDS):
+            most = f" and at most {MOST_SEEDS:,}" if name == "seeds" else ""
+            raise UsageError(f"{name} must be at least {least}{most}, got {value}")
+    if "://" in request.dir:
+        raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
     study = named(request.study)
-    _check(request, study, arguments)
+    flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    for name in study.varies:
+        if name in flags or getattr(request, name) != getattr(TrainConfig, name):
+            raise UsageError(f"flag --{name} is what study {request.study} varies; leave it out")
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - set(OWNED)
     base = TrainConfig(**{name: getattr(request, name) for name in fields})
     seeds = range(request.seeds)
@@ -126,108 +134,88 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     return plan, {name: getattr(base, name) for name in fields if name not in settings}
 
 
-def _check(request: Request, study: Study, arguments: Sequence[str]) -> None:
-    if request.engine not in ENGINES:
-        hint = nearest(request.engine, ENGINES)
-        raise UsageError(f"engine {request.engine!r} is not known{hint} (there are {', '.join(ENGINES)})")
-    for name, least in (("seeds", 1), ("workers", 0)):
-        value = getattr(request, name)
-        if value < least or (name == "seeds" and value > MOST_SEEDS):
-            most = f" and at most {MOST_SEEDS:,}" if name == "seeds" else ""
-            raise UsageError(f"{name} must be at least {least}{most}, got {value}")
-    if "://" in request.dir:
-        raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
-    given = {argument.lstrip("-").partition("=")[0] for argument in arguments}
-    for name in study.varies:
-        if name in given or getattr(request, name) != getattr(TrainConfig, name):
-            raise UsageError(f"flag --{name} is what study {request.study} varies; leave it out")
+def run_study(request: Request, plan: Plan, local: Mapping[str, Any]) -> int:
+    """Does the runs that are not done, judges them and writes the report.
 
-
-def _study(request: Request, plan: Plan, elsewhere: Mapping[str, Any]) -> int:
+    Args:
+        request: the flags.
+        plan: the plan.
+        local: settings of all runs that change no result, such as `data_dir`.
+    """
+    engine = importlib.import_module(f"bnhead.studies.pool_{request.engine}")
+    workers = min(request.workers or engine.cores(), len(plan.runs))
     directory = pathlib.Path(request.dir or f"studies/{request.study}")
+    from bnhead.studies import runner, worker
+
     if request.dry_run:
-        print(dry_run(plan, directory, elsewhere), flush=True)
-        with _pool(request, 1) as pool:
-            count = min(request.workers or _engine(request).cores(), len(plan.runs))
-            print("\n" + estimate(plan, directory, count, lambda: _watched(plan, directory, elsewhere, pool)))
+        print(list_commands(plan, directory, local), flush=True)
+        with engine.Pool(1) as pool:
+            job = Job("pace", "", plan.config(plan.runs[0], directory, local), worker.pace)
+            pace = lambda: runner.outcome(pool, job)["seconds"]  # noqa: E731
+            print("\n" + estimate_time(plan, directory, workers, pace))
         return 0
-    from bnhead.studies import runner
     from bnhead.studies.directory import held
 
     with held(directory):
-        with _pool(request, len(plan.runs)) as pool:
-            plan = runner.prepare(plan, directory, pool, amend=request.amend, elsewhere=elsewhere)
+        with engine.Pool(workers) as pool:
+            plan = runner.prepare(plan, directory, pool, amend=request.amend, elsewhere=local)
             print(f"{request.study}: {plan.question}\n{len(plan.runs)} runs in {directory}", flush=True)
-            runner.fill(plan, directory, pool, elsewhere=elsewhere)
+            runner.fill(plan, directory, pool, elsewhere=local)
         verdict = runner.conclude(plan, directory)
         from bnhead import report
 
         report.build(directory)
-    print("\n".join(["", *(one["sentence"] for one in verdict["comparisons"])]))
+    print("\n".join(["", *(comparison["sentence"] for comparison in verdict["comparisons"])]))
     for reason in verdict["exploratory"]:
         print(f"exploratory: {reason}")
     print(f"report  {directory / 'report.html'}")
     return EXIT_FAILED if verdict["flow"]["failed"] else 0
 
 
-def _engine(request: Request):
-    return importlib.import_module(f"bnhead.studies.pool_{request.engine}")
-
-
-def _pool(request: Request, runs: int):
-    engine = _engine(request)
-    return engine.Pool(min(request.workers or engine.cores(), runs))
-
-
-def dry_run(plan: Plan, directory: pathlib.Path, elsewhere: Mapping[str, Any]) -> str:
+def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any]) -> str:
     """Ids and commands of all runs."""
     from bnhead.studies import worker
 
     threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
     lines = [f"{plan.study}: {plan.question}", f"each run with {threads}", ""]
     for run in plan.runs:
-        lines.append(f"{run.id}  {command_of(plan.config(run, directory, elsewhere))}")
+        lines.append(f"{run.id}  {command_of(plan.config(run, directory, local))}")
     return "\n".join(lines)
 
 
 def command_of(config: TrainConfig) -> str:
     """The `bnhead train` command of a run: the flags that are not at their defaults."""
-    # the learning rate's default is the task's
-    plain = {**dataclasses.asdict(TrainConfig(task=config.task)), "task": TrainConfig.task}
-    given = {
+    # the default of the learning rate depends on the task
+    defaults = {**dataclasses.asdict(TrainConfig(task=config.task)), "task": TrainConfig.task}
+    flags = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if value != plain[name] or name in ("head", "seed")
+        if value != defaults[name] or name in ("head", "seed")
     }
-    return " ".join(["bnhead train", *(shlex.quote(f"--{name}={value}") for name, value in given.items())])
+    return " ".join(["bnhead train", *(shlex.quote(f"--{name}={value}") for name, value in flags.items())])
 
 
-def estimate(plan: Plan, directory: pathlib.Path, workers: int, watch: Callable[[], float | None]) -> str:
-    """How long the runs take that are not done, going by those that are, or by the first steps of one.
+def estimate_time(plan: Plan, directory: pathlib.Path, workers: int, pace: Callable[[], float | None]) -> str:
+    """The time that the remaining runs take, from the finished ones or from the first steps of one.
 
     Args:
         plan: the plan.
-        directory: the study's; it need not be there.
+        directory: the study's; it need not exist.
         workers: runs at a time.
-        watch: gives the seconds of a run, from its first steps; None where that cannot be said.
+        pace: returns the seconds of a run, estimated from its first steps, or None if that is impossible.
     """
     from bnhead.studies.outcomes import SCORED, read
     from bnhead.studies.progress import duration
 
-    done = [one for one in read(plan, directory, {}) if one.status in SCORED]
-    left = len(plan.runs) - len(done)
-    text = f"{len(plan.runs)} runs of {plan.settings['epochs']} epochs, {len(done)} done, {workers} at a time"
-    if not left:
+    finished = [outcome for outcome in read(plan, directory, {}) if outcome.status in SCORED]
+    missing, total = len(plan.runs) - len(finished), len(plan.runs)
+    text = f"{total} runs of {plan.settings['epochs']} epochs, {len(finished)} done, {workers} at a time"
+    if not missing:
         return text
-    seconds = [one.environment["seconds"] for one in done if one.environment.get("seconds")]
-    each, by = (statistics.median(seconds), "those done") if seconds else (watch(), "the first steps of one")
+    seconds = [run.environment["seconds"] for run in finished if run.environment.get("seconds")]
+    each, basis = (
+        (statistics.median(seconds), "those done") if seconds else (pace(), "the first steps of one")
+    )
     if each is None:
         return f"{text}; how long they take is known when the first has ended"
-    return f"{text}: about {duration(each * left / workers)}, going by {by}"
-
-
-def _watched(plan: Plan, directory: pathlib.Path, elsewhere: Mapping[str, Any], pool: Any) -> float | None:
-    from bnhead.studies import runner, worker
-
-    job = Job("pace", "", plan.config(plan.runs[0], directory, elsewhere), worker.pace)
-    return runner.outcome(pool, job)["seconds"]
+    return f"{text}: about {duration(each * missing / workers)}, going by {basis}"

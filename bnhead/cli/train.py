@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bnhead import texts
 from bnhead.cli.flags import Command
@@ -44,10 +44,11 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
         arguments: the command line after the program's name.
         program: the name that messages begin with.
     """
-    return dataclasses.replace(COMMAND, program=program).run(arguments, _train)
+    return dataclasses.replace(COMMAND, program=program).run(arguments, train_and_summarize)
 
 
-def _train(config: TrainConfig) -> int:
+def train_and_summarize(config: TrainConfig) -> int:
+    """Trains, or finds the finished run, and prints the summary."""
     with startup.quiet():
         from bnhead.devices.environment import device_names
         from bnhead.devices.replicas import open_replicas
@@ -58,12 +59,12 @@ def _train(config: TrainConfig) -> int:
         device_names()
     import absl.logging
 
-    from bnhead.cli.console import EpochLines, summary
+    from bnhead.cli.console import EpochLines, format_summary
     from bnhead.training.run import train
     from bnhead.training.signals import obey_termination
 
     obey_termination()
-    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS' notes on what it looks up
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs every look-up
     directory = replicas.processes.directory(config.directory)
     if config.dry_run:
         from bnhead.training.estimate import estimate, format_estimate
@@ -78,19 +79,14 @@ def _train(config: TrainConfig) -> int:
     elif result is not None:
         environment = directory.read("environment.json")
         print(texts.printable(f"{config.directory} holds this run, finished; its result:"))
-        _say_changes(config, directory.changes())
+        changes = ", ".join(f"{name} {text}" for name, text in directory.changes().items())
+        if changes:
+            line = f"bnhead: {config.directory}: {changes}; --overwrite trains it again"
+            print(texts.one_line(line), file=sys.stderr)
     else:
         with EpochLines(config) as lines:
             result = train(config, [lines])
         environment = directory.read("environment.json")
     if directory.writable:
-        print(texts.printable(summary(config, result, (environment or {}).get("seconds"))))
+        print(texts.printable(format_summary(config, result, (environment or {}).get("seconds"))))
     return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0
-
-
-def _say_changes(config: TrainConfig, changes: Mapping[str, str]) -> None:
-    """Tells of the files of a finished run that are not as it left them."""
-    if changes:
-        told = ", ".join(f"{name} {text}" for name, text in changes.items())
-        line = f"bnhead: {config.directory}: {told}; --overwrite trains it again"
-        print(texts.one_line(line), file=sys.stderr)

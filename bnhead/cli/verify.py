@@ -28,10 +28,11 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    return COMMAND.run(arguments, _verify)
+    return COMMAND.run(arguments, verify_study)
 
 
-def _verify(settings: Verification) -> int:
+def verify_study(settings: Verification) -> int:
+    """Prints the differences between a study's files and its runs."""
     directory = pathlib.Path(settings.dir)
     if not directory.is_dir():
         raise RunDirectoryError(f"dir {directory} does not exist")

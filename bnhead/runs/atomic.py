@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import pathlib
 import stat
@@ -135,3 +136,12 @@ def _flush(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def finite_or_none(value: Any) -> Any:
+    """Plain data with None for the numbers that JSON does not have: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

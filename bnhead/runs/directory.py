@@ -305,10 +305,4 @@ def changed_settings(existing: dict, settings: dict) -> str:
 
 
 def _json_text(content: dict) -> str:
-    return json.dumps(_finite_or_none(content), indent=2, allow_nan=False) + "\n"
-
-
-def _finite_or_none(value):
-    if isinstance(value, dict):
-        return {key: _finite_or_none(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(atomic.finite_or_none(content), indent=2, allow_nan=False) + "\n"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bnhead.cli.console import EpochLines, summary
+from bnhead.cli.console import EpochLines, format_summary
 from bnhead.training import train
 
 
@@ -73,7 +73,7 @@ RESULT = {
 
 
 def test_summary_shows_every_definition_and_where_to_look(short_config):
-    text = summary(short_config(workdir="somewhere"), RESULT, 12.34)
+    text = format_summary(short_config(workdir="somewhere"), RESULT, 12.34)
     assert (
         text
         == """
@@ -93,7 +93,7 @@ look                tensorboard --logdir somewhere/"""
 def test_summary_shows_validation_and_warnings(short_config):
     checks = {"splits": {"validation": 144}, "warnings": ["2 test images are training images too"]}
     validated = {"validation_loss": 0.2, "validation_accuracy": 0.5, "data": {"test": 360, "checks": checks}}
-    text = summary(short_config(), {**RESULT, **validated}, None)
+    text = format_summary(short_config(), {**RESULT, **validated}, None)
     assert "\nvalidation accuracy 50.00% of 144 images\n" in text
     assert "\nwarning             2 test images are training images too\n" in text
 
@@ -101,7 +101,7 @@ def test_summary_shows_validation_and_warnings(short_config):
 def test_summary_of_a_result_that_lacks_figures(short_config):
     """A file of the right shape, of which somebody took some away."""
     bare = {"status": "finished", "epochs": 2, "data": {"test": 9}, "replicas": 2, "validation_loss": None}
-    text = summary(short_config(), {**bare, "dead/fc/per_input": 0.5}, None)
+    text = format_summary(short_config(), {**bare, "dead/fc/per_input": 0.5}, None)
     assert "test R^2            not finite, mean absolute error not finite, on 9 images" in text
     assert "silent per input  50.0% (not finite to not finite" in text
 
@@ -109,7 +109,7 @@ def test_summary_of_a_result_that_lacks_figures(short_config):
 @pytest.mark.parametrize("unknown", [None, float("nan")])
 def test_summary_of_a_diverged_run(short_config, unknown):
     result = {**RESULT, "status": "diverged", "test_accuracy": unknown, "dead/head_fc/per_input": unknown}
-    text = summary(short_config(), result, None)
+    text = format_summary(short_config(), result, None)
     assert "status              diverged in epoch 2 of 2" in text
     assert "test accuracy       not finite" in text
     assert "head_fc: unknown" in text and "dead on all" not in text

@@ -146,14 +146,14 @@ def test_the_estimate_goes_by_the_runs_that_are_done(tmp_path):
     plan = fake.plan_of(seeds=5)
     for run in plan.runs[:2]:
         fake.write_run(plan.config(run, tmp_path))
-    text = study.estimate(plan, tmp_path, 2, None)  # 2 s each
+    text = study.estimate_time(plan, tmp_path, 2, None)  # 2 s each
     assert text == "10 runs of 2 epochs, 2 done, 2 at a time: about 8 s, going by those done"
 
 
 def test_the_estimate_of_a_study_that_has_not_begun_goes_by_the_first_steps(tmp_path):
-    text = study.estimate(fake.plan_of(seeds=5), tmp_path, 2, lambda: 60.0)
+    text = study.estimate_time(fake.plan_of(seeds=5), tmp_path, 2, lambda: 60.0)
     assert text == "10 runs of 2 epochs, 0 done, 2 at a time: about 5 min, going by the first steps of one"
-    text = study.estimate(fake.plan_of(seeds=5), tmp_path, 2, lambda: None)
+    text = study.estimate_time(fake.plan_of(seeds=5), tmp_path, 2, lambda: None)
     assert text.endswith("2 at a time; how long they take is known when the first has ended")
 
 

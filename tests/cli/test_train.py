@@ -174,6 +174,6 @@ def test_an_interrupt_exits_130(short_config, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_train", interrupted)
+    monkeypatch.setattr(train, "train_and_summarize", interrupted)
     assert train.main(arguments(short_config())) == 130
     assert capsys.readouterr().err == "bnhead train: interrupted\n"
