@@ -6,9 +6,9 @@ from bnhead.runs.provenance import DECISIVE, environment_changes, source_sha256
 
 
 def test_what_decides_about_digits_is_recorded():
-    now = describe_environment()
-    assert set(DECISIVE) <= set(now) and now["cores"] >= 1 and len(now["threads"]) == 2
-    assert environment_changes(now, describe_environment()) == ""
+    current = describe_environment()
+    assert set(DECISIVE) <= set(current) and current["cores"] >= 1 and len(current["threads"]) == 2
+    assert environment_changes(current, describe_environment()) == ""
 
 
 def test_threads_are_those_of_the_variables_where_none_are_set(monkeypatch):
@@ -29,14 +29,18 @@ def test_the_code_is_recorded():
     ("key", "value"), [("keras", "3.14"), ("threads", [1, 1]), ("devices", ["a GPU"]), ("cores", 64)]
 )
 def test_another_environment_is_told_in_words(key, value):
-    now = describe_environment()
-    assert environment_changes({**now, key: value}, now) == f"{key} {value} before, {now[key]} now"
-    assert environment_changes({**now, "host": "elsewhere"}, now) == ""
+    current = describe_environment()
+    assert (
+        environment_changes({**current, key: value}, current) == f"{key} {value} before, {current[key]} now"
+    )
+    assert environment_changes({**current, "host": "elsewhere"}, current) == ""
 
 
 def test_gpu_memory_is_taken_as_it_is_needed(monkeypatch):
     grown = []
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda device_type: [f"{device_type}:0", f"{device_type}:1"]
+    )
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: grown.append((gpu, on)))
     prepare_devices(deterministic=False)
     assert grown == [("GPU:0", True), ("GPU:1", True)]

@@ -36,21 +36,21 @@ def test_the_command_in_two_processes(tmp_path):
             )
             for n in "01"
         ]
-        ends = [process.communicate(timeout=300) for process in processes]
-        return [process.returncode for process in processes], *ends
+        outputs = [process.communicate(timeout=300) for process in processes]
+        return [process.returncode for process in processes], *outputs
 
     ports = []
     for _ in range(3):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
     status, (out, _), (silent, _) = run(ports[0])
     assert status == [0, 0] and "replicas            2; batch norms see 128 of the 128 images" in out
     assert "epoch" not in silent and "accuracy" not in silent
     status, (out, _), (silent, _) = run(ports[1])
     assert status == [0, 0] and "holds this run, finished" in out and "accuracy" not in silent
-    status, (_, errors), (_, others) = run(ports[2], "--seed=1")
-    assert status == [3, 3] and "holds another run: seed 0 there, 1 now" in errors and errors == others
+    status, (_, errors), (_, second_errors) = run(ports[2], "--seed=1")
+    assert status == [3, 3] and "holds another run: seed 0 there, 1 now" in errors and errors == second_errors
 
 
 @pytest.fixture
@@ -143,16 +143,16 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize("error", [UsageError, RunDirectoryError, DataError])
 def test_what_the_first_process_finds_the_others_are_told(monkeypatch, error):
-    told = []
-    monkeypatch.setattr(processes, "broadcast", lambda text: told.append(text) or told[0])
-    first, other = Processes(2, 0), Processes(2, 1)
+    sent = []
+    monkeypatch.setattr(processes, "broadcast", lambda text: sent.append(text) or sent[0])
+    first, second = Processes(2, 0), Processes(2, 1)
     assert first.agree(lambda: {"a": [1, None]}) == {"a": [1, None]}
-    assert other.agree(lambda: 1 / 0) == {"a": [1, None]}
-    told.clear()
+    assert second.agree(lambda: 1 / 0) == {"a": [1, None]}
+    sent.clear()
 
     def fail():
         raise error("no such place")
 
-    for several in (first, other):
+    for several in (first, second):
         with pytest.raises(error, match="no such place"):
             several.agree(fail)

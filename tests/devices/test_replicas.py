@@ -49,10 +49,10 @@ def trained(config):
     """A run's losses, its result and, of what it saved, the dead units counted on one device."""
     steps = StepLosses()
     result = train(config, [steps])
-    there = Path(config.workdir, "model.keras").is_file()
+    saved = Path(config.workdir, "model.keras").is_file()
     test = load(config.dataset, task=config.task).test
     again = (
-        count(keras.saving.load_model(Path(config.workdir, "model.keras")), test.images) if there else None
+        count(keras.saving.load_model(Path(config.workdir, "model.keras")), test.images) if saved else None
     )
     return {"losses": steps.losses, "result": result, "again": again and again.figures()}
 
@@ -92,9 +92,9 @@ def started(backend, folder, *runs, **environment):
 
 @contextlib.contextmanager
 def two_processes(folder, *runs):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     with contextlib.ExitStack() as stack:
 
         def start(process):
@@ -119,7 +119,7 @@ def runs(tmp_path_factory, data_dir):
         started("jax", folder, *on_jax, **TWO_HOST_DEVICES) as read_jax,
     ):
         single = trained(
-            TrainConfig(**SETTINGS, head="bn_fc", workdir=str(folder / "one"), data_dir=data_dir)
+            TrainConfig(**SETTINGS, head="bn_fc", workdir=str(folder / "single"), data_dir=data_dir)
         )
         return {"tensorflow": single, **read_mirrored(), **read_jax()}
 
@@ -138,24 +138,28 @@ def more_runs(runs, tmp_path_factory):
 PAIRS = [("mirrored", "tensorflow"), ("devices", "jax")]
 
 
-def check_the_same(several, one):
-    assert len(one["losses"]) == 22
-    check_losses(several["losses"], one["losses"])
+def check_the_same(several, single):
+    assert len(single["losses"]) == 22
+    check_losses(several["losses"], single["losses"])
     loss, accuracy = (several["result"][f"test_{figure}"] for figure in ("loss", "accuracy"))
-    assert loss == pytest.approx(one["result"]["test_loss"], rel=22 * ROUNDING)
-    assert accuracy == pytest.approx(one["result"]["test_accuracy"], abs=1.5 / 360)  # one image may tip over
-    assert several["result"]["replicas"] == 2 and one["result"]["replicas"] == 1
-    assert several["result"]["batch_norm_examples"] == one["result"]["batch_norm_examples"] == 64
+    assert loss == pytest.approx(single["result"]["test_loss"], rel=22 * ROUNDING)
+    assert accuracy == pytest.approx(
+        single["result"]["test_accuracy"], abs=1.5 / 360
+    )  # one image may tip over
+    assert several["result"]["replicas"] == 2 and single["result"]["replicas"] == 1
+    assert several["result"]["batch_norm_examples"] == single["result"]["batch_norm_examples"] == 64
 
 
-def check_dead_units(found):
-    assert found["again"]["dead/head_fc/per_input"] > 0.1
-    assert {key: found["result"][key] for key in found["again"]} == pytest.approx(found["again"], nan_ok=True)
+def check_dead_units(results):
+    assert results["again"]["dead/head_fc/per_input"] > 0.1
+    assert {key: results["result"][key] for key in results["again"]} == pytest.approx(
+        results["again"], nan_ok=True
+    )
 
 
-@pytest.mark.parametrize(("several", "one"), PAIRS)
-def test_synchronised_replicas_train_what_one_device_does(runs, several, one):
-    check_the_same(runs[several], runs[one])
+@pytest.mark.parametrize(("several", "single"), PAIRS)
+def test_synchronised_replicas_train_what_one_device_does(runs, several, single):
+    check_the_same(runs[several], runs[single])
 
 
 @pytest.mark.parametrize("name", ["mirrored", "jax", "devices"])
@@ -197,7 +201,7 @@ HEADS = ("gbn16_fc", "brn_fc", "fbn_fc", "center_fc_scale", "noise_fc", "bn_gap_
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_other_norms_and_tasks_too(backend, tmp_path):
-    kind = {"tensorflow": "mirrored", "jax": "data_parallel"}[backend]
+    distribution = {"tensorflow": "mirrored", "jax": "data_parallel"}[backend]
     settings = {
         **{head: {"head": head} for head in HEADS},
         "recomputed": {"recompute_batch_stats": "all", "validation": 0.1},
@@ -206,20 +210,20 @@ def test_other_norms_and_tasks_too(backend, tmp_path):
     }
     if backend == "jax":  # on TensorFlow each replica draws the same numbers for its own part
         settings |= {"dropout": {"head": "dropout0.5_fc"}, "by_class": {"head": "cdropout0.5_bn_fc"}}
-    one, several = (
-        [(name, {**values, "distribution": how}) for name, values in settings.items()]
-        for how in ("none", kind)
+    single, several = (
+        [(name, {**values, "distribution": distribution_name}) for name, values in settings.items()]
+        for distribution_name in ("none", distribution)
     )
-    with started(backend, tmp_path / "one", *one) as read:
+    with started(backend, tmp_path / "single", *single) as read:
         single = read()
     with started(backend, tmp_path / "several", *several, **TWO_HOST_DEVICES) as read:
-        found = read()
+        results = read()
     for name in settings:
-        check_losses(found[name]["losses"], single[name]["losses"], name)
+        check_losses(results[name]["losses"], single[name]["losses"], name)
         for figure in ("test_loss", "validation_loss"):
             if figure in single[name]["result"]:
                 expected = pytest.approx(single[name]["result"][figure], rel=22 * ROUNDING)
-                assert found[name]["result"][figure] == expected, name
+                assert results[name]["result"][figure] == expected, name
 
 
 def test_one_process_is_one_replica():
@@ -263,8 +267,8 @@ def test_the_last_evaluation_batch_is_filled_up_with_what_does_not_count():
 def test_evaluation_batches_are_shared_equally():
     assert [Replicas(n).evaluation_batch for n in (1, 2, 3, 8, 300)] == [256, 256, 258, 256, 300]
     data = tf.data.Dataset.range(7).map(lambda i: (i, i)).batch(258)
-    (x, _, weights), *rest = Replicas(3).evaluation(data, 7).as_numpy_iterator()
-    assert len(x) == 258 and not rest and weights.sum() == pytest.approx(258)
+    (x, _, weights), *remainder = Replicas(3).evaluation(data, 7).as_numpy_iterator()
+    assert len(x) == 258 and not remainder and weights.sum() == pytest.approx(258)
     assert Replicas().evaluation(data, 7) is data
 
 
@@ -276,20 +280,20 @@ def test_what_a_batch_norm_sees_is_said():
 
 
 def test_alone_nothing_is_distributed(monkeypatch):
-    seen = []
+    set_to = []
     monkeypatch.setattr(keras.distribution, "distribution", lambda: "before")
-    monkeypatch.setattr(keras.distribution, "set_distribution", seen.append)
+    monkeypatch.setattr(keras.distribution, "set_distribution", set_to.append)
     with Replicas().alone():
-        assert seen == [None]
-    assert seen == [None, "before"]
+        assert set_to == [None]
+    assert set_to == [None, "before"]
 
 
 if __name__ == "__main__":
     if keras.backend.backend() == "tensorflow" and "mirrored" in sys.argv[2]:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    found = {}
+    results = {}
     for name, settings in json.loads(sys.argv[2]):
-        place = str(Path(sys.argv[1]) / name)
-        found[name] = trained(TrainConfig(**{"head": "bn_fc", **SETTINGS, "workdir": place, **settings}))
-    print(json.dumps(found))
+        workdir = str(Path(sys.argv[1]) / name)
+        results[name] = trained(TrainConfig(**{"head": "bn_fc", **SETTINGS, "workdir": workdir, **settings}))
+    print(json.dumps(results))

@@ -44,16 +44,16 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "message"),
+    ("number", "error_type", "message"),
     [
         (28, ResourcesError, "a cannot be written: the disk is full"),
         (122, ResourcesError, "a cannot be written: the disk is full"),
         (30, RunDirectoryError, "a cannot be written: Read-only file system"),
     ],
 )
-def test_a_file_systems_error_is_one_line(number, kind, message):
+def test_a_file_systems_error_is_one_line(number, error_type, message):
     error = unwritable(OSError(number, os.strerror(number)), "a")
-    assert type(error) is kind and str(error) == message
+    assert type(error) is error_type and str(error) == message
 
 
 def test_json_that_is_none_or_too_deep_is_one_error(tmp_path):
@@ -83,14 +83,14 @@ def test_only_plain_files_of_a_sane_size_are_read(tmp_path):
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", 2**40)
-    for name, kind, message in (
+    for name, error_type, message in (
         ("pipe", OSError, "it is not a regular file"),
         ("folder", IsADirectoryError, "Is a directory"),
         ("gone", FileNotFoundError, "No such file"),
         ("huge", ValueError, "it has 1,099,511,627,776 bytes, more than any text of a run"),
     ):
         for read in (atomic.read_text, atomic.read_json):
-            with pytest.raises(kind, match=message):
+            with pytest.raises(error_type, match=message):
                 read(tmp_path / name)
     with pytest.raises(OSError, match="it is not a regular file"):
         atomic.sha256(tmp_path / "pipe")

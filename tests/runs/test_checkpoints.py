@@ -22,30 +22,32 @@ def checkpoint(step, **settings):
     return Checkpoint({**SETTINGS, **settings}, step, arrays, records)
 
 
-def same(one, other):
+def check_same(first, second):
     assert (
-        one.settings == other.settings and one.step == other.step and one.arrays.keys() == other.arrays.keys()
+        first.settings == second.settings
+        and first.step == second.step
+        and first.arrays.keys() == second.arrays.keys()
     )
-    for name, array in one.arrays.items():
-        assert array.dtype == other.arrays[name].dtype and array.tobytes() == other.arrays[name].tobytes()
-    assert repr(one.records) == repr(other.records)
+    for name, array in first.arrays.items():
+        assert array.dtype == second.arrays[name].dtype and array.tobytes() == second.arrays[name].tobytes()
+    assert repr(first.records) == repr(second.records)
 
 
 def test_what_is_written_comes_back_bit_for_bit():
-    same(checkpoints.decode_checkpoint(checkpoints.encode_checkpoint(checkpoint(5))), checkpoint(5))
+    check_same(checkpoints.decode_checkpoint(checkpoints.encode_checkpoint(checkpoint(5))), checkpoint(5))
 
 
 def test_any_flipped_bit_and_any_cut_is_noticed():
     content = checkpoints.encode_checkpoint(checkpoint(5))
     draw = np.random.default_rng(0)
     places = {0, 25, 60, 85, 86, len(content) - 1, *draw.integers(0, len(content), 60).tolist()}
-    for place in places:
+    for position in places:
         damaged = bytearray(content)
-        damaged[place] ^= 1 << int(draw.integers(8))
+        damaged[position] ^= 1 << int(draw.integers(8))
         with pytest.raises(ValueError, match=r"it is not a checkpoint|not those that were written"):
             checkpoints.decode_checkpoint(bytes(damaged))
         with pytest.raises(ValueError, match=r"it is not a checkpoint|not those that were written"):
-            checkpoints.decode_checkpoint(content[:place])
+            checkpoints.decode_checkpoint(content[:position])
     with pytest.raises(ValueError, match="not those that were written"):
         checkpoints.decode_checkpoint(content + b"\0")
 
@@ -56,8 +58,8 @@ def test_a_few_are_kept_and_the_newest_counts(tmp_path):
     for step in (2, 9, 10, 11, 100):
         save_checkpoint(directory, checkpoint(step))
     assert len(list((tmp_path / "checkpoints").iterdir())) == checkpoints.KEPT == 3
-    found, complaints = newest_checkpoint(directory, SETTINGS)
-    same(found, checkpoint(100))
+    restored, complaints = newest_checkpoint(directory, SETTINGS)
+    check_same(restored, checkpoint(100))
     assert not complaints
 
 
@@ -68,8 +70,8 @@ def test_damaged_ones_are_said_set_aside_and_passed_over(tmp_path):
     save_checkpoint(directory, checkpoint(3, head="fc"))
     second = tmp_path / "checkpoints" / "step-0000000002"
     second.write_bytes(second.read_bytes()[:-1])
-    found, complaints = newest_checkpoint(directory, SETTINGS)
-    same(found, checkpoint(1))
+    restored, complaints = newest_checkpoint(directory, SETTINGS)
+    check_same(restored, checkpoint(1))
     assert [line.split(" is not used: ")[1] for line in complaints] == [
         "it is of a run with other settings",
         "its bytes are not those that were written",
@@ -88,8 +90,8 @@ def test_what_is_no_plain_file_or_of_no_sane_size_is_passed_over(tmp_path):
     (folder / "step-0000000003").mkdir()
     (folder / "step-0000000002").touch()
     os.truncate(folder / "step-0000000002", 2**40)
-    found, complaints = newest_checkpoint(directory, SETTINGS)
-    same(found, checkpoint(1))
+    restored, complaints = newest_checkpoint(directory, SETTINGS)
+    check_same(restored, checkpoint(1))
     for line, why in zip(
         complaints, ("it is not a regular file", "Is a directory", "it is not a checkpoint"), strict=True
     ):
@@ -103,7 +105,7 @@ def test_a_run_that_begins_anew_keeps_its_own_and_not_those_of_a_later_step(tmp_
     checkpoints.set_checkpoints_aside(directory)
     assert newest_checkpoint(directory, SETTINGS) == (None, [])
     save_checkpoint(directory, checkpoint(1))
-    same(newest_checkpoint(directory, SETTINGS)[0], checkpoint(1))
+    check_same(newest_checkpoint(directory, SETTINGS)[0], checkpoint(1))
     assert len(list((tmp_path / "checkpoints").glob("*.damaged"))) == 3, "nothing is lost"
 
 
@@ -118,5 +120,5 @@ def test_a_write_that_fails_leaves_the_older_ones(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(RuntimeError, match="the disk is full"):
         save_checkpoint(directory, checkpoint(4))
-    found, _ = newest_checkpoint(directory, SETTINGS)
-    assert found.step == 3 and len(list((tmp_path / "checkpoints").iterdir())) == 3
+    restored, _ = newest_checkpoint(directory, SETTINGS)
+    assert restored.step == 3 and len(list((tmp_path / "checkpoints").iterdir())) == 3

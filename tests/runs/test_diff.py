@@ -28,14 +28,14 @@ def runs(tmp_path):
         {"epoch": 1, "loss": 0.5, "images_per_second": 3},
         {"epoch": 2, "loss": 0.4, "images_per_second": 3},
     ]
-    other = [{**rows[0], "images_per_second": 9}, {**rows[1], "loss": 0.3}]
+    second = [{**rows[0], "images_per_second": 9}, {**rows[1], "loss": 0.3}]
     result = {"test_accuracy": 0.5, "dead": None, "data": {"name": "digits", "train": 7, "test": 3}}
-    one = write(tmp_path / "one", {"head": "fc", "seed": 1}, result, rows)
+    first = write(tmp_path / "one", {"head": "fc", "seed": 1}, result, rows)
     settings, result = (
         {"head": "bn_fc", "seed": 1},
         {**result, "test_accuracy": 0.75, "data": {"name": "cifar10", "test": 3}},
     )
-    return one, write(tmp_path / "other", settings, result, other, {"keras": "3.16", "started": "then"})
+    return first, write(tmp_path / "other", settings, result, second, {"keras": "3.16", "started": "then"})
 
 
 def test_the_report_has_what_differs_and_nothing_else(runs, capsys):
@@ -61,8 +61,8 @@ def test_the_report_has_what_differs_and_nothing_else(runs, capsys):
 
 
 def test_a_run_equals_itself(runs):
-    told = describe_differences(runs[0], runs[0]).splitlines()
-    assert told.count("  the same") == 3 and told[-1] == "  the same in all 2 epochs"
+    printed = describe_differences(runs[0], runs[0]).splitlines()
+    assert printed.count("  the same") == 3 and printed[-1] == "  the same in all 2 epochs"
 
 
 def test_nan_equals_nan_and_types_count():
@@ -89,8 +89,8 @@ def test_first_difference():
 )
 def test_bad_arguments(arguments, status, message, capsys):
     assert main(arguments) == status
-    told = capsys.readouterr().err
-    assert told.startswith(f"bnhead diff: {message}") and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"bnhead diff: {message}") and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_a_damaged_history_is_said(runs, content, message, capsys):
     path.unlink()
     path.mkdir() if content is None else path.write_bytes(content)
     assert main(runs) == 3
-    told = capsys.readouterr().err
-    assert message in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
 
 
 def test_no_tensorflow_is_needed(runs):

@@ -71,9 +71,9 @@ def test_a_process_that_is_killed_while_it_begins_leaves_a_run_that_can_go_on(tm
     def killed(*_):
         raise KeyboardInterrupt
 
-    for what in ("_remove", "write"):
+    for method in ("_remove", "write"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(RunDirectory, what, killed)
+            patch.setattr(RunDirectory, method, killed)
             RunDirectory(tmp_path).begin({"seed": 1})
         RunDirectory(tmp_path).check({"seed": 1})
     run.begin({"seed": 1})
@@ -172,7 +172,9 @@ def somebodys(path):
 def test_only_what_a_run_made_is_removed_from_its_folders(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.begin({"a": 1})
-    kept = [somebodys(directory.path / name) for name in ("tensorboard/notes.txt", "checkpoints/best/mine")]
+    foreign = [
+        somebodys(directory.path / name) for name in ("tensorboard/notes.txt", "checkpoints/best/mine")
+    ]
     gone = [
         somebodys(directory.path / name)
         for name in (
@@ -184,7 +186,7 @@ def test_only_what_a_run_made_is_removed_from_its_folders(tmp_path):
         )
     ]
     directory.clear()
-    assert all(path.read_text() == "mine" for path in kept) and not any(path.exists() for path in gone)
+    assert all(path.read_text() == "mine" for path in foreign) and not any(path.exists() for path in gone)
     assert not (directory.path / "tensorboard/units").exists()
 
 
@@ -198,18 +200,20 @@ def test_a_linked_folder_is_unlinked_and_left(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("history.csv", "folder"), ("model.keras", "folder"), ("checkpoints", "file")]
+    ("name", "entry_type"), [("history.csv", "folder"), ("model.keras", "folder"), ("checkpoints", "file")]
 )
-def test_what_no_run_makes_is_refused_before_anything_is_removed(tmp_path, name, kind):
+def test_what_no_run_makes_is_refused_before_anything_is_removed(tmp_path, name, entry_type):
     directory = RunDirectory(tmp_path / "run")
     directory.begin({"a": 1})
     events = somebodys(directory.path / "tensorboard" / "events.out.tfevents.1.host")
     inside = (
-        somebodys(directory.path / name / "mine") if kind == "folder" else somebodys(directory.path / name)
+        somebodys(directory.path / name / "mine")
+        if entry_type == "folder"
+        else somebodys(directory.path / name)
     )
-    with pytest.raises(RunDirectoryError, match=f"{name} is a {kind}, which no run writes"):
+    with pytest.raises(RunDirectoryError, match=f"{name} is a {entry_type}, which no run writes"):
         directory.check({"a": 1})
-    if kind == "folder":
+    if entry_type == "folder":
         with pytest.raises(RunDirectoryError, match="cannot be written: Is a directory"):
             directory.replace(name, lambda path: path.write_text("new"))
     assert events.exists() and inside.read_text() == "mine"

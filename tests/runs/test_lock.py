@@ -32,13 +32,13 @@ def leave(path, age=0.0, **owner):
 
 
 def test_one_writer_at_a_time_and_none_is_left(tmp_path, holder):
-    told = f"is being written by process {holder.pid} on "
-    with pytest.raises(RunDirectoryError, match=told), lock.writer_lock(tmp_path):
+    message = f"is being written by process {holder.pid} on "
+    with pytest.raises(RunDirectoryError, match=message), lock.writer_lock(tmp_path):
         pass
     assert json.loads((tmp_path / "lock").read_text())["pid"] == holder.pid
     holder.communicate("")
-    with lock.writer_lock(tmp_path) as before:
-        assert before is None
+    with lock.writer_lock(tmp_path) as dead_owner:
+        assert dead_owner is None
         with (
             pytest.raises(RunDirectoryError, match=f"by process {os.getpid()} on "),
             lock.writer_lock(tmp_path),
@@ -51,8 +51,8 @@ def test_a_killed_writers_lock_is_stale(tmp_path, holder):
     holder.kill()
     holder.wait()
     assert (tmp_path / "lock").exists()
-    with lock.writer_lock(tmp_path) as before:
-        assert before["pid"] == holder.pid
+    with lock.writer_lock(tmp_path) as dead_owner:
+        assert dead_owner["pid"] == holder.pid
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
@@ -61,8 +61,8 @@ def test_another_machines_lock_is_stale_when_it_is_no_longer_renewed(tmp_path):
     with pytest.raises(RunDirectoryError, match="by process 1 on elsewhere"), lock.writer_lock(tmp_path):
         pass
     leave(tmp_path / "lock", age=lock.STALE + 5, pid=1, host="elsewhere")
-    with lock.writer_lock(tmp_path) as before:
-        assert before == {"pid": 1, "host": "elsewhere"}
+    with lock.writer_lock(tmp_path) as dead_owner:
+        assert dead_owner == {"pid": 1, "host": "elsewhere"}
 
 
 def test_where_the_kernel_has_no_locks_the_pid_decides(tmp_path, monkeypatch, holder):
@@ -71,15 +71,15 @@ def test_where_the_kernel_has_no_locks_the_pid_decides(tmp_path, monkeypatch, ho
         pass
     holder.kill()
     holder.wait()
-    with lock.writer_lock(tmp_path) as before:
-        assert before["pid"] == holder.pid
+    with lock.writer_lock(tmp_path) as dead_owner:
+        assert dead_owner["pid"] == holder.pid
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": 1}'])
 def test_a_lock_written_by_halves_is_nobodys(tmp_path, content):
     (tmp_path / "lock").write_text(content)
-    with lock.writer_lock(tmp_path) as before:
-        assert before is None
+    with lock.writer_lock(tmp_path) as dead_owner:
+        assert dead_owner is None
 
 
 def test_the_holder_renews_it(tmp_path, monkeypatch):
@@ -93,16 +93,16 @@ def test_the_holder_renews_it(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    told = "cannot be written: No such file"
-    with pytest.raises(RunDirectoryError, match=told), lock.writer_lock(tmp_path / "nowhere"):
+    message = "cannot be written: No such file"
+    with pytest.raises(RunDirectoryError, match=message), lock.writer_lock(tmp_path / "nowhere"):
         pass
 
 
 @pytest.mark.parametrize("owner", [{"pid": "x"}, {"pid": -1}, {"pid": 10**30}, {"pid": True}, {"pid": None}])
 def test_a_lock_that_names_no_process_is_nobodys(tmp_path, owner):
     leave(tmp_path / "lock", host=platform.node(), **owner)
-    with lock.writer_lock(tmp_path) as before:
-        assert before is None
+    with lock.writer_lock(tmp_path) as dead_owner:
+        assert dead_owner is None
     assert not (tmp_path / "lock").exists()
 
 

@@ -58,16 +58,20 @@ def events(folder: pathlib.Path) -> list:
     ]
 
 
-def unlike(one: dict, other: dict) -> list[str]:
+def unlike(first: dict, second: dict) -> list[str]:
     """The names of what differs by a bit."""
-    names = sorted({**one, **other})
-    return [name for name in names if not _same(one.get(name), other.get(name))]
+    names = sorted({**first, **second})
+    return [name for name in names if not _equal(first.get(name), second.get(name))]
 
 
-def _same(one, other) -> bool:
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-    return json.dumps(one, default=repr) == json.dumps(other, default=repr)
+def _equal(first, second) -> bool:
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return (
+            first.dtype == second.dtype
+            and first.shape == second.shape
+            and first.tobytes() == second.tobytes()
+        )
+    return json.dumps(first, default=repr) == json.dumps(second, default=repr)
 
 
 def run(workdir: str, data_dir: str, head: str, fatal: int | None = None, **settings) -> None:
@@ -88,12 +92,12 @@ def run(workdir: str, data_dir: str, head: str, fatal: int | None = None, **sett
 
 def _kill_in_file_operation(fatal: int) -> None:
     """Ends this process in the `fatal`-th write, fsync, rename or removal, which is done by halves."""
-    left = [fatal]
+    remaining = [fatal]
 
     def deadly(function, halfway):
         def call(*arguments, **keywords):
-            left[0] -= 1
-            if not left[0]:
+            remaining[0] -= 1
+            if not remaining[0]:
                 halfway(*arguments)
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **keywords)
@@ -130,16 +134,16 @@ def killed_and_finished(
     """
     ended = []
     for number in range(kills + 1):
-        how = draw.choice(("time", "file")) if number < kills else "never"
-        fatal = draw.randint(1, 120) if how == "file" else None
-        delay = draw.uniform(0.5, seconds) if how == "time" else None
+        method = draw.choice(("time", "file")) if number < kills else "never"
+        fatal = draw.randint(1, 120) if method == "file" else None
+        delay = draw.uniform(0.5, seconds) if method == "time" else None
         process = context().Process(target=run, args=(workdir, data_dir, head, fatal), kwargs=settings)
         process.start()
         process.join(delay)
         if process.is_alive():
             process.kill()
         process.join()
-        ended.append(f"{how} {fatal or round(delay or 0, 2)}: {process.exitcode}")
+        ended.append(f"{method} {fatal or round(delay or 0, 2)}: {process.exitcode}")
         if process.exitcode == 0:
             break
     return ended
@@ -152,16 +156,16 @@ def main(arguments: list[str]) -> int:
     data_dir = options.get("data_dir", "")
     equal = 0
     with tempfile.TemporaryDirectory() as folder:
-        whole = {}
+        uninterrupted = {}
         for head in HEADS:
             start = time.perf_counter()
             process = context().Process(target=run, args=(f"{folder}/{head}", data_dir, head))
             process.start()
             process.join()
-            whole[head] = evidence(f"{folder}/{head}"), time.perf_counter() - start
+            uninterrupted[head] = evidence(f"{folder}/{head}"), time.perf_counter() - start
         for number in range(runs):
             head = HEADS[number % len(HEADS)]
-            expected, seconds = whole[head]
+            expected, seconds = uninterrupted[head]
             workdir = f"{folder}/{number}"
             ended = killed_and_finished(workdir, data_dir, head, draw, seconds, checkpoint_seconds=0.0)
             different = unlike(expected, evidence(workdir))

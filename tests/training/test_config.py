@@ -135,7 +135,7 @@ def test_the_head_is_parsed_once():
     config = TrainConfig(head="gap_bn_fc")
     assert config.head == "bn_fc" and config.parsed_head.placement == ("P1",)
     assert config.parsed_head is config.parsed_head
-    other = dataclasses.replace(config, head="fc")
-    assert other.parsed_head.text == "fc" and other != config
+    changed = dataclasses.replace(config, head="fc")
+    assert changed.parsed_head.text == "fc" and changed != config
     again = pickle.loads(pickle.dumps(config))
     assert again == config and again.parsed_head == config.parsed_head

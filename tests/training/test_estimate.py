@@ -13,20 +13,26 @@ from bnhead.training.estimate import _Clock, format_duration, format_estimate, t
 
 def test_it_tells_sizes_and_times_and_writes_nothing(short_config, tmp_path, capsys):
     config = short_config(epochs=7, workdir=str(tmp_path / "run"), dry_run=True)
-    found = estimate.estimate(config)
+    estimated = estimate.estimate(config)
     assert not (tmp_path / "run").exists()
-    assert found["settings"] == config.settings() and found["head"].startswith("2x2x64 -> gap -> 64 -> bn")
-    assert (found["steps_per_epoch"], found["steps"]) == (5, 35)
-    assert found["parameters"] > found["trainable"] > 70_000
-    assert 0 < found["seconds_per_step"] < 60 and 0 < found["seconds_per_evaluation"] < 60
-    per_epoch = 5 * found["seconds_per_step"] + found["seconds_per_evaluation"]
-    assert found["seconds"] == pytest.approx(7 * per_epoch)
+    assert estimated["settings"] == config.settings() and estimated["head"].startswith(
+        "2x2x64 -> gap -> 64 -> bn"
+    )
+    assert (estimated["steps_per_epoch"], estimated["steps"]) == (5, 35)
+    assert estimated["parameters"] > estimated["trainable"] > 70_000
+    assert 0 < estimated["seconds_per_step"] < 60 and 0 < estimated["seconds_per_evaluation"] < 60
+    per_epoch = 5 * estimated["seconds_per_step"] + estimated["seconds_per_evaluation"]
+    assert estimated["seconds"] == pytest.approx(7 * per_epoch)
     flags = [f"--{name}={value}" for name, value in config.settings().items()]
     places = [f"--workdir={config.workdir}", f"--data_dir={config.data_dir}", "--dry_run"]
     assert main([*flags, *places]) == 0
-    told = capsys.readouterr().out
-    assert "head        2x2x64" in told and f"{found['parameters']:,}" in told and "35: 7 epochs of 5" in told
-    assert "nothing was written there" in told and not (tmp_path / "run").exists()
+    printed = capsys.readouterr().out
+    assert (
+        "head        2x2x64" in printed
+        and f"{estimated['parameters']:,}" in printed
+        and "35: 7 epochs of 5" in printed
+    )
+    assert "nothing was written there" in printed and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -46,8 +52,8 @@ def test_steps_are_counted_behind_the_first_execution(at_once, steps, counted):
 
 def test_a_run_of_one_execution_has_no_time(short_config):
     config = short_config(epochs=1, steps_per_execution=5, dry_run=True)
-    told = format_estimate(estimate.estimate(config), config)
-    assert "a step      unknown: the whole run is one execution" in told and "about unknown" in told
+    printed = format_estimate(estimate.estimate(config), config)
+    assert "a step      unknown: the whole run is one execution" in printed and "about unknown" in printed
 
 
 def test_memory_that_is_full_is_said(short_config, monkeypatch):
@@ -72,8 +78,8 @@ def test_train_itself_does_no_dry_run(short_config):
 
 def test_bytes_by_hand():
     layers = [keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.BatchNormalization(name="b")]
-    trainable, fixed, outputs = 4 * 3 + 3 + 2 * 3, 2 * 3, 10 * (3 + 3)
-    assert training_bytes(keras.Sequential(layers), 10) == 4 * (3 * trainable + fixed + outputs)
+    trainable, frozen, outputs = 4 * 3 + 3 + 2 * 3, 2 * 3, 10 * (3 + 3)
+    assert training_bytes(keras.Sequential(layers), 10) == 4 * (3 * trainable + frozen + outputs)
 
 
 @pytest.mark.parametrize(

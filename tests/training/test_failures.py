@@ -47,8 +47,8 @@ def feed(spoiled=None, value=np.nan):
 def test_the_step_that_broke_is_found_from_any_state_before(spoiled):
     model, batches = net(), feed(spoiled)
     start = captured(model)
-    found = locate(model, start, batches, 0)
-    assert found == {"step": spoiled + 1, "epoch": spoiled // STEPS + 1, "where": "input", "layer": ""}
+    failure = locate(model, start, batches, 0)
+    assert failure == {"step": spoiled + 1, "epoch": spoiled // STEPS + 1, "where": "input", "layer": ""}
     assert weights_are_finite(model), "it is left as it was before that step"
     assert int(model.optimizer.iterations) == spoiled
 
@@ -56,15 +56,15 @@ def test_the_step_that_broke_is_found_from_any_state_before(spoiled):
 def test_the_layer_whose_output_overflows_is_named():
     model, batches = net(scale=1e38), feed()
     model.get_layer("first").kernel.assign(np.full((2, 3), 1e3, "float32"))
-    found = locate(model, captured(model), batches, 0)
-    assert found == {"step": 1, "epoch": 1, "where": "activation", "layer": "grow"}
+    failure = locate(model, captured(model), batches, 0)
+    assert failure == {"step": 1, "epoch": 1, "where": "activation", "layer": "grow"}
 
 
 def test_a_loss_that_overflows_is_the_losss():
     model, batches = net(), feed()
     model.get_layer("last").bias.assign(np.full(1, 1e30, "float32"))
-    found = locate(model, captured(model), batches, 0)
-    assert found == {"step": 1, "epoch": 1, "where": "loss", "layer": ""}
+    failure = locate(model, captured(model), batches, 0)
+    assert failure == {"step": 1, "epoch": 1, "where": "loss", "layer": ""}
 
 
 def test_a_gradient_that_overflows_names_the_layer_nearest_to_the_output():
@@ -72,15 +72,15 @@ def test_a_gradient_that_overflows_names_the_layer_nearest_to_the_output():
     model.get_layer("last").bias.assign(np.full(1, 1e15, "float32"))  # of which the square is finite
     model.get_layer("last").kernel.assign(np.full((3, 1), 1e25, "float32"))
     model.get_layer("first").kernel.assign(np.zeros((2, 3), "float32"))
-    found = locate(model, captured(model), batches, 0)
-    assert (found["step"], found["where"]) == (1, "gradient") and found["layer"].endswith("first")
+    failure = locate(model, captured(model), batches, 0)
+    assert (failure["step"], failure["where"]) == (1, "gradient") and failure["layer"].endswith("first")
 
 
 def test_where_nothing_breaks_again_there_is_the_step_alone():
     model, batches = net(), feed()
     batches.epochs = 1
-    found = locate(model, captured(model), batches, 2)
-    assert found == {"step": STEPS, "epoch": 1}
+    failure = locate(model, captured(model), batches, 2)
+    assert failure == {"step": STEPS, "epoch": 1}
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
@@ -105,8 +105,8 @@ def test_weights_are_looked_at_though_the_loss_is_finite():
         model.compile("sgd", "mse")
         finite = Finite(seconds)
         data = feed().train(0, 0).map(lambda x, y: (x, x))
-        how = {"verbose": 0, "shuffle": False, "callbacks": [Spoil(), finite]}
-        model.fit(data, epochs=4, steps_per_epoch=STEPS, **how)
+        options = {"verbose": 0, "shuffle": False, "callbacks": [Spoil(), finite]}
+        model.fit(data, epochs=4, steps_per_epoch=STEPS, **options)
         assert finite.broken and finite.step == step, "at once, or at the end of the epoch"
 
 

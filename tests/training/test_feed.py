@@ -24,10 +24,10 @@ def elements(data):
     return [[np.array(part) for part in tf.nest.flatten(element)] for element in data]
 
 
-def same(one, other):
-    assert len(one) == len(other)
-    for before, after in zip(one, other, strict=True):
-        for a, b in zip(before, after, strict=True):
+def check_equal(first, second):
+    assert len(first) == len(second)
+    for batch, counterpart in zip(first, second, strict=True):
+        for a, b in zip(batch, counterpart, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -36,10 +36,10 @@ def same(one, other):
 def test_batches_from_a_step_on_are_those_that_would_have_come(short_config, digits, epoch, step, settings):
     config = short_config(epochs=3, **settings)
     feed = Feed.of(config, digits, ALONE)
-    whole, rest = elements(feed.train(0, 0)), elements(feed.train(epoch, step))
-    assert len(whole) == 15
-    same(rest, whole[epoch * 5 + step :])
-    assert feed.train(epoch, step).cardinality() == len(rest)
+    full, remainder = elements(feed.train(0, 0)), elements(feed.train(epoch, step))
+    assert len(full) == 15
+    check_equal(remainder, full[epoch * 5 + step :])
+    assert feed.train(epoch, step).cardinality() == len(remainder)
 
 
 def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
@@ -54,24 +54,24 @@ def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
     data = load(name, data_dir, image_size=16, memory_limit=0)
     assert not data.train.in_memory
     feed = Feed.of(config, data, ALONE)
-    whole = elements(feed.train(0, 0))
-    assert len(whole) == 9
-    same(elements(feed.train(1, 2)), whole[5:])
+    full = elements(feed.train(0, 0))
+    assert len(full) == 9
+    check_equal(elements(feed.train(1, 2)), full[5:])
 
 
 def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):
     config = short_config(probe_examples=300)
-    seen = elements(Feed.of(config, digits, ALONE).test())
-    np.testing.assert_array_equal(np.concatenate([x for x, _ in seen]), digits.test.images)
+    observed = elements(Feed.of(config, digits, ALONE).test())
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in observed]), digits.test.images)
     probed = elements(Feed.of(config, digits, ALONE).probe())
     np.testing.assert_array_equal(np.concatenate([y for _, y in probed]), digits.test.labels[:300])
 
 
 def test_metrics_have_variables_before_anything_is_fed(short_config, digits):
     model = build_model(short_config(), digits)
-    before = len(model.metrics_variables)
+    initial = len(model.metrics_variables)
     run._build_metrics(model, Feed.of(short_config(), digits, ALONE))
-    assert len(model.metrics_variables) > before and not any(np.any(v) for v in model.metrics_variables)
+    assert len(model.metrics_variables) > initial and not any(np.any(v) for v in model.metrics_variables)
 
 
 def large_int32(function, *specs):

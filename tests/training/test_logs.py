@@ -15,8 +15,8 @@ def events(config, run):
 
 
 def scalars(accumulator, tag):
-    found = accumulator.Tensors(tag)
-    return [e.step for e in found], [float(tf.make_ndarray(e.tensor_proto)) for e in found]
+    lines = accumulator.Tensors(tag)
+    return [e.step for e in lines], [float(tf.make_ndarray(e.tensor_proto)) for e in lines]
 
 
 @pytest.mark.parametrize(

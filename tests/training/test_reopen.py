@@ -95,9 +95,9 @@ def test_what_cannot_be_opened(tmp_path, data_dir):
     (tmp_path / "broken.keras").write_text("no model")
     with pytest.raises(UsageError, match=r"broken\.keras cannot be loaded: "):
         open_source(model=str(tmp_path / "broken.keras"), **options)
-    whole = (tmp_path / "net.keras").read_bytes()
-    for size in (10, len(whole) // 2, len(whole) - 30):
-        (tmp_path / "broken.keras").write_bytes(whole[:size] + b"x" * (len(whole) - size))
+    content = (tmp_path / "net.keras").read_bytes()
+    for size in (10, len(content) // 2, len(content) - 30):
+        (tmp_path / "broken.keras").write_bytes(content[:size] + b"x" * (len(content) - size))
         with pytest.raises(UsageError, match=r"broken\.keras cannot be loaded: ."):
             open_source(model=str(tmp_path / "broken.keras"), **options)
     vector = keras.Sequential([keras.Input((4,)), layers.Dense(2)])

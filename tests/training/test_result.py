@@ -51,20 +51,20 @@ def test_the_model_loads_where_bnhead_is_unknown(short_run, tmp_path):
         f"model = keras.saving.load_model({str(directory(config) / 'model.keras')!r}); "
         "print(model.predict(numpy.zeros((2, 8, 8, 1), 'uint8'), verbose=0).shape)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == "(2, 10)", done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert process.stdout.strip() == "(2, 10)", process.stderr
 
 
 def test_a_file_that_gives_other_outputs_than_the_model_is_no_result(short_config, monkeypatch):
     """Nothing is lost: the checkpoint of the last step is kept, and the same command ends the run."""
 
-    def other(model, **options):
+    def shifted(model, **options):
         copied = plain(model, **options)
         copied.get_layer("head_out").bias.assign_add([1000.0] * 10)
         return copied
 
     config = short_config(epochs=1)
-    monkeypatch.setattr(result_files, "plain", other)
+    monkeypatch.setattr(result_files, "plain", shifted)
     with pytest.raises(
         CopyError, match=r"model\.keras, the file of model 'resnet8' differs from it by"
     ) as caught:

@@ -42,29 +42,29 @@ class SignalAt(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, data_dir):
+def uninterrupted(tmp_path_factory, data_dir):
     """What a run leaves that is never stopped."""
-    place = tmp_path_factory.mktemp("whole") / "run"
-    train(config(place, data_dir))
-    return kills.evidence(place)
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    train(config(workdir, data_dir))
+    return kills.evidence(workdir)
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory, data_dir):
     """The directory of a run that SIGTERM ended in the midst of an epoch."""
-    place = tmp_path_factory.mktemp("stopped") / "run"
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.raises(Interrupted) as caught:
-        train(config(place, data_dir), [SignalAt(signal.SIGTERM, STOPPED)])
+        train(config(workdir, data_dir), [SignalAt(signal.SIGTERM, STOPPED)])
     assert caught.value.exit_status == 143
-    return place
+    return workdir
 
 
 def gone_on(stopped, tmp_path, data_dir, **settings):
-    place = tmp_path / "run"
-    shutil.copytree(stopped, place)
-    (place / ".writing-abc").mkdir()  # by a process that was killed
-    train(config(place, data_dir, **settings))
-    return place
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    (workdir / ".writing-abc").mkdir()  # by a process that was killed
+    train(config(workdir, data_dir, **settings))
+    return workdir
 
 
 class Counts(keras.callbacks.Callback):
@@ -85,10 +85,10 @@ class Counts(keras.callbacks.Callback):
 
 
 def test_a_callback_with_a_state_goes_on_with_the_run(tmp_path, data_dir):
-    place, first, second = tmp_path / "run", Counts(), (Counts(), Counts())
+    workdir, first, second = tmp_path / "run", Counts(), (Counts(), Counts())
     with pytest.raises(Interrupted):
-        train(config(place, data_dir), [first, SignalAt(signal.SIGTERM, STOPPED)])
-    train(config(place, data_dir), second)
+        train(config(workdir, data_dir), [first, SignalAt(signal.SIGTERM, STOPPED)])
+    train(config(workdir, data_dir), second)
     assert first.batches == STOPPED and [one.batches for one in second] == [4 * STEPS, 4 * STEPS - STOPPED]
 
 
@@ -105,25 +105,25 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_and_says_so(stopped):
     assert not (stopped / "result.json").exists() and not (stopped / "lock").exists()
 
 
-def test_a_run_that_was_stopped_ends_in_the_same_bits(stopped, whole, tmp_path, data_dir, capsys):
-    place = gone_on(stopped, tmp_path, data_dir)
-    assert kills.unlike(whole, kills.evidence(place)) == []
-    assert not list(place.glob(".writing-*"))
+def test_a_run_that_was_stopped_ends_in_the_same_bits(stopped, uninterrupted, tmp_path, data_dir, capsys):
+    workdir = gone_on(stopped, tmp_path, data_dir)
+    assert kills.unlike(uninterrupted, kills.evidence(workdir)) == []
+    assert not list(workdir.glob(".writing-*"))
     assert f"goes on after step {STOPPED} of {4 * STEPS}" in capsys.readouterr().err
-    sessions = json.loads((place / "environment.json").read_text())["sessions"]
+    sessions = json.loads((workdir / "environment.json").read_text())["sessions"]
     assert [session["step"] for session in sessions] == [0, STOPPED]
 
 
-def leave_out(monkeypatch, what):
+def leave_out(monkeypatch, piece):
     """Makes a checkpoint lack one piece of state."""
-    there = state.restore
+    original = state.restore
 
     def restore(model, arrays):
-        kept = {name: value for name, value in state.captured(model).items() if what in name}
-        assert kept, what
-        there(model, {**arrays, **kept})
+        omitted = {name: value for name, value in state.captured(model).items() if piece in name}
+        assert omitted, piece
+        original(model, {**arrays, **omitted})
 
-    if what == "data order":
+    if piece == "data order":
         monkeypatch.setattr(
             state, "divmod", lambda step, steps: (step // steps, step % steps and 1), raising=False
         )
@@ -133,7 +133,7 @@ def leave_out(monkeypatch, what):
 
 
 @pytest.mark.parametrize(
-    "what",
+    "piece",
     [
         "seed_generator_state",
         *(
@@ -143,32 +143,32 @@ def leave_out(monkeypatch, what):
     ],
 )
 def test_a_run_that_lacks_a_piece_of_its_state_does_not(
-    stopped, whole, tmp_path, data_dir, monkeypatch, what
+    stopped, uninterrupted, tmp_path, data_dir, monkeypatch, piece
 ):
-    leave_out(monkeypatch, what)
-    assert kills.unlike(whole, kills.evidence(gone_on(stopped, tmp_path, data_dir))) != []
+    leave_out(monkeypatch, piece)
+    assert kills.unlike(uninterrupted, kills.evidence(gone_on(stopped, tmp_path, data_dir))) != []
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, whole, tmp_path, data_dir, capsys):
+def test_a_damaged_checkpoint_is_passed_over_loudly(stopped, uninterrupted, tmp_path, data_dir, capsys):
     (newest,) = (stopped / "checkpoints").iterdir()
-    place = tmp_path / "run"
-    shutil.copytree(stopped, place)
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
-    (place / "checkpoints" / newest.name).write_bytes(content)
-    train(config(place, data_dir))
-    told = capsys.readouterr().err
-    assert f"{newest.name} is not used: its bytes are not those that were written" in told
-    assert "starts again from the beginning" in told
-    assert kills.unlike(whole, kills.evidence(place)) == []
+    (workdir / "checkpoints" / newest.name).write_bytes(content)
+    train(config(workdir, data_dir))
+    printed = capsys.readouterr().err
+    assert f"{newest.name} is not used: its bytes are not those that were written" in printed
+    assert "starts again from the beginning" in printed
+    assert kills.unlike(uninterrupted, kills.evidence(workdir)) == []
 
 
 def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monkeypatch):
     """As of a folder that pictures were added to: an epoch's steps would be others."""
-    place = tmp_path / "run"
-    shutil.copytree(stopped, place)
-    before = {path: path.read_bytes() for path in (place / "checkpoints").iterdir()}
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    contents = {path: path.read_bytes() for path in (workdir / "checkpoints").iterdir()}
     load = build.load
 
     def fewer(**options):
@@ -178,8 +178,8 @@ def test_a_run_does_not_go_on_with_other_data(stopped, tmp_path, data_dir, monke
     with monkeypatch.context() as patch:
         patch.setattr(build, "load", fewer)
         with pytest.raises(DataError, match=r"other data, which differ in splits, .*batches"):
-            train(config(place, data_dir))
-    assert {path: path.read_bytes() for path in (place / "checkpoints").iterdir()} == before
+            train(config(workdir, data_dir))
+    assert {path: path.read_bytes() for path in (workdir / "checkpoints").iterdir()} == contents
 
 
 def swapped(split):
@@ -203,8 +203,8 @@ def darker(split):
 def test_a_run_does_not_go_on_with_what_a_summary_cannot_tell_apart(
     stopped, tmp_path, data_dir, monkeypatch, split, change
 ):
-    place = tmp_path / "run"
-    shutil.copytree(stopped, place)
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
     load = build.load
 
     def changed(**options):
@@ -216,33 +216,33 @@ def test_a_run_does_not_go_on_with_what_a_summary_cannot_tell_apart(
         with pytest.raises(
             DataError, match=f"other data, which differ in .*the content of the {split} split"
         ):
-            train(config(place, data_dir))
+            train(config(workdir, data_dir))
 
 
 def test_a_checkpoint_of_another_net_is_set_aside_and_the_run_keeps_its_own(
     stopped, tmp_path, data_dir, capsys
 ):
     """As of a backbone's file that has been written anew."""
-    place = tmp_path / "run"
-    shutil.copytree(stopped, place)
-    (newest,) = (place / "checkpoints").iterdir()
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    (newest,) = (workdir / "checkpoints").iterdir()
     good = checkpoints.decode_checkpoint(newest.read_bytes())
-    other = dataclasses.replace(good, arrays={**good.arrays, "99999/kernel": np.zeros(3)})
+    foreign = dataclasses.replace(good, arrays={**good.arrays, "99999/kernel": np.zeros(3)})
     for step in range(1000, 1003):
-        content = checkpoints.encode_checkpoint(dataclasses.replace(other, step=step))
-        (place / "checkpoints" / f"step-{step:010}").write_bytes(content)
+        content = checkpoints.encode_checkpoint(dataclasses.replace(foreign, step=step))
+        (workdir / "checkpoints" / f"step-{step:010}").write_bytes(content)
     with pytest.raises(Interrupted):
-        train(config(place, data_dir), [SignalAt(signal.SIGTERM, 2)])
+        train(config(workdir, data_dir), [SignalAt(signal.SIGTERM, 2)])
     assert "it is of another net" in capsys.readouterr().err
-    assert (place / "checkpoints" / "step-0000000002").exists(), "its own are not the oldest"
+    assert (workdir / "checkpoints" / "step-0000000002").exists(), "its own are not the oldest"
 
 
-def test_killed_at_random_instants(whole, tmp_path, data_dir):
+def test_killed_at_random_instants(uninterrupted, tmp_path, data_dir):
     draw = random.Random(1)
-    place = str(tmp_path / "run")
-    ended = kills.killed_and_finished(place, data_dir, HEAD, draw, 2, kills=2, checkpoint_seconds=0.0)
+    workdir = str(tmp_path / "run")
+    ended = kills.killed_and_finished(workdir, data_dir, HEAD, draw, 2, kills=2, checkpoint_seconds=0.0)
     assert "-9" in ended[0] and ended[-1].endswith(": 0"), ended
-    assert kills.unlike(whole, kills.evidence(place)) == [], ended
+    assert kills.unlike(uninterrupted, kills.evidence(workdir)) == [], ended
 
 
 @pytest.mark.slow
@@ -253,14 +253,14 @@ def test_killed_at_random_instants_fifty_times():
 @pytest.mark.slow
 def test_the_best_epoch_is_kept_apart_and_comes_back(tmp_path, data_dir, short_config):
     settings = {"validation": 0.2, "epochs": 3}
-    place = tmp_path / "whole"
-    result = train(config(place, data_dir, **settings))
-    rows = (place / "history.csv").read_text().splitlines()
+    workdir = tmp_path / "whole"
+    result = train(config(workdir, data_dir, **settings))
+    rows = (workdir / "history.csv").read_text().splitlines()
     names = rows[0].split(",")
     scores = [float(row.split(",")[names.index("validation_accuracy")]) for row in rows[1:]]
     best = max(range(3), key=scores.__getitem__)
     assert result["best"]["epoch"] == best + 1 and result["best"]["validation_accuracy"] == scores[best]
-    model = keras.saving.load_model(place / "best.keras")
+    model = keras.saving.load_model(workdir / "best.keras")
     from bnhead.data import load
 
     held_out = load("digits", data_dir, validation=0.2).validation
@@ -272,20 +272,20 @@ def test_another_process_is_turned_away_and_nothing_is_touched(stopped, tmp_path
     from bnhead.errors import RunDirectoryError
     from bnhead.runs import lock
 
-    place = tmp_path / "run"
-    shutil.copytree(stopped, place)
-    before = {path: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
-    with lock.writer_lock(place), pytest.raises(RunDirectoryError, match="is being written by process"):
-        train(config(place, data_dir))
-    assert {path: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()} == before
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    contents = {path: path.read_bytes() for path in Path(workdir).rglob("*") if path.is_file()}
+    with lock.writer_lock(workdir), pytest.raises(RunDirectoryError, match="is being written by process"):
+        train(config(workdir, data_dir))
+    assert {path: path.read_bytes() for path in Path(workdir).rglob("*") if path.is_file()} == contents
 
 
 def test_overwrite_removes_a_run_and_says_what(stopped, tmp_path, data_dir, capsys):
-    place = tmp_path / "run"
-    shutil.copytree(stopped, place)
-    result = train(config(place, data_dir, head="fc", epochs=1, overwrite=True))
-    told = capsys.readouterr().err
-    assert f"removed from {place}: environment.json, status.json, history.csv, checkpoints, " in told
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    result = train(config(workdir, data_dir, head="fc", epochs=1, overwrite=True))
+    printed = capsys.readouterr().err
+    assert f"removed from {workdir}: environment.json, status.json, history.csv, checkpoints, " in printed
     assert result["epochs"] == 1 and result["head"].count("bn") == 0
 
 
@@ -310,10 +310,10 @@ assert not found, found
 
 @pytest.mark.slow
 def test_on_jax_too(tmp_path, data_dir):
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ON_JAX, str(tmp_path), data_dir],
         env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": "."},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and "goes on after step 12 of 20" in done.stderr, done.stderr[-2000:]
+    assert process.returncode == 0 and "goes on after step 12 of 20" in process.stderr, process.stderr[-2000:]

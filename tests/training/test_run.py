@@ -46,10 +46,12 @@ def test_the_same_seed_gives_the_same_result_another_gives_another(short_run, sh
 
 def test_heads_start_from_the_same_backbone_and_see_the_same_batches(short_config, data_dir):
     digits = load("digits", data_dir)
-    one, other = (build_model(short_config(head=head, seed=5), digits) for head in ("fc", "bn_dropout0.3_fc"))
-    for layer in one.layers:
-        for weight, same in zip(layer.get_weights(), other.get_layer(layer.name).get_weights(), strict=True):
-            np.testing.assert_array_equal(weight, same)
+    first, second = (
+        build_model(short_config(head=head, seed=5), digits) for head in ("fc", "bn_dropout0.3_fc")
+    )
+    for layer in first.layers:
+        for weight, twin in zip(layer.get_weights(), second.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, twin)
     batches = []
 
     class Look(keras.callbacks.Callback):
@@ -76,9 +78,9 @@ def test_heads_start_from_the_same_backbone_and_see_the_same_batches(short_confi
 
 def test_a_finished_run_is_not_done_again(short_run):
     config, result = short_run
-    before = (directory(config) / "model.keras").stat().st_mtime_ns
+    written_at = (directory(config) / "model.keras").stat().st_mtime_ns
     assert train(config) == result
-    assert (directory(config) / "model.keras").stat().st_mtime_ns == before
+    assert (directory(config) / "model.keras").stat().st_mtime_ns == written_at
 
 
 def test_another_run_in_the_same_place_is_refused(short_run, short_config):

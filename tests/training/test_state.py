@@ -68,16 +68,16 @@ def test_every_kind_of_state_is_among_the_variables():
 
 def test_values_are_copies_and_come_back():
     model = small()
-    before = captured(model)
-    assert set(before) == set(variables(model))
+    initial = captured(model)
+    assert set(initial) == set(variables(model))
     model.fit(feed(0, 0), epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
-    after = captured(model)  # the metrics have variables now
-    changed = {name for name in before if before[name].tobytes() != after[name].tobytes()}
+    trained = captured(model)  # the metrics have variables now
+    changed = {name for name in initial if initial[name].tobytes() != trained[name].tobytes()}
     assert any("seed" in name for name in changed) and any("momentum" in name for name in changed)
     assert len(changed) > 8
-    restore(model, {**after, **before})
+    restore(model, {**trained, **initial})
     for name, value in captured(model).items():
-        assert value.tobytes() == {**after, **before}[name].tobytes()
+        assert value.tobytes() == {**trained, **initial}[name].tobytes()
 
 
 def test_values_of_two_bytes_come_back_from_a_file():
@@ -87,10 +87,10 @@ def test_values_of_two_bytes_come_back_from_a_file():
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
         return model
 
-    model, other = net(0), net(1)
+    model, second = net(0), net(1)
     arrays = captured(model)
-    restore(other, decode_checkpoint(encode_checkpoint(Checkpoint({}, 1, arrays, {}))).arrays)
-    for name, value in captured(other).items():
+    restore(second, decode_checkpoint(encode_checkpoint(Checkpoint({}, 1, arrays, {}))).arrays)
+    for name, value in captured(second).items():
         assert value.dtype == arrays[name].dtype and value.tobytes() == arrays[name].tobytes()
 
 
@@ -104,46 +104,51 @@ def test_another_nets_values_change_nothing(change):
         arrays.popitem()
     else:
         arrays["00099/kernel"] = np.zeros(1)
-    before = captured(model)
+    initial = captured(model)
     with pytest.raises(ValueError, match="it is of another net: "):
         restore(model, arrays)
     for name, value in captured(model).items():
-        assert value.tobytes() == before[name].tobytes()
+        assert value.tobytes() == initial[name].tobytes()
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 4, 9])
 def test_callbacks_see_one_training_from_the_step_on(step):
-    seen, model = Seen(), small()
-    fit(model, FEED, [seen], step, feed(0, 0).take(1))
-    assert seen.calls[0] == ("begin", 3, STEPS) and seen.calls[-1] == ("end",)
-    assert [call for call in seen.calls if call[0] in ("begin", "end")] == [seen.calls[0], seen.calls[-1]]
-    for kind in ("batch begins", "batch"):
-        assert [call[1] for call in seen.calls if call[0] == kind] == [
+    recorder, model = Seen(), small()
+    fit(model, FEED, [recorder], step, feed(0, 0).take(1))
+    assert recorder.calls[0] == ("begin", 3, STEPS) and recorder.calls[-1] == ("end",)
+    assert [call for call in recorder.calls if call[0] in ("begin", "end")] == [
+        recorder.calls[0],
+        recorder.calls[-1],
+    ]
+    for event in ("batch begins", "batch"):
+        assert [call[1] for call in recorder.calls if call[0] == event] == [
             i % STEPS for i in range(step, 3 * STEPS)
         ]
-    assert [call[1] for call in seen.calls if call[0] == "epoch"] == list(range(step // STEPS, 3))
-    assert all(call[2] == ["loss", "mae", "val_loss", "val_mae"] for call in seen.calls if call[0] == "epoch")
+    assert [call[1] for call in recorder.calls if call[0] == "epoch"] == list(range(step // STEPS, 3))
+    assert all(
+        call[2] == ["loss", "mae", "val_loss", "val_mae"] for call in recorder.calls if call[0] == "epoch"
+    )
     assert int(model.optimizer.iterations) == 3 * STEPS - step
 
 
 def test_where_all_epochs_are_done_callbacks_begin_and_end():
-    seen = Seen()
-    fit(small(), FEED, [seen], 3 * STEPS)
-    assert seen.calls == [("begin", 3, STEPS), ("end",)]
+    recorder = Seen()
+    fit(small(), FEED, [recorder], 3 * STEPS)
+    assert recorder.calls == [("begin", 3, STEPS), ("end",)]
 
 
 def test_the_rest_of_a_training_ends_in_the_same_bits():
-    whole = small()
-    fit(whole, FEED, [])
-    part, rest = small(), small()
+    uninterrupted = small()
+    fit(uninterrupted, FEED, [])
+    part, resumed = small(), small()
     part.fit(feed(0, 0), epochs=1, steps_per_epoch=STEPS, verbose=0, shuffle=False)
     part.fit(feed(1, 0), epochs=1, steps_per_epoch=2, verbose=0, shuffle=False)
     arrays = captured(part)
-    rest.compute_metrics(None, np.zeros((2, 1)), np.zeros((2, 1)))
-    restore(rest, arrays)
-    fit(rest, FEED, [], STEPS + 2)
-    for one, other in zip(captured(whole).values(), captured(rest).values(), strict=True):
-        assert one.tobytes() == other.tobytes()
+    resumed.compute_metrics(None, np.zeros((2, 1)), np.zeros((2, 1)))
+    restore(resumed, arrays)
+    fit(resumed, FEED, [], STEPS + 2)
+    for first, second in zip(captured(uninterrupted).values(), captured(resumed).values(), strict=True):
+        assert first.tobytes() == second.tobytes()
 
 
 def test_a_stop_in_the_first_part_is_a_stop():
@@ -151,9 +156,9 @@ def test_a_stop_in_the_first_part_is_a_stop():
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = True
 
-    seen = Seen()
-    fit(small(), FEED, [seen, Stop()], 1)
-    assert [call[1] for call in seen.calls if call[0] == "epoch"] == [0]
+    recorder = Seen()
+    fit(small(), FEED, [recorder, Stop()], 1)
+    assert [call[1] for call in recorder.calls if call[0] == "epoch"] == [0]
 
 
 SETTINGS = {"seed": 1}

@@ -32,12 +32,12 @@ def test_regression_predicts_in_units_and_loses_in_deviations():
     model = compile_for_task(inner, "regression", data_set(ANGLES, (), 1), keras.optimizers.SGD(0.01))
     predicted = np.asarray(model(IMAGES))
     np.testing.assert_allclose(predicted, np.asarray(inner(IMAGES)) * deviation + mean, rtol=1e-5)
-    found = model.evaluate(IMAGES, ANGLES, verbose=0, return_dict=True)
+    figures = model.evaluate(IMAGES, ANGLES, verbose=0, return_dict=True)
     error = predicted - ANGLES
-    np.testing.assert_allclose(found["loss"], (error**2).mean() / deviation**2, rtol=1e-5)
-    np.testing.assert_allclose(found["mae"], np.abs(error).mean(), rtol=1e-5)
+    np.testing.assert_allclose(figures["loss"], (error**2).mean() / deviation**2, rtol=1e-5)
+    np.testing.assert_allclose(figures["mae"], np.abs(error).mean(), rtol=1e-5)
     expected = 1 - (error**2).sum() / ((ANGLES - mean) ** 2).sum()
-    np.testing.assert_allclose(found["r2"], expected, rtol=1e-4)
+    np.testing.assert_allclose(figures["r2"], expected, rtol=1e-4)
 
 
 def test_a_regressions_gradient_does_not_depend_on_the_units():
@@ -59,10 +59,10 @@ def test_several_targets_have_units_of_their_own():
     predicted = np.asarray(model(IMAGES), "float64")
     expected = np.asarray(inner(IMAGES)) * targets.std(0) + targets.mean(0)
     np.testing.assert_allclose(predicted, expected, rtol=1e-4)
-    found = model.evaluate(IMAGES, targets, verbose=0, return_dict=True)
+    figures = model.evaluate(IMAGES, targets, verbose=0, return_dict=True)
     error = (predicted - targets) / targets.std(0)
-    np.testing.assert_allclose(found["loss"], (error**2).mean(), rtol=1e-3)
-    np.testing.assert_allclose(found["r2"], (1 - (error**2).mean(0)).mean(), rtol=1e-3)
+    np.testing.assert_allclose(figures["loss"], (error**2).mean(), rtol=1e-3)
+    np.testing.assert_allclose(figures["r2"], (1 - (error**2).mean(0)).mean(), rtol=1e-3)
 
 
 def test_r2_survives_a_mean_far_from_zero():
@@ -84,12 +84,12 @@ def test_multilabel_is_a_sigmoid_for_each_class():
         linear(3), "multilabel", data_set(CLASSES, ("a", "b", "c"), 3), keras.optimizers.SGD()
     )
     data = task_batches(InMemory(IMAGES, CLASSES).evaluation_batches(5), "multilabel", 3, with_labels=False)
-    found = model.evaluate(data, verbose=0, return_dict=True)
+    figures = model.evaluate(data, verbose=0, return_dict=True)
     logits, hot = np.asarray(model(IMAGES), "float64"), np.eye(3)[CLASSES]
     expected = np.mean(np.maximum(logits, 0) - logits * hot + np.log1p(np.exp(-np.abs(logits))))
-    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4)
-    np.testing.assert_allclose(found["accuracy"], (logits.argmax(1) == CLASSES).mean())
-    np.testing.assert_allclose(found["binary_accuracy"], ((logits > 0) == hot).mean(), rtol=1e-6)
+    np.testing.assert_allclose(figures["loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(figures["accuracy"], (logits.argmax(1) == CLASSES).mean())
+    np.testing.assert_allclose(figures["binary_accuracy"], ((logits > 0) == hot).mean(), rtol=1e-6)
 
 
 def test_batches_carry_the_labels_as_a_second_input_where_the_head_reads_them():
