@@ -51,8 +51,8 @@ class TrainConfig:
         "crop",
         "Augmentation: none; crop (shift by up to an eighth of the height); crop_flip (and mirror); imagenet "
         "(a random window of 8 % to 100 % of the area, resized, and mirror; images of many sizes are then "
-        "tested on their middle). The default never mirrors, since a mirrored digit is no digit; the CIFAR "
-        "papers use crop_flip.",
+        "tested on their middle). The default never mirrors, since mirrored digits are not digits; the "
+        "CIFAR papers use crop_flip.",
     )
     cutout: int = _setting(
         0,
@@ -65,8 +65,8 @@ class TrainConfig:
     )
     validation: float = _setting(
         0.0,
-        "Share of the training split, in [0, 1), kept from training to choose settings by; the same examples "
-        "for every seed. The default is the papers': all is trained on, and nothing may be chosen.",
+        "Share of the training split, in [0, 1), held out for choosing settings; the same examples for every "
+        "seed. The default trains on all examples, as the papers do, and leaves none for choosing.",
     )
     imbalance: str = _setting(
         "none",
@@ -94,9 +94,9 @@ class TrainConfig:
     )
     pixels: str = _setting(
         "auto",
-        "What the backbone reads: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto: "
+        "Input of the backbone: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto: "
         "keras.applications' own preprocessing for keras:<name> and with imagenet weights; raw for a file "
-        "whose net begins with scaling of its own; else signed.",
+        "whose net begins with a scaling layer; else signed.",
     )
     head: str = _setting(
         "fc",
@@ -118,8 +118,8 @@ class TrainConfig:
     )
     warmup_epochs: float = _setting(
         2.0,
-        "Epochs over which the learning rate rises from 0, at most half of the training. The default keeps "
-        "the first steps from diverging.",
+        "Epochs over which the learning rate rises from 0, at most half of the training. The default prevents "
+        "divergence in the first steps.",
     )
     momentum: float = _setting(0.9, "Nesterov momentum of SGD, in [0, 1). The default is the paper's.")
     weight_decay: float = _setting(
@@ -130,8 +130,8 @@ class TrainConfig:
     seed: int = _setting(0, "Seed of all random streams. Runs with one seed share weights and batches.")
     recompute_batch_stats: str = _setting(
         "none",
-        "Batch norms whose moving averages are replaced, after training, by the statistics of an epoch of "
-        "training batches: none, those of the head, all. For short runs and nets with a long memory.",
+        "Batch norms whose moving averages are replaced after training by the statistics of an epoch of "
+        "training batches: none, head (those of the head), all. For short runs and high momentum.",
     )
     dead_layers: str = _setting(
         "", "Names of the layers whose dead units are counted, joined by commas. Default: the head's fc."
@@ -139,12 +139,12 @@ class TrainConfig:
     probe_examples: int = _setting(
         2_048,
         "Test images on which dead units are counted after each epoch, at most. A unit dead on N may fire on "
-        "3/N of inputs; by default the count takes 2 % of an epoch of CIFAR-10.",
+        "3/N of inputs; by default the count takes 2 % of the time of an epoch of CIFAR-10.",
     )
     mixed_precision: bool = _setting(
         False,
         "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Faster on "
-        "devices that have bfloat16; off by default, since it is one more thing that could differ.",
+        "devices with bfloat16; off by default, since results may differ.",
     )
     distribution: str = _setting(
         "none",
@@ -174,7 +174,7 @@ class TrainConfig:
     )
     jit_compile: str = _setting(
         "auto",
-        "Whether XLA compiles the training step: auto (on a GPU where it can, never on a CPU), on, off.",
+        "Whether XLA compiles the training step: auto (on a GPU if it can, never on a CPU), on, off.",
     )
     workdir: str = _setting("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
     checkpoint_seconds: float = _setting(
