@@ -118,8 +118,8 @@ class TrainConfig:
     )
     warmup_epochs: float = _setting(
         2.0,
-        "Epochs over which the learning rate rises from 0, at most half of the training. The default prevents "
-        "divergence in the first steps.",
+        "Epochs over which the learning rate rises from 0, at most half of the training. The default "
+        "prevents divergence in the first steps.",
     )
     momentum: float = _setting(0.9, "Nesterov momentum of SGD, in [0, 1). The default is the paper's.")
     weight_decay: float = _setting(
