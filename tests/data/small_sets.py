@@ -55,3 +55,15 @@ def write_set(folder, set_name, image, label, examples, splits=("train", "test")
 
     config = tfds.download.DownloadConfig(num_shards=shards)
     Own(data_dir=folder, file_format=kind).download_and_prepare(download_config=config)
+
+
+def epochs(split, count, seed=0, kind="none", batch=100, first=0):
+    """Images and labels, `(epochs, steps, batch, ...)`."""
+    data = split.training_batches(batch, count, seed, kind, first)
+    images, labels = zip(*data.as_numpy_iterator(), strict=True)
+    steps = split.size // batch
+    assert len(labels) == count * steps == data.cardinality()
+    assert {len(b) for b in labels} == {batch}
+    return np.reshape(images, (count, steps, batch, *images[0].shape[1:])), np.reshape(
+        labels, (count, steps, batch)
+    )

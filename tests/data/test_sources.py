@@ -1,5 +1,3 @@
-import os
-import re
 import shutil
 
 import numpy as np
@@ -7,53 +5,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from bnhead.data import checks, decoding, load
-from bnhead.data.memory import InMemory
-from bnhead.data.sets.digits import rotate_digit
-from bnhead.data.stream import Streamed
 from bnhead.errors import DataError, UsageError
 from tests.data.small_sets import smooth, write_folder, write_set
-
-
-@pytest.fixture(scope="module")
-def digits(data_dir):
-    return load("digits", data_dir)
-
-
-def rows(images):
-    return sorted(image.tobytes() for image in images)
-
-
-def test_digits_are_scikit_learns(digits):
-    original = load_digits()
-    pixels = np.rint(original.images * 255 / 16).astype(np.uint8)[..., None]
-    assert rows(np.concatenate([digits.train.images, digits.test.images])) == rows(pixels)
-    labels = np.concatenate([digits.train.labels, digits.test.labels])
-    assert np.bincount(labels).tolist() == np.bincount(original.target).tolist()
-    label_of = {image.tobytes(): label for image, label in zip(pixels, original.target, strict=True)}
-    for image, label in zip(digits.test.images, digits.test.labels, strict=True):
-        assert label_of[image.tobytes()] == label
-
-
-def test_digits_split_is_fixed_and_stratified(digits):
-    assert (digits.name, digits.shape, digits.classes) == ("digits/1.0.0", (8, 8, 1), tuple("0123456789"))
-    assert (digits.train.size, digits.test.size) == (1437, 360)
-    everything = np.bincount(np.concatenate([digits.train.labels, digits.test.labels]))
-    np.testing.assert_allclose(np.bincount(digits.test.labels), everything * 360 / 1797, atol=1)
-    assert digits.train.fingerprint()[:16] == "02042eeda642d6e5"
-    assert digits.test.fingerprint()[:16] == "75576534f3d6ea6a"
-
-
-def test_streamed_examples_are_those_in_memory(digits, data_dir):
-    streamed = load("digits", data_dir, memory_limit=0)
-    assert isinstance(digits.test, InMemory) and isinstance(streamed.test, Streamed)
-    images, labels = zip(*streamed.test.evaluation_batches(77).as_numpy_iterator(), strict=True)
-    np.testing.assert_array_equal(np.concatenate(images), digits.test.images)
-    np.testing.assert_array_equal(np.concatenate(labels), digits.test.labels)
-    assert (streamed.train.size, streamed.test.size) == (1437, 360)
-    assert streamed.test.fingerprint() != streamed.train.fingerprint()
 
 
 def test_images_are_resized_on_request(data_dir):
@@ -135,46 +90,6 @@ def test_a_process_that_loses_the_race_waits_for_the_winner(data_dir, tmp_path, 
 
     monkeypatch.setattr(tfds, "Digits", Losing)
     assert load("digits", str(tmp_path)).train.size == 1437
-
-
-def test_rotated_digits_are_the_digits_turned(data_dir):
-    rotated = load("digits_rotation", data_dir, task="regression")
-    assert (rotated.name, rotated.shape, rotated.classes, rotated.outputs) == (
-        "digits_rotation/1.0.0", (16, 16, 1), (), 1,
-    )  # fmt: skip
-    assert (rotated.train.size, rotated.test.size) == (1437, 360)
-    angles = rotated.train.labels
-    assert angles.shape == (1437, 1) and angles.dtype == "float32"
-    assert -45 <= angles.min() < -44 and 44 < angles.max() <= 45
-    assert rotated.train.fingerprint()[:16] == "8543d71c1ca18f44"
-    assert rotated.test.fingerprint()[:16] == "cdf194f8b60ef906"
-    mean, deviation = rotated.target_moments()
-    np.testing.assert_allclose([mean[0], deviation[0]], [angles.mean(), angles.std()], rtol=1e-4)
-    drawn = np.random.default_rng(0).uniform(-45, 45, 1797).astype("float32")
-    images = np.rint(load_digits().images * 255 / 16).astype(np.uint8)
-    wanted = {rotate_digit(image, angle).tobytes(): angle for image, angle in zip(images, drawn, strict=True)}
-    for image, angle in zip(rotated.test.images, rotated.test.labels, strict=True):
-        assert wanted[image.tobytes()] == angle[0]
-
-
-@pytest.mark.parametrize("degrees", [90, -90])
-def test_turning_is_counter_clockwise_about_the_middle(degrees):
-    image = np.random.default_rng(0).integers(0, 256, (8, 8)).astype("uint8")
-    upright = rotate_digit(image, 0)
-    np.testing.assert_allclose(rotate_digit(image, degrees), np.rot90(upright, degrees // 90), atol=1)
-    assert upright.shape == (16, 16) and upright.dtype == "uint8"
-
-
-def test_streamed_numbers_are_those_in_memory(data_dir):
-    kept = load("digits_rotation", data_dir, task="regression")
-    streamed = load("digits_rotation", data_dir, task="regression", memory_limit=0)
-    np.testing.assert_array_equal(streamed.test.labels, kept.test.labels)
-    np.testing.assert_allclose(streamed.target_moments(), kept.target_moments())
-
-
-def test_class_counts(digits, data_dir):
-    assert digits.class_counts() == np.bincount(digits.train.labels).tolist()
-    assert load("digits", data_dir, memory_limit=0).class_counts() == digits.class_counts()
 
 
 @pytest.mark.parametrize(
@@ -270,38 +185,3 @@ def test_what_is_left_out_of_a_folder_is_one_warning(tmp_path):
 def test_a_folder_has_no_numbers(tmp_path):
     with pytest.raises(DataError, match="has 2 classes as labels, but task regression needs numbers"):
         load(pictures(tmp_path, [(8, 8)] * 4), str(tmp_path), task="regression")
-
-
-def test_a_picture_that_is_damaged_is_named_and_other_errors_pass(tmp_path, data_dir):
-    pictures = {
-        f"{s}/{n}/{i}.png": smooth(8, 8, i) for s in ("train", "test") for n in "ab" for i in range(3)
-    }
-    root = write_folder(tmp_path / "pictures", pictures)
-    data = load(f"folder:{root}", data_dir, image_size=8, memory_limit=0)
-    (tmp_path / "pictures" / "train" / "b" / "1.png").write_bytes(b"\x89PNG damaged")
-    with pytest.raises(DataError, match=r"train/b/1\.png cannot be decoded"), data.naming_pictures():
-        raise tf.errors.InvalidArgumentError(None, None, "Invalid PNG data")
-    with pytest.raises(tf.errors.InvalidArgumentError), data.naming_pictures():
-        raise tf.errors.InvalidArgumentError(None, None, "shapes do not match")
-    with pytest.raises(tf.errors.ResourceExhaustedError), data.naming_pictures():
-        raise tf.errors.ResourceExhaustedError(None, None, "memory for an image")
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, split):
-    names = [f"{s}/{n}/{i}" for s in ("train", "test") for n in "ab" for i in range(4)]
-    root = write_folder(tmp_path / "pictures", {f"{name}.png": smooth(8, 8) for name in names})
-    data = load(f"folder:{root}", data_dir, memory_limit=0, validation=0.5)
-    gone = getattr(data, split)
-    path = gone.reader.describe(0 if gone.kept is None else int(gone.kept[0]))
-    os.unlink(path)
-    with (
-        pytest.raises(DataError, match=f"^{re.escape(path)} cannot be read: .*No such file"),
-        data.naming_pictures(),
-    ):
-        list(gone.evaluation_batches(4))
-    with (
-        pytest.raises(tf.errors.NotFoundError),
-        load("digits", data_dir).naming_pictures(),
-    ):
-        raise tf.errors.NotFoundError(None, None, "a log")

@@ -1,17 +1,23 @@
 import os
 from collections import Counter
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from bnhead.data import load
+from bnhead.data.sets import folder
 from bnhead.data.sets.folder import (
     ENDINGS,
     LARGEST,
+    Files,
     check_endings,
     describe_left_out,
     first_test_folder,
     list_pictures,
 )
 from bnhead.errors import DataError
+from tests.data.small_sets import smooth, write_folder
 
 
 def written(root, *names):
@@ -159,3 +165,53 @@ def test_links_are_followed_to_files_and_classes_and_not_around_in_circles(tmp_p
     split = list_pictures(tmp_path, "train")
     assert names(split) == {"cat": ["a.png", "b.png"], "dog": ["b.png"]}
     assert split.left_out["cat"] == Counter({"in deeper folders": 1})  # the link itself
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    pictures = {
+        f"{split}/{name}/{i}.{kind}": smooth(
+            20 + i, 30 - i, i + 10 * (name == "dog") + 100 * (split == "test")
+        )
+        for split, count in (("train", 6), ("test", 3))
+        for name in ("cat", "dog")
+        for i, kind in zip(range(count), ("png", "jpg") * 3, strict=False)
+    }
+    pictures["train/cat/notes.txt"] = b"no picture"
+    return write_folder(tmp_path_factory.mktemp("pets"), pictures)
+
+
+def test_a_folder_is_read_by_name(pets, tmp_path):
+    reader = Files(pets, "train", ("cat", "dog"), folder.list_pictures(pets, "train"), tmp_path)
+    rows = [(int(i), int(label)) for i, (_, label) in reader.records(None)]
+    assert rows == [(i, i // 6) for i in range(12)]
+    assert reader.describe(7) == str(pets / "train/dog/1.jpg")
+    shuffled = [int(i) for i, _ in reader.records(tf.constant([1, 2]))]
+    assert sorted(shuffled) == list(range(12)) != shuffled
+
+
+def test_a_folder_of_pictures_in_memory_streamed_and_cut(pets, data_dir):
+    name = f"folder:{pets}"
+    kept = load(name, data_dir, image_size=16)
+    assert (kept.classes, kept.shape, kept.train.size, kept.test.size) == (("cat", "dog"), (16, 16, 3), 12, 6)
+    assert kept.class_counts() == [6, 6]
+    expected = tf.image.resize(smooth(22, 28, 12), (16, 16), antialias=True)
+    np.testing.assert_allclose(kept.train.images[8], expected, atol=0.51)
+    streamed = load(name, data_dir, image_size=16, memory_limit=0)
+    images = np.concatenate([x for x, _ in streamed.test.evaluation_batches(4).as_numpy_iterator()])
+    np.testing.assert_array_equal(images, kept.test.images)
+    cut = load(name, data_dir, image_size=16, crop=True)
+    assert cut.test.in_memory and not cut.train.in_memory
+    assert (cut.test.images != kept.test.images).any()
+    ((batch, labels),) = cut.train.training_batches(12, 1, 0, "imagenet").as_numpy_iterator()
+    assert batch.shape == (12, 16, 16, 3) and sorted(labels) == [0] * 6 + [1] * 6
+    assert not list(pets.glob("*bnhead*")), "the copies lie elsewhere"
+
+
+def test_names_that_are_no_utf_8_are_read(tmp_path):
+    pictures = {f"{s}/{n}/a.png": smooth(8, 8, ord(n)) for s in ("train", "test") for n in "ab"}
+    name = f"folder:{write_folder(tmp_path / 'pictures', pictures)}"
+    os.rename(tmp_path / "pictures/train/a/a.png", bytes(tmp_path / "pictures/train/a") + b"/\xe9.png")
+    kept, streamed = (load(name, str(tmp_path), image_size=8, memory_limit=limit) for limit in (2**30, 0))
+    np.testing.assert_array_equal(kept.train.images[0], smooth(8, 8, ord("a")))
+    assert len(streamed.train.fingerprint()) == 64 and streamed.train.unreadable() == ""
