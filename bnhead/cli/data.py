@@ -79,7 +79,7 @@ def describe_data_set(settings: Description) -> int:
         label_noise=settings.label_noise,
         test_corruption=settings.test_corruption,
     )
-    print(texts.printable(format_description(data, checks.inspect(data))))
+    print(texts.printable(format_description(data, checks.inspect_data(data))))
     if settings.sheet:
         contact_sheet.write_sheet(data, settings.sheet)
         print(f"{'sheet':<13}{settings.sheet}")
@@ -91,7 +91,7 @@ def format_description(data, inspected: dict) -> str:
 
     Args:
         data: a `DataSet`.
-        inspected: the result of `checks.inspect`.
+        inspected: the result of `checks.inspect_data`.
     """
     access = "in memory" if data.train.in_memory else "streamed"
     lines = [("name", data.name), ("images", f"{' x '.join(map(str, data.shape))}, training {access}")]

@@ -144,7 +144,7 @@ def random_resized_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(cropped), images.dtype)
 
 
-def augment(images: tf.Tensor, seed: tf.Tensor, kind: str, cutout_size: int = 0) -> tf.Tensor:
+def augment(images: tf.Tensor, seed: tf.Tensor, augmentation: str, cutout_size: int = 0) -> tf.Tensor:
     """Applies the augmentation of `--augment` and `--cutout`.
 
     The crop pads by an eighth of the height: 4 pixels for 32, 1 for 8.
@@ -152,17 +152,17 @@ def augment(images: tf.Tensor, seed: tf.Tensor, kind: str, cutout_size: int = 0)
     Args:
         images: `(batch, height, width, channels)` uint8 with known height and width.
         seed: `(2,)` integers.
-        kind: "none", "crop", "crop_flip", "imagenet" (a random window, resized, and a mirror), or "flip"
-            (only the mirror, for images whose window was cut while they were decoded).
+        augmentation: "none", "crop", "crop_flip", "imagenet" (a random window, resized, and a mirror), or
+            "flip" (only the mirror, for images whose window was cut while they were decoded).
         cutout_size: side of the painted square in pixels; 0 paints none.
     """
     crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
-    if kind in ("crop", "crop_flip"):
-        mirrored = _draw_mirrored(images, flip_seed) if kind == "crop_flip" else None
+    if augmentation in ("crop", "crop_flip"):
+        mirrored = _draw_mirrored(images, flip_seed) if augmentation == "crop_flip" else None
         images = _shift_and_mirror(images, _draw_shifts(images, crop_seed, images.shape[1] // 8), mirrored)
-    if kind == "imagenet":
+    if augmentation == "imagenet":
         images = random_resized_crop(images, crop_seed)
-    if kind in ("imagenet", "flip"):
+    if augmentation in ("imagenet", "flip"):
         images = random_flip(images, flip_seed)
     return cutout(images, tf.random.fold_in(seed, 2), cutout_size) if cutout_size else images
 

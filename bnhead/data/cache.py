@@ -49,7 +49,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
     try:
         meta = atomic.read_json(path / "meta.json")
         arrays = {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in meta}
-        return arrays if {name: _digest(array) for name, array in arrays.items()} == meta else None
+        return arrays if {name: _array_hash(array) for name, array in arrays.items()} == meta else None
     except (OSError, ValueError, EOFError, TypeError, AttributeError):
         return None
 
@@ -65,7 +65,7 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
         directory.mkdir()
         for name, array in arrays.items():
             np.save(directory / f"{name}.npy", array, allow_pickle=False)
-        meta = {name: _digest(array) for name, array in arrays.items()}
+        meta = {name: _array_hash(array) for name, array in arrays.items()}
         (directory / "meta.json").write_text(json.dumps(meta))
 
     try:
@@ -79,7 +79,7 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
     return ""
 
 
-def _digest(array: np.ndarray) -> str:
+def _array_hash(array: np.ndarray) -> str:
     """SHA-256 of the dtype, shape and content of an array."""
     hashed = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     hashed.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")

@@ -58,12 +58,12 @@ def check_name(name: str, data_dir: str | None = None) -> None:
         return
     import tensorflow_datasets as tfds  # takes half a second, which embedded sets need not wait for
 
-    known = tfds.list_builders(with_community_datasets=False)
-    if set_name not in known:
+    tfds_names = tfds.list_builders(with_community_datasets=False)
+    if set_name not in tfds_names:
         raise UsageError(
-            f"data set {name!r} is not known{nearest(set_name, [*EMBEDDED, *known])} "
+            f"data set {name!r} is not known{nearest(set_name, [*EMBEDDED, *tfds_names])} "
             f"(there are the embedded {' and '.join(EMBEDDED)}, folder:PATH, domains:A,B, and TFDS' "
-            f"{len(known)}, such as cifar10, cifar100, fashion_mnist, mnist, svhn_cropped)"
+            f"{len(tfds_names)}, such as cifar10, cifar100, fashion_mnist, mnist, svhn_cropped)"
         )
 
 

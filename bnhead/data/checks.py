@@ -20,7 +20,7 @@ MOST_ROUNDED = 1 / 8  # of the standard deviation of the targets
 NARROW = 64  # of 256 values: pictures of 8 to 14 bits stored in 16 reach fewer
 
 
-def inspect(data: DataSet, batch_size: int = 0) -> dict:
+def inspect_data(data: DataSet, batch_size: int = 0) -> dict:
     """Checks a data set.
 
     Args:

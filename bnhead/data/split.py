@@ -26,14 +26,14 @@ class Recipe:
     """How training batches are made.
 
     Attributes:
-        kind: value of `--augment`: "none", "crop", "crop_flip" or "imagenet".
+        augmentation: value of `--augment`: "none", "crop", "crop_flip" or "imagenet".
         cutout: side in pixels of the square that is painted over; 0 paints none.
         mixup: alpha of mixup; 0 mixes nothing. Otherwise labels become `(batch, outputs)` float32: shares of
             the classes, or mixed numbers.
         classes: number of classes, which mixup needs; 0 if labels are numbers.
     """
 
-    kind: str = "none"
+    augmentation: str = "none"
     cutout: int = 0
     mixup: float = 0.0
     classes: int = 0
@@ -42,8 +42,8 @@ class Recipe:
         self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, windowed: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns an augmented batch; `windowed` if random windows were cut while the images were decoded."""
-        kind = "flip" if windowed and self.kind == "imagenet" else self.kind
-        images = augment(images, seed, kind, self.cutout)
+        augmentation = "flip" if windowed and self.augmentation == "imagenet" else self.augmentation
+        images = augment(images, seed, augmentation, self.cutout)
         if not self.mixup:
             return images, labels
         targets = tf.one_hot(labels, self.classes) if self.classes else labels

@@ -31,7 +31,7 @@ class Streamed:
         reader: the encoded examples.
         shape: `(height, width, channels)` of every image.
         cropped: whether evaluation uses the centre of each image; otherwise the stretched image.
-        kept: ascending indices of the examples that belong to the split; None for all.
+        indices: ascending indices of the examples that belong to the split; None for all.
         new_labels: labels that replace those of the reader, one for each example of the split; None keeps
             the reader's.
         corruption: corruption of the images in evaluation.
@@ -40,20 +40,20 @@ class Streamed:
     reader: Reader
     shape: tuple[int, int, int]
     cropped: bool = False
-    kept: np.ndarray | None = None
+    indices: np.ndarray | None = None
     new_labels: np.ndarray | None = None
     corruption: str = "none"
     in_memory: ClassVar[bool] = False
 
     @property
     def size(self) -> int:
-        return self.reader.size if self.kept is None else len(self.kept)
+        return self.reader.size if self.indices is None else len(self.indices)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
         if self.new_labels is not None:
             return self.new_labels
-        labels = self.reader.labels if self.kept is None else self.reader.labels[self.kept]
+        labels = self.reader.labels if self.indices is None else self.reader.labels[self.indices]
         return labels if self._has_classes else labels.astype(np.float32).reshape(len(labels), -1)
 
     @property
@@ -66,16 +66,16 @@ class Streamed:
         The pixels are not read.
         """
         digest = hashlib.sha256(repr(self.reader.content()).encode())
-        for array in (self.kept, self.new_labels):
+        for array in (self.indices, self.new_labels):
             digest.update(b"" if array is None else np.ascontiguousarray(array).data)
         if self.corruption != "none":
             digest.update(self.corruption.encode())
         return digest.hexdigest()
 
     def take(self, indices: np.ndarray) -> "Streamed":
-        kept = indices if self.kept is None else self.kept[indices]
         labels = None if self.new_labels is None else self.new_labels[indices]
-        return dataclasses.replace(self, kept=kept, new_labels=labels)
+        indices = indices if self.indices is None else self.indices[indices]
+        return dataclasses.replace(self, indices=indices, new_labels=labels)
 
     def with_labels(self, labels: np.ndarray) -> "Streamed":
         return dataclasses.replace(self, new_labels=labels)
@@ -100,7 +100,7 @@ class Streamed:
         order_seed, augment_seed, window_seed = (
             seeds.stream(seed, name) for name in ("data", "augmentation", "windows")
         )
-        windowed = recipe.kind == "imagenet"
+        windowed = recipe.augmentation == "imagenet"
 
         def epoch_records(epoch):
             # The global seed of this function's graph, fixed so that the caller's does not change the order.
@@ -155,10 +155,10 @@ class Streamed:
     def _records(self, key: tf.Tensor | None) -> tf.data.Dataset:
         """All `(index, record)` that belong to the split, in the reader's order for a key."""
         records = self.reader.records(key)
-        if self.kept is None:
+        if self.indices is None:
             return records
         belongs = np.zeros(self.reader.size, bool)
-        belongs[self.kept] = True
+        belongs[self.indices] = True
         belongs = tf.constant(belongs)
         return records.filter(lambda index, record: belongs[index])
 
@@ -167,8 +167,8 @@ class Streamed:
         reader = self.reader
         encoded, label = reader.parse(record)
         if self.new_labels is not None:
-            kept = np.arange(self.size) if self.kept is None else self.kept
-            label = tf.constant(self.new_labels)[tf.searchsorted(tf.constant(kept), index[tf.newaxis])[0]]
+            indices = np.arange(self.size) if self.indices is None else self.indices
+            label = tf.constant(self.new_labels)[tf.searchsorted(tf.constant(indices), index[tf.newaxis])[0]]
         elif not self._has_classes:
             label = tf.reshape(tf.cast(label, tf.float32), [int(np.prod(reader.label.shape))])
         if seed is not None:

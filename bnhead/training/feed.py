@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from bnhead.data import DataSet
-from bnhead.data.checks import inspect
+from bnhead.data.checks import inspect_data
 from bnhead.data.split import Recipe, Split
 from bnhead.devices.replicas import Replicas
 from bnhead.errors import DataError
@@ -33,7 +33,7 @@ class Feed:
         seed: of the order of the examples and of the augmentation.
         probe_examples: test examples on which dead units are counted, at most.
         replicas: the copies of the model, which share each batch.
-        checks: the summary of `data.checks.inspect`.
+        checks: the summary of `data.checks.inspect_data`.
     """
 
     data: DataSet
@@ -54,7 +54,7 @@ class Feed:
         Raises:
             DataError: training cannot use the data.
         """
-        checks = inspect(data, config.batch_size)
+        checks = inspect_data(data, config.batch_size)
         return cls(
             data,
             Recipe(config.augment, config.cutout, config.mixup, len(data.classes)),
@@ -82,7 +82,7 @@ class Feed:
 
     def raw_epoch(self) -> tf.data.Dataset:
         """Batches of the first epoch, augmented and not mixed, for statistics."""
-        recipe = Recipe(self.recipe.kind, self.recipe.cutout)
+        recipe = Recipe(self.recipe.augmentation, self.recipe.cutout)
         return self.data.train.training_batches(self.batch_size, 1, self.seed, recipe)
 
     def test(self) -> tf.data.Dataset:

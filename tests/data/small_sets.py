@@ -57,9 +57,9 @@ def write_set(folder, set_name, image, label, examples, splits=("train", "test")
     Own(data_dir=folder, file_format=kind).download_and_prepare(download_config=config)
 
 
-def epochs(split, count, seed=0, kind="none", batch=100, first=0):
+def epochs(split, count, seed=0, recipe="none", batch=100, first=0):
     """Images and labels, `(epochs, steps, batch, ...)`."""
-    data = split.training_batches(batch, count, seed, kind, first)
+    data = split.training_batches(batch, count, seed, recipe, first)
     images, labels = zip(*data.as_numpy_iterator(), strict=True)
     steps = split.size // batch
     assert len(labels) == count * steps == data.cardinality()

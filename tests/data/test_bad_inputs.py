@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from bnhead.data import checks, load
-from bnhead.data.checks import inspect
+from bnhead.data.checks import inspect_data
 from bnhead.errors import DataError
 from bnhead.training import TrainConfig, train
 from bnhead.training.estimate import estimate
@@ -132,7 +132,7 @@ def test_it_ends_in_one_line(case, memory_limit, tmp_path):
     name = write(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
         data = load(name, str(tmp_path), **{"image_size": 24, "memory_limit": memory_limit, **settings})
-        inspect(data)
+        inspect_data(data)
         if memory_limit == 0:  # what a run does when a picture cannot be decoded
             raise DataError(data.train.unreadable() or data.test.unreadable() or "all is well")
     assert "\n" not in str(caught.value)

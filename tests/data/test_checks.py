@@ -10,7 +10,7 @@ from bnhead.data.checks import (
     check_labels,
     check_pixels,
     check_rounding,
-    inspect,
+    inspect_data,
 )
 from bnhead.data.memory import InMemory
 from bnhead.errors import DataError
@@ -27,7 +27,7 @@ def made(train=RANDOM[:12], test=RANDOM[12:], labels=None, **more):
 def test_what_is_recorded():
     train, test = RANDOM[:12].copy(), RANDOM[12:].copy()
     train[7], test[3], test[5] = train[2], train[2], train[9]
-    seen = inspect(made(train, test), 5)
+    seen = inspect_data(made(train, test), 5)
     assert seen["splits"] == {"train": 12, "test": 8}
     assert seen["class_counts"] == {"train": [4, 4, 4], "test": [3, 3, 2]}
     assert seen["duplicates"] == {"train_test": 2, "within_train": 1, "within_test": 0}
@@ -41,21 +41,21 @@ def test_what_is_recorded():
 def test_one_pixel_makes_another_image():
     test = RANDOM[:8].copy()
     test[:, 0, 0, 0] += 1
-    assert inspect(made(test=test))["duplicates"]["train_test"] == 0
-    assert "batches" not in inspect(made())
+    assert inspect_data(made(test=test))["duplicates"]["train_test"] == 0
+    assert "batches" not in inspect_data(made())
 
 
 def test_domains_are_counted():
     data = made(domains=("x", "y"))
     sides = (dataclasses.replace(s, domains=np.arange(s.size) % 4 // 3) for s in (data.train, data.test))
     train, test = sides
-    seen = inspect(dataclasses.replace(data, train=train, test=test))
+    seen = inspect_data(dataclasses.replace(data, train=train, test=test))
     assert seen["domain_counts"] == {"train": [9, 3], "test": [6, 2]}
 
 
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
 def test_real_digits_streamed_or_not(data_dir, memory_limit):
-    seen = inspect(load("digits", data_dir, memory_limit=memory_limit, validation=0.1), 128)
+    seen = inspect_data(load("digits", data_dir, memory_limit=memory_limit, validation=0.1), 128)
     assert seen["splits"]["train"] + seen["splits"]["validation"] == 1437 and seen["warnings"] == []
     assert sum(seen["class_counts"]["train"]) == seen["splits"]["train"]
     assert (seen["duplicates"] is None) == (memory_limit == 0)
@@ -79,7 +79,7 @@ def with_value(value):
 )
 def test_pixels_that_cannot_be(images, message):
     with pytest.raises(DataError, match=f"set/1.0.0, train: {message}"):
-        inspect(made(images))
+        inspect_data(made(images))
 
 
 def test_odd_pixels_are_warnings():
@@ -101,7 +101,7 @@ def test_a_narrow_range_of_pixels_is_a_warning(most, warns):
 
 
 def test_what_was_odd_in_opening_is_a_warning():
-    assert inspect(made(notes=("3 files are left out",)))["warnings"] == ["3 files are left out"]
+    assert inspect_data(made(notes=("3 files are left out",)))["warnings"] == ["3 files are left out"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_classes():
     many = check_classes([1, 1, *[0] * 8], tuple("abcdefghij"), "here")
     assert many == ["no training example of c, d, e, f, g and 3 more"]
     with pytest.raises(DataError, match="needs at least two classes, got only 'b'"):
-        inspect(made(labels=np.ones(12, int)))
+        inspect_data(made(labels=np.ones(12, int)))
 
 
 def test_batches():

@@ -41,7 +41,7 @@ def test_a_picture_that_went_while_it_was_used_is_named(tmp_path, data_dir, spli
     root = write_folder(tmp_path / "pictures", {f"{name}.png": smooth(8, 8) for name in names})
     data = load(f"folder:{root}", data_dir, memory_limit=0, validation=0.5)
     gone = getattr(data, split)
-    path = gone.reader.describe(0 if gone.kept is None else int(gone.kept[0]))
+    path = gone.reader.describe(0 if gone.indices is None else int(gone.indices[0]))
     os.unlink(path)
     with (
         pytest.raises(DataError, match=f"^{re.escape(path)} cannot be read: .*No such file"),

@@ -27,7 +27,7 @@ def test_order_of_an_epoch_depends_on_seed_and_epoch_alone():
 
 def test_augmentation_does_not_change_the_order():
     split = numbered()
-    images, labels = epochs(split, 2, kind="crop")
+    images, labels = epochs(split, 2, recipe="crop")
     np.testing.assert_array_equal(labels, epochs(split, 2)[1])
     assert (images != split.images[labels]).any()
 
@@ -36,7 +36,7 @@ def test_augmentation_differs_between_epochs_steps_and_images():
     same = InMemory(
         np.tile(np.arange(1, 65, dtype=np.uint8).reshape(1, 8, 8, 1), (200, 1, 1, 1)), np.zeros(200, int)
     )
-    images, _ = epochs(same, 2, kind="crop")
+    images, _ = epochs(same, 2, recipe="crop")
     assert not np.array_equal(images[0], images[1])
     assert not np.array_equal(images[0, 0], images[0, 1])
     assert len({image.tobytes() for image in images[0, 0]}) == 9

@@ -169,7 +169,7 @@ def test_what_is_beside_the_splits_or_hidden_is_nothing(tmp_path):
     names = ("train/a/0", "train/b/0", "test/a/0", "test/b/0", *strangers)
     data = load(pictures(tmp_path, [(8, 8)] * 8, names), str(tmp_path))
     assert (data.classes, data.train.size, data.test.size) == (("a", "b"), 2, 2)
-    assert checks.inspect(data)["warnings"] == []
+    assert checks.inspect_data(data)["warnings"] == []
 
 
 def test_what_is_left_out_of_a_folder_is_one_warning(tmp_path):
@@ -178,7 +178,7 @@ def test_what_is_left_out_of_a_folder_is_one_warning(tmp_path):
         (tmp_path / "pictures" / left_out).parent.mkdir(exist_ok=True)
         (tmp_path / "pictures" / left_out).write_bytes(b"")
     told = "3 files are left out: 2 .heic, 1 in deeper folders"
-    assert checks.inspect(load(name, str(tmp_path)))["warnings"] == [told]
+    assert checks.inspect_data(load(name, str(tmp_path)))["warnings"] == [told]
     assert load(f"domains:{name},{name}/../pictures", str(tmp_path), image_size=8).notes == (told, told)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bnhead.census import count
 from bnhead.data import load
-from bnhead.data.checks import inspect
+from bnhead.data.checks import inspect_data
 from bnhead.errors import CopyError
 from bnhead.layers import plain
 from bnhead.training import result as result_files
@@ -80,6 +80,6 @@ def test_a_file_that_gives_other_outputs_than_the_model_is_no_result(short_confi
 def test_the_checks_are_recorded_with_the_datas_fingerprint(short_run, data_dir):
     _, result = short_run
     checks = result["data"]["checks"]
-    assert checks == {**inspect(load("digits", data_dir), 256)}
+    assert checks == {**inspect_data(load("digits", data_dir), 256)}
     assert checks["batches"] == {"size": 256, "steps": 5, "left_out": 157}
     assert checks["duplicates"] == {"train_test": 0, "within_train": 0, "within_test": 0}
