@@ -29,7 +29,7 @@ def planted_dense(seed, inputs=500):
 
 
 def planted_conv(seed, inputs=300):
-    """The same behind convolution, batch norm in evaluation mode and ReLU, on a feature map."""
+    """The same after a convolution, a batch norm in evaluation mode and ReLU, on a feature map."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(inputs, 5, 4, 2)).astype("float32")
     image = keras.Input((5, 4, 2))

@@ -1,4 +1,4 @@
-"""Models as people write them, each with what the census must say of it, and an independent reference.
+"""Models as people write them, each with the expected census and an independent reference.
 
 The reference is a hook on an eager forward pass: it records what activation layers, recurrent layers and the
 functions of Keras' backend return, as arrays. It shares no code with `bnhead.graph.taps`.
@@ -161,10 +161,10 @@ def an_input_left_out():
 
 
 class AddIfGiven(layers.Layer):
-    def call(self, x, other=None):
-        return x if other is None else x + other
+    def call(self, x, second=None):
+        return x if second is None else x + second
 
-    def compute_output_shape(self, x_shape, other_shape=None):
+    def compute_output_shape(self, x_shape, second_shape=None):
         return x_shape
 
 
@@ -198,7 +198,7 @@ def nested_in_nested():
     return on(vectors(), keras.Model(inputs, inner()(inputs), name="outer"))
 
 
-# what is not as in training
+# layers that behave differently in training
 
 
 @case("fc")
@@ -311,7 +311,7 @@ def wrapped():
     return on(vectors(), layers.SpectralNormalization(relu(), name="spectral"))
 
 
-# layers of one's own
+# users' layers
 
 
 class Block(layers.Layer):
@@ -423,7 +423,7 @@ def layers_in_a_list():
     return on(vectors(), Stack(name="stack"))
 
 
-# models of one's own
+# users' models
 
 
 class Own(keras.Model):
@@ -500,8 +500,8 @@ class TwoInputs(keras.Model):
         self.a, self.b, self.out = relu(4, "a"), relu(5, "b"), layers.Dense(3)
 
     def call(self, pair):
-        left, right = pair
-        return self.out(ops.concatenate([self.a(left), self.b(right)], axis=-1))
+        a, b = pair
+        return self.out(ops.concatenate([self.a(a), self.b(b)], axis=-1))
 
 
 @case("a", "b")
@@ -619,12 +619,12 @@ def vectorized_map():
 
 @contextlib.contextmanager
 def policy(name: str):
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
 
 
 _FUNCTIONS = ("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus")
@@ -632,13 +632,13 @@ _LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU, layers.PReLU, layers.Activ
 
 
 class Recorder:
-    """Records what activations return, the outermost of those that are inside each other."""
+    """Records the outputs of activations; of nested ones, the outermost only."""
 
     def __init__(self):
         self.values: list[np.ndarray] = []
         self._depth = 0
 
-    def around(self, original: Callable) -> Callable:
+    def recording(self, original: Callable) -> Callable:
         def recorded(*arguments, **keywords):
             self._depth += 1
             try:
@@ -658,17 +658,17 @@ class Recorder:
                 return self.steps(layer, original, arguments, keywords)
             if not isinstance(layer, _LAYERS) and not recurrent:
                 return original(layer, *arguments, **keywords)
-            return self.around(lambda *a, **k: original(layer, *a, **k))(*arguments, **keywords)
+            return self.recording(lambda *a, **k: original(layer, *a, **k))(*arguments, **keywords)
 
         return called
 
     def steps(self, layer, original, arguments, keywords):
         """Puts what each step recorded side by side."""
-        before, self.values = self.values, []
+        earlier, self.values = self.values, []
         result = original(layer, *arguments, **keywords)
         number = arguments[0].shape[1]
         each = len(self.values) // number
-        self.values = before + [np.stack(self.values[i::each], axis=1) for i in range(each)]
+        self.values = earlier + [np.stack(self.values[i::each], axis=1) for i in range(each)]
         return result
 
 
@@ -685,20 +685,20 @@ def recorded(model: keras.Model, x: Any) -> list[np.ndarray]:
     recorder = Recorder()
     state = [np.array(ops.convert_to_numpy(v)) for v in model.variables]
     patches = [
-        mock.patch.object(backend.nn, name, recorder.around(getattr(backend.nn, name)))
+        mock.patch.object(backend.nn, name, recorder.recording(getattr(backend.nn, name)))
         for name in _FUNCTIONS
         if hasattr(backend.nn, name)
     ]
-    patches.append(mock.patch.object(backend.numpy, "tanh", recorder.around(backend.numpy.tanh)))
+    patches.append(mock.patch.object(backend.numpy, "tanh", recorder.recording(backend.numpy.tanh)))
     patches.append(mock.patch.object(layers.Layer, "__call__", recorder.call(layers.Layer.__call__)))
-    own = [layer for layer in model._flatten_layers() if getattr(layer, "activation", None) is sharper]
-    for layer in own:
-        layer.activation = recorder.around(sharper)
+    sharpened = [layer for layer in model._flatten_layers() if getattr(layer, "activation", None) is sharper]
+    for layer in sharpened:
+        layer.activation = recorder.recording(sharper)
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
         model(x, training=False)
-    for layer in own:
+    for layer in sharpened:
         layer.activation = sharper
     for variable, value in zip(model.variables, state, strict=True):
         variable.assign(value)
