@@ -127,7 +127,7 @@ def inspect_model(request: Request) -> int:
     import absl.logging
     from rich.console import Console
 
-    from bnhead.report.census_tables import terminal
+    from bnhead.report.census_tables import terminal_table
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs every look-up
     source = open_source(
@@ -160,7 +160,7 @@ def inspect_model(request: Request) -> int:
         facts["notes"] = "; ".join(census.notes)
     _write_census(request, census, facts, source.dataset.classes)
     width = None if sys.stdout.isatty() else 190
-    Console(width=width, highlight=False).print(terminal(census))
+    Console(width=width, highlight=False).print(terminal_table(census))
     for name, counts in census.layers.items():
         if counts.unknown:
             print(texts.one_line(f"{name}: unknown, {counts.unknown}"))
@@ -216,11 +216,11 @@ def _write_census(request: Request, census: Any, facts: dict[str, str], classes:
         directory.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"out {directory.path} cannot be written: {error.strerror}") from error
-    content = {"about": facts, "classes": list(classes), **census_tables.as_data(census)}
+    content = {"about": facts, "classes": list(classes), **census_tables.census_data(census)}
     files = {
         "census.json": json.dumps(atomic.finite_or_none(content), allow_nan=False) + "\n",
-        "census.csv": census_tables.as_csv(census),
-        "index.html": census_page.page(census, title=request.model, about=facts, classes=classes),
+        "census.csv": census_tables.census_csv(census),
+        "index.html": census_page.census_html(census, title=request.model, about=facts, classes=classes),
     }
     for name, text in files.items():
         directory.replace(name, lambda path, text=text: path.write_text(text, encoding="utf-8"))

@@ -1,5 +1,6 @@
 """The command `bnhead study`."""
 
+import contextlib
 import dataclasses
 import importlib
 import pathlib
@@ -13,12 +14,14 @@ from bnhead.cli.flags import Command
 from bnhead.errors import UsageError, nearest
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
-from bnhead.studies.study import STUDIES, named
+from bnhead.studies.study import STUDIES, named_study
 from bnhead.training.config import TrainConfig
 
 ENGINES = ("local", "ray")
 MOST_SEEDS = 10_000  # a study that needs more has too small a margin
 EXIT_FAILED = 7
+OpenPool = Callable[[int], contextlib.AbstractContextManager]
+BuildReport = Callable[[pathlib.Path, Mapping[str, Any]], object]
 
 
 def _flag(name: str, kind: type, default, text: str) -> tuple:
@@ -78,18 +81,29 @@ COMMAND = Command(
 )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit status. Without arguments it lists the studies."""
+def main(
+    arguments: Sequence[str], open_pool: OpenPool | None = None, build_report: BuildReport | None = None
+) -> int:
+    """Runs the command and returns its exit status. Without arguments it lists the studies.
+
+    Args:
+        arguments: the command line.
+        open_pool: number of workers -> the pool of workers, a context manager; None is that of the engine.
+        build_report: `(directory, runs)` writes the report; None is `bnhead.report.build`.
+    """
     if not arguments:
         return exits.run(COMMAND.program, lambda: print(listing()) or 0)
-    return COMMAND.run(arguments, lambda request: run_study(request, *_planned(request, arguments)))
+    return COMMAND.run(
+        arguments,
+        lambda request: run_study(request, *_planned(request, arguments), open_pool, build_report),
+    )
 
 
 def listing() -> str:
     """The named studies, each with its question and its heads."""
     lines = ["usage: bnhead study NAME [--seeds=10] [--dir=DIR] [--flag=value ...]"]
     for name in STUDIES:
-        study = named(name)
+        study = named_study(name)
         strata = [dict(stratum) for stratum in study.strata(TrainConfig())]
         lines += ["", f"{name}", f"  {study.question}", f"  {', '.join(study.heads)}"]
         lines += [f"  {key}: {', '.join(f'{s[key]:g}' for s in strata)}" for key in strata[0]]
@@ -121,7 +135,7 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
             raise UsageError(f"{name} must be at least {least}{most}, got {value}")
     if "://" in request.dir:
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
-    study = named(request.study)
+    study = named_study(request.study)
     flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}
     for name in study.varies:
         if name in flags or getattr(request, name) != getattr(TrainConfig, name):
@@ -134,37 +148,45 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     return plan, {name: getattr(base, name) for name in fields if name not in settings}
 
 
-def run_study(request: Request, plan: Plan, local: Mapping[str, Any]) -> int:
+def run_study(
+    request: Request,
+    plan: Plan,
+    local: Mapping[str, Any],
+    open_pool: OpenPool | None = None,
+    build_report: BuildReport | None = None,
+) -> int:
     """Does the runs that are not done, judges them and writes the report.
 
     Args:
         request: the flags.
         plan: the plan.
         local: settings of all runs that change no result, such as `data_dir`.
+        open_pool, build_report: as of `main`.
     """
     engine = importlib.import_module(f"bnhead.studies.pool_{request.engine}")
+    open_pool = open_pool or engine.Pool
     workers = min(request.workers or engine.cores(), len(plan.runs))
     directory = pathlib.Path(request.dir or f"studies/{request.study}")
     from bnhead.studies import runner, worker
 
     if request.dry_run:
         print(list_commands(plan, directory, local), flush=True)
-        with engine.Pool(1) as pool:
+        with open_pool(1) as pool:
             job = Job("pace", "", plan.config(plan.runs[0], directory, local), worker.pace)
-            pace = lambda: runner.outcome(pool, job)["seconds"]  # noqa: E731
+            pace = lambda: runner.result_of(pool, job)["seconds"]  # noqa: E731
             print("\n" + estimate_time(plan, directory, workers, pace))
         return 0
-    from bnhead.studies.directory import held
+    from bnhead.studies.directory import locked_study
 
-    with held(directory):
-        with engine.Pool(workers) as pool:
-            plan = runner.prepare(plan, directory, pool, amend=request.amend, elsewhere=local)
+    with locked_study(directory):
+        with open_pool(workers) as pool:
+            plan = runner.prepare(plan, directory, pool, amend=request.amend, machine_fields=local)
             print(f"{request.study}: {plan.question}\n{len(plan.runs)} runs in {directory}", flush=True)
-            runner.fill(plan, directory, pool, elsewhere=local)
-        verdict = runner.conclude(plan, directory)
-        from bnhead import report
-
-        report.build(directory)
+            outcomes = runner.fill(plan, directory, pool, machine_fields=local)
+        verdict = runner.conclude(plan, directory, outcomes)
+        if build_report is None:
+            from bnhead.report import build as build_report
+        build_report(directory, {outcome.run.id: outcome.files for outcome in outcomes})
     print("\n".join(["", *(comparison["sentence"] for comparison in verdict["comparisons"])]))
     for reason in verdict["exploratory"]:
         print(f"exploratory: {reason}")
@@ -204,10 +226,10 @@ def estimate_time(plan: Plan, directory: pathlib.Path, workers: int, pace: Calla
         workers: runs at a time.
         pace: returns the seconds of a run, estimated from its first steps, or None if that is impossible.
     """
-    from bnhead.studies.outcomes import SCORED, read
+    from bnhead.studies.outcomes import SCORED, read_outcomes
     from bnhead.studies.progress import duration
 
-    finished = [outcome for outcome in read(plan, directory, {}) if outcome.status in SCORED]
+    finished = [outcome for outcome in read_outcomes(plan, directory) if outcome.status in SCORED]
     missing, total = len(plan.runs) - len(finished), len(plan.runs)
     text = f"{total} runs of {plan.settings['epochs']} epochs, {len(finished)} done, {workers} at a time"
     if not missing:

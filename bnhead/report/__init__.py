@@ -1,50 +1,52 @@
-"""Reports: from the files of a study or a run to pages for people, and to charts for TensorBoard.
+"""Reports: from the files of a study or a run to pages for people and charts for TensorBoard.
 
-They need no TensorFlow. `study` reads a study's directory, `single` a run's; `curves` and `charts` are
-arithmetic; `figures`, `limits`, `provenance` and `content` say what there is to say; `pages` writes it as
-HTML and Markdown, `tensorboard` as event files; `command` is `bnhead report`.
+`study_page` and `run_page` collect the content of a page, with `study_figures` (captions and texts),
+`limits`, and `charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `tensorboard` as
+event files. `census_page` and `census_tables` do the same for a census, and `verify` recomputes a study.
+Reports of studies and runs need no TensorFlow.
 
-The same files give the same bytes: nothing of the clock or of the directory's name enters, and of the runs
-nothing that differs when they are done again, such as the time they took.
+The same files give the same bytes: a page contains neither the time nor the directory's name, nor facts that
+differ when a run is repeated, such as its duration.
 """
 
 import pathlib
-from typing import Any
+from collections.abc import Mapping
 
-from bnhead.report import pages, run_page, study, study_page, tensorboard
+from bnhead.report import pages, run_page, study_page, tensorboard
 from bnhead.runs import atomic
+from bnhead.runs.run_files import RunFiles
+from bnhead.studies.directory import read_study
 
 __all__ = ["build"]
 
 
-def build(directory: pathlib.Path) -> None:
+def build(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = None) -> None:
     """Writes `report.md` and `report.html` into a study's or a run's directory, and a study's `tensorboard/`.
 
-    Runs of a study that are missing or damaged are listed in the report.
+    Missing and damaged runs of a study are listed in the report.
+
+    Args:
+        directory: the study's or the run's directory.
+        runs: for a study, run id -> its files, if they have been read already.
 
     Raises:
-        RunDirectoryError: there is neither, a study has no verdict yet, or a file cannot be written.
-        ResourcesError: the disk is full. What was there before still is.
+        RunDirectoryError: the directory holds neither, the study has no verdict yet, or a file cannot be
+            written.
+        ResourcesError: the disk is full. Existing files are unchanged.
     """
     try:
-        _build(directory)
+        if (directory / "config.json").is_file() and not (directory / "plan.json").exists():
+            study, content, name = None, run_page.run_content(run_page.read_single_run(directory)), "run"
+        else:
+            study = read_study(directory, runs)
+            content, name = study_page.study_content(study), "study"
+        texts = {
+            "report.md": pages.markdown_page(content, f"{name}.md"),
+            "report.html": pages.html_page(content, f"{name}.html"),
+        }
+        for file, text in texts.items():
+            atomic.replace(directory / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        if study is not None:
+            atomic.replace(directory / "tensorboard", lambda path: tensorboard.write_event_files(study, path))
     except OSError as error:
         raise atomic.unwritable(error, f"report in {directory}") from error
-
-
-def _build(directory: pathlib.Path) -> None:
-    if (directory / "config.json").is_file() and not (directory / "plan.json").exists():
-        _write(directory, run_page.content(run_page.read(directory)), "run")
-        return
-    there = study.read(directory)
-    _write(directory, study_page.content(there), "study")
-    atomic.replace(directory / "tensorboard", lambda path: tensorboard.write(there, path))
-
-
-def _write(directory: pathlib.Path, said: dict[str, Any], template: str) -> None:
-    texts = {
-        "report.md": pages.markdown(said, f"{template}.md"),
-        "report.html": pages.html(said, f"{template}.html"),
-    }
-    for name, text in texts.items():
-        atomic.replace(directory / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))

@@ -1,14 +1,12 @@
-"""The HTML page: one file that shows everything and loads nothing."""
+"""The page of a census: one file that contains everything and loads nothing."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import jinja2
-
-from bnhead import texts
 from bnhead.census.counts import Census
 from bnhead.census.plots import layer_plots
-from bnhead.report.census_tables import columns, rows
+from bnhead.report.census_tables import layer_rows, table_figures
+from bnhead.report.pages import html_page
 
 _CAPTIONS = {
     "raster": "Units over epochs",
@@ -18,27 +16,21 @@ _CAPTIONS = {
 }
 
 
-def page(census: Census, *, title: str, about: dict[str, str], classes: Sequence[str] = ()) -> str:
-    """HTML, light or dark as the reader's system is, with every picture inside.
+def census_html(census: Census, *, title: str, about: Mapping[str, str], classes: Sequence[str] = ()) -> str:
+    """HTML in a light or dark theme, as the reader's system is set, with all pictures inside.
 
     Args:
-        census: what was counted.
-        title: name of the model; like every name it is escaped.
-        about: rows of the table on top.
+        census: the counts.
+        title: name of the model. Like every name it is escaped.
+        about: rows of the table at the top.
         classes: names of the classes.
     """
     pictures = {
         name: {
-            _CAPTIONS[kind]: base64.b64encode(png).decode()
-            for kind, png in layer_plots(name, counts, classes=tuple(classes), theme="page").items()
+            _CAPTIONS[plot]: base64.b64encode(png).decode()
+            for plot, png in layer_plots(name, counts, classes=tuple(classes), theme="page").items()
         }
         for name, counts in census.layers.items()
     }
-    loader = jinja2.PackageLoader("bnhead.report", "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=texts.shown
-    )
-    template = environment.get_template("census.html")
-    return template.render(
-        title=title, about=about, columns=columns(census), rows=rows(census), pictures=pictures
-    )
+    tables = {"columns": table_figures(census), "rows": layer_rows(census)}
+    return html_page({"title": title, "about": about, "pictures": pictures, **tables}, "census.html")

@@ -1,4 +1,4 @@
-"""What was counted, as plain data, as CSV and as a table for the terminal."""
+"""A census as plain data, as CSV and as a table for the terminal."""
 
 import csv
 import io
@@ -12,36 +12,39 @@ from bnhead.census.figures import OF_COUNTS, Figure, figures_at
 from bnhead.texts import one_line
 
 
-def columns(census: Census) -> list[Figure]:
-    """The figures of the table: of those that are shown in tables, the ones that some layer has."""
-    there = {name for counts in census.layers.values() for name in counts.figures()}
-    return [row for row in figures_at("tables") if row.name in there]
+def table_figures(census: Census) -> list[Figure]:
+    """The figures that are shown in tables and that at least one layer has."""
+    names = {name for counts in census.layers.values() for name in counts.figures()}
+    return [row for row in figures_at("tables") if row.name in names]
 
 
-def rows(census: Census) -> list[tuple[str, str, list[str], str]]:
-    """For each layer its name, its units, a text for each of `columns`, and why it is unknown (or "")."""
-    table = []
+def layer_rows(census: Census) -> list[tuple[str, str, list[str], str]]:
+    """For each layer its name, its units, a text for each of `table_figures`, and why it is unknown or ""."""
+    rows = []
     for name, counts in census.layers.items():
-        own = {} if counts.unknown else counts.figures()
-        texts = [c.table_cell(own, counts.units) if c.name in own else "" for c in columns(census)]
-        table.append((name, str(counts.units), texts, counts.unknown))
-    return table
+        values = {} if counts.unknown else counts.figures()
+        texts = [
+            figure.table_cell(values, counts.units) if figure.name in values else ""
+            for figure in table_figures(census)
+        ]
+        rows.append((name, str(counts.units), texts, counts.unknown))
+    return rows
 
 
-def terminal(census: Census) -> Table:
+def terminal_table(census: Census) -> Table:
     """The table for `rich`, a row per layer."""
-    headings = [column.heading for column in columns(census)]
+    headings = [figure.heading for figure in table_figures(census)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("layer", "units", *headings):
         table.add_column(heading, justify="left" if heading == "layer" else "right", overflow="fold")
-    for name, units, texts, unknown in rows(census):
+    for name, units, texts, unknown in layer_rows(census):
         cells = ["unknown", *[""] * (len(headings) - 1)] if unknown else texts
-        # as Text a name is never markup
+        # A plain string could contain markup of rich.
         table.add_row(*(Text(one_line(cell)) for cell in (name, units, *cells)))
     return table
 
 
-def as_csv(census: Census) -> str:
+def census_csv(census: Census) -> str:
     """CSV with a row per layer: layer, units, inputs, bound, every figure, unknown."""
     text = io.StringIO()
     fields = ["layer", "units", "inputs", "bound", *(row.name for row in OF_COUNTS), "unknown"]
@@ -54,8 +57,8 @@ def as_csv(census: Census) -> str:
     return text.getvalue()
 
 
-def as_data(census: Census) -> dict[str, Any]:
-    """Plain data: what `Census.to_dict` gives, and for each layer its figures and why it is unknown."""
+def census_data(census: Census) -> dict[str, Any]:
+    """Plain data: `Census.to_dict`, and for each layer also its figures and why it is unknown."""
     layers = {
         name: {"figures": counts.figures(), "unknown": counts.unknown, "counts": counts.to_dict()}
         for name, counts in census.layers.items()

@@ -20,8 +20,8 @@ def band(curves: Sequence[Sequence[float]]) -> list[Band]:
     """Median and range over the seeds, by epoch from 1.
 
     Args:
-        curves: for each seed a number for each epoch. Shorter ones, of runs that ended early, count as far as
-            they go; numbers that are not finite do not count, and an epoch without any is left out.
+        curves: for each seed a number for each epoch. Runs that ended early count up to their end. Numbers
+            that are not finite do not count; an epoch without a finite number is omitted.
     """
     bands = []
     for index in range(max(map(len, curves), default=0)):
@@ -32,34 +32,34 @@ def band(curves: Sequence[Sequence[float]]) -> list[Band]:
     return bands
 
 
-def at_most(bands: Sequence[Band], most: int) -> list[Band]:
+def at_most(bands: Sequence[Band], size: int) -> list[Band]:
     """The first and the last epoch and evenly spread ones between them."""
-    if len(bands) <= most:
+    if len(bands) <= size:
         return list(bands)
-    return [bands[round(i * (len(bands) - 1) / (most - 1))] for i in range(most)]
+    return [bands[round(i * (len(bands) - 1) / (size - 1))] for i in range(size)]
 
 
-def worth_seeing(bands: Sequence[Sequence[Band]]) -> tuple[float, float]:
-    """The range of values that an axis should show.
+def visible_range(lines: Sequence[Sequence[Band]]) -> tuple[float, float]:
+    """The range of values on an axis.
 
-    The highest value of all is at the top. The bottom is where the medians are at a third of the training,
-    so that the end, which counts, is not pressed flat by the first epochs; what lies below is cut off.
+    The top is the highest value. The bottom is the lowest median after a third of the training, so that the
+    first epochs do not flatten the end, which is judged; lower values are cut off.
 
     Returns:
         Lowest and highest value, with the lowest below the highest.
     """
-    settled = [b for own in bands for b in own if 3 * b.epoch >= max(c.epoch for c in own)]
+    settled = [b for line in lines for b in line if 3 * b.epoch >= max(c.epoch for c in line)]
     if not settled:
         return 0.0, 1.0
-    high = max(b.high for own in bands for b in own)
+    high = max(b.high for line in lines for b in line)
     low = min(b.middle for b in settled)
     return (low, high) if low < high else (high - abs(high) * 0.01 - 1e-6, high)
 
 
 def swarm(values: Sequence[float], near: float) -> Iterator[int]:
-    """For each value a level, so that values nearer than `near` do not lie on each other.
+    """For each value a level, such that values on one level are at least `near` apart.
 
-    Levels are given from the smallest value on and yielded in the order of `values`.
+    Levels are assigned from the smallest value on and yielded in the order of `values`.
     """
     ends: list[float] = []  # of each level, the value placed last
     levels = {}

@@ -1,12 +1,12 @@
-"""What a study cannot say, derived from its plan, its verdict and its data."""
+"""The limits of a study, derived from its plan, its verdict and its data."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from bnhead.census import keys
 from bnhead.census.figures import rule_of_three
-from bnhead.report import format
-from bnhead.report.study import Study
+from bnhead.studies import wording
+from bnhead.studies.directory import StudyFiles
 
 _SCHEDULE = {
     "epochs": "{} epochs",
@@ -15,21 +15,20 @@ _SCHEDULE = {
 }
 
 
-def limits(study: Study) -> Iterator[str]:
-    """One sentence or two for each limit."""
+def study_limits(study: StudyFiles) -> Iterator[str]:
+    """One or two sentences for each limit."""
     plan, verdict = study.plan, study.verdict
-    varied = sorted({key for cell in plan["cells"] for key in cell["settings"]} - {"head"})
-    fixed = {key: value for key, value in plan["settings"].items() if key not in varied}
-    yield from _of_what_was_fixed(fixed)
+    varied = sorted({key for cell in plan.cells for key in cell.settings} - {"head"})
+    yield from _of_the_settings({key: value for key, value in plan.settings.items() if key not in varied})
     if varied:
-        yield f"Beside the head only {format.listed(varied)} varied, over the values in the cells."
+        yield f"Beside the head only {wording.as_list(varied)} varied, over the values in the cells."
     yield from _of_the_test_split(study)
     yield (
-        f"A replicate is a seed, and there are {len(plan['seeds'])}. An interval covers other seeds; it does "
+        f"A replicate is a seed, and there are {len(plan.seeds)}. An interval covers other seeds; it does "
         "not cover other test examples, data sets or nets."
     )
     yield from _of_the_intervals(study)
-    margin = format.points(plan["delta"], plan["primary"])
+    margin = wording.as_margin(plan.delta, plan.primary)
     yield f"A difference below {margin} was called immaterial beforehand; that is a decision, not a finding."
     if len(verdict["comparisons"]) > 1:
         yield (
@@ -41,33 +40,35 @@ def limits(study: Study) -> Iterator[str]:
         yield "The plan changed after it was frozen: the result is a lead to confirm, no confirmation."
 
 
-def _of_what_was_fixed(fixed: dict[str, Any]) -> Iterator[str]:
-    one = []
+def _of_the_settings(fixed: dict[str, Any]) -> Iterator[str]:
+    subjects = []
     if "dataset" in fixed:
-        one.append(f"one data set, {fixed['dataset']}")
+        subjects.append(f"one data set, {fixed['dataset']}")
     if "backbone" in fixed:
         start = f"the weights {fixed['weights']}" if fixed.get("weights") else "initial weights"
-        one.append(f"one backbone, {fixed['backbone']}, trained from {start}")
+        subjects.append(f"one backbone, {fixed['backbone']}, trained from {start}")
     schedule = [form.format(fixed[key]) for key, form in _SCHEDULE.items() if key in fixed]
     if schedule:
-        one.append(f"one schedule: {format.listed(schedule)}")
-    if one:
-        yield f"It saw {'; '.join(one)}. What holds elsewhere, it cannot say."
+        subjects.append(f"one schedule: {wording.as_list(schedule)}")
+    if subjects:
+        yield f"It saw {'; '.join(subjects)}. What holds elsewhere, it cannot say."
 
 
-def _of_the_test_split(study: Study) -> Iterator[str]:
-    results = [run.result for run in study.runs]
-    tested = [own["data"].get("test") for own in results if isinstance(own.get("data"), dict)]
+def _of_the_test_split(study: StudyFiles) -> Iterator[str]:
+    results = [run.result for run in study.runs.values()]
+    tested = [result["data"].get("test") for result in results if isinstance(result.get("data"), dict)]
     sizes = {size for size in tested if isinstance(size, int) and size > 0}
     if len(sizes) == 1:
         size = sizes.pop()
-        step = f", one of which is {100 / size:.2g} points" if format.is_share(study.plan["primary"]) else ""
+        step = f", one of which is {100 / size:.2g} points" if wording.is_share(study.plan.primary) else ""
         yield (
             f"All runs are tested on the same {size:,} examples{step}. They were evaluated after every epoch "
             "for the curves; nothing was chosen by them."
         )
-    counted = {own[keys.key(layer, "inputs")] for own in results for layer in keys.layers_of(own, "inputs")}
-    inputs = {size for size in counted if format.known(size)}
+    counted = {
+        result[keys.key(layer, "inputs")] for result in results for layer in keys.layers_of(result, "inputs")
+    }
+    inputs = {size for size in counted if wording.is_number(size)}
     if inputs and min(inputs) > 0:
         yield (
             f"Dead means silent on the {min(inputs):,.0f} inputs counted: such a unit fires on less than "
@@ -75,12 +76,12 @@ def _of_the_test_split(study: Study) -> Iterator[str]:
         )
 
 
-def _of_the_intervals(study: Study) -> Iterator[str]:
-    primary, unit = study.plan["primary"], format.unit(study.plan["primary"])
-    bounds = [one["interval"] for one in study.verdict["comparisons"] if one.get("interval")]
-    halves = [(high - low) / 2 for low, high in bounds if format.known(low) and format.known(high)]
+def _of_the_intervals(study: StudyFiles) -> Iterator[str]:
+    primary, unit = study.plan.primary, wording.unit(study.plan.primary)
+    bounds = [comparison.get("interval") or (None, None) for comparison in study.verdict["comparisons"]]
+    halves = [(high - low) / 2 for low, high in bounds if wording.is_number(low) and wording.is_number(high)]
     if halves:
-        least, most = (format.spread(value, primary) for value in (min(halves), max(halves)))
+        least, most = (wording.as_spread(value, primary) for value in (min(halves), max(halves)))
         reach = f"{least} to {most}" if most != least else least
         yield (
             f"The intervals reach {reach}{' ' + unit if unit else ''} to either side of the mean: smaller "

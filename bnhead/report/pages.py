@@ -1,6 +1,7 @@
-"""The two pages, HTML and Markdown, from one content."""
+"""The two pages of a report, HTML and Markdown, from one content."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -8,26 +9,26 @@ import jinja2
 from bnhead import texts
 
 
-def html(content: dict[str, Any], template: str) -> str:
-    """One page that shows everything and loads nothing, light or dark as the reader's system is."""
+def html_page(content: Mapping[str, Any], template: str) -> str:
+    """One page that contains everything and loads nothing, light or dark as the reader's system is set."""
     return _environment(autoescape=True).get_template(template).render(content)
 
 
-def markdown(content: dict[str, Any], template: str) -> str:
+def markdown_page(content: Mapping[str, Any], template: str) -> str:
     """The same as Markdown: tables and sentences."""
     text = _environment(autoescape=False).get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def plain(text: object) -> str:
-    """Text that means in Markdown what it says: marks and tags are escaped, lines joined."""
+def escaped(text: object) -> str:
+    """Text for Markdown on one line, with marks and tags escaped."""
     return re.sub(r"([\\`*<>|\[\]&])", r"\\\1", " ".join(str(text).split()))
 
 
-def code(text: object) -> str:
+def as_code(text: object) -> str:
     """Text as code in Markdown, within a table too."""
     joined = " ".join(str(text).split()).replace("`", "'")
-    return f"`{joined}`" if "|" not in joined else plain(joined)
+    return f"`{joined}`" if "|" not in joined else escaped(joined)
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:
@@ -40,5 +41,5 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=texts.shown,
     )
-    environment.filters |= {"plain": plain, "code": code}
+    environment.filters |= {"plain": escaped, "code": as_code}
     return environment

@@ -1,4 +1,4 @@
-"""What the page of a single run says: the same pieces as a study's, of one run."""
+"""The content of the page of a single run, from the same parts as a study's."""
 
 import pathlib
 from typing import Any
@@ -6,83 +6,77 @@ from typing import Any
 from bnhead.census import keys
 from bnhead.census.figures import figures_at
 from bnhead.errors import RunDirectoryError
-from bnhead.report import format, study_figures
-from bnhead.report.study import Run, read_run
-from bnhead.report.study_page import machine, train_command
+from bnhead.report import study_figures
+from bnhead.report.study_page import machine_rows, train_command
+from bnhead.runs.run_files import RunFiles, read_run_files
+from bnhead.studies import wording
 
-_METRICS = ("accuracy", "r2")  # what a history may have, of which the first that it has is drawn
+_METRICS = ("accuracy", "r2")  # the first one in a history is drawn
 
 
-def read(directory: pathlib.Path) -> Run:
+def read_single_run(directory: pathlib.Path) -> RunFiles:
     """The run in a directory.
 
     Raises:
-        RunDirectoryError: its settings are not there or cannot be read.
+        RunDirectoryError: its settings do not exist or cannot be read.
     """
-    run = read_run(directory)
+    run = read_run_files(directory)
     if not run.config:
         raise RunDirectoryError(f"{directory} holds no run that can be read: {run.problem}")
     return run
 
 
-def content(run: Run) -> dict[str, Any]:
-    """What the pages say, in their order."""
-    told = run.result.get("head") if isinstance(run.result.get("head"), str) else ""
+def run_content(run: RunFiles) -> dict[str, Any]:
+    """The content of the pages, in their order."""
+    title = "{} on {} with {}, seed {}".format(
+        *(run.config.get(key) for key in ("head", "dataset", "backbone", "seed"))
+    )
+    description = run.result.get("head")
+    counts = []
+    for layer in keys.layers_of(run.result):
+        values = keys.figures(run.result, layer)
+        rows = [row for row in figures_at("summaries") if row.name in values]
+        counts.append((layer, [(row.meaning, wording.as_figure(values[row.name], row)) for row in rows]))
     return {
-        "title": _title(run),
-        "sentence": _sentence(run),
+        "title": title,
+        "sentence": f"{title}: {_ending(run)}",
         "tone": "even" if run.result.get("status") == "finished" else "bad",
         "problem": run.problem,
         "curves": _curves(run),
-        "dead": study_figures.dead_units([run], lambda _: [run], [("", [("treatment", "this run")])]),
-        "heads": [study_figures.head_diagram(str(run.config.get("head", "")), told)],
-        "counts": _counts(run),
+        "dead": study_figures.dead_unit_charts(lambda _: [run], [("", [("treatment", "this run")])]),
+        "heads": [study_figures.head_diagram(str(run.config.get("head", "")), description)],
+        "counts": counts,
         "settings": run.config,
         "command": train_command(run.config, "DIR"),
-        "machine": machine([run]),
+        "machine": machine_rows([run]),
     }
 
 
-def _title(run: Run) -> str:
-    names = [run.config.get(key) for key in ("head", "dataset", "backbone", "seed")]
-    return "{} on {} with {}, seed {}".format(*names)
-
-
-def _sentence(run: Run) -> str:
+def _ending(run: RunFiles) -> str:
     epochs, planned = len(run.history.get("epoch", [])), run.config.get("epochs")
     if not run.result:
-        return f"{_title(run)}: not finished, {epochs} of {planned} epochs."
+        return f"not finished, {epochs} of {planned} epochs."
+    primary = next((f"test_{name}" for name in _METRICS if f"test_{name}" in run.result), None)
+    if run.result.get("status") != "finished" or primary is None:
+        return f"{run.result.get('status')} in epoch {epochs} of {planned}."
     data = run.result.get("data")
     size = data.get("test") if isinstance(data, dict) else None
     examples = f" of {size:,} examples" if isinstance(size, int) else ""
-    primary = next((f"test_{name}" for name in _METRICS if f"test_{name}" in run.result), None)
-    if run.result.get("status") != "finished" or primary is None:
-        return f"{_title(run)}: {run.result.get('status')} in epoch {epochs} of {planned}."
-    value = format.score(run.result[primary], primary)
-    return f"{_title(run)}: {format.metric(primary)} {value}{examples}."
+    return f"{wording.metric_name(primary)} {wording.as_score(run.result[primary], primary)}{examples}."
 
 
-def _curves(run: Run) -> dict[str, Any] | None:
+def _curves(run: RunFiles) -> dict[str, Any] | None:
     """The metric on training and test examples by epoch."""
-    name = next((name for name in _METRICS if name in run.history), None)
-    if name is None:
+    metric = next((name for name in _METRICS if name in run.history), None)
+    if metric is None:
         return None
-    columns = {"training": name, "test": f"test_{name}"}
+    columns = {"training": metric, "test": f"test_{metric}"}
     lines = [("control", "training"), ("treatment", "test")]
 
-    def of(split: str) -> list[Run]:
-        return [Run(run.id, split, 0, history={"value": run.history.get(columns[split], [])})]
+    def of_split(split: str) -> list[RunFiles]:
+        return [RunFiles(run.path, history={"value": run.history.get(columns[split], [])})]
 
-    chart = study_figures.by_epoch(of, [("", lines)], "value", lambda v: format.score(v, columns["test"]),
-                             tick=lambda v: study_figures.score_tick(v, columns["test"]))  # fmt: skip
-    return chart and {"metric": format.metric(name), **chart}
-
-
-def _counts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each layer, the meaning of each figure and its value."""
-    counts = []
-    for layer in keys.layers_of(run.result):
-        own = keys.figures(run.result, layer)
-        rows = [row for row in figures_at("summaries") if row.name in own]
-        counts.append((layer, [(row.meaning, format.figure(own[row.name], row)) for row in rows]))
-    return counts
+    chart = study_figures.by_epoch(
+        of_split, [("", lines)], "value", **study_figures.score_forms(columns["test"])
+    )
+    return chart and {"metric": wording.metric_name(metric), **chart}

@@ -1,71 +1,67 @@
-"""Everything a study says, computed again from its runs and compared with what it has written."""
+"""Recomputes all statements of a study from its runs and compares them with its files."""
 
 import itertools
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from bnhead import report
 from bnhead.errors import RunDirectoryError
 from bnhead.runs.directory import RunDirectory
-from bnhead.studies import directory as files
-from bnhead.studies.outcomes import damage
-from bnhead.studies.plan import Plan, run_id
-from bnhead.studies.runner import recomputed
+from bnhead.runs.run_files import MISSING
+from bnhead.studies.directory import read_failures, read_plan
+from bnhead.studies.outcomes import read_outcomes
+from bnhead.studies.plan import run_id
+from bnhead.studies.verdict import judge
 
 REPORTS = ("report.md", "report.html")
 
 
-def verify(directory: pathlib.Path) -> list[str]:
-    """What does not agree: ids with settings, results with histories, verdict and report with the runs.
+def verify(
+    directory: pathlib.Path, build_report: Callable[[pathlib.Path], object] = report.build
+) -> list[str]:
+    """The disagreements: of ids with settings, results with histories, verdict and report with the runs.
 
     Args:
-        directory: a study's.
+        directory: the study's directory.
+        build_report: writes the report of a study into its directory.
 
     Returns:
-        A line for each disagreement; none when all agree.
+        A line for each disagreement; empty if all agree.
 
     Raises:
-        RunDirectoryError: there is no plan or no verdict, or one that cannot be read.
+        RunDirectoryError: plan or verdict does not exist or cannot be read.
     """
-    plan = files.read_plan(directory)
+    plan = read_plan(directory)
     written = RunDirectory(directory).read("verdict.json")
     if plan is None or written is None:
         missing = "plan.json" if plan is None else "verdict.json"
         raise RunDirectoryError(f"dir {directory} holds no {missing}; `bnhead study` writes it")
-    found = []
-    for run in plan.runs:
+    outcomes = read_outcomes(plan, directory, read_failures(directory))
+    lines, unhashed = [], []
+    for run, outcome in zip(plan.runs, outcomes, strict=True):
         if run_id(plan.run_settings(run)) != run.id:
-            found.append(f"plan.json: run {run.id} has settings of another id")
-        if reason := damage(directory / "runs" / run.id, plan.run_settings(run), plan.primary):
-            found.append(f"runs/{run.id}: {reason}")
-    found += _unhashed(plan, directory)
-    verdict = recomputed(plan, directory)
-    found += [f"verdict.json: {text}" for text in disagreements(written, verdict)]
-    return found + list(_reports(directory, verdict))
-
-
-def _unhashed(plan: Plan, directory: pathlib.Path) -> Iterator[str]:
-    """Tells of the runs that are finished and whose files have no hashes to be compared with."""
-    places = [RunDirectory(directory / "runs" / run.id) for run in plan.runs]
-    old = [place for place in places if (place.path / "result.json").exists() and not _hashed(place)]
-    if old:
-        yield (
-            f"runs/{old[0].path.name}: status.json has no SHA-256 of its files, as in earlier versions, "
-            f"so that what contradicts nothing is not seen ({len(old)} of {len(places)} runs)"
+            lines.append(f"plan.json: run {run.id} has settings of another id")
+        if outcome.status == "damaged":
+            lines.append(f"runs/{run.id}: {outcome.reason}")
+        is_status_readable = outcome.files.problems.get("status.json", MISSING) == MISSING
+        has_result = not outcome.files.lacks("result.json")
+        if has_result and is_status_readable and not outcome.files.status.get("sha256"):
+            unhashed.append(run.id)
+    if unhashed:
+        lines.append(
+            f"runs/{unhashed[0]}: status.json has no SHA-256 of its files, as in earlier versions, so that "
+            f"some changes cannot be detected ({len(unhashed)} of {len(plan.runs)} runs)"
         )
-
-
-def _hashed(run: RunDirectory) -> bool:
-    try:
-        return bool(run.hashes())
-    except RunDirectoryError:  # `damage` tells
-        return True
+    verdict = judge(plan, outcomes)
+    lines += [f"verdict.json: {text}" for text in disagreements(written, verdict)]
+    return [*lines, *_report_disagreements(directory, verdict, build_report)]
 
 
 def disagreements(written: Any, computed: Any, path: str = "") -> Iterator[str]:
-    """Where two JSON values differ: `"comparisons/0/mean is 0.1, the runs give 0.2"`."""
+    """The differences of two JSON values: `"comparisons/0/mean is 0.1, the runs give 0.2"`."""
     if isinstance(written, dict) and isinstance(computed, dict):
         for key in {**computed, **written}:
             yield from disagreements(written.get(key), computed.get(key), f"{path}/{key}")
@@ -76,36 +72,38 @@ def disagreements(written: Any, computed: Any, path: str = "") -> Iterator[str]:
         yield f"{path.lstrip('/')} is {written!r:.80}, the runs give {computed!r:.80}"
 
 
-def _reports(directory: pathlib.Path, verdict: dict[str, Any]) -> Iterator[str]:
-    """Builds the report anew, elsewhere, and compares its files."""
-    from bnhead import report
-
+def _report_disagreements(
+    directory: pathlib.Path, verdict: dict[str, Any], build_report: Callable[[pathlib.Path], object]
+) -> Iterator[str]:
+    """Builds the report in a temporary directory and compares its files with those of the study."""
     with tempfile.TemporaryDirectory() as folder:
-        place = pathlib.Path(folder) / directory.resolve().name
-        place.mkdir()
-        (place / "runs").symlink_to((directory / "runs").resolve(), target_is_directory=True)
-        shutil.copy(directory / "plan.json", place)
-        RunDirectory(place).write("verdict.json", verdict)
-        report.build(place)
-        names = [name for name in REPORTS if (place / name).is_file()]
-        for name in [*names, *sorted(_events(place) | _events(directory))]:
+        copy = pathlib.Path(folder) / directory.resolve().name
+        copy.mkdir()
+        (copy / "runs").symlink_to((directory / "runs").resolve(), target_is_directory=True)
+        shutil.copy(directory / "plan.json", copy)
+        RunDirectory(copy).write("verdict.json", verdict)
+        build_report(copy)
+        names = [name for name in REPORTS if (copy / name).is_file()]
+        for name in [*names, *sorted(_event_files(copy) | _event_files(directory))]:
             if not (directory / name).is_file():
-                yield f"{name} is not there; `bnhead report` writes it"
-            elif not (place / name).is_file():
-                yield f"{name} is not of this study"
-            elif (found := [(root / name).read_bytes() for root in (directory, place)])[0] != found[1]:
-                yield f"{name}: {_first_difference(*found)}" if name in REPORTS else f"{name} differs"
+                yield f"{name} does not exist; `bnhead report` writes it"
+            elif not (copy / name).is_file():
+                yield f"{name} does not belong to this study"
+            else:
+                written, computed = ((root / name).read_bytes() for root in (directory, copy))
+                if written != computed:
+                    difference = _first_difference(written, computed)
+                    yield f"{name}: {difference}" if name in REPORTS else f"{name} differs"
 
 
-def _events(directory: pathlib.Path) -> set[str]:
-    """The names of TensorBoard's files."""
-    found = (path for path in directory.glob("tensorboard/**/*") if path.is_file())
-    return {path.relative_to(directory).as_posix() for path in found}
+def _event_files(directory: pathlib.Path) -> set[str]:
+    paths = (path for path in directory.glob("tensorboard/**/*") if path.is_file())
+    return {path.relative_to(directory).as_posix() for path in paths}
 
 
-def _first_difference(written: bytes, made: bytes) -> str:
-    """The first line in which two texts differ, which are not the same."""
-    lines = (text.decode(errors="surrogateescape").split("\n") for text in (written, made))
-    pairs = enumerate(itertools.zip_longest(*lines), 1)
-    number, (there, here) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
-    return f"line {number} is {there!r:.80}, the runs give {here!r:.80}"
+def _first_difference(written: bytes, computed: bytes) -> str:
+    """The first line in which two different texts differ."""
+    lines = (text.decode(errors="surrogateescape").split("\n") for text in (written, computed))
+    numbered = enumerate(itertools.zip_longest(*lines), 1)
+    number, pair = next((number, pair) for number, pair in numbered if pair[0] != pair[1])
+    return f"line {number} is {pair[0]!r:.80}, the runs give {pair[1]!r:.80}"

@@ -1,8 +1,7 @@
 """Many runs, one plan, a verdict: `bnhead study bn_before_fc`.
 
-`plan` says what is compared and is frozen before the first run, `named` has the studies with a name,
-`engines` do the runs (`local`, `ray`), each in a `worker`; `directory` keeps the study's files, `outcomes`
-reads what came of the runs, `statistics` has the arithmetic, `width` the law of dead units and width,
-`verdict` the rule, `verify` recomputes it; `progress` is what a person sees and `command` turns flags into
-all this.
+`study` lists the named studies. `plan` fixes the comparisons before the first run; `directory` reads and
+writes the study's files. `runner` takes a plan to its verdict: a `pool` (`pool_local`, `pool_ray`) does the
+runs, each in a `worker`, and `progress` shows them. `outcomes` reads their results, `verdict` has the rule,
+`statistics` and `width` its arithmetic, `wording` its numbers in words.
 """

@@ -1,35 +1,37 @@
-"""What came of each planned run, read from its directory alone, so that a verdict can be had again."""
+"""The outcome of each planned run, from the files of the run alone, so that a verdict can be recomputed."""
 
 import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from bnhead.census import keys
-from bnhead.errors import RunDirectoryError
 from bnhead.runs.directory import MODELS, RunDirectory
-from bnhead.runs.history import read_history
+from bnhead.runs.run_files import MISSING, RunFiles, read_run_files
 from bnhead.studies.plan import Plan, PlannedRun
 
 UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
 SCORED = ("finished", *UNTRAINED)
+Failures = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A planned run and what came of it.
+    """A planned run and its outcome.
 
     Attributes:
         run: the planned run.
-        status: one of `SCORED`, or failed (an error ended it), damaged (its files contradict each other or
+        status: one of `SCORED`, or failed (ended by an error), damaged (its files contradict each other or
             the plan), unfinished, missing.
-        score: the primary metric after the last epoch, chance for the `UNTRAINED`; None without an end.
-        reason: in words, where the status is not finished.
-        started: whether its directory is there.
-        result: what `result.json` holds.
-        environment: what `environment.json` holds.
+        score: the primary metric after the last epoch, chance for the `UNTRAINED`; None before the end.
+        reason: in words, unless the status is finished.
+        started: whether its directory exists.
+        result: the content of `result.json`; empty without a score.
+        environment: the content of `environment.json`; empty without a score.
+        files: all files of the run, as read; None for an outcome that was not read from files.
     """
 
     run: PlannedRun
@@ -39,103 +41,111 @@ class Outcome:
     started: bool = True
     result: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    files: RunFiles | None = field(default=None, repr=False)
 
 
-def read(plan: Plan, directory: pathlib.Path, failures: Mapping[str, str]) -> list[Outcome]:
+def read_outcomes(
+    plan: Plan, directory: pathlib.Path, failures: Failures = MappingProxyType({})
+) -> list[Outcome]:
     """The outcomes of all planned runs, in the plan's order.
 
     Args:
         plan: the plan.
         directory: the study's directory.
-        failures: run id -> error, of runs that an error ended.
+        failures: run id -> `error` and `message` of the error that ended the run, as in `failures.json`.
     """
-    return [_outcome(plan, run, directory / "runs" / run.id, failures) for run in plan.runs]
+    return [read_outcome(plan, run, directory, failures) for run in plan.runs]
 
 
-def damage(place: pathlib.Path, settings: Mapping[str, Any], primary: str) -> str:
-    """Why the files of a run contradict each other or its settings; empty where they do not.
+def read_outcome(
+    plan: Plan, run: PlannedRun, directory: pathlib.Path, failures: Failures = MappingProxyType({})
+) -> Outcome:
+    """The outcome of one run; arguments as of `read_outcomes`. Each of its files is read once."""
+    files = read_run_files(directory / "runs" / run.id)
+    if reason := damage(files, plan.run_settings(run), plan.primary):
+        return Outcome(run, "damaged", reason=reason, files=files)
+    started = not files.lacks("config.json")
+    if not files.result:
+        if run.id in failures:
+            return Outcome(run, "failed", reason=failure_text(failures[run.id]), started=started, files=files)
+        status, reason = ("unfinished", "not finished") if started else ("missing", "not started")
+        return Outcome(run, status, reason=reason, started=started, files=files)
+    status, read = files.result["status"], {"result": files.result, "environment": files.environment}
+    if status == "finished":
+        return Outcome(run, status, float(files.result[plan.primary]), **read, files=files)
+    reason = f"{status.replace('_', ' ')}, scored at chance"
+    return Outcome(run, status, plan.chance, reason, **read, files=files)
 
-    A run that has not ended yet is not damaged by that.
+
+def damage(files: RunFiles, settings: Mapping[str, Any], primary: str) -> str:
+    """How the files of a run contradict each other or its settings; empty if they do not.
+
+    An unfinished run is not damaged.
 
     Args:
-        place: the run's directory.
-        settings: what its `config.json` must hold.
-        primary: the figure it is scored by.
+        files: the run's files.
+        settings: the expected content of `config.json`.
+        primary: the figure that scores the run.
     """
-    directory = RunDirectory(place)
-    try:
-        config, result = directory.read("config.json"), directory.read("result.json")
-        environment, told = directory.read("environment.json"), directory.read("status.json")
-    except RunDirectoryError as error:
-        return str(error)
-    if config is None:
-        return "result.json is there and config.json is not" if result is not None else ""
-    if config != json.loads(json.dumps(settings)):
+    for name, problem in files.problems.items():
+        if problem != MISSING and name.endswith(".json"):
+            return f"{name} {problem}"
+    result = files.result
+    if files.lacks("config.json"):
+        return "result.json exists and config.json does not" if result else ""
+    if files.config != json.loads(json.dumps(settings)):
         return "config.json holds other settings than the plan"
-    if result is None:
+    if not result:
         return ""
-    if not environment:
-        return "result.json is there and environment.json is not"
+    if not files.environment:
+        return "result.json exists and environment.json does not"
     status = result["status"]
     if status not in SCORED:
-        return f"result.json has the status {status!r:.40}, which no run ends with"
-    if told and told["status"] != status:
-        return f"status is {told['status']} in status.json and {status} in result.json"
-    if found := _contradiction(place, settings, primary, result):
-        return found
-    changed = directory.changes()
-    lost = [name for name in MODELS if changed.get(name) == "is missing"]  # no number rests on them
-    return ", ".join(f"{name} {text}" for name, text in changed.items() if name not in lost)
+        return f"result.json has the status {status!r:.40}, with which no run ends"
+    if files.status and files.status["status"] != status:
+        return f"status is {files.status['status']} in status.json and {status} in result.json"
+    if contradiction := _contradiction(files, settings, primary):
+        return contradiction
+    changes = RunDirectory(files.path).changes()
+    # No number depends on the models, so that a run without them still counts.
+    lost = [name for name in MODELS if changes.get(name) == MISSING]
+    return ", ".join(f"{name} {text}" for name, text in changes.items() if name not in lost)
 
 
-def _contradiction(
-    place: pathlib.Path, settings: Mapping[str, Any], primary: str, result: Mapping[str, Any]
-) -> str:
-    """Whether a result is that of its history's last epoch, and a finished run's of the last of all."""
+def _contradiction(files: RunFiles, settings: Mapping[str, Any], primary: str) -> str:
+    """How `result.json` contradicts the last row of `history.csv`; empty if it does not."""
+    result, history = files.result, files.history
     finished = result["status"] == "finished"
     if finished and not _is_finite(result.get(primary)):
         return f"result.json has no finite {primary}"
-    try:
-        rows = read_history(place)
-        last = {primary: rows[-1][primary], **rows[-1]}
-    except (OSError, ValueError, LookupError) as error:
-        return f"history.csv cannot be read: {error}"
-    if len(rows) != result.get("epochs") or (finished and len(rows) != settings["epochs"]):
-        return f"history.csv has {len(rows)} epochs, result.json {result.get('epochs')}"
-    if not finished or settings["recompute_batch_stats"] != "none":  # then the result is of other statistics
-        return ""
-    for key in (name for name in last if name in result and (name.startswith("test_") or keys.is_key(name))):
-        there, here = last[key], result[key]
-        if there != here and (_is_finite(there) or here is not None):
-            return f"{key} is {there} in history.csv and {here} in result.json"
+    if "history.csv" in files.problems:
+        return f"history.csv {files.problems['history.csv']}"
+    if primary not in history:
+        return f"history.csv has no values of {primary}"
+    epochs = len(history[primary])
+    if epochs != result.get("epochs") or (finished and epochs != settings["epochs"]):
+        return f"history.csv has {epochs} epochs, result.json {result.get('epochs')}"
+    if not finished or settings["recompute_batch_stats"] != "none":
+        return ""  # the result was measured with other batch statistics than the history
+    for key in dict.fromkeys((primary, *history)):
+        if key in result and (key.startswith("test_") or keys.is_key(key)):
+            logged, final = history[key][-1], result[key]
+            if logged != final and (_is_finite(logged) or final is not None):
+                return f"{key} is {logged} in history.csv and {final} in result.json"
     return ""
+
+
+def failure_text(failure: Mapping[str, Any]) -> str:
+    """`"ValueError: message"`."""
+    return f"{failure['error']}: {failure['message']}"
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _outcome(plan: Plan, run: PlannedRun, place: pathlib.Path, failures: Mapping[str, str]) -> Outcome:
-    if reason := damage(place, plan.run_settings(run), plan.primary):
-        return Outcome(run, "damaged", reason=reason)
-    directory = RunDirectory(place)
-    config, result = directory.read("config.json"), directory.read("result.json")
-    if result is None and run.id in failures:
-        return Outcome(run, "failed", reason=failures[run.id], started=config is not None)
-    if config is None:
-        return Outcome(run, "missing", reason="not started", started=False)
-    if result is None:
-        return Outcome(run, "unfinished", reason="not finished")
-    environment = directory.read("environment.json") or {}
-    status = result["status"]
-    if status == "finished":
-        return Outcome(run, status, float(result[plan.primary]), result=result, environment=environment)
-    reason = f"{status.replace('_', ' ')}, scored at chance"
-    return Outcome(run, status, plan.chance, reason, result=result, environment=environment)
-
-
 def flow(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """How many runs were planned, started, ended how, and are analysed."""
+    """The number of runs that were planned and started, that ended in each way, and that are analysed."""
 
     def count(*statuses: str) -> int:
         return sum(outcome.status in statuses for outcome in outcomes)
@@ -153,9 +163,9 @@ def flow(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 
 def exclusions(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The runs that are not simply finished, each with its reason."""
+    """The runs that did not finish normally, each with its reason."""
     return [
-        {"run": one.run.id, "cell": one.run.cell, "seed": one.run.seed, "reason": one.reason}
-        for one in outcomes
-        if one.status != "finished"
+        {"run": outcome.run.id, "cell": outcome.run.cell, "seed": outcome.run.seed, "reason": outcome.reason}
+        for outcome in outcomes
+        if outcome.status != "finished"
     ]

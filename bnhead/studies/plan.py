@@ -1,14 +1,15 @@
-"""A study's plan: what is compared with what, by which number and which rule, written before the first run.
+"""A study's plan: what is compared, by which number and which rule, written before the first run.
 
-A plan is data, and its hash covers all of it. A run's id is the hash of all the settings of that run, so the
-same run has the same id in every study, and a run whose settings differ has another.
+A plan is data, and its hash covers all of it. A run's id is the hash of all settings of that run: the same
+run has the same id in every study, and runs with different settings have different ids.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -23,13 +24,8 @@ FORMAT = 1
 THREADS = 1  # of each run: another number gives other bits, so a study fixes it
 PRIMARY = {"classification": "test_accuracy", "multilabel": "test_accuracy", "regression": "test_r2"}
 EXCLUSIONS = "none; a run that diverges or fails to learn is scored at chance"
-OWNED = (
-    "head",
-    "seed",
-    "workdir",
-    "overwrite",
-    "dry_run",
-)  # the flags of a run that every study decides itself
+# The flags of a run that every study sets itself.
+OWNED = ("head", "seed", "workdir", "overwrite", "dry_run")
 _AMENDABLE = ("delta", "alpha", "seeds", "runs", "code", "question", "exclusions")
 
 
@@ -40,7 +36,7 @@ class Cell:
     Attributes:
         name: unique in the plan.
         head: canonical text.
-        placement: where its batch norms stand, `"P1"`; empty where there are none.
+        placement: positions of its batch norms, `"P1"`; empty without a batch norm.
         stratum: the settings that its stratum fixes.
         settings: all settings in which it differs from the plan's.
     """
@@ -73,25 +69,25 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a verdict depends on, besides the runs.
+    """Everything a verdict depends on, except the runs.
 
     Attributes:
         study: name of the study.
-        question: what it asks.
-        primary: key of `result.json`, after the last epoch; the higher the better.
-        chance: what a run is scored that diverges or fails to learn; None before the data has been looked at.
+        question: the question of the study.
+        primary: key of `result.json`, after the last epoch; higher is better.
+        chance: the score of a run that diverges or fails to learn; None until the data was inspected.
         delta: a difference smaller than this is not material.
-        alpha: the error rate of each claim over all comparisons.
+        alpha: error rate of each claim over all comparisons.
         seeds: one replicate each.
-        cells: what is trained.
+        cells: the trained cells.
         comparisons: the family over which p-values are adjusted.
-        settings: those that all runs share.
+        settings: the settings that all runs share.
         runs: cells x seeds.
         code: version and hash of the code.
-        threads: of each run, for operations and between them.
+        threads: number of threads of each run, for operations and between them.
         data: name, sizes, classes and fingerprint of the data.
-        exclusions: the rule by which runs are left out.
-        amendments: what was changed after the plan was first written; any makes the study exploratory.
+        exclusions: the rule for excluding runs.
+        amendments: changes after the plan was first written; any makes the study exploratory.
     """
 
     study: str
@@ -116,26 +112,29 @@ class Plan:
         return next(cell for cell in self.cells if cell.name == name)
 
     def run_settings(self, run: PlannedRun) -> dict[str, Any]:
-        """All the settings of a run, as its `config.json` holds them."""
+        """All settings of a run, as in its `config.json`."""
         return {**self.settings, **self.cell(run.cell).settings, "seed": run.seed}
 
     def config(
-        self, run: PlannedRun, directory: pathlib.Path, elsewhere: Mapping[str, Any] = MappingProxyType({})
+        self,
+        run: PlannedRun,
+        directory: pathlib.Path,
+        machine_fields: Mapping[str, Any] = MappingProxyType({}),
     ) -> TrainConfig:
         """The config of a run of the study in `directory`.
 
         Args:
             run: the run.
-            directory: the study's.
-            elsewhere: the fields that are no settings, such as `data_dir`, as they are on this machine.
+            directory: the study's directory.
+            machine_fields: the fields that are not settings, such as `data_dir`, for this machine.
         """
-        place = str(directory / "runs" / run.id)
-        return TrainConfig(**self.run_settings(run), **elsewhere, workdir=place)
+        workdir = str(directory / "runs" / run.id)
+        return TrainConfig(**self.run_settings(run), **machine_fields, workdir=workdir)
 
     @property
     def sha256(self) -> str:
         """The hash of the plan's JSON, of which this is the last key."""
-        return digest(_content(self))
+        return digest(_hashed_content(self))
 
 
 def make(
@@ -144,20 +143,20 @@ def make(
     """The plan of a study.
 
     Args:
-        name: the study's.
-        study: what it asks.
-        base: the settings that are not the study's own.
+        name: the study's name.
+        study: its question, heads and strata.
+        base: the settings that the study does not set itself.
         seeds: one replicate each.
-        delta: what is material, in units of the primary metric.
+        delta: the smallest material difference, in units of the primary metric.
         alpha: error rate.
 
     Raises:
-        UsageError: a number out of its range, or two cells that would be the same runs.
+        UsageError: a number out of range, or two cells with the same runs.
     """
-    _check_numbers(seeds, delta, alpha)
+    for problem in _number_problems(seeds, delta, alpha):
+        raise UsageError(problem)
     cells = [_cell(head, stratum, base) for stratum in map(dict, study.strata(base)) for head in study.heads]
     varied = {key for cell in cells for key in cell.settings}
-    everything = base.settings()
     plan = Plan(
         study=name,
         question=study.question,
@@ -168,22 +167,22 @@ def make(
         seeds=tuple(seeds),
         cells=tuple(cells),
         comparisons=tuple(_comparisons(cells, len(study.heads))),
-        settings={key: value for key, value in everything.items() if key not in {*varied, "seed"}},
+        settings={key: value for key, value in base.settings().items() if key not in {*varied, "seed"}},
         runs=(),
         code={"bnhead": __version__, "source_sha256": source_sha256()},
     )
     runs = [PlannedRun("", cell.name, seed) for cell in cells for seed in seeds]
     runs = [dataclasses.replace(run, id=run_id(plan.run_settings(run))) for run in runs]
     if len({run.id for run in runs}) < len(runs):
-        raise UsageError(f"study {name}: two of its cells are the same runs; every head must differ")
+        raise UsageError(f"study {name}: two of its cells have the same runs; every head must differ")
     return dataclasses.replace(plan, runs=tuple(runs))
 
 
 def with_data(plan: Plan, facts: Mapping[str, Any]) -> Plan:
-    """The plan of runs on data of which `facts` tells `classes`, None where it has numbers.
+    """The plan with facts about its data, of which `classes` is the number of classes, None for numbers.
 
-    An accuracy's chance is that of a guess among equally likely classes, and an R^2's is 0, which the mean of
-    the targets reaches.
+    Chance accuracy is that of a guess among equally likely classes. Chance R^2 is 0: the mean of the targets
+    reaches it.
     """
     return dataclasses.replace(plan, data=facts, chance=1 / facts["classes"] if facts["classes"] else 0.0)
 
@@ -200,124 +199,162 @@ def digest(content: Any) -> str:
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """What `plan.json` holds."""
-    content = _content(plan)
+    """The content of `plan.json`."""
+    content = _hashed_content(plan)
     return {**content, "sha256": digest(content)}
 
 
-def from_json(content: Mapping[str, Any], where: str) -> Plan:
-    """The plan that `plan.json` holds.
+def is_edited(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a `plan.json` differs from the content that was hashed before the first run."""
+    hashed = {key: value for key, value in content.items() if key != "sha256"}
+    return digest(hashed) != content["sha256"]
+
+
+def from_json(content: Mapping[str, Any], path: str) -> Plan:
+    """The plan in the content of a `plan.json`.
+
+    Whether the file was edited is not checked; see `is_edited`.
 
     Args:
         content: the parsed file.
-        where: its name, for messages.
+        path: its path, for messages.
 
     Raises:
-        RunDirectoryError: it is of another format, or was changed since it was written.
+        RunDirectoryError: the file has another format, or values that no study writes.
     """
     if content.get("format") != FORMAT:
-        raise RunDirectoryError(f"{where} must be of format {FORMAT}, got {content.get('format')!r}")
-    rest = {key: value for key, value in content.items() if key != "sha256"}
-    try:
-        found = digest(rest)
-    except ValueError:  # NaN, which nobody writes
-        found = ""
-    if found != content.get("sha256"):
-        raise RunDirectoryError(f"{where} was changed since it was written: its hash does not match")
-    del rest["format"]
-    rest["cells"] = tuple(Cell(**cell) for cell in rest["cells"])
-    rest["comparisons"] = tuple(Comparison(**one) for one in rest["comparisons"])
-    rest["runs"] = tuple(PlannedRun(**run) for run in rest["runs"])
-    return Plan(**{**rest, "seeds": tuple(rest["seeds"]), "amendments": tuple(rest["amendments"])})
+        raise RunDirectoryError(f"{path} must be of format {FORMAT}, got {content.get('format')!r}")
+    fields = {spec.name: content[spec.name] for spec in dataclasses.fields(Plan) if spec.name in content}
+    names = {"name", "head", "placement", "stratum", "settings"}
+    cells = [{key: value for key, value in cell.items() if key in names} for cell in fields["cells"]]
+    runs = [PlannedRun(run["id"], run["cell"], run["seed"]) for run in fields["runs"]]
+    comparisons = [
+        Comparison(pair["name"], pair["control"], pair["treatment"], pair["stratum"])
+        for pair in fields["comparisons"]
+    ]
+    fields |= {
+        "chance": content.get("chance"),
+        "cells": tuple(Cell(**{"placement": "", **cell}) for cell in cells),
+        "comparisons": tuple(comparisons),
+        "runs": tuple(runs),
+        "seeds": tuple(fields["seeds"]),
+        "amendments": tuple(fields.get("amendments", ())),
+    }
+    plan = Plan(**fields)
+    for problem in _plan_problems(plan):
+        raise RunDirectoryError(f"{path}: {problem}")
+    return plan
 
 
-def differences(before: Plan, now: Plan) -> dict[str, str]:
-    """What differs between two plans: name of the field or setting -> `"10 there, 20 now"`.
+def _plan_problems(plan: Plan) -> Iterator[str]:
+    """The values that no study writes, in a plan of the right shape."""
+    yield from _number_problems(plan.seeds, plan.delta, plan.alpha)
+    if not plan.primary.startswith("test_"):
+        yield f"primary must be a figure of the test split, got {plan.primary!r:.60}"
+    if not plan.cells:
+        yield "cells must not be empty"
+    for index, run in enumerate(plan.runs):
+        if not re.fullmatch(r"\w{1,80}", run.id):  # it names a directory
+            yield f"runs[{index}]: id {run.id!r:.60} cannot be the name of a run"
+    named = {run.cell for run in plan.runs}
+    named |= {name for pair in plan.comparisons for name in (pair.control, pair.treatment)}
+    for name in sorted(named - {cell.name for cell in plan.cells}):
+        yield f"there is no cell called {name!r}"
 
-    What is known of the data after the plan is made, and earlier amendments, are not compared.
+
+def _number_problems(seeds: Sequence[int], delta: float, alpha: float) -> Iterator[str]:
+    if not seeds:
+        yield "seeds must be at least 1, got 0"
+    if not 0 < delta < 1:
+        yield f"delta must be between 0 and 1, got {delta}"
+    if not 0 < alpha < 0.5:
+        yield f"alpha must be between 0 and 0.5, got {alpha}"
+
+
+def plan_differences(current: Plan, requested: Plan) -> dict[str, str]:
+    """How two plans differ: name of the field or setting -> `"10 there, 20 now"`.
+
+    Facts about the data, added after a plan is made, and earlier amendments are not compared.
     """
-    found = {}
+    changes = {}
     for name in ("study", "question", "primary", "delta", "alpha", "seeds", "exclusions", "threads"):
-        there, here = getattr(before, name), getattr(now, name)
-        if there != here:
-            found[name] = f"{_shown(there)} there, {_shown(here)} now"
-    pairs = {"settings": (before.settings, now.settings), "code": (before.code, now.code)}
-    for kind, (there, here) in pairs.items():
-        for key in {**there, **here}:
-            if there.get(key) != here.get(key):
-                name = key if kind == "settings" else f"code {key}"
-                found[name] = f"{_shown(there.get(key))} there, {_shown(here.get(key))} now"
-    there, here = ({cell.name: cell for cell in plan.cells} for plan in (before, now))
-    if there != here or before.comparisons != now.comparisons:
-        lost, new = [n for n in there if n not in here], [n for n in here if n not in there]
-        found["cells"] = f"{_shown(lost or list(there))} there, {_shown(new or list(here))} now"
-    return found
+        values = getattr(current, name), getattr(requested, name)
+        if values[0] != values[1]:
+            changes[name] = "{} there, {} now".format(*map(_abbreviated, values))
+    for prefix, old, new in (
+        ("", current.settings, requested.settings),
+        ("code ", current.code, requested.code),
+    ):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                changes[prefix + key] = (
+                    f"{_abbreviated(old.get(key))} there, {_abbreviated(new.get(key))} now"
+                )
+    old, new = ({cell.name: cell for cell in plan.cells} for plan in (current, requested))
+    if old != new or current.comparisons != requested.comparisons:
+        removed, added = [n for n in old if n not in new], [n for n in new if n not in old]
+        changes["cells"] = (
+            f"{_abbreviated(removed or list(old))} there, {_abbreviated(added or list(new))} now"
+        )
+    return changes
 
 
-def amended(before: Plan, now: Plan) -> Plan:
-    """The plan that goes on with `before` as `now` has it, and says so.
+def amended(current: Plan, requested: Plan) -> Plan:
+    """The requested plan, with the current one's data and a record of the changes.
 
     Raises:
-        RunDirectoryError: another study, other settings or fewer seeds: that is no amendment.
+        RunDirectoryError: another study, other settings or fewer seeds, which cannot be amended.
     """
-    found = differences(before, now)
-    for name, text in found.items():
+    changes = plan_differences(current, requested)
+    for name, text in changes.items():
         if name.split()[0] not in _AMENDABLE:
             raise RunDirectoryError(f"{name} cannot be amended: {text}; choose another --dir")
-    if missing := set(before.seeds) - set(now.seeds):
-        raise RunDirectoryError(f"seeds cannot be taken back: {_shown(sorted(missing))} are in the plan")
-    texts = tuple(f"{name} was changed after the plan was written: {text}" for name, text in found.items())
+    if missing := set(current.seeds) - set(requested.seeds):
+        raise RunDirectoryError(f"seeds cannot be removed: {_abbreviated(sorted(missing))} are in the plan")
+    texts = tuple(f"{name} was changed after the plan was written: {text}" for name, text in changes.items())
     return dataclasses.replace(
-        now, chance=before.chance, data=before.data, amendments=(*before.amendments, *texts)
+        requested, chance=current.chance, data=current.data, amendments=(*current.amendments, *texts)
     )
 
 
-def _content(plan: Plan) -> dict[str, Any]:
+def _hashed_content(plan: Plan) -> dict[str, Any]:
     names = (
         "study", "question", "primary", "chance", "delta", "alpha", "seeds", "exclusions", "data",
         "cells", "comparisons", "settings", "runs", "code", "threads", "amendments",
     )  # fmt: skip
-    everything = dataclasses.asdict(plan)
-    return json.loads(json.dumps({"format": FORMAT, **{name: everything[name] for name in names}}))
-
-
-def _check_numbers(seeds: Sequence[int], delta: float, alpha: float) -> None:
-    if not seeds:
-        raise UsageError("seeds must be at least 1, got 0")
-    if not 0 < delta < 1:
-        raise UsageError(f"delta must be between 0 and 1, got {delta}")
-    if not 0 < alpha < 0.5:
-        raise UsageError(f"alpha must be between 0 and 0.5, got {alpha}")
+    fields = dataclasses.asdict(plan)
+    return json.loads(json.dumps({"format": FORMAT, **{name: fields[name] for name in names}}))
 
 
 def _cell(head: str, stratum: dict[str, Any], base: TrainConfig) -> Cell:
     config = dataclasses.replace(base, head=head, **stratum)  # checks, and gives each value its type
     stratum = {key: getattr(config, key) for key in stratum}
     placement = ", ".join(config.parsed_head.placement)
-    return Cell(head + _at(stratum), config.head, placement, stratum, {"head": config.head, **stratum})
+    settings = {"head": config.head, **stratum}
+    return Cell(head + _stratum_suffix(stratum), config.head, placement, stratum, settings)
 
 
 def _comparisons(cells: Sequence[Cell], heads_each: int) -> Iterable[Comparison]:
     for first in range(0, len(cells), heads_each):
-        control, *others = cells[first : first + heads_each]
-        for cell in others:
-            stratum = cell.stratum
-            name = f"{cell.name.removesuffix(_at(stratum))} against {control.name.removesuffix(_at(stratum))}"
-            yield Comparison(name + _at(stratum), control.name, cell.name, stratum)
+        control, *treatments = cells[first : first + heads_each]
+        suffix = _stratum_suffix(control.stratum)
+        for cell in treatments:
+            name = f"{cell.name.removesuffix(suffix)} against {control.name.removesuffix(suffix)}{suffix}"
+            yield Comparison(name, control.name, cell.name, cell.stratum)
 
 
-def _at(stratum: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{key} {_shown(value)}" for key, value in stratum.items())
+def _stratum_suffix(stratum: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{key} {_abbreviated(value)}" for key, value in stratum.items())
     return f" at {settings}" if settings else ""
 
 
-def _shown(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        whole = [v for v in value if isinstance(v, int)]
-        if len(whole) > 2 and whole == list(range(whole[0], whole[0] + len(value))):
-            return f"{whole[0]} to {whole[-1]}"
+        integers = [v for v in value if isinstance(v, int)]
+        if len(integers) > 2 and integers == list(range(integers[0], integers[0] + len(value))):
+            return f"{integers[0]} to {integers[-1]}"
         return ", ".join(map(str, value))
     text = repr(value) if not isinstance(value, str) else value
     return text if len(text) < 60 else f"{text[:12]}..."

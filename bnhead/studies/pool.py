@@ -1,7 +1,7 @@
-"""What does the runs of a study: processes of this machine (`local`) or a Ray cluster (`ray`).
+"""What a study and the pools that do its runs exchange: jobs, events, and the order of the jobs.
 
-An engine is a context manager called `Pool`. `run(jobs)` yields events until all jobs have ended; closing it
-stops the workers.
+A pool is a context manager: `pool_local.Pool` uses processes of this machine, `pool_ray.Pool` a Ray cluster.
+`run(jobs)` yields events until all jobs have ended; leaving the context stops the workers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,54 +10,65 @@ from typing import Any
 
 from bnhead.training.config import TrainConfig
 
-MOST_DEATHS = 3  # of workers by one job, until the job counts as failed
+MAX_DEATHS = 3  # of workers on one job, before the job counts as failed
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to do.
+    """One task for a worker.
 
     Attributes:
         id: unique among the jobs of a call.
-        kind: jobs of one kind go to one worker where that costs nothing: those that differ in the seed alone.
+        group: jobs of one group prefer one worker: they differ only in the seed and share a traced graph.
         config: a run's settings.
-        work: `(config, tell) -> outcome`, a function of a module; `tell` takes a dictionary at any time.
+        work: `(config, report) -> outcome`, a function of a module; `report` sends a dictionary at any time.
     """
 
     id: str
-    kind: str
+    group: str
     config: TrainConfig
     work: Callable[[TrainConfig, Callable[[dict], None]], dict]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a job.
+    """A change in the state of a job.
 
     Attributes:
         job: the job.
-        what: started, told, done, failed, or died: its worker was killed, and it is begun again.
-        detail: what was told; of done, what the work returned; of failed, `error`, `message`, `traceback`.
+        state: started, progress, done, failed, or died: its worker was killed and the job starts again.
+        detail: for progress the report; for done the result of `work`; for failed `error`, `message` and
+            `traceback`.
     """
 
     job: Job
-    what: str
+    state: str
     detail: Mapping[str, Any]
 
 
-def take(waiting: list[Job], last: str | None, busy: Sequence[str]) -> Job:
-    """Takes the next job for a worker out of those that wait.
+def take(waiting: list[Job], last_group: str | None, busy_groups: Sequence[str]) -> Job:
+    """Removes the next job for a worker from `waiting` and returns it.
 
-    The kind it did last, else the kind with the most jobs waiting for each worker that is at it.
+    It comes from the worker's last group, or else from the group with the most jobs per worker.
 
     Args:
         waiting: the jobs, in their order; at least one.
-        last: the kind the worker did last.
-        busy: the kinds that the other workers do now.
+        last_group: the group of the worker's last job.
+        busy_groups: the groups of the jobs that the other workers are doing.
     """
-    kinds = [job.kind for job in waiting]
-    if last in kinds:
-        kind = last
-    else:
-        kind = max(dict.fromkeys(kinds), key=lambda kind: kinds.count(kind) / (1 + list(busy).count(kind)))
-    return waiting.pop(kinds.index(kind))
+    groups = [job.group for job in waiting]
+    if last_group in groups:
+        return waiting.pop(groups.index(last_group))
+    busy = list(busy_groups)
+    largest = max(dict.fromkeys(groups), key=lambda group: groups.count(group) / (1 + busy.count(group)))
+    return waiting.pop(groups.index(largest))
+
+
+def after_death(job: Job, deaths: dict[str, int], waiting: list[Job], message: str) -> Event:
+    """Counts the death of a job's worker: puts the job first in `waiting`, or fails it at `MAX_DEATHS`."""
+    deaths[job.id] = deaths.get(job.id, 0) + 1
+    if deaths[job.id] < MAX_DEATHS:
+        waiting.insert(0, job)
+        return Event(job, "died", {"message": message})
+    message = f"its worker died {MAX_DEATHS} times ({message})"
+    return Event(job, "failed", {"error": "WorkerDied", "message": message, "traceback": ""})

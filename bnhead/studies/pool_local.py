@@ -1,7 +1,7 @@
 """Runs on this machine: one process for each core, each on one thread, started once and used for many runs.
 
-Processes are spawned, since TensorFlow does not survive a fork. A worker that is killed is replaced and its
-run begun again, which goes on where a checkpoint allows. Workers end when the study does, however it ends.
+Processes are spawned, because TensorFlow does not survive a fork. A killed worker is replaced and its run
+starts again from its newest checkpoint, if there is one. Workers end with the study, however it ends.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bnhead.studies.pool import MOST_DEATHS, Event, Job, take
+from bnhead.studies.pool import Event, Job, after_death, take
 
 
 def cores() -> int:
@@ -27,7 +27,7 @@ class Pool:
     """Worker processes.
 
     Args:
-        workers: how many; they start with the first job.
+        workers: number of processes; they start with the first job.
     """
 
     def __init__(self, workers: int):
@@ -43,66 +43,52 @@ class Pool:
         self._workers.clear()
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Does the jobs, in about their order, and yields what happens. All workers start at once."""
-        waiting, deaths = list(jobs), dict.fromkeys((job.id for job in jobs), 0)
+        """Does the jobs, roughly in their order, and yields events. All workers start at once."""
+        waiting, deaths = list(jobs), {}
         self._workers += [_Worker() for _ in range(self._count - len(self._workers))]
         while waiting or any(worker.job for worker in self._workers):
-            yield from self._hand_out(waiting)
-            for worker in self._that_have_news():
-                yield from self._news(worker, waiting, deaths)
+            for worker in self._workers:
+                if waiting and worker.job is None:
+                    busy = [busy_worker.job.group for busy_worker in self._workers if busy_worker.job]
+                    worker.begin(take(waiting, worker.last_group, busy))
+                    yield Event(worker.job, "started", {})
+            working = {worker.connection: worker for worker in self._workers if worker.job}
+            for connection in multiprocessing.connection.wait(list(working)):
+                yield self._next_event(working[connection], waiting, deaths)
 
-    def _hand_out(self, waiting: list[Job]) -> Iterator[Event]:
-        for worker in self._workers:
-            if waiting and worker.job is None:
-                busy = [other.job.kind for other in self._workers if other.job]
-                job = take(waiting, worker.last, busy)
-                worker.begin(job)
-                yield Event(job, "started", {})
-
-    def _that_have_news(self) -> list["_Worker"]:
-        at_work = {worker.connection: worker for worker in self._workers if worker.job}
-        return [at_work[connection] for connection in multiprocessing.connection.wait(list(at_work))]
-
-    def _news(self, worker: "_Worker", waiting: list[Job], deaths: dict[str, int]) -> Iterator[Event]:
+    def _next_event(self, worker: "_Worker", waiting: list[Job], deaths: dict[str, int]) -> Event:
         job = worker.job
         try:
-            what, detail = worker.connection.recv()
-        except (EOFError, OSError):  # killed; also in the middle of a message
+            state, detail = worker.connection.recv()
+        except (EOFError, OSError):  # killed, perhaps in the middle of a message
             self._workers[self._workers.index(worker)] = _Worker()
-            how = worker.stop(patience=5.0)
-            deaths[job.id] += 1
-            if deaths[job.id] < MOST_DEATHS:
-                waiting.insert(0, job)
-                yield Event(job, "died", {"message": how})
-            else:
-                message = f"its worker died {MOST_DEATHS} times ({how})"
-                yield Event(job, "failed", {"error": "WorkerDied", "message": message, "traceback": ""})
-            return
-        if what != "told":
+            return after_death(job, deaths, waiting, worker.stop(patience=5.0))
+        if state != "progress":
             worker.job = None
-        yield Event(job, what, detail)
+        return Event(job, state, detail)
 
 
 class _Worker:
-    """A process, the connection to it, and the job it does."""
+    """A process, the connection to it, and its current job."""
 
     def __init__(self):
         spawn = multiprocessing.get_context("spawn")
-        self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+        self.connection, worker_end = spawn.Pipe()
+        self.process = spawn.Process(target=_work, args=(worker_end,), daemon=True)
         self.process.start()
-        theirs.close()
+        worker_end.close()
         self.job: Job | None = None
-        self.last: str | None = None
+        self.last_group: str | None = None
 
     def begin(self, job: Job) -> None:
-        self.job, self.last = job, job.kind
-        with contextlib.suppress(OSError):  # it is dead, which its connection tells next
+        self.job, self.last_group = job, job.group
+        with contextlib.suppress(OSError):  # a dead worker is noticed at the next read
             self.connection.send(job)
 
     def stop(self, patience: float = 0.0) -> str:
-        """Kills the process, after `patience` seconds, and tells how it ended. Files are written whole or not
-        at all, so nothing is torn.
+        """Kills the process after `patience` seconds and returns how it ended.
+
+        Files are written atomically, so that a kill leaves none half-written.
         """
         self.process.join(patience)
         self.process.kill()
@@ -113,19 +99,24 @@ class _Worker:
 
 
 def _work(connection: Connection) -> None:
-    """A worker process' whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process hears it and ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the study is over, or this worker is
+    """The main function of a worker process."""
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process handles it and stops the workers
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the study or this worker is stopped
         while True:
             job: Job = connection.recv()
-            connection.send(attempt(job, lambda detail: connection.send(("told", detail))))
+            connection.send(attempt(job, lambda detail: connection.send(("progress", detail))))
 
 
-def attempt(job: Job, tell: Any) -> tuple[str, dict[str, Any]]:
-    """Does a job: `("done", outcome)`, or `("failed", error)` whatever the error."""
+def attempt(job: Job, report: Callable[[dict[str, Any]], None]) -> tuple[str, dict[str, Any]]:
+    """Does a job: `("done", outcome)`, or `("failed", error)` after any exception."""
     try:
-        return "done", job.work(job.config, tell)
+        return "done", job.work(job.config, report)
     except Exception as error:
         message = " ".join(str(error).split())
         return "failed", {
@@ -133,8 +124,3 @@ def attempt(job: Job, tell: Any) -> tuple[str, dict[str, Any]]:
             "message": message,
             "traceback": traceback.format_exc(),
         }
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)

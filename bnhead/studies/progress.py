@@ -1,4 +1,4 @@
-"""What a person sees of a study: a line for each run that ends, and how long the rest will take."""
+"""The progress of a study on the terminal: a line for each run that ends, and the remaining time."""
 
 import sys
 import time
@@ -11,18 +11,17 @@ from bnhead.studies.pool import Event
 
 
 class StudyLines:
-    """Prints a line for each run that ends; on a terminal a bar below them, in epochs. A context manager.
+    """Prints a line for each run that ends; on a terminal also a bar, in epochs. A context manager.
 
     Args:
-        runs: the runs that are to be done now.
-        done: how many are done already.
-        epochs: of each run.
-        bar: whether to draw the bar; None draws it where stdout is a terminal.
+        runs: the runs to do.
+        finished: the number of runs that have a result already.
+        bar: whether to draw the bar; None draws it if stdout is a terminal.
     """
 
-    def __init__(self, runs: Sequence[PlannedRun], done: int, epochs: int, *, bar: bool | None = None):
+    def __init__(self, runs: Sequence[PlannedRun], finished: int, *, bar: bool | None = None):
         self._runs = {run.id: run for run in runs}
-        self._planned, self._ended, self._epochs = len(runs) + done, done, epochs
+        self._planned, self._ended = len(runs) + finished, finished
         self._fractions = dict.fromkeys(self._runs, 0.0)
         self._start = time.monotonic()
         columns = (
@@ -30,12 +29,12 @@ class StudyLines:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[remaining]}"),
         )
         self._bar = Progress(
             *columns, transient=True, disable=not (sys.stdout.isatty() if bar is None else bar)
         )
-        self._task = self._bar.add_task("", total=self._planned, completed=done, left="")
+        self._task = self._bar.add_task("", total=self._planned, completed=finished, remaining="")
 
     def __enter__(self) -> "StudyLines":
         self._bar.start()
@@ -45,24 +44,23 @@ class StudyLines:
         self._bar.stop()
 
     def show(self, event: Event) -> None:
-        """Shows what happened."""
+        """Shows an event."""
         run = self._runs[event.job.id]
         name = f"{run.cell}, seed {run.seed}"
-        if event.what == "told":
+        if event.state == "progress":
             self._fractions[run.id] = event.detail["epoch"] / event.detail["epochs"]
-        elif event.what == "died":
-            self._print(f"{name}: its worker died ({event.detail['message']}); begun again")
-        elif event.what in ("done", "failed"):
+        elif event.state == "died":
+            self._print(f"{name}: its worker died ({event.detail['message']}); started again")
+        elif event.state in ("done", "failed"):
             self._fractions[run.id] = 1.0
             self._ended += 1
-            text = outcome(event)
             width = len(str(self._planned))
-            left = f"  {self.left()}" if self._ended < self._planned else ""
-            self._print(f"{self._ended:>{width}} of {self._planned}  {name}: {text}{left}")
-        self._bar.update(self._task, completed=self._ended, left=self.left())
+            remaining = f"  {self.remaining()}" if self._ended < self._planned else ""
+            self._print(f"{self._ended:>{width}} of {self._planned}  {name}: {ending(event)}{remaining}")
+        self._bar.update(self._task, completed=self._ended, remaining=self.remaining())
 
-    def left(self) -> str:
-        """How long the rest takes, at the pace so far; empty before there is any."""
+    def remaining(self) -> str:
+        """The remaining time at the pace so far; empty before the first epoch has ended."""
         share = sum(self._fractions.values()) / max(1, len(self._fractions))
         if share in (0, 1):
             return ""
@@ -75,10 +73,10 @@ class StudyLines:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def outcome(event: Event) -> str:
-    """How a run ended, in words."""
+def ending(event: Event) -> str:
+    """The end of a run in words."""
     detail = event.detail
-    if event.what == "failed":
+    if event.state == "failed":
         return f"failed: {detail['error']}: {detail['message']}"
     parts = [] if detail.get("status") == "finished" else [str(detail.get("status")).replace("_", " ")]
     if detail.get("test_accuracy") is not None:
@@ -91,7 +89,7 @@ def outcome(event: Event) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `"50 s"`, `"12 min"`, `"3.5 h"`."""
+    """Seconds in a suitable unit: `"50 s"`, `"12 min"`, `"3.5 h"`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,9 +1,8 @@
 """The arithmetic of a verdict, on paired differences: t interval, equivalence, Holm, power, slopes.
 
 Sums are exact (Python's own `statistics` computes them in fractions), so that no result depends on the order
-of the rows. Without spread (all differences equal) the limits of the formulas are taken: the interval is the
-point, p is 1 for a difference of 0 and 0 for any other, and equivalence holds inside the margin and not on
-it.
+of the rows. If all differences are equal, the limits of the formulas are taken: the interval is the point, p
+is 1 for a difference of 0 and 0 for any other, and equivalence holds inside the margin but not on it.
 """
 
 import math
@@ -15,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 ENOUGH_POWER = 0.8
-MOST_SEEDS = 1000  # a study that needs more is told so
+MOST_SEEDS = 1000  # a study that needs more gets no number
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def paired(differences: Sequence[float], delta: float, alpha: float) -> Paired:
     """The tests of at least two differences.
 
     Args:
-        differences: treatment less control, one for each seed.
+        differences: treatment minus control, one for each seed.
         delta: the margin: a mean inside (-delta, delta) is not material.
         alpha: error rate.
 
@@ -58,6 +57,8 @@ def paired(differences: Sequence[float], delta: float, alpha: float) -> Paired:
     if error == 0:
         p, p_tost = float(mean == 0), float(abs(mean) >= delta)
         return Paired(n, mean, 0.0, (mean, mean), p, (mean, mean), p_tost)
+    # Not scipy.stats.ttest_1samp: its sums depend on the order of the differences, and other last digits
+    # would contradict the verdicts that studies have written.
     wide, narrow = (error * stats.t.isf(tail, n - 1) for tail in (alpha / 2, alpha))
     return Paired(
         n,
@@ -88,7 +89,7 @@ def power(n: int, effect: float, alpha: float) -> float:
         alpha: error rate.
     """
     critical, shift = stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
-    # sf and cdf of the noncentral t lose all digits far out, where they are 0 or 1
+    # sf and cdf of the noncentral t lose all digits far out, at values near 0 or 1
     tails = stats.nct.sf(critical, n - 1, abs(shift)), stats.nct.cdf(-critical, n - 1, abs(shift))
     return 1.0 if abs(shift) > 30 else float(np.nan_to_num(tails).sum())
 
@@ -109,7 +110,7 @@ def equivalence_power(n: int, effect: float, margin: float, alpha: float) -> flo
     if most <= low:
         return 0.0
     high = min(most, high)
-    deviation = low + (high - low) * (nodes + 1) / 2  # in units of the true one
+    deviation = low + (high - low) * (nodes + 1) / 2  # in units of the true deviation
     room = margin * root - deviation * stats.t.isf(alpha, freedom)
     inside = stats.norm.cdf(room - effect * root) - stats.norm.cdf(-room - effect * root)
     density = stats.chi.pdf(deviation * math.sqrt(freedom), freedom) * math.sqrt(freedom)
@@ -117,9 +118,9 @@ def equivalence_power(n: int, effect: float, margin: float, alpha: float) -> flo
 
 
 def seeds_to_decide(mean: float, sd: float, delta: float, alpha: float) -> int | None:
-    """The least number of seeds that would decide with a power of 80 %, were mean and sd the true ones.
+    """The least number of seeds that would decide with a power of 80 % if mean and sd were the true ones.
 
-    Either way counts: a difference, or none that is material. None where more than 1,000 would be needed.
+    A decision is a difference or no material difference. None if more than 1,000 would be needed.
 
     Args:
         mean: observed mean difference.
@@ -148,7 +149,7 @@ def logit(share: float, trials: int) -> float:
 
     Args:
         share: in [0, 1].
-        trials: of how many things it is the share (Haldane 1956, Anscombe 1956).
+        trials: number of trials of the share (Haldane 1956, Anscombe 1956).
     """
     return math.log((share * trials + 0.5) / ((1 - share) * trials + 0.5))
 
@@ -167,7 +168,7 @@ def mean_interval(values: Sequence[float], alpha: float) -> tuple[float, tuple[f
 
 
 def describe(values: Sequence[float]) -> Mapping[str, float | int | None]:
-    """n, mean, sd (None for one value), min and max; all None but n for no values."""
+    """n, mean, sd (None for one value), min and max; for no values all except n are None."""
     if not values:
         return {"n": 0, "mean": None, "sd": None, "min": None, "max": None}
     sd = float(statistics.stdev(values)) if len(values) > 1 else None

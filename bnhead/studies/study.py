@@ -1,4 +1,4 @@
-"""The named studies: a question, its heads (the control first), and the settings that it varies."""
+"""The named studies: a question, its heads (the control first) and the settings that it varies."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Study:
     Attributes:
         question: one sentence.
         heads: the control, then the heads that are compared with it.
-        strata: from the base settings to the settings of each stratum. In each stratum every head is compared
-            with the control of that stratum.
-        varies: names of the settings that the strata fix and that nobody else may set.
+        strata: base settings -> the settings of each stratum. In each stratum every head is compared with the
+            control of that stratum.
+        varies: names of the settings that the strata fix and no flag may set.
     """
 
     question: str
@@ -77,11 +77,11 @@ STUDIES = {
 }
 
 
-def named(name: str) -> Study:
+def named_study(name: str) -> Study:
     """The study called `name`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: an unknown name; the message has the nearest one.
     """
     if name not in STUDIES:
         raise UsageError(

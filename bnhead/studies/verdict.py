@@ -1,21 +1,20 @@
-"""The rule that turns outcomes into a verdict; its order is the order below.
+"""The rule that turns outcomes into a verdict, in this order:
 
-INVALID                 a run of the comparison is missing; the code, packages, devices or data of its runs
-                        are not one; there are fewer than 3 seeds; or runs finished and neither head is
-                        further above chance than delta
+INVALID                 a run of the comparison is missing; its runs differ in code, packages, devices or
+                        data; there are fewer than 3 seeds; or runs finished and neither head is further above
+                        chance than delta
 UNSTABLE                the treatment diverges or fails to learn in a fifth of the seeds or more, or in more
-                        than the control does
+                        seeds than the control
 NO MATERIAL DIFFERENCE  two one-sided tests at +-delta: p, adjusted by Holm, is below alpha
 HELPS, HURTS            the paired t test against 0: p, adjusted by Holm, is below alpha; for one comparison:
                         the interval of confidence 1 - alpha excludes 0
-UNDECIDED               none of these; with how many more seeds would decide at a power of 80 %
+UNDECIDED               otherwise; with the number of further seeds that would decide at a power of 80 %
 
 Replicates are seeds, and runs of one seed are pairs. Runs that diverge or fail to learn are scored at chance;
-where there are any, `converged` has the same numbers without their pairs, and decides nothing. Holm's family
-is all comparisons of the plan; one that has no p-value yet counts as 1. Of two heads that do not differ,
-HELPS and HURTS together have at most the probability alpha, over the whole family. A study of several
-comparisons has the word that all of them share, and MIXED where they differ; it is INVALID where one of them
-is.
+if there are any, `converged` has the same numbers without their pairs, and decides nothing. Holm's family is
+all comparisons of the plan; one without a p-value counts as 1. For two heads that do not differ, HELPS and
+HURTS together have at most the probability alpha, over the whole family. A study of several comparisons has
+the word that all of them share, and MIXED if they differ; it is INVALID if one of them is.
 """
 
 import math
@@ -27,55 +26,68 @@ from bnhead.studies import statistics
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
 from bnhead.studies.plan import Comparison, Plan
 from bnhead.studies.width import width_law
+from bnhead.studies.wording import as_margin, ascii_difference, unit
 
 FORMAT = 1
 LEAST_SEEDS = 3
 UNSTABLE_SHARE = 0.2
-_ONE = (
+_EQUAL_ENVIRONMENT = (
     *("bnhead", "source_sha256", "python", "tensorflow", "keras", "numpy"),
     *("backend", "backend_version", "devices", "threads"),
 )
-_FINGERPRINT = ("name", "train", "test", "train_sha256", "test_sha256")
+_EQUAL_DATA = ("name", "train", "test", "train_sha256", "test_sha256")
 _NUMBERS = ("n", "mean", "sd", "interval", "p", "interval_tost", "p_tost")
 
 
 def judge(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What `verdict.json` holds. Neither the order of the outcomes nor when the runs were done matters.
+    """The content of `verdict.json`. The order of the outcomes and the times of the runs do not matter.
 
     Args:
         plan: the plan.
         outcomes: of all its runs.
     """
-    place = {run.id: index for index, run in enumerate(plan.runs)}
-    outcomes = sorted(outcomes, key=lambda one: place[one.run.id])
-    compared = [_measured(plan, comparison, outcomes) for comparison in plan.comparisons]
+    order = {run.id: index for index, run in enumerate(plan.runs)}
+    outcomes = sorted(outcomes, key=lambda outcome: order[outcome.run.id])
+    comparisons = [_measured(plan, comparison, outcomes) for comparison in plan.comparisons]
     for name in ("p", "p_tost"):
-        values = statistics.holm([1.0 if one[name] is None else one[name] for one in compared])
-        for one, value in zip(compared, values, strict=True):
-            one[name.replace("p", "p_holm", 1)] = None if one[name] is None else value
-    for comparison, numbers in zip(plan.comparisons, compared, strict=True):
-        _decide(plan, comparison, numbers, _invalid(plan, comparison, outcomes))
+        p_values = [1.0 if numbers[name] is None else numbers[name] for numbers in comparisons]
+        for numbers, adjusted in zip(comparisons, statistics.holm(p_values), strict=True):
+            numbers[name.replace("p", "p_holm", 1)] = None if numbers[name] is None else adjusted
+    for comparison, numbers in zip(plan.comparisons, comparisons, strict=True):
+        word, why = _decision(plan, comparison, numbers, outcomes)
+        numbers["word"], numbers["sentence"] = word, f"{_finding(plan, numbers)}: {word}{why}."
+    words = {numbers["word"] for numbers in comparisons}
+    if len(words) != 1:
+        words = {"INVALID"} & words or {"MIXED"}
     return {
         "format": FORMAT,
         "plan_sha256": plan.sha256,
         "exploratory": list(plan.amendments),
-        "word": _word_of_all(compared),
-        "sentence": _sentence_of_all(plan, compared),
+        "word": words.pop(),
+        "sentence": _sentence(plan, comparisons),
         "flow": flow(outcomes),
         "exclusions": exclusions(outcomes),
-        "comparisons": compared,
-        "cells": [_cell(cell.name, outcomes) for cell in plan.cells],
+        "comparisons": comparisons,
+        "cells": [_cell_figures(cell.name, outcomes) for cell in plan.cells],
         "width_law": width_law(plan, outcomes),
     }
 
 
 def _measured(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The numbers of a comparison, of the seeds that have both scores; the decision is left open."""
-    pairs = _pairs(comparison, outcomes)
+    """The numbers of a comparison over the seeds with both scores, in the order of the seeds, undecided."""
+    by_seed = [
+        {outcome.run.seed: outcome for outcome in outcomes if outcome.run.cell == cell}
+        for cell in (comparison.control, comparison.treatment)
+    ]
+    pairs = [(by_seed[0][seed], by_seed[1][seed]) for seed in sorted(by_seed[0].keys() & by_seed[1].keys())]
+    pairs = [pair for pair in pairs if None not in (pair[0].score, pair[1].score)]
     scores = [[pair[side].score for pair in pairs] for side in (0, 1)]
     untrained = [sum(pair[side].status in UNTRAINED for pair in pairs) for side in (0, 1)]
-    trained = [pair for pair in pairs if not {one.status for one in pair} & set(UNTRAINED)]
-    converged = {"label": "pairs of which both trained; decides nothing", **_numbers(plan, trained)}
+    trained = [pair for pair in pairs if not {outcome.status for outcome in pair} & set(UNTRAINED)]
+    converged = {
+        "label": "pairs of which both trained; decides nothing",
+        **_numbers(plan, _score_differences(trained)),
+    }
     return {
         "name": comparison.name,
         "control": comparison.control,
@@ -86,8 +98,8 @@ def _measured(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -
         "seeds": [pair[0].run.seed for pair in pairs],
         "control_scores": scores[0],
         "treatment_scores": scores[1],
-        "differences": _differences(pairs),
-        **_numbers(plan, pairs),
+        "differences": _score_differences(pairs),
+        **_numbers(plan, _score_differences(pairs)),
         "p_holm": None,
         "p_holm_tost": None,
         "diverged": {"control": untrained[0], "treatment": untrained[1]},
@@ -96,103 +108,83 @@ def _measured(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -
     }
 
 
-def _numbers(plan: Plan, pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:
-    if len(pairs) < 2:
-        return {**dict.fromkeys(_NUMBERS), "n": len(pairs)}
-    result = statistics.paired(_differences(pairs), plan.delta, plan.alpha)
+def _score_differences(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[float]:
+    return [treatment.score - control.score for control, treatment in pairs]
+
+
+def _numbers(plan: Plan, differences: Sequence[float]) -> dict[str, Any]:
+    if len(differences) < 2:
+        return {**dict.fromkeys(_NUMBERS), "n": len(differences)}
+    result = statistics.paired(differences, plan.delta, plan.alpha)
     numbers = {name: getattr(result, name) for name in _NUMBERS}
     return {**numbers, "interval": list(result.interval), "interval_tost": list(result.interval_tost)}
 
 
-def _pairs(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
-    """Both outcomes of every seed that has two scores, by seed."""
-    sides = [
-        {one.run.seed: one for one in outcomes if one.run.cell == cell and one.score is not None}
-        for cell in (comparison.control, comparison.treatment)
-    ]
-    return [(sides[0][seed], sides[1][seed]) for seed in sorted(sides[0].keys() & sides[1].keys())]
-
-
-def _differences(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[float]:
-    return [treatment.score - control.score for control, treatment in pairs]
+def _decision(
+    plan: Plan, comparison: Comparison, numbers: dict[str, Any], outcomes: Sequence[Outcome]
+) -> tuple[str, str]:
+    """The word and its reason. Records in `numbers` how many more seeds would decide."""
+    untrained, n = numbers["diverged"], numbers["n"]
+    if invalid := _invalid(plan, comparison, outcomes):
+        return "INVALID", f", {invalid}"
+    if untrained["treatment"] >= UNSTABLE_SHARE * n or untrained["treatment"] > untrained["control"]:
+        return "UNSTABLE", (
+            f", {untrained['treatment']} of {n} runs of {comparison.treatment} and "
+            f"{untrained['control']} of {comparison.control} did not train"
+        )
+    if numbers["p_holm_tost"] < plan.alpha:
+        return "NO MATERIAL DIFFERENCE", f", less than {as_margin(plan.delta, plan.primary)} either way"
+    if numbers["p_holm"] < plan.alpha:
+        return "HELPS" if numbers["mean"] > 0 else "HURTS", ""
+    alpha = plan.alpha / len(plan.comparisons)
+    needed = statistics.seeds_to_decide(numbers["mean"], numbers["sd"], plan.delta, alpha)
+    if needed is None:
+        return "UNDECIDED", f", and over {statistics.MOST_SEEDS:,} seeds would be needed"
+    numbers["more_seeds"] = seeds = max(1, needed - n)
+    return "UNDECIDED", f", about {seeds} more seed{'s' if seeds > 1 else ''} would decide"
 
 
 def _invalid(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
-    """Why a comparison says nothing; empty where it may."""
-    runs = [one for one in outcomes if one.run.cell in (comparison.control, comparison.treatment)]
-    if absent := [one for one in runs if one.status not in SCORED]:
-        return f"{len(absent)} of {len(runs)} runs have no result; the same command again does them"
+    """Why a comparison cannot be judged; empty if it can."""
+    runs = [outcome for outcome in outcomes if outcome.run.cell in (comparison.control, comparison.treatment)]
+    if missing := sum(outcome.status not in SCORED for outcome in runs):
+        return f"{missing} of {len(runs)} runs have no result; run the same command again to finish them"
     if len(plan.seeds) < LEAST_SEEDS:
-        return f"{len(plan.seeds)} seeds, and {LEAST_SEEDS} are the least"
-    for name in _ONE:
-        values = {str(one.environment.get(name)) for one in runs}
+        return f"{len(plan.seeds)} seeds, at least {LEAST_SEEDS} are needed"
+    for name in _EQUAL_ENVIRONMENT:
+        values = {str(outcome.environment.get(name)) for outcome in runs}
         if len(values) > 1:
-            return f"its runs are not of one {name}: {', '.join(sorted(values))}"
-    for name in _FINGERPRINT:
-        values = {str(one.result.get("data", {}).get(name)) for one in runs}
+            return f"its runs differ in {name}: {', '.join(sorted(values))}"
+    for name in _EQUAL_DATA:
+        values = {str(outcome.result.get("data", {}).get(name)) for outcome in runs}
         values |= {str(plan.data[name])} if name in plan.data else set()
         if len(values) > 1:
-            return f"its runs are not of one data set ({name}): {', '.join(v[:20] for v in sorted(values))}"
-    if _learned_nothing(plan, runs):
-        return f"neither head is more than {_amount(plan, plan.delta)} above chance: nothing was learned"
+            return f"its runs differ in their data set ({name}): {', '.join(v[:20] for v in sorted(values))}"
+    by_cell: dict[str, list[float]] = {}
+    for outcome in runs:
+        if outcome.status == "finished":
+            by_cell.setdefault(outcome.run.cell, []).append(outcome.score)
+    means = [statistics.describe(scores)["mean"] for scores in by_cell.values()]
+    if means and max(means) <= plan.chance + plan.delta:
+        margin = as_margin(plan.delta, plan.primary)
+        return f"neither head is more than {margin} above chance: nothing was learned"
     return ""
 
 
-def _learned_nothing(plan: Plan, runs: Sequence[Outcome]) -> bool:
-    """Whether runs finished, and no cell of them is on average further above chance than the margin."""
-    finished = [one for one in runs if one.status == "finished"]
-    by_cell = [[one.score for one in finished if one.run.cell == cell] for cell in {r.run.cell for r in runs}]
-    means = [statistics.describe(scores)["mean"] for scores in by_cell if scores]
-    return bool(means) and max(means) <= plan.chance + plan.delta
-
-
-def _decide(plan: Plan, comparison: Comparison, numbers: dict[str, Any], invalid: str) -> None:
-    """Fills in the word, the sentence and the number of seeds that would decide."""
-    untrained = numbers["diverged"]
-    if invalid:
-        word, why = "INVALID", f", {invalid}"
-    elif _is_unstable(untrained, numbers["n"]):
-        word = "UNSTABLE"
-        why = (
-            f", {untrained['treatment']} of {numbers['n']} runs of {comparison.treatment} and "
-            f"{untrained['control']} of {comparison.control} did not train"
-        )
-    elif numbers["p_holm_tost"] < plan.alpha:
-        word, why = "NO MATERIAL DIFFERENCE", f", less than {_amount(plan, plan.delta)} either way"
-    elif numbers["p_holm"] < plan.alpha:
-        word, why = "HELPS" if numbers["mean"] > 0 else "HURTS", ""
-    else:
-        word = "UNDECIDED"
-        alpha = plan.alpha / len(plan.comparisons)
-        needed = statistics.seeds_to_decide(numbers["mean"], numbers["sd"], plan.delta, alpha)
-        numbers["more_seeds"] = None if needed is None else max(1, needed - numbers["n"])
-        why = _how_many_more(numbers["more_seeds"])
-    numbers["word"], numbers["sentence"] = word, f"{_finding(plan, numbers)}: {word}{why}."
-
-
-def _is_unstable(untrained: Mapping[str, int], seeds: int) -> bool:
-    return untrained["treatment"] >= UNSTABLE_SHARE * seeds or untrained["treatment"] > untrained["control"]
-
-
-def _how_many_more(seeds: int | None) -> str:
-    if seeds is None:
-        return f", and over {statistics.MOST_SEEDS:,} seeds would be needed"
-    return f", about {seeds} more seed{'s' if seeds > 1 else ''} would decide"
-
-
 def _finding(plan: Plan, numbers: Mapping[str, Any]) -> str:
-    what = f"{_where(plan)}, {numbers['name']}"
+    subject = f"{_data_and_backbone(plan)}, {numbers['name']}"
     if numbers["mean"] is None:
-        return what
-    low, high = numbers["interval"]
+        return subject
+    mean, low, high = (
+        ascii_difference(value, plan.primary) for value in (numbers["mean"], *numbers["interval"])
+    )
     return (
-        f"{what}: {plan.primary.replace('_', ' ')} {_signed(plan, numbers['mean'])} "
-        f"({100 * (1 - plan.alpha):g} % interval {_figure(plan, low)} to {_figure(plan, high)}), "
-        f"{numbers['n']} seeds"
+        f"{subject}: {plan.primary.replace('_', ' ')} {' '.join(filter(None, (mean, unit(plan.primary))))} "
+        f"({100 * (1 - plan.alpha):g} % interval {low} to {high}), {numbers['n']} seeds"
     )
 
 
-def _where(plan: Plan) -> str:
+def _data_and_backbone(plan: Plan) -> str:
     return " with ".join(
         f"{word}{plan.settings[key]}"
         for word, key in (("On ", "dataset"), ("", "backbone"))
@@ -200,49 +192,29 @@ def _where(plan: Plan) -> str:
     )
 
 
-def _word_of_all(compared: Sequence[Mapping[str, Any]]) -> str:
-    words = {one["word"] for one in compared}
-    if "INVALID" in words:
-        return "INVALID"
-    return words.pop() if len(words) == 1 else "MIXED"
-
-
-def _sentence_of_all(plan: Plan, compared: Sequence[Mapping[str, Any]]) -> str:
-    if len(compared) == 1:
-        return compared[0]["sentence"]
+def _sentence(plan: Plan, comparisons: Sequence[Mapping[str, Any]]) -> str:
+    if len(comparisons) == 1:
+        return comparisons[0]["sentence"]
     by_word: dict[str, list[str]] = {}
-    for one in compared:
-        by_word.setdefault(one["word"], []).append(one["name"])
+    for numbers in comparisons:
+        by_word.setdefault(numbers["word"], []).append(numbers["name"])
     findings = "; ".join(f"{word}: {', '.join(names)}" for word, names in by_word.items())
-    return f"{_where(plan)}, {len(compared)} comparisons of {len(plan.seeds)} seeds. {findings}."
+    return (
+        f"{_data_and_backbone(plan)}, {len(comparisons)} comparisons of {len(plan.seeds)} seeds. {findings}."
+    )
 
 
-def _cell(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    own = [one for one in outcomes if one.run.cell == name and one.score is not None]
-    counted: dict[str, list[float]] = {}
-    for one in own:
-        for key, value in one.result.items():
+def _cell_figures(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Scores and dead units of one cell; a figure that is unknown in some runs is over the other runs."""
+    scored = [outcome for outcome in outcomes if outcome.run.cell == name and outcome.score is not None]
+    figures: dict[str, list[float]] = {}
+    for outcome in scored:
+        for key, value in outcome.result.items():
             if keys.is_key(key) and isinstance(value, int | float) and math.isfinite(value):
-                counted.setdefault(keys.short(key), []).append(value)
-    dead = {key: statistics.describe(values) for key, values in counted.items()}
+                figures.setdefault(keys.short(key), []).append(value)
+    dead = {key: statistics.describe(values) for key, values in figures.items()}
     return {
         "name": name,
-        **statistics.describe([one.score for one in own]),
-        "dead": {key: {name: value[name] for name in ("n", "mean", "sd")} for key, value in dead.items()},
+        **statistics.describe([outcome.score for outcome in scored]),
+        "dead": {key: {part: values[part] for part in ("n", "mean", "sd")} for key, values in dead.items()},
     }
-
-
-def _is_share(plan: Plan) -> bool:
-    return plan.primary.endswith("accuracy")
-
-
-def _figure(plan: Plan, value: float) -> str:
-    return f"{100 * value:+.2f}" if _is_share(plan) else f"{value:+.4f}"
-
-
-def _signed(plan: Plan, value: float) -> str:
-    return f"{_figure(plan, value)} points" if _is_share(plan) else _figure(plan, value)
-
-
-def _amount(plan: Plan, value: float) -> str:
-    return f"{100 * value:g} point{'s' * (value != 0.01)}" if _is_share(plan) else f"{value:g}"

@@ -1,8 +1,8 @@
-"""What a worker of a study does: a run, on one thread, in a process that does many.
+"""The jobs of a study's worker: a run, the pace of a run, a look at the data. A worker does many of them.
 
-TensorFlow is imported once for all of them, the data is opened once, and runs that differ in the seed alone
-share a traced graph. The number of threads is part of what a study fixes, since another number gives other
-bits; it is set by the variables that also a plain `bnhead train` obeys.
+TensorFlow is imported and the data opened once per worker, and runs that differ only in the seed share a
+traced graph. A study fixes the number of threads, because another number gives other bits; it is set by
+environment variables that a plain `bnhead train` obeys too.
 """
 
 import dataclasses
@@ -19,61 +19,61 @@ from bnhead.studies.plan import THREADS
 from bnhead.training.config import TrainConfig
 
 ENVIRONMENT = {"TF_NUM_INTRAOP_THREADS": str(THREADS), "TF_NUM_INTEROP_THREADS": str(THREADS)}
-_SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # several small runs on one
+_SHARED_GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # several small runs share one
 
-Tell = Callable[[dict[str, Any]], None]
+Report = Callable[[dict[str, Any]], None]
 
 
-def train_one(config: TrainConfig, tell: Tell) -> dict[str, Any]:
+def train_one(config: TrainConfig, report: Report) -> dict[str, Any]:
     """Does one run.
 
     Args:
-        config: the run's settings and place.
-        tell: is told `{"epoch": number, "epochs": number}` after each epoch.
+        config: the run's settings and directory.
+        report: gets `{"epoch": number, "epochs": number}` after each epoch.
 
     Returns:
-        `status`, `seconds` and the result's first figures.
+        `status`, `seconds` and the primary metrics of the result.
     """
-    keras = _started()
+    keras = start_keras()
     from bnhead.runs.directory import RunDirectory
     from bnhead.training.run import train
 
-    keras.backend.clear_session()  # names of layers are counted up over a process' life
+    keras.backend.clear_session()  # else the names of layers count on from the previous run
     gc.collect()
-    lines = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: tell({"epoch": epoch + 1, "epochs": config.epochs})
+    reporter = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: report({"epoch": epoch + 1, "epochs": config.epochs})
     )
-    result = train(config, [lines], _reuse())
+    result = train(config, [reporter], _reuse())
     environment = RunDirectory(config.directory).read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
     return {**figures, "seconds": environment.get("seconds")}
 
 
-def pace(config: TrainConfig, tell: Tell) -> dict[str, Any]:
-    """Does a run's first steps, to see how long it would take.
+def pace(config: TrainConfig, report: Report) -> dict[str, Any]:
+    """Does a run's first steps to estimate its duration.
 
     Args:
-        config: the run's settings; its place is not used.
-        tell: not used.
+        config: the run's settings; its directory is not used.
+        report: not used.
 
     Returns:
-        `seconds` of all its epochs, without what comes before the first step; None where that cannot be told.
+        `seconds` of all its epochs, without the time before the first step; None if it cannot be estimated.
     """
-    _started()
+    start_keras()
     from bnhead.training.estimate import estimate
 
-    with tempfile.TemporaryDirectory() as place:
-        seconds = estimate(dataclasses.replace(config, workdir=f"{place}/run"))["seconds"]
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = estimate(dataclasses.replace(config, workdir=f"{folder}/run"))["seconds"]
     return {"seconds": seconds if math.isfinite(seconds) else None}
 
 
-def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
-    """The data's name, sizes, fingerprints and number of classes, which is None where it has numbers.
+def look_at_data(config: TrainConfig, report: Report) -> dict[str, Any]:
+    """The data's name, sizes, fingerprints and number of classes, None for numbers as targets.
 
     Raises:
-        DataError: the data set is not there, or is not what training needs.
+        DataError: the data set does not exist or cannot be trained on.
     """
-    _started()
+    start_keras()
     data = _reuse().data(config)
     return {
         "name": data.name,
@@ -87,14 +87,14 @@ def look_at_data(config: TrainConfig, tell: Tell) -> dict[str, Any]:
 
 @functools.cache
 def _reuse() -> Any:
-    """What the runs of this process share."""
+    """The data and the traced graph that the runs of this process share."""
     from bnhead.training.build import Reuse
 
     return Reuse()
 
 
 @functools.cache
-def _started() -> Any:
+def start_keras() -> Any:
     """Keras, imported quietly, on one thread."""
     os.environ.update(ENVIRONMENT)
     for name, value in _SHARED_GPU.items():
@@ -108,8 +108,8 @@ def _started() -> Any:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
         device_names()
-        tf.get_logger().setLevel("ERROR")  # a worker traces one model after another, which it warns of
-        tf.zeros(1)  # starts the runtime, which has things to say
+        tf.get_logger().setLevel("ERROR")  # it warns about tracing one model after another
+        tf.zeros(1)  # starts the runtime, which prints messages
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.ERROR)

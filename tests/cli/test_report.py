@@ -4,11 +4,11 @@ import sys
 import pytest
 
 from bnhead.__main__ import main
-from tests.report import studies
+from tests.studies.fake import write_study
 
 
 def test_it_tells_where_the_report_is(tmp_path, capsys):
-    studies.write(tmp_path, seeds=2)
+    write_study(tmp_path, seeds=2)
     assert main(["report", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert f"report.html  {tmp_path}/report.html\n" in out and f"--logdir {tmp_path}/tensorboard" in out
@@ -36,7 +36,7 @@ def test_help(capsys):
 
 
 def test_it_needs_neither_tensorflow_nor_keras(tmp_path):
-    studies.write(tmp_path, seeds=2)
+    write_study(tmp_path, seeds=2)
     code = (
         "import sys; from bnhead.__main__ import main; status = main(['report', sys.argv[1]]); "
         "print(status, [name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"

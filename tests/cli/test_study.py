@@ -1,3 +1,4 @@
+import contextlib
 import json
 import pathlib
 import re
@@ -7,39 +8,29 @@ import sys
 
 import pytest
 
-from bnhead import report
 from bnhead.__main__ import main
 from bnhead.cli import study
 from bnhead.cli import train as train
 from bnhead.errors import UsageError
-from bnhead.studies import pool_local, worker
+from bnhead.runs import atomic
+from bnhead.studies import worker
 from bnhead.studies.study import STUDIES
 from tests.studies import fake
 
 
-@pytest.fixture
-def cheap(monkeypatch):
-    """Runs that cost nothing, here and now, and a report of one line."""
+def one_line_report(directory, runs):
+    (directory / "report.md").write_text("x\n")
 
-    class Pool(fake.Inline):
-        def __init__(self, workers):
-            pass
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-    monkeypatch.setattr(pool_local, "Pool", Pool)
-    from bnhead.studies import runner
-
-    monkeypatch.setattr(
-        runner.prepare, "__kwdefaults__", {**runner.prepare.__kwdefaults__, "look": fake.look}
-    )
-    monkeypatch.setattr(runner.fill, "__kwdefaults__", {**runner.fill.__kwdefaults__, "work": fake.work})
-    monkeypatch.setattr(report, "build", lambda directory: (directory / "report.md").write_text("x\n"))
-    return monkeypatch
+def cheap(arguments, work=fake.work):
+    """The command with runs that cost nothing, in this process, and a report of one line."""
+    jobs = {
+        worker.look_at_data: fake.look,
+        worker.train_one: work,
+        worker.pace: lambda config, report: {"seconds": 30.0},
+    }
+    engine = fake.Inline(jobs)
+    return study.main(arguments, lambda workers: contextlib.nullcontext(engine), one_line_report)
 
 
 def test_without_a_name_the_studies_are_listed(capsys):
@@ -114,10 +105,9 @@ def test_bad_input_brings_no_tensorflow():
         assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys, cheap):
-    cheap.setattr(worker, "pace", lambda config, tell: {"seconds": 30.0})
+def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys):
     place = tmp_path / "s"
-    assert main(["study", "bn_before_fc", "--seeds=2", "--epochs=3", "--dry_run", f"--dir={place}"]) == 0
+    assert cheap(["bn_before_fc", "--seeds=2", "--epochs=3", "--dry_run", f"--dir={place}"]) == 0
     out, (_, plan, _) = capsys.readouterr().out, study.plan_of(["bn_before_fc", "--seeds=2", "--epochs=3"])
     assert "each run with TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1" in out
     for run in plan.runs:
@@ -136,9 +126,9 @@ def test_a_dry_run_lists_ids_and_commands_and_writes_nothing(tmp_path, capsys, c
     ],
 )
 def test_the_commands_of_a_dry_run_are_the_runs(arguments):
-    _, plan, elsewhere = study.plan_of(arguments)
+    _, plan, machine_fields = study.plan_of(arguments)
     for run in plan.runs:
-        config = plan.config(run, pathlib.Path("some where"), elsewhere)
+        config = plan.config(run, pathlib.Path("some where"), machine_fields)
         assert train.COMMAND.parse(shlex.split(study.command_of(config))[2:]) == config
 
 
@@ -157,39 +147,42 @@ def test_the_estimate_of_a_study_that_has_not_begun_goes_by_the_first_steps(tmp_
     assert text.endswith("2 at a time; how long they take is known when the first has ended")
 
 
-def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, capsys, cheap):
-    arguments = ["study", "bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
-    assert main(arguments) == 0
+def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, capsys):
+    arguments = ["bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
+    assert cheap(arguments) == 0
     out = capsys.readouterr().out
     assert "8 of 8  bn_fc, seed 3" in out and "4 seeds: HELPS.\n" in out
     assert out.endswith(f"report  {tmp_path / 'report.html'}\n")
     assert json.loads((tmp_path / "verdict.json").read_text())["word"] == "HELPS"
-    assert (tmp_path / "report.md").is_file()
-    assert main(arguments) == 0
+    assert (tmp_path / "report.md").read_text() == "x\n"
+    assert cheap(arguments) == 0
     assert "of 8  " not in capsys.readouterr().out
-    assert main(["verify", str(tmp_path)]) == 0
-    assert "all numbers agree with the runs" in capsys.readouterr().out
-    assert main([*arguments, "--momentum=0.5"]) == 3
+    assert cheap([*arguments, "--momentum=0.5"]) == 3
     err = capsys.readouterr().err
     assert "dir holds another plan: momentum 0.9 there, 0.5 now" in err and err.count("\n") == 1
-    assert main([*arguments, "--delta=0.02", "--amend"]) == 0
+    assert cheap([*arguments, "--delta=0.02", "--amend"]) == 0
     assert "exploratory: delta was changed after the plan was written" in capsys.readouterr().out
 
 
-def test_exit_status_of_failed_runs_and_of_a_mismatch(tmp_path, capsys, cheap):
-    from bnhead.studies import runner
+def test_a_finished_study_reads_each_file_of_its_runs_once(tmp_path, monkeypatch):
+    arguments = ["bn_before_fc", "--seeds=2", f"--dir={tmp_path}", "--epochs=2"]
+    assert cheap(arguments) == 0
+    reads = []
+    real = atomic.read_text
+    monkeypatch.setattr(atomic, "read_text", lambda path: reads.append(path) or real(path))
+    jobs = fake.Inline({})
+    assert study.main(arguments, lambda workers: contextlib.nullcontext(jobs)) == 0
+    reads = [path for path in reads if "runs" in path.parts and path.name != "status.json"]
+    assert len(reads) == len(set(reads)) == 4 * 4
+    assert (tmp_path / "report.html").is_file()
 
-    defaults = {**runner.fill.__kwdefaults__, "work": fake.fails_for_seed_1}
-    cheap.setattr(runner.fill, "__kwdefaults__", defaults)
-    arguments = ["study", "bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
-    assert main(arguments) == 7
-    cheap.setattr(runner.fill, "__kwdefaults__", {**defaults, "work": fake.finds_the_disk_full})
-    assert main([*arguments[:2], "--seeds=9", f"--dir={tmp_path}/other", "--epochs=2"]) == 7
+
+def test_exit_status_of_failed_runs_and_of_a_mismatch(tmp_path, capsys):
+    arguments = ["bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
+    assert cheap(arguments, fake.fails_for_seed_1) == 7
+    full = [arguments[0], "--seeds=9", f"--dir={tmp_path}/other", "--epochs=2"]
+    assert cheap(full, fake.finds_the_disk_full) == 7
     assert "3 runs in a row failed alike" in capsys.readouterr().err
-    text = (tmp_path / "verdict.json").read_text()
-    (tmp_path / "verdict.json").write_text(text.replace('"INVALID"', '"HELPS"'))
-    assert main(["verify", str(tmp_path)]) == 3
-    assert "verdict.json: word is 'HELPS', the runs give 'INVALID'" in capsys.readouterr().out
 
 
 def test_the_engines_have_the_threads_that_the_plan_fixes():

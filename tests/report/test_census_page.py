@@ -3,7 +3,7 @@ import re
 import numpy as np
 
 from bnhead.census.counts import Census, Counts
-from bnhead.report.census_page import page
+from bnhead.report.census_page import census_html
 
 
 def make(**settings):
@@ -15,7 +15,7 @@ def make(**settings):
         np.array([1]), np.array([1, 0]), np.array([1, 0]), nonfinite=1, first_nonfinite=0
     )
     census = Census({"fc": known, "<b>bad</b>": unknown})
-    return page(census, **{"title": "net", "about": {"model": "net"}, **settings})
+    return census_html(census, **{"title": "net", "about": {"model": "net"}, **settings})
 
 
 def test_names_are_escaped():

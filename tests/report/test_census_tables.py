@@ -6,7 +6,13 @@ import numpy as np
 from rich.console import Console
 
 from bnhead.census.counts import Census, Counts
-from bnhead.report.census_tables import as_csv, as_data, columns, rows, terminal
+from bnhead.report.census_tables import (
+    census_csv,
+    census_data,
+    layer_rows,
+    table_figures,
+    terminal_table,
+)
 
 
 def census():
@@ -20,11 +26,11 @@ def census():
 
 
 def test_rows_show_what_was_counted():
-    assert [column.heading for column in columns(census())] == [
+    assert [column.heading for column in table_figures(census())] == [
         *("silent per input", "5 % to 95 %", "dead on all", "rarely active", "always on"),
         "runs (expected), p",
     ]
-    table = rows(census())
+    table = layer_rows(census())
     assert table[0][:2] == ("[red]fc", "3")
     assert table[0][2] == ["44.4%", "33.3% to 63.3%", "1 (33.3%)", "33.3%", "33.3%", "1 (1.0), 1"]
     assert table[1][2] == [""] * 6 and table[1][3].startswith("values are not finite on 1 inputs")
@@ -32,20 +38,20 @@ def test_rows_show_what_was_counted():
 
 def test_the_terminal_shows_names_as_they_are():
     console = Console(width=150, file=io.StringIO())
-    console.print(terminal(census()))
+    console.print(terminal_table(census()))
     text = console.file.getvalue()
     assert "[red]fc" in text and "44.4%" in text and "unknown" in text
 
 
 def test_csv_has_a_row_per_layer():
-    known, unknown = csv.DictReader(io.StringIO(as_csv(census())))
+    known, unknown = csv.DictReader(io.StringIO(census_csv(census())))
     assert known["layer"] == "[red]fc" and float(known["per_input"]) == 4 / 9 and known["inputs"] == "3"
     assert known["constant"] == "" and known["unknown"] == ""
     assert unknown["per_input"] == "" and unknown["unknown"].startswith("values are not finite")
 
 
 def test_plain_data_give_the_census_back():
-    data = json.loads(json.dumps(as_data(census())))
+    data = json.loads(json.dumps(census_data(census())))
     layers = data["layers"]
     assert layers["[red]fc"]["figures"]["dataset"] == 1 / 3 and layers["bad"]["unknown"]
     again = Census.from_dict({**data, "layers": {name: layer["counts"] for name, layer in layers.items()}})

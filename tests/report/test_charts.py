@@ -16,17 +16,17 @@ def test_ticks_are_round(low, high, ticks):
 
 
 def test_an_axis_from_zero_reaches_over_what_it_shows():
-    assert charts.from_zero(0.53).high == pytest.approx(0.6) and charts.from_zero(0.6).high == pytest.approx(
+    assert charts.axis_from_zero(0.53).high == pytest.approx(0.6) and charts.axis_from_zero(
         0.6
-    )
-    assert charts.from_zero(0).high > 0
+    ).high == pytest.approx(0.6)
+    assert charts.axis_from_zero(0).high > 0
 
 
 ROW = {"seeds": [0, 1, 2], "differences": [0.2, -0.4, 0.3], "mean": 0.1, "interval": [-0.3, 0.5]}
 
 
 def test_differences_lie_where_their_values_are():
-    chart = charts.differences([ROW], delta=1.0)
+    chart = charts.difference_chart([ROW], delta=1.0)
     ticks = dict((value, x) for x, value in chart["ticks"])
     per_unit = ticks[1.0] - ticks[0.0]
     assert chart["zero"] == ticks[0.0] and chart["band"] == (ticks[-1.0], ticks[1.0])
@@ -40,17 +40,17 @@ def test_differences_lie_where_their_values_are():
 
 def test_a_row_that_is_far_off_is_cut_and_says_so():
     far = {"seeds": [0, 1, 2], "differences": [-80.0, 0.2, 90.0], "mean": -40.0, "interval": [-70.0, 0.1]}
-    chart = charts.differences([ROW, ROW, far], delta=1.0)
+    chart = charts.difference_chart([ROW, ROW, far], delta=1.0)
     row = chart["rows"][2]
     assert (row["left"], row["right"], row["mean"]) == (1, 1, None) and row["cut"] == (True, False)
     assert [dot[2] for dot in row["dots"]] == [1] and row["interval"][0] == 0
-    alone = charts.differences([far], delta=1.0)["rows"][0]
+    alone = charts.difference_chart([far], delta=1.0)["rows"][0]
     assert alone["left"] == alone["right"] == 0 and len(alone["dots"]) == 3
 
 
 def test_numbers_that_are_not_there():
     empty = {"seeds": [0, 1], "differences": [None, None], "mean": None, "interval": []}
-    (row,) = charts.differences([empty], delta=0.5)["rows"]
+    (row,) = charts.difference_chart([empty], delta=0.5)["rows"]
     assert row["dots"] == [] and row["mean"] is None and row["interval"] is None
 
 
@@ -67,16 +67,17 @@ def test_panels_share_their_axes():
 
 
 def test_a_whole_axis_begins_at_zero():
-    (panel,) = charts.panels([[band([[0.4, 0.5]])]], "{:g}".format, whole=True)
+    (panel,) = charts.panels([[band([[0.4, 0.5]])]], "{:g}".format, full_range=True)
     assert (
-        panel["y"][0] == (100.0, "0") and charts.panels([[[]]], str, whole=True)[0]["lines"][0]["path"] == ""
+        panel["y"][0] == (100.0, "0")
+        and charts.panels([[[]]], str, full_range=True)[0]["lines"][0]["path"] == ""
     )
 
 
 def test_widths_are_on_a_logarithmic_axis():
-    chart = charts.against_width([(64, 0, 0.1), (64, 1, 0.3), (128, 0, 0.4), (512, 0, 0.5)], 0.5)
+    chart = charts.width_chart([(64, 0, 0.1), (64, 1, 0.3), (128, 0, 0.4), (512, 0, 0.5)], 0.5)
     x = dict((width, x) for x, width in chart["x"])
     assert x[512] - x[128] == pytest.approx(2 * (x[128] - x[64]), abs=0.03)
     assert [dot[0] for dot in chart["dots"]] == [x[64], x[64], x[128], x[512]]
     assert chart["path"].startswith(f"M{x[64]:g} 60L")  # the median 0.2 of an axis to 0.5
-    assert charts.path([(1, 2)]) == "M1 2h0" and charts.path([]) == ""
+    assert charts.svg_path([(1, 2)]) == "M1 2h0" and charts.svg_path([]) == ""

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from bnhead.report.curves import Band, at_most, band, swarm, worth_seeing
+from bnhead.report.curves import Band, at_most, band, swarm, visible_range
 
 
 def test_bands_agree_with_numpy():
@@ -30,9 +30,9 @@ def test_at_most_keeps_both_ends():
 
 def test_the_axis_leaves_the_first_third_out():
     rising = band([[0.1, 0.5, 0.9, 0.95, 0.96, 0.97], [0.1, 0.3, 0.8, 0.91, 0.96, 0.99]])
-    assert worth_seeing([rising]) == (pytest.approx(0.4), 0.99)
-    assert worth_seeing([]) == (0.0, 1.0)
-    low, high = worth_seeing([band([[0.5, 0.5, 0.5]])])
+    assert visible_range([rising]) == (pytest.approx(0.4), 0.99)
+    assert visible_range([]) == (0.0, 1.0)
+    low, high = visible_range([band([[0.5, 0.5, 0.5]])])
     assert low < high == 0.5
 
 

@@ -1,17 +1,19 @@
+import dataclasses
+
 import pytest
 
-from bnhead.report.limits import limits
-from bnhead.report.study import Study, read
-from tests.report import studies
+from bnhead.report.limits import study_limits
+from bnhead.studies.directory import read_study
+from tests.studies.fake import write_study
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    return read(studies.write(tmp_path_factory.mktemp("two"), "two"))
+    return read_study(write_study(tmp_path_factory.mktemp("two"), "two"))
 
 
 def test_the_limits_are_those_of_the_plan(two):
-    said = " ".join(limits(two))
+    said = " ".join(study_limits(two))
     assert "one data set, digits; one backbone, resnet20, trained from initial weights" in said
     assert "one schedule: 15 epochs, batches of 128 and a peak learning rate of 0.1" in said
     assert "the same 360 examples, one of which is 0.28 points" in said
@@ -22,30 +24,32 @@ def test_the_limits_are_those_of_the_plan(two):
 
 
 def test_what_varies_is_no_limit(tmp_path):
-    said = " ".join(limits(read(studies.write(tmp_path, "learning_rate"))))
+    said = " ".join(study_limits(read_study(write_study(tmp_path, "learning_rate"))))
     assert "a peak learning rate" not in said and "only learning_rate varied" in said
     assert "There are 5 comparisons. Holm's" in said
 
 
 def test_an_exploratory_study_confirms_nothing(two):
     verdict = {**two.verdict, "exploratory": ["more seeds"], "comparisons": []}
-    said = " ".join(limits(Study(two.plan, verdict, two.runs)))
+    said = " ".join(study_limits(dataclasses.replace(two, verdict=verdict)))
     assert "no confirmation" in said and "reach" not in said
 
 
 def test_a_study_without_runs_has_limits_too(two):
-    said = " ".join(limits(Study({**two.plan, "settings": {}}, two.verdict, [])))
+    said = " ".join(
+        study_limits(dataclasses.replace(two, plan=dataclasses.replace(two.plan, settings={}), runs={}))
+    )
     assert "It saw" not in said and "tested on" not in said and "A replicate is a seed" in said
 
 
 def test_sizes_that_make_no_sense_are_left_out(two):
     for strange in ([1], {"a": 1}, None, 0, "x"):
-        two.runs[0].result["data"] = {"test": strange}
-        assert "the same 360 examples" in " ".join(limits(two))
-    two.runs[0].result["data"] = {"test": 361}
-    assert "tested on" not in " ".join(limits(two))
+        next(iter(two.runs.values())).result["data"] = {"test": strange}
+        assert "the same 360 examples" in " ".join(study_limits(two))
+    next(iter(two.runs.values())).result["data"] = {"test": 361}
+    assert "tested on" not in " ".join(study_limits(two))
 
 
 def test_r2_has_no_points(tmp_path):
-    said = " ".join(limits(read(studies.write(tmp_path, "regression"))))
+    said = " ".join(study_limits(read_study(write_study(tmp_path, "regression"))))
     assert "the same 360 examples. They" in said and "below 0.01 was called" in said and "points" not in said

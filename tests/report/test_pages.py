@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bnhead.report import pages
-from bnhead.report.study import read
-from bnhead.report.study_page import content
-from tests.report import studies
+from bnhead.report.study_page import study_content
+from bnhead.studies.directory import read_study
+from tests.studies.fake import SHAPES, write_study
 
 VOID = {"meta", "img", "br"}
 
@@ -45,11 +45,11 @@ class Page(HTMLParser):
             self.headings.append(int(self.open[-1][1]))
 
 
-@pytest.fixture(scope="module", params=studies.SHAPES)
+@pytest.fixture(scope="module", params=SHAPES)
 def written(request, tmp_path_factory):
-    study = read(studies.write(tmp_path_factory.mktemp(request.param), request.param))
-    said = content(study)
-    return study, pages.html(said, "study.html"), pages.markdown(said, "study.md")
+    study = read_study(write_study(tmp_path_factory.mktemp(request.param), request.param))
+    said = study_content(study)
+    return study, pages.html_page(said, "study.html"), pages.markdown_page(said, "study.md")
 
 
 def test_tags_are_closed_and_nothing_is_loaded(written):
@@ -80,7 +80,7 @@ def test_it_can_be_heard(written):
 
 def test_the_numbers_are_those_of_the_files(written):
     study, html, _ = written
-    primary, tables = study.plan["primary"], Page(html).tables
+    primary, tables = study.plan.primary, Page(html).tables
     factor, step = (100, 0.01) if primary == "test_accuracy" else (1, 0.0001)
 
     def near(value):
@@ -113,7 +113,7 @@ def test_both_pages_say_the_same(written):
         (line,) = [
             line
             for line in markdown.splitlines()
-            if line.startswith(f"| {pages.plain(one['name'])} | {one['word']}")
+            if line.startswith(f"| {pages.escaped(one['name'])} | {one['word']}")
         ]
         _, _, mean, interval, *_ = [text.strip() for text in line.strip("|").replace(r"\|", "").split("|")]
         assert f"<b>{mean}</b>" in html and f">{interval}</span>" in html
@@ -121,8 +121,8 @@ def test_both_pages_say_the_same(written):
     assert "\n\n\n" not in markdown
     for heading in re.findall(r"^## (.*)$", markdown, re.M):
         assert f">{heading}</h2>" in html
-    for limit in content(study)["limits"]:
-        assert pages.plain(limit) in markdown
+    for limit in study_content(study)["limits"]:
+        assert pages.escaped(limit) in markdown
 
 
 def test_tables_in_markdown_have_equal_rows(written):
@@ -132,8 +132,8 @@ def test_tables_in_markdown_have_equal_rows(written):
 
 
 def test_names_are_escaped(tmp_path):
-    said = content(read(studies.write(tmp_path, "strange")))
-    html, markdown = pages.html(said, "study.html"), pages.markdown(said, "study.md")
+    said = study_content(read_study(write_study(tmp_path, "strange")))
+    html, markdown = pages.html_page(said, "study.html"), pages.markdown_page(said, "study.md")
     assert "<script" not in html and "<i>" not in html and "&lt;i&gt;weiter&lt;/i&gt;" in html
     assert "größe" in html and "höher" in markdown
     outside_code = re.sub(r"```.*?```|`[^`]*`", "", markdown, flags=re.DOTALL)
@@ -147,13 +147,13 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    study = read(studies.write(tmp_path, seeds=2))
+    study = read_study(write_study(tmp_path, seeds=2))
     study.verdict.update(comparisons=[], cells=[], word="INVALID")
-    for run in study.runs:
+    for run in study.runs.values():
         for own in (run.history, run.environment, run.result):
             own.clear()
-    said = content(study)
-    html, markdown = pages.html(said, "study.html"), pages.markdown(said, "study.md")
+    said = study_content(study)
+    html, markdown = pages.html_page(said, "study.html"), pages.markdown_page(said, "study.md")
     for sentence in (
         "Nothing could be compared.",
         "No run has a history of test accuracy.",
@@ -163,27 +163,27 @@ def test_what_is_not_there_is_said(tmp_path):
 
 
 def test_null_numbers_are_dashes(tmp_path):
-    study = read(studies.write(tmp_path, seeds=2))
+    study = read_study(write_study(tmp_path, seeds=2))
     nothing = dict.fromkeys(
         ("mean", "sd", "interval", "p", "p_holm", "interval_tost", "p_tost", "more_seeds")
     )
     study.verdict["comparisons"][0].update(nothing, n=0, seeds=[], differences=[])
     study.verdict["cells"][0].update(dict.fromkeys(("mean", "sd", "min", "max")), n=0, dead={})
-    text = Page(pages.html(content(study), "study.html")).text
+    text = Page(pages.html_page(study_content(study), "study.html")).text
     assert "None" not in text and "nan" not in text and "+–" not in text  # noqa: RUF001
 
 
 def test_units_that_never_die_are_a_sentence(tmp_path):
-    study = read(studies.write(tmp_path, seeds=2))
-    for run in study.runs:
+    study = read_study(write_study(tmp_path, seeds=2))
+    for run in study.runs.values():
         run.history["dead/head_fc/dataset"] = [0.0] * 15
-    html = pages.html(content(study), "study.html")
+    html = pages.html_page(study_content(study), "study.html")
     assert "None, in any run, after any epoch." in html
 
 
 def test_plain_and_code():
-    assert pages.plain("a|b <c>\n*d* [e](f) `g` \\") == r"a\|b \<c\> \*d\* \[e\](f) \`g\` \\"
-    assert pages.code("x`y") == "`x'y`" and pages.code("a|b") == r"a\|b"
+    assert pages.escaped("a|b <c>\n*d* [e](f) `g` \\") == r"a\|b \<c\> \*d\* \[e\](f) \`g\` \\"
+    assert pages.as_code("x`y") == "`x'y`" and pages.as_code("a|b") == r"a\|b"
 
 
 def test_letters_stand_out_in_both_themes():

@@ -10,7 +10,8 @@ import pytest
 
 from bnhead import report
 from bnhead.errors import RunDirectoryError
-from tests.report import studies
+from bnhead.studies.directory import read_study
+from tests.studies.fake import change_json, dump, write_study
 
 
 def contents(directory):
@@ -20,7 +21,7 @@ def contents(directory):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    directory = studies.write(tmp_path_factory.mktemp("study") / "here", "damaged")
+    directory = write_study(tmp_path_factory.mktemp("study") / "here", "damaged")
     report.build(directory)
     return directory
 
@@ -60,7 +61,7 @@ def test_what_differs_when_runs_are_done_again_is_not_in_it(built, tmp_path):
         own = json.loads(file.read_text())
         sessions = [*own["sessions"], {"started": "2027-02-03T04:05:06+00:00", "step": 7}]
         again = {"started": "2027-02-03T04:05:06+00:00", "seconds": 99.9, "sessions": sessions}
-        studies.dump(file, {**own, **again})
+        dump(file, {**own, **again})
     for file in place.glob("runs/*/history.csv"):
         lines = file.read_text().splitlines()
         if len(lines) > 2:
@@ -75,3 +76,39 @@ def test_no_study_is_an_error_that_leaves_nothing(tmp_path):
     with pytest.raises(RunDirectoryError, match="holds neither a study nor a run"):
         report.build(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_pages_hold_no_escapes(tmp_path):
+    """Names and texts come from files, which may be a stranger's."""
+    bad = "a\x1b]0;T\x07\u202e<b>"
+    directory = write_study(tmp_path, seeds=2)
+    change_json(directory / "verdict.json", ["sentence"], bad)
+    change_json(directory / "verdict.json", ["exploratory"], [bad])
+    (run, *_) = sorted(directory.glob("runs/*"))
+    for name in ("config.json", "environment.json"):
+        content = json.loads((run / name).read_text())
+        dump(run / name, {**content, "backbone": bad, "devices": [bad], bad: bad})
+    for place in (directory, run):
+        report.build(place)
+        for page in ("report.md", "report.html"):
+            text = (place / page).read_text()
+            assert "\\x1b]0;T\\x07\\u202e" in text and "<b>T" not in text
+            assert all(letter.isprintable() or letter in "\n\t" for letter in text)
+
+
+def test_files_that_have_been_read_are_not_read_again(tmp_path):
+    directory = write_study(tmp_path, seeds=2)
+    report.build(directory)
+    before, runs = contents(directory), read_study(directory).runs
+    (directory / "runs").rename(tmp_path / "elsewhere")
+    report.build(directory, runs)
+    assert contents(directory) == before
+
+
+def test_reports_need_no_tensorflow():
+    code = (
+        "import sys, bnhead.report; "
+        "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

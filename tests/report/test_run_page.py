@@ -6,14 +6,14 @@ import pytest
 from bnhead import report
 from bnhead.errors import RunDirectoryError
 from bnhead.report import run_page
-from tests.report import studies
 from tests.report.test_pages import Page
+from tests.studies.fake import dump, write_study
 
 
 @pytest.fixture
 def directory(tmp_path):
     """A finished run with the head bn_fc and seed 1."""
-    study = studies.write(tmp_path, seeds=2)
+    study = write_study(tmp_path, seeds=2)
     return next(
         run
         for run in study.glob("runs/*")
@@ -41,25 +41,27 @@ def test_the_page_of_a_run(directory):
 
 
 def test_curves_are_the_history(directory):
-    run = run_page.read(directory)
-    rows = dict(run_page.content(run)["curves"]["rows"])
+    run = run_page.read_single_run(directory)
+    rows = dict(run_page.run_content(run)["curves"]["rows"])
     assert rows["training"][-1] == f"{run.history['accuracy'][-1]:.2%}"
     assert rows["test"][0] == f"{run.history['test_accuracy'][0]:.2%}"
     np.testing.assert_equal(
-        run_page.content(run)["dead"][0]["largest"], max(run.history["dead/head_fc/per_input"])
+        run_page.run_content(run)["dead"][0]["largest"], max(run.history["dead/head_fc/per_input"])
     )
 
 
 def test_a_run_that_goes_on_or_went_wrong(directory):
     (directory / "result.json").unlink()
-    said = run_page.content(run_page.read(directory))
+    said = run_page.run_content(run_page.read_single_run(directory))
     assert said["sentence"] == "bn_fc on digits with resnet20, seed 1: not finished, 15 of 15 epochs."
     assert said["problem"] == "result.json is missing" and said["counts"] == []
-    studies.dump(
+    dump(
         directory / "result.json",
         {"status": "diverged", "epochs": 15, "test_accuracy": None, "data": {"test": 9}},
     )
-    assert run_page.content(run_page.read(directory))["sentence"].endswith(": diverged in epoch 15 of 15.")
+    assert run_page.run_content(run_page.read_single_run(directory))["sentence"].endswith(
+        ": diverged in epoch 15 of 15."
+    )
     for name in ("history.csv", "environment.json"):
         (directory / name).unlink()
     report.build(directory)

@@ -1,11 +1,13 @@
 import base64
+import dataclasses
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from bnhead.report import study, study_figures
-from tests.report import studies
+from bnhead.report import study_figures
+from bnhead.studies.directory import read_study
+from tests.studies.fake import write_study
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +17,7 @@ def read(tmp_path_factory):
 
     def of(shape):
         if shape not in there:
-            there[shape] = study.read(studies.write(tmp_path_factory.mktemp(shape) / "here", shape))
+            there[shape] = read_study(write_study(tmp_path_factory.mktemp(shape) / "here", shape))
         return there[shape]
 
     return of
@@ -23,7 +25,7 @@ def read(tmp_path_factory):
 
 def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):
     placement = read("placement")
-    rows = study_figures.differences(placement)["rows"]
+    rows = study_figures.paired_differences(placement)["rows"]
     assert [row["place"] for row in rows] == ["P0", "P1", "P2", "P3"]
     for row, one in zip(rows, placement.verdict["comparisons"], strict=True):
         assert float(row["mean"].replace("−", "-")) == pytest.approx(100 * one["mean"], abs=0.005)  # noqa: RUF001
@@ -33,20 +35,25 @@ def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):
 
 
 def test_diverged_runs_and_missing_numbers_are_told(read):
-    row = study_figures.differences(read("learning_rate"))["rows"][-1]
+    row = study_figures.paired_differences(read("learning_rate"))["rows"][-1]
     assert row["word"] == "UNSTABLE" and row["tone"] == "bad" and row["diverged"] == "3 of the treatment"
     assert row["chart"]["left"] == 3 and row["chart"]["cut"][0]
-    row = study_figures.differences(read("damaged"))["rows"][0]
+    row = study_figures.paired_differences(read("damaged"))["rows"][0]
     assert len(row["chart"]["dots"]) == 8 and row["more"] == 14
 
 
 def test_a_panel_for_each_comparison_and_for_cells_that_none_names(read):
     two = read("two")
-    assert study_figures.groups(two) == [("bn_fc against fc", [("control", "fc"), ("treatment", "bn_fc")])]
-    assert study_figures.roles(two) == [("control", "fc (control)"), ("treatment", "bn_fc (treatment)")]
-    alone = study.Study(two.plan, {**two.verdict, "comparisons": []}, two.runs)
-    assert study_figures.groups(alone) == [("fc", [("control", "fc")]), ("bn_fc", [("control", "bn_fc")])]
-    assert study_figures.roles(read("placement")) == [("control", "control"), ("treatment", "treatment")]
+    assert study_figures.panel_groups(two) == [
+        ("bn_fc against fc", [("control", "fc"), ("treatment", "bn_fc")])
+    ]
+    assert study_figures.line_roles(two) == [("control", "fc (control)"), ("treatment", "bn_fc (treatment)")]
+    alone = dataclasses.replace(two, verdict={**two.verdict, "comparisons": []})
+    assert study_figures.panel_groups(alone) == [
+        ("fc", [("control", "fc")]),
+        ("bn_fc", [("control", "bn_fc")]),
+    ]
+    assert study_figures.line_roles(read("placement")) == [("control", "control"), ("treatment", "treatment")]
 
 
 def test_curves_tell_the_medians_of_the_histories(read):
@@ -61,18 +68,18 @@ def test_curves_tell_the_medians_of_the_histories(read):
 
 def test_dead_units_by_layer_and_figure(read):
     two = read("two")
-    drawn = study_figures.dead_units(two.runs, two.of_cell, study_figures.groups(two))
+    drawn = study_figures.dead_unit_charts(two.of_cell, study_figures.panel_groups(two))
     assert [(chart["layer"], chart["figure"]) for chart in drawn] == [
         ("head_fc", "per_input"),
         ("head_fc", "dataset"),
     ]
     last = [run.history["dead/head_fc/dataset"][-1] for run in two.of_cell("fc")]
     assert drawn[1]["rows"][0][1][-1].startswith(f"{np.median(last):.1%} (")
-    assert study_figures.dead_units([], two.of_cell, study_figures.groups(two)) == []
+    assert study_figures.dead_unit_charts(lambda cell: [], study_figures.panel_groups(two)) == []
 
 
 def test_width_has_a_chart_for_each_figure(read):
-    charts = study_figures.against_width(read("width"))
+    charts = study_figures.width_charts(read("width"))
     assert ["on an input" in chart["title"] for chart in charts] == [True, False]
     assert [(panel["head"], panel["role"]) for panel in charts[0]["panels"]] == [
         ("fc", "control"),
@@ -83,7 +90,7 @@ def test_width_has_a_chart_for_each_figure(read):
     law = read("width").verdict["width_law"][0]
     own = [point["share"] for point in law["points"] if point["fc_units"] == 64]
     assert charts[0]["panels"][0]["shares"][64] == f"{np.median(own):.1%} ({min(own):.1%} to {max(own):.1%})"
-    assert study_figures.against_width(read("two")) == []
+    assert study_figures.width_charts(read("two")) == []
 
 
 def test_heads_are_drawn_once_with_the_features_of_the_runs(read):

@@ -1,15 +1,15 @@
 import pytest
 
 from bnhead.report import tensorboard
-from bnhead.report.study import read
-from tests.report import studies
+from bnhead.studies.directory import read_study
+from tests.studies.fake import write_study
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    study = read(studies.write(tmp_path_factory.mktemp("study"), "learning_rate"))
+    study = read_study(write_study(tmp_path_factory.mktemp("study"), "learning_rate"))
     directory = tmp_path_factory.mktemp("events")
-    tensorboard.write(study, directory)
+    tensorboard.write_event_files(study, directory)
     return study, directory
 
 
@@ -84,7 +84,7 @@ def test_margin_charts_show_bands_that_are_there(written):
 
 def test_equal_studies_have_equal_bytes(written, tmp_path):
     study, directory = written
-    tensorboard.write(study, tmp_path)
+    tensorboard.write_event_files(study, tmp_path)
     files = [path.relative_to(directory) for path in directory.rglob("*") if path.is_file()]
     assert len(files) == 1 + 10 * 10 + 10
     for file in files:
@@ -93,5 +93,5 @@ def test_equal_studies_have_equal_bytes(written, tmp_path):
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../../x", "<script>", "grün", "a\\b:c"])
 def test_a_name_is_one_folder(name):
-    folder = tensorboard._folder(name)
+    folder = tensorboard.folder_name(name)
     assert "/" not in folder and folder not in (".", "..") and folder.isascii()

@@ -1,44 +1,33 @@
 import json
-import sys
-import types
 
 import pytest
 
 from bnhead.errors import RunDirectoryError
-from bnhead.report.verify import disagreements, verify
+from bnhead.report import verify as verifying
+from bnhead.report.verify import disagreements
 from bnhead.studies.directory import read_plan
-from tests.studies.fake import plan_of, study
+from tests.studies.fake import change_json, plan_of, study
+
+
+def build(directory):
+    """A report of two lines."""
+    verdict = json.loads((directory / "verdict.json").read_text())
+    for name in ("report.md", "report.html"):
+        (directory / name).write_text(f"# {directory.name}\n{verdict['sentence']}\n")
+    (directory / "tensorboard" / "bands").mkdir(parents=True, exist_ok=True)
+    (directory / "tensorboard" / "bands" / "events").write_bytes(b"\x00\xff")
+
+
+def verify(directory):
+    return verifying.verify(directory, build)
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A finished study with a report of two lines, and a builder of such reports."""
-    import bnhead
-
-    def build(directory):
-        verdict = json.loads((directory / "verdict.json").read_text())
-        for name in ("report.md", "report.html"):
-            (directory / name).write_text(f"# {directory.name}\n{verdict['sentence']}\n")
-        (directory / "tensorboard" / "bands").mkdir(parents=True, exist_ok=True)
-        (directory / "tensorboard" / "bands" / "events").write_bytes(b"\x00\xff")
-
-    report = types.ModuleType("bnhead.report")
-    report.build = build
-    monkeypatch.setitem(sys.modules, "bnhead.report", report)
-    monkeypatch.setattr(bnhead, "report", report, raising=False)
+def place(tmp_path):
+    """A finished study with its report."""
     study(tmp_path / "study", plan_of())
     build(tmp_path / "study")
     return tmp_path / "study"
-
-
-def change(path, keys, value):
-    content = json.loads(path.read_text())
-    *way, last = keys
-    inner = content
-    for key in way:
-        inner = inner[key]
-    inner[last] = value
-    path.write_text(json.dumps(content))
 
 
 def test_all_agrees(place):
@@ -47,13 +36,13 @@ def test_all_agrees(place):
 
 def test_a_changed_verdict(place):
     before = json.loads((place / "verdict.json").read_text())["comparisons"][0]["mean"]
-    change(place / "verdict.json", ("comparisons", 0, "mean"), 0.5)
+    change_json(place / "verdict.json", ("comparisons", 0, "mean"), 0.5)
     assert verify(place) == [f"verdict.json: comparisons/0/mean is 0.5, the runs give {before!r}"]
 
 
 def test_a_changed_result_shows_everywhere(place):
     run = read_plan(place).runs[0].id
-    change(place / "runs" / run / "result.json", ("test_accuracy",), 0.5)
+    change_json(place / "runs" / run / "result.json", ("test_accuracy",), 0.5)
     found = verify(place)
     assert found[0].startswith(f"runs/{run}: test_accuracy is ")
     assert any(text.startswith("verdict.json: word is 'HELPS', the runs give 'INVALID'") for text in found)
@@ -68,7 +57,7 @@ def test_a_changed_report(place):
 
 def test_a_report_that_is_not_there(place):
     (place / "report.md").unlink()
-    assert verify(place) == ["report.md is not there; `bnhead report` writes it"]
+    assert verify(place) == ["report.md does not exist; `bnhead report` writes it"]
 
 
 @pytest.mark.parametrize(
@@ -94,15 +83,15 @@ def test_every_file_of_a_report_counts(place):
     (place / "tensorboard" / "bands" / "events").write_bytes(b"\x00")
     (place / "tensorboard" / "events").touch()
     assert verify(place) == [
-        "report.html is not there; `bnhead report` writes it",
+        "report.html does not exist; `bnhead report` writes it",
         "tensorboard/bands/events differs",
-        "tensorboard/events is not of this study",
+        "tensorboard/events does not belong to this study",
     ]
 
 
 def test_what_no_number_is_computed_from_counts_too(place):
     run = read_plan(place).runs[1].id
-    change(place / "runs" / run / "result.json", ("data", "train"), 1438)
+    change_json(place / "runs" / run / "result.json", ("data", "train"), 1438)
     found = [text for text in verify(place) if text.startswith("runs/")]
     assert found == [f"runs/{run}: result.json has another SHA-256 than in status.json"]
 
@@ -113,7 +102,7 @@ def test_runs_without_hashes_are_told(place):
         (place / "runs" / run.id / "status.json").write_text('{"status": "finished"}')
     assert verify(place) == [
         f"runs/{read_plan(place).runs[2].id}: status.json has no SHA-256 of its files, as in earlier "
-        "versions, so that what contradicts nothing is not seen (2 of 8 runs)"
+        "versions, so that some changes cannot be detected (2 of 8 runs)"
     ]
 
 

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from bnhead.runs.directory import RunDirectory
-from bnhead.studies.outcomes import damage, exclusions, flow, read
+from bnhead.runs.run_files import read_run_files
+from bnhead.studies.outcomes import damage, exclusions, flow, read_outcomes
 from bnhead.studies.plan import with_data
 from tests.studies.fake import FACTS, plan_of, write_run
 
@@ -21,8 +22,11 @@ def test_outcomes_are_what_the_files_say(plan, tmp_path):
     RunDirectory(configs[3].directory).begin(configs[3].settings())
     RunDirectory(configs[4].directory).begin(configs[4].settings())
     write_run(configs[5], 0.8)
-    failures = {plan.runs[4].id: "ValueError: no", plan.runs[5].id: "of an earlier attempt"}
-    outcomes = read(plan, tmp_path, failures)
+    failures = {
+        plan.runs[4].id: {"error": "ValueError", "message": "no"},
+        plan.runs[5].id: {"error": "ValueError", "message": "of an earlier attempt"},
+    }
+    outcomes = read_outcomes(plan, tmp_path, failures)
     assert [one.status for one in outcomes] == [
         "finished", "diverged", "failed_to_learn", "unfinished", "failed", "finished", "missing", "missing",
     ]  # fmt: skip
@@ -65,11 +69,11 @@ def edit(key, value):
         ("config.json", cut, "config.json cannot be read"),
         ("environment.json", cut, "environment.json cannot be read"),
         ("config.json", edit("momentum", 0.1), "config.json holds other settings than the plan"),
-        ("config.json", lambda path: path.unlink(), "result.json is there and config.json is not"),
+        ("config.json", lambda path: path.unlink(), "result.json exists and config.json does not"),
         ("result.json", edit("test_accuracy", 0.91), "test_accuracy is 0.9 in history.csv and 0.91 in"),
         ("result.json", edit("test_accuracy", None), "result.json has no finite test_accuracy"),
         ("result.json", edit("epochs", 1), "history.csv has 2 epochs, result.json 1"),
-        ("result.json", edit("status", "done"), "result.json has the status 'done', which no run ends with"),
+        ("result.json", edit("status", "done"), "result.json has the status 'done', with which no run ends"),
         ("result.json", edit("status", "diverged"), "status is finished in status.json and diverged in"),
         (
             "result.json",
@@ -78,11 +82,11 @@ def edit(key, value):
         ),
         ("result.json", edit("test_loss", 0.2), "test_loss is 0.5 in history.csv and 0.2 in result.json"),
         ("result.json", edit("dead/head_fc/per_input", 0.1), "dead/head_fc/per_input is 0.4 in history.csv"),
-        ("environment.json", lambda path: path.unlink(), "result.json is there and environment.json is not"),
+        ("environment.json", lambda path: path.unlink(), "result.json exists and environment.json does not"),
         ("history.csv", lambda path: path.write_bytes(path.read_bytes()[:-5]), "history.csv cannot be read"),
         ("history.csv", lambda path: path.write_text('"' + "0" * 200_000), "history.csv cannot be read"),
-        ("history.csv", lambda path: path.unlink(), "history.csv cannot be read"),
-        ("history.csv", cut, "history.csv cannot be read"),
+        ("history.csv", lambda path: path.unlink(), "history.csv is missing"),
+        ("history.csv", cut, "history.csv has no values of test_accuracy"),
         ("history.csv", lambda path: path.write_bytes(b"\xff\xfe"), "history.csv cannot be read"),
         (
             "history.csv",
@@ -111,10 +115,10 @@ def test_damage_is_found(plan, tmp_path, name, harm, message):
     config = plan.config(plan.runs[0], tmp_path)
     write_run(config, 0.9)
     place = tmp_path / "runs" / plan.runs[0].id
-    assert damage(place, config.settings(), "test_accuracy") == ""
+    assert damage(read_run_files(place), config.settings(), "test_accuracy") == ""
     harm(place / name)
-    assert message in damage(place, config.settings(), "test_accuracy")
-    assert read(plan, tmp_path, {})[0].status == "damaged"
+    assert message in damage(read_run_files(place), config.settings(), "test_accuracy")
+    assert read_outcomes(plan, tmp_path)[0].status == "damaged"
 
 
 def test_every_digit_of_every_text_counts(plan, tmp_path):
@@ -126,38 +130,40 @@ def test_every_digit_of_every_text_counts(plan, tmp_path):
         text = path.read_text()
         for at in (at for at, letter in enumerate(text) if letter.isdigit()):
             path.write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
-            found = damage(place, config.settings(), "test_accuracy")
+            found = damage(read_run_files(place), config.settings(), "test_accuracy")
             assert path.name in found and "\n" not in found, (path.name, at)
             changed += 1
         path.write_text(text)
-    assert changed > 200 and damage(place, config.settings(), "test_accuracy") == ""
+    assert changed > 200 and damage(read_run_files(place), config.settings(), "test_accuracy") == ""
 
 
 def test_a_model_that_is_gone_is_no_damage(plan, tmp_path):
     config = plan.config(plan.runs[0], tmp_path)
     write_run(config, 0.9)
     (tmp_path / "runs" / plan.runs[0].id / "model.keras").unlink()
-    assert read(plan, tmp_path, {})[0].status == "finished"
+    assert read_outcomes(plan, tmp_path)[0].status == "finished"
 
 
 def test_the_history_of_a_run_that_did_not_train_is_looked_at_too(plan, tmp_path):
     config = plan.config(plan.runs[0], tmp_path)
     write_run(config, None, status="diverged", test_accuracy=float("nan"))
     place = tmp_path / "runs" / plan.runs[0].id
-    assert damage(place, config.settings(), "test_accuracy") == ""
+    assert damage(read_run_files(place), config.settings(), "test_accuracy") == ""
     cut(place / "history.csv")
-    assert "history.csv cannot be read" in damage(place, config.settings(), "test_accuracy")
+    assert "history.csv has no values of" in damage(read_run_files(place), config.settings(), "test_accuracy")
 
 
 def test_statistics_recomputed_after_the_last_epoch_are_no_contradiction(tmp_path):
     plan = with_data(plan_of(recompute_batch_stats="head"), FACTS)
     config = plan.config(plan.runs[0], tmp_path)
     write_run(config, 0.9, test_accuracy=0.91)
-    assert read(plan, tmp_path, {})[0].score == 0.91
+    assert read_outcomes(plan, tmp_path)[0].score == 0.91
 
 
 def test_an_unfinished_run_is_not_damaged(plan, tmp_path):
     config = plan.config(plan.runs[0], tmp_path)
-    assert damage(tmp_path / "nowhere", config.settings(), "test_accuracy") == ""
+    assert damage(read_run_files(tmp_path / "nowhere"), config.settings(), "test_accuracy") == ""
     RunDirectory(config.directory).begin(config.settings())
-    assert damage(tmp_path / "runs" / plan.runs[0].id, config.settings(), "test_accuracy") == ""
+    assert (
+        damage(read_run_files(tmp_path / "runs" / plan.runs[0].id), config.settings(), "test_accuracy") == ""
+    )

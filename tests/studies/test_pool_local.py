@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bnhead.studies.pool import MOST_DEATHS, Job, take
+from bnhead.studies.pool import MAX_DEATHS, Job, take
 from bnhead.studies.pool_local import Pool, attempt, cores
 from bnhead.training.config import TrainConfig
 from tests.studies import fake
@@ -28,12 +28,12 @@ def test_workers_are_started_once_and_do_many_jobs_in_other_processes():
     with Pool(2) as pool:
         events = list(pool.run(jobs_of(process)))
         again = list(pool.run(jobs_of(process, 2)))
-    done = [event for event in events if event.what == "done"]
+    done = [event for event in events if event.state == "done"]
     assert sorted(event.detail["seed"] for event in done) == list(range(6))
     pids = {event.detail["pid"] for event in done}
     assert len(pids) == 2 and os.getpid() not in pids
-    assert {event.detail["pid"] for event in again if event.what == "done"} <= pids
-    assert sum(event.what == "told" for event in events) == 6
+    assert {event.detail["pid"] for event in again if event.state == "done"} <= pids
+    assert sum(event.state == "told" for event in events) == 6
     for pid in pids:  # all are gone with the pool
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -42,7 +42,7 @@ def test_workers_are_started_once_and_do_many_jobs_in_other_processes():
 def test_a_failure_is_an_event_and_the_worker_goes_on():
     with Pool(1) as pool:
         events = list(pool.run([*jobs_of(fails, 1), Job("last", "k", TrainConfig(), process)]))
-    assert [event.what for event in events] == ["started", "failed", "started", "told", "done"]
+    assert [event.state for event in events] == ["started", "failed", "started", "told", "done"]
     assert events[1].detail["error"] == "KeyError" and events[1].detail["message"] == r"'so\nmuch'"
     assert "Traceback" in events[1].detail["traceback"]
 
@@ -51,8 +51,8 @@ def test_a_job_that_kills_its_workers_fails_in_the_end_and_the_rest_is_done():
     bad = Job("bad", "k", TrainConfig(), fake.always_kills_its_worker)
     with Pool(1) as pool:
         events = list(pool.run([bad, *jobs_of(process, 1)]))
-    assert [event.what for event in events if event.job.id == "bad"].count("died") == MOST_DEATHS - 1
-    (failed,) = [event for event in events if event.what == "failed"]
+    assert [event.state for event in events if event.job.id == "bad"].count("died") == MAX_DEATHS - 1
+    (failed,) = [event for event in events if event.state == "failed"]
     assert failed.detail["message"] == "its worker died 3 times (signal 9)"
     assert events[-1].what == "done"
 
@@ -60,7 +60,7 @@ def test_a_job_that_kills_its_workers_fails_in_the_end_and_the_rest_is_done():
 def test_leaving_early_ends_the_workers():
     with Pool(2) as pool:
         for event in pool.run(jobs_of(process)):
-            if event.what == "told":
+            if event.state == "told":
                 break
     deadline = time.monotonic() + 10
     while multiprocessing.active_children() and time.monotonic() < deadline:

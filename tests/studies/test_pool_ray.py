@@ -35,7 +35,7 @@ def test_the_number_of_cpus_without_a_cluster(monkeypatch):
     [(0, 4, 0.0), (2, 1, 1.0), (2, 2, 1.0), (2, 3, 0.5), (1, 4, 0.25), (1, 6, 0.1666), (4.0, 9, 0.3333)],
 )
 def test_all_workers_fit_on_what_there_is(total, workers, expected):
-    assert engine.share(total, workers) == expected
+    assert engine.share_per_worker(total, workers) == expected
     units = round(10_000 * expected)  # as Ray counts
     assert not total or int(total) * (10_000 // units) >= workers
 
@@ -48,7 +48,7 @@ def test_more_workers_than_cpus_do_their_jobs():
         jobs = [
             Job(str(seed), "", TrainConfig(seed=seed), fake.look) for seed in range(3 * pool_local.cores())
         ]
-        assert [event.what for event in pool.run(jobs)].count("done") == len(jobs)
+        assert [event.state for event in pool.run(jobs)].count("done") == len(jobs)
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_a_job_that_always_dies_fails_and_others_are_done(tmp_path):
     ]
     with engine.Pool(1) as pool:
         events = list(pool.run(jobs))
-    assert {event.job.id: event.what for event in events} == {"bad": "failed", "good": "done"}
+    assert {event.job.id: event.state for event in events} == {"bad": "failed", "good": "done"}
 
 
 def trains_after_killing_its_worker(config, tell):

@@ -11,7 +11,7 @@ import pytest
 from bnhead.errors import DataError, RunDirectoryError, StudyError
 from bnhead.runs.directory import RunDirectory
 from bnhead.studies import pool_local, runner
-from bnhead.studies.directory import failures, read_plan
+from bnhead.studies.directory import read_failures, read_plan
 from bnhead.studies.plan import with_data
 from tests.studies import fake
 from tests.studies.fake import FACTS, Inline, plan_of, study
@@ -69,7 +69,7 @@ def test_a_failed_run_is_recorded_and_does_not_stop_the_study(tmp_path, capsys):
     verdict = study(tmp_path, plan_of(), work=fake.fails_for_seed_1)
     assert verdict["word"] == "INVALID" and verdict["flow"]["failed"] == 2
     assert verdict["flow"]["finished"] == 6
-    recorded = failures(tmp_path).values()
+    recorded = read_failures(tmp_path).values()
     assert {(one["cell"], one["seed"], one["error"]) for one in recorded} == {
         ("fc", 1, "ValueError"),
         ("bn_fc", 1, "ValueError"),
@@ -81,7 +81,7 @@ def test_a_failed_run_is_recorded_and_does_not_stop_the_study(tmp_path, capsys):
 def test_three_identical_failures_in_a_row_end_it_and_the_next_time_goes_on(tmp_path, undisturbed):
     with pytest.raises(StudyError, match=r"3 runs in a row failed alike, .* No space left on device"):
         study(tmp_path, plan_of(), work=fake.finds_the_disk_full)
-    assert len(failures(tmp_path)) == 3
+    assert len(read_failures(tmp_path)) == 3
     study(tmp_path, plan_of())
     assert verdict_bytes(tmp_path) == undisturbed
 
@@ -119,7 +119,7 @@ def test_a_damaged_run_is_set_aside_and_done_again(tmp_path, undisturbed, capsys
     study(tmp_path, plan_of())
     assert verdict_bytes(tmp_path) == undisturbed
     assert (tmp_path / "damaged" / f"{run}-1" / "result.json").is_file()
-    assert "to be done again" in capsys.readouterr().out
+    assert "to be repeated" in capsys.readouterr().out
 
 
 def test_a_run_that_lost_its_environment_is_done_again(tmp_path, undisturbed):
@@ -133,7 +133,7 @@ def test_a_killed_worker_is_replaced(tmp_path, capsys):
     place, calm = tmp_path / "disturbed" / "study", tmp_path / "calm"
     with pool_local.Pool(2) as pool:
         study(place, plan_of(), pool, fake.kills_its_worker_once)
-    assert capsys.readouterr().out.count("its worker died (signal 9); begun again") == 2
+    assert capsys.readouterr().out.count("its worker died (signal 9); started again") == 2
     study(calm, plan_of())
     assert verdict_bytes(place) == verdict_bytes(calm)
 
@@ -189,9 +189,12 @@ def test_another_plan_in_the_place(tmp_path):
 def test_more_seeds_are_an_amendment_and_exploratory(tmp_path):
     study(tmp_path, plan_of())
     plan = runner.prepare(plan_of(seeds=5), tmp_path, Inline(), amend=True)
-    assert read_plan(tmp_path) == plan and len(runner.holes(plan, tmp_path)) == 2
-    runner.fill(plan, tmp_path, Inline(), work=fake.work)
-    verdict = runner.conclude(plan, tmp_path)
+    assert (
+        read_plan(tmp_path) == plan
+        and [o.status for o in runner.sound_outcomes(plan, tmp_path)].count("missing") == 2
+    )
+    outcomes = runner.fill(plan, tmp_path, Inline(), work=fake.work)
+    verdict = runner.conclude(plan, tmp_path, outcomes)
     assert verdict["flow"]["finished"] == 10
     assert verdict["exploratory"] == [
         "seeds was changed after the plan was written: 0 to 3 there, 0 to 4 now"
@@ -205,7 +208,7 @@ def test_runs_of_two_codes_are_never_mixed(tmp_path):
     study(tmp_path, plan_of())
     with pytest.raises(RunDirectoryError, match=r"dir holds another plan: code bnhead .* there, 1 now"):
         runner.prepare(other(), tmp_path, Inline())
-    with pytest.raises(RunDirectoryError, match="has changed since 8 of 10 runs were begun"):
+    with pytest.raises(RunDirectoryError, match="has changed since 8 of 10 runs were started"):
         runner.prepare(other(seeds=5), tmp_path, Inline(), amend=True)
     assert read_plan(tmp_path).code == plan_of().code
     plan = runner.prepare(other(), tmp_path, Inline(), amend=True)  # all are done: only the verdict is new

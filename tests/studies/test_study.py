@@ -2,7 +2,7 @@ import pytest
 
 from bnhead import heads
 from bnhead.errors import UsageError
-from bnhead.studies.study import STUDIES, named
+from bnhead.studies.study import STUDIES, named_study
 from tests.studies.fake import plan_of
 
 
@@ -63,4 +63,4 @@ def test_the_width_study_starts_from_initial_weights():
 def test_a_name_that_is_not_known_names_the_nearest():
     assert all(study.question.endswith("?") for study in STUDIES.values())
     with pytest.raises(UsageError, match="study 'widht' is not known; did you mean 'width'"):
-        named("widht")
+        named_study("widht")

@@ -63,7 +63,7 @@ def test_the_sentence():
     undecided = verdict_of([0.02, -0.02, 0.03, -0.01])
     more = undecided["comparisons"][0]["more_seeds"]
     assert more > 0 and f"UNDECIDED, about {more} more seeds would decide." in undecided["sentence"]
-    assert "INVALID, 2 seeds, and 3 are the least." in verdict_of([0.02, 0.03])["sentence"]
+    assert "INVALID, 2 seeds, at least 3 are needed." in verdict_of([0.02, 0.03])["sentence"]
     nothing = verdict_of([0.0] * 3)["sentence"]
     assert nothing.endswith("NO MATERIAL DIFFERENCE, less than 1 point either way.")
 
@@ -107,7 +107,7 @@ def test_mixed_code_is_invalid(name):
     outcomes = outcomes_of(plan, {"fc": [0.9] * 4, "bn_fc": [0.95] * 4})
     outcomes[5] = dataclasses.replace(outcomes[5], environment={**ENVIRONMENT, name: "other"})
     verdict = judge(plan, outcomes)
-    assert verdict["word"] == "INVALID" and f"its runs are not of one {name}: " in verdict["sentence"]
+    assert verdict["word"] == "INVALID" and f"its runs differ in {name}: " in verdict["sentence"]
 
 
 @pytest.mark.parametrize("which", [slice(2, 3), slice(None)])
@@ -116,7 +116,7 @@ def test_mixed_or_other_data_is_invalid(which):
     outcomes = outcomes_of(plan, {"fc": [0.9] * 4, "bn_fc": [0.95] * 4})
     other = {"data": {**RESULT["data"], "test": 359}}
     outcomes[which] = [dataclasses.replace(one, result=other) for one in outcomes[which]]
-    assert "INVALID, its runs are not of one data set (test)" in judge(plan, outcomes)["sentence"]
+    assert "INVALID, its runs differ in their data set (test)" in judge(plan, outcomes)["sentence"]
 
 
 def test_amendments_are_told():
@@ -231,7 +231,7 @@ def test_an_a_a_study_that_is_really_run_finds_no_difference(short_config):
     configs = [short_config(head="fc", seed=seed) for seed in range(10)]
     with pool_local.Pool(2) as pool:
         events = list(pool.run([Job(str(c.seed), "", c, train_one) for c in configs]))
-    scores = {e.job.config.seed: e.detail["test_accuracy"] for e in events if e.what == "done"}
+    scores = {e.job.config.seed: e.detail["test_accuracy"] for e in events if e.state == "done"}
     by_seed = [scores[seed] for seed in range(10)]
     plan = with_data(plan_of(seeds=5, alpha=0.001), FACTS)
     word = judge(plan, outcomes_of(plan, {"fc": by_seed[:5], "bn_fc": by_seed[5:]}))["word"]

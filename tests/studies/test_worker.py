@@ -33,7 +33,7 @@ def test_runs_of_a_worker_are_bit_for_bit_those_of_train_on_one_thread(short_con
     ]
     with pool_local.Pool(1) as pool:
         jobs = [Job(config.workdir, config.head, config, worker.train_one) for config in configs]
-        assert [e.detail["status"] for e in pool.run(jobs) if e.what == "done"] == ["finished"] * 5
+        assert [e.detail["status"] for e in pool.run(jobs) if e.state == "done"] == ["finished"] * 5
     for config in configs:
         alone = dataclasses.replace(config, workdir=f"{config.workdir}-alone")
         given = [f"--{name}={value}" for name, value in dataclasses.asdict(alone).items()]
@@ -61,7 +61,7 @@ def test_another_number_of_threads_gives_other_bits(short_config, tmp_path):
 
 
 def test_what_is_told_of_the_data(short_config, monkeypatch):
-    monkeypatch.setattr(worker, "_started", lambda: keras)  # no threads are set in this process
+    monkeypatch.setattr(worker, "start_keras", lambda: keras)  # no threads are set in this process
     facts = worker.look_at_data(short_config(), print)
     assert {key: facts[key] for key in ("name", "train", "test", "classes")} == {
         "name": "digits/1.0.0",
@@ -75,7 +75,7 @@ def test_what_is_told_of_the_data(short_config, monkeypatch):
 
 
 def test_the_pace_of_a_run_goes_by_its_first_steps(short_config, monkeypatch):
-    monkeypatch.setattr(worker, "_started", lambda: keras)
+    monkeypatch.setattr(worker, "start_keras", lambda: keras)
     config = short_config(epochs=1000, batch_size=128)
     started = time.perf_counter()
     seconds = worker.pace(config, print)["seconds"]
@@ -87,7 +87,7 @@ def test_the_pace_of_a_run_goes_by_its_first_steps(short_config, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_tells_its_epochs_and_its_figures(short_config, monkeypatch):
-    monkeypatch.setattr(worker, "_started", lambda: keras)
+    monkeypatch.setattr(worker, "start_keras", lambda: keras)
     told, config = [], short_config()
     outcome = worker.train_one(config, told.append)
     assert told == [{"epoch": 1, "epochs": 2}, {"epoch": 2, "epochs": 2}]
