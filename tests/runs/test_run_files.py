@@ -24,7 +24,7 @@ def test_every_file_is_read(directory):
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("config.json", "[]", "config.json cannot be read: it holds no JSON object"),
+        ("config.json", "[]", "config.json cannot be read: it does not hold a JSON object"),
         ("result.json", "\xff", "result.json cannot be read: 'utf-8' codec can't decode byte"),
         ("result.json", '{"status": 1}', "result.json cannot be read: it has no 'epochs'"),
         (
