@@ -13,7 +13,7 @@ from bnhead import seeds
 from bnhead.errors import UsageError
 from bnhead.heads.grammar import Head, parse
 from bnhead.heads.tokens import ACTIVATIONS, HeadError
-from bnhead.layers.constants import EPSILON, MOMENTUM
+from bnhead.layers.normalization import EPSILON, MOMENTUM
 
 
 def _dense(initializer: Callable, *, seed: int | None, **arguments) -> layers.Dense:

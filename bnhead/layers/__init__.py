@@ -1,9 +1,13 @@
-"""Layers that Keras lacks, shared by the heads and the backbones, and what is done to batch norms.
+"""Layers that Keras lacks, shared by the heads and the backbones, and operations on batch norms.
 
-`normalization` is the batch norm on TensorFlow's fused kernel; `variants` the ghost, renorm and frozen ones;
-`controls` the layers that do one thing a batch norm does; `scaled_l2`, `pooling` and `dropout` one layer
-each. `folding` merges norms into their neighbours, `population` measures their statistics anew, `plain`
-copies a model into Keras' own layers.
+moments         the arithmetic of norms
+normalization   the batch norm on TensorFlow's fused kernel, and its constants
+variants        ghost batch norm, batch renorm, frozen batch norm
+controls        layers that apply a single effect of a batch norm
+l2, pooling, dropout   one layer each
+folding         merging batch norms into adjacent linear layers
+population      moving averages recomputed on data
+plain           a copy of a model in plain Keras layers
 """
 
 from bnhead.layers.controls import BatchCentering, BatchNoise, BatchScaling

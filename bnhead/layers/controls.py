@@ -1,26 +1,26 @@
-"""Layers that do one of the things a batch norm does, and nothing else: the controls of a comparison.
+"""The controls of a comparison: layers that apply a single effect of a batch norm.
 
-A batch norm subtracts the batch's mean, divides by its deviation, and by estimating both on a batch adds
-noise. `BatchCentering`, `BatchScaling` and `BatchNoise` each do one of the three. None has gamma or beta.
+A batch norm subtracts the batch's mean, divides by its deviation, and adds noise, since it estimates both on
+a batch. `BatchCentering`, `BatchScaling` and `BatchNoise` each do one of the three, without gamma and beta.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-from bnhead.layers.constants import EPSILON, MOMENTUM
-from bnhead.layers.moments import moments
+from bnhead.layers.moments import moments, moving_average, standardize
+from bnhead.layers.normalization import EPSILON, MOMENTUM
 
 
 class _Control(keras.layers.Layer):
-    """Moving averages of a batch's moments; `normalise` says what is done with them.
+    """Holds moving averages of the batch moments. Subclasses define `normalise(x, mean, variance)`.
 
-    In training it is given the batch's moments, in inference the moving averages.
+    Training passes the batch's moments to `normalise`, inference the moving averages.
 
     Args:
-        momentum: share of the moving averages that is kept each step, in [0, 1).
+        momentum: weight of the previous moving average in each step, in [0, 1).
         epsilon: added to the variance.
-        synchronized: whether the batch is that of all replicas of `tf.distribute`.
+        synchronized: whether to pool the batches of all replicas of `tf.distribute`.
 
     Input: `(batch, ..., channels)`; mask `(batch, ...)`.
     """
@@ -35,34 +35,30 @@ class _Control(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        channels = (input_shape[-1],)
-        self.moving_mean = self._average_of("moving_mean", channels, "zeros")
-        self.moving_variance = self._average_of("moving_variance", channels, "ones")
-
-    def _average_of(self, name, shape, initial):
-        return self.add_weight(name=name, shape=shape, initializer=initial, trainable=False, autocast=False)
+        options = {"shape": (input_shape[-1],), "trainable": False, "autocast": False}
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **options)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **options)
 
     def call(self, inputs, training=None, mask=None):
         x = ops.cast(inputs, "float32")
         if training and self.trainable:
-            outputs = self._train(x, *moments(x, mask, synchronized=self.synchronized))
+            outputs = self.normalise_batch(x, *moments(x, mask, synchronized=self.synchronized))
         else:
-            outputs = self.normalise(
-                x, ops.cast(self.moving_mean, x.dtype), ops.cast(self.moving_variance, x.dtype)
-            )
+            averages = (ops.cast(average, x.dtype) for average in (self.moving_mean, self.moving_variance))
+            outputs = self.normalise(x, *averages)
         return ops.cast(outputs, self.compute_dtype)
 
-    def _train(self, x, mean, variance):
-        self._average(mean, variance, self.momentum)
+    def normalise_batch(self, x, mean, variance):
+        """`normalise` by the batch's moments; updates the moving averages."""
+        self._update_averages(mean, variance, self.momentum)
         return self.normalise(x, mean, variance)
 
-    def _average(self, mean, variance, momentum):
-        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            kept = ops.cast(average, "float32") * momentum
-            average.assign(ops.cast(kept + value * (1 - momentum), average.dtype))
+    def _update_averages(self, mean, variance, momentum):
+        self.moving_mean.assign(moving_average(self.moving_mean, mean, momentum))
+        self.moving_variance.assign(moving_average(self.moving_variance, variance, momentum))
 
     def to_plain(self) -> tuple[keras.layers.Layer, list]:
-        """A frozen Keras batch norm with the same results in inference, and its weights."""
+        """A frozen Keras batch norm that computes the same in inference, and its weights."""
         scale, shift = self.inference_affine()
         norm = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=0.0, name=self.name, dtype=self.dtype_policy, trainable=False
@@ -81,8 +77,8 @@ class _Control(keras.layers.Layer):
 class BatchCentering(_Control):
     """A batch norm's subtraction alone: x - mean.
 
-    The batch's mean in training, the moving average in inference. Known as mean-only batch norm (Salimans &
-    Kingma 2016, arXiv 1602.07868, section 3), here without an offset of its own.
+    Uses the batch's mean in training and the moving average in inference. Known as mean-only batch norm
+    (Salimans & Kingma 2016, arXiv 1602.07868, section 3), here without a learned offset.
     """
 
     def normalise(self, x, mean, variance):
@@ -99,8 +95,8 @@ class BatchCentering(_Control):
 class BatchScaling(_Control):
     """A batch norm's division alone: x / sqrt(variance + epsilon).
 
-    The batch's (biased) variance around its mean in training, the moving average in inference; the mean
-    itself stays in x.
+    Uses the batch's biased variance around its mean in training and the moving average in inference. The
+    mean remains in x.
     """
 
     def normalise(self, x, mean, variance):
@@ -115,16 +111,16 @@ class BatchScaling(_Control):
 
 @keras.saving.register_keras_serializable("bnhead")
 class BatchNoise(_Control):
-    """A batch norm's batch noise alone, on features that are not normalised. The identity in inference.
+    """Adds a batch norm's batch noise to features that are not normalised. The identity in inference.
 
     Let z = (x - m) / s with the batch's mean m and deviation s = sqrt(variance + epsilon), and Z = (x - M) /
-    S with the moving averages of the batches before. A batch norm computes z where inference will compute Z;
-    their difference is its noise, in units of a deviation. In training the output is x + S (z - Z), the
-    difference without gradient, so that the layer adds what a batch norm adds, in the features' own units,
-    and hands gradients through as they come.
+    S with the moving averages M, S of the previous batches. A batch norm computes z in training and Z in
+    inference; the difference is its noise, in units of a deviation. In training this layer returns x + S (z -
+    Z), with the difference as a constant: it adds the noise of a batch norm in the units of the features, and
+    its gradient is the identity.
 
-    The averages are plain means over the first 1 / (1 - momentum) batches, so that their start at 0 and 1
-    does not pass for noise; the first batch gets none. While features move fast, their drift since the last
+    Over the first 1 / (1 - momentum) batches the averages are plain means, so that their initial values 0 and
+    1 do not count as noise; the first batch gets none. While features change fast, their drift over the last
     few batches is part of the difference, as it is in a batch norm.
     """
 
@@ -134,20 +130,21 @@ class BatchNoise(_Control):
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False
         )
 
-    def _train(self, x, mean, variance):
+    def normalise_batch(self, x, mean, variance):
+        """x plus the noise; updates the moving averages."""
         moving_mean = ops.cast(self.moving_mean, "float32")
         moving_deviation = ops.sqrt(ops.cast(self.moving_variance, "float32") + self.epsilon)
-        z = (x - mean) * ops.rsqrt(variance + self.epsilon)
-        noise = moving_deviation * z - (x - moving_mean)
+        noise = moving_deviation * standardize(x, mean, variance, self.epsilon) - (x - moving_mean)
         step = ops.cast(self.step, "float32")
         noise = ops.where(step > 0, ops.stop_gradient(noise), 0.0)
-        self._average(mean, variance, ops.minimum(step / (step + 1), self.momentum))
+        # a momentum of step / (step + 1) makes the moving average the mean of all batches
+        self._update_averages(mean, variance, ops.minimum(step / (step + 1), self.momentum))
         self.step.assign_add(1)
         return x + noise
 
     def normalise(self, x, mean, variance):
-        """x: nothing is normalised."""
+        """x itself."""
         return x
 
     def to_plain(self) -> None:
-        """Nothing: the layer is the identity in inference."""
+        """None: the layer is the identity in inference."""

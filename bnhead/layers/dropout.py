@@ -8,27 +8,27 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("bnhead")
 class ClassConditionalDropout(keras.layers.Layer):
-    """Dropout with a rate for each class: the rarer the class, the more is dropped.
+    """Dropout with a rate for each class: the rarer the class, the higher its rate.
 
     "Class-specific dropout" has no definition in the literature. Here, with n_c training examples of class c,
 
         rate_c = rate (1 - n_c / max over k of n_k)
 
-    so the most frequent class keeps everything, the rare ones approach `rate`, and nothing is ever dropped
-    where all classes are equally frequent. Rare classes are the ones that a net memorises.
+    so the most frequent class has a rate of 0, rare ones approach `rate`, and equally frequent classes all
+    have a rate of 0. Rare classes are the ones that a net memorises.
 
     In training an element of an example of class c is set to 0 with probability rate_c and otherwise divided
-    by 1 - rate_c. In inference, and where no labels are given, the layer is the identity.
+    by 1 - rate_c. In inference, and without labels, the layer is the identity.
 
     Args:
-        rate: the bound that rates approach, in (0, 1).
-        class_counts: training examples of each class; at least one class must have some.
-        seed: seed of the layer's own generator; None draws one.
+        rate: upper bound of the rates, in (0, 1).
+        class_counts: training examples of each class, not all 0.
+        seed: seed of the layer's generator; None draws one.
 
     Call arguments:
         inputs: `(batch, ...)`.
-        labels: `(batch,)` or `(batch, 1)` class numbers, or `(batch, classes)` with 1 for each class that an
-            example has: of several classes the largest rate holds. None where nothing is to be dropped.
+        labels: `(batch,)` or `(batch, 1)` class numbers, or `(batch, classes)` with 1 for each class of an
+            example; the largest rate among several classes applies. None drops nothing.
     """
 
     def __init__(self, rate: float, class_counts: Sequence[int], seed: int | None = None, **options):
@@ -69,8 +69,8 @@ class ClassConditionalDropout(keras.layers.Layer):
         return inputs * ops.cast(scale, inputs.dtype)
 
     def to_plain(self) -> None:
-        """Nothing: the layer is the identity in inference."""
+        """None: the layer is the identity in inference."""
 
     def get_config(self):
-        own = {"rate": self.rate, "class_counts": self.class_counts, "seed": self.seed}
-        return {**super().get_config(), **own}
+        arguments = {"rate": self.rate, "class_counts": self.class_counts, "seed": self.seed}
+        return {**super().get_config(), **arguments}

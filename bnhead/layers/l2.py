@@ -8,8 +8,8 @@ from keras import ops
 class L2Normalization(keras.layers.Layer):
     """y = scale x / ||x||, the norm taken over the last axis, with one learned scale.
 
-    The scale starts at sqrt(channels), so that an output's root mean square is 1, as behind a batch norm. The
-    same in training and in inference: an example's output depends on that example alone.
+    The scale starts at sqrt(channels), so that an output's root mean square is 1, as after a batch norm.
+    Training and inference are the same: an example's output depends on that example alone.
 
     Args:
         epsilon: added to the squared norm.

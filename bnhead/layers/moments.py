@@ -1,9 +1,11 @@
-"""Mean and variance of a batch, over everything but the channels, with masks, replicas and ghosts.
+"""The arithmetic of norms: mean and variance, their merge and moving average, normalisation, gain and offset.
 
-All in float32 whatever the input's dtype: a bfloat16 sum of a few thousand values has lost its last digits.
+Everything on the device is float32, whatever the dtype of the input: a bfloat16 sum of a few thousand values
+loses its last digits.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -12,34 +14,35 @@ def moments(x, mask=None, *, synchronized: bool = False):
 
     Args:
         x: `(batch, ..., channels)`.
-        mask: `(batch, ...)` bool, one axis less than `x`; False leaves an element out. None keeps all.
-        synchronized: whether, under `tf.distribute`, they are those of all replicas' batches together. On
-            JAX they always are: an array there is the whole batch, on however many devices it lies.
+        mask: `(batch, ...)` bool, one axis less than `x`; False excludes an element. None includes all.
+        synchronized: whether to pool the batches of all replicas of `tf.distribute`. JAX always pools: an
+            array is the entire batch, however many devices hold it.
 
     Returns:
-        Two float32 tensors `(channels,)`; zeros where the mask leaves nothing.
+        Two float32 tensors `(channels,)`; zeros if the mask excludes every element.
     """
     x = ops.cast(x, "float32")
     axes = tuple(range(len(x.shape) - 1))
     if mask is None and not synchronized:
         mean = ops.mean(x, axes)
         return mean, ops.mean(ops.square(x - mean), axes)
-    kept = ops.ones_like(x[..., :1], "bool") if mask is None else broadcast_mask(x, mask)
-    add_up = _of_all_replicas if synchronized else lambda total: total
-    count = ops.maximum(add_up(ops.sum(ops.cast(kept, "float32"))), 1.0)
-    mean = add_up(ops.sum(ops.where(kept, x, 0.0), axes)) / count
-    return mean, add_up(ops.sum(ops.where(kept, ops.square(x - mean), 0.0), axes)) / count
+    mask = ops.ones_like(x[..., :1], "bool") if mask is None else broadcast_mask(x, mask)
+    add_up = _sum_over_replicas if synchronized else lambda total: total
+    count = ops.maximum(add_up(ops.sum(ops.cast(mask, "float32"))), 1.0)
+    mean = add_up(ops.sum(ops.where(mask, x, 0.0), axes)) / count
+    # where, not a product: 0 times a masked NaN is NaN
+    return mean, add_up(ops.sum(ops.where(mask, ops.square(x - mean), 0.0), axes)) / count
 
 
 def broadcast_mask(x, mask):
-    """The mask for each element of `x` `(..., 1)`; a size of 1 along an axis holds for all of it."""
+    """The mask of each element of `x`, `(..., 1)`; an axis of size 1 is repeated."""
     if len(mask.shape) != len(x.shape) - 1:
         raise ValueError(f"mask must have one axis less than the inputs {x.shape}, got {mask.shape}")
     return ops.broadcast_to(ops.expand_dims(ops.cast(mask, "bool"), -1), (*ops.shape(x)[:-1], 1))
 
 
-def _of_all_replicas(total):
-    """The sum of the replicas' totals, with its gradient; the total itself where there is one replica."""
+def _sum_over_replicas(total):
+    """The sum of the replicas' totals, with its gradient; `total` outside of a replica."""
     if keras.backend.backend() != "tensorflow":
         return total
     import tensorflow as tf
@@ -51,33 +54,70 @@ def _of_all_replicas(total):
 def ghost_moments(x, size: int, mask=None):
     """Mean and biased variance of each channel within the ghost batch that an example belongs to.
 
-    A batch of B examples is cut, in order, into `max(1, B // size)` ghosts. A remainder is shared out among
-    them, one example each, so the sizes differ by at most one and no ghost is smaller than asked.
+    A batch of B examples is split, in order, into `max(1, B // size)` ghosts. Their sizes differ by at most
+    one example, and none is below `size` unless B is.
 
     Args:
         x: `(batch, ..., channels)`.
-        size: examples in a ghost, at least.
-        mask: as `moments`'.
+        size: minimum number of examples in a ghost.
+        mask: as in `moments`.
 
     Returns:
-        Two float32 tensors `(batch, 1, ..., channels)`, to be taken from and divided into `x`.
+        Two float32 tensors `(batch, 1, ..., channels)`, which broadcast to `x`.
     """
     x = ops.cast(x, "float32")
-    batch = ops.shape(x)[0]  # a number where it is known, as it must be for XLA
+    batch = ops.shape(x)[0]  # an integer if it is static: XLA needs a static `num_segments`
     number = max(batch // size, 1) if isinstance(batch, int) else ops.maximum(batch // size, 1)
     ghost = (ops.arange(batch, dtype="int32") * number) // batch
     if mask is not None:
         mask = broadcast_mask(x, mask)
-    count = _of_each_ghost(ops.ones_like(x[..., :1]), ghost, number, mask)
-    count = ops.maximum(count, 1.0)
-    mean = _of_each_ghost(x, ghost, number, mask) / count
-    return mean, _of_each_ghost(ops.square(x - mean), ghost, number, mask) / count
-
-
-def _of_each_ghost(x, ghost, number, mask):
-    """Sum over an example's ghost, for each example: `(batch, 1, ..., channels)`."""
-    x = x if mask is None else ops.where(mask, x, 0.0)
     inner = tuple(range(1, len(x.shape) - 1))
-    sums = ops.segment_sum(ops.sum(x, inner) if inner else x, ghost, num_segments=number)
-    taken = ops.take(sums, ghost, axis=0)
-    return ops.expand_dims(taken, inner) if inner else taken
+
+    def ghost_sum(values):
+        values = values if mask is None else ops.where(mask, values, 0.0)
+        sums = ops.segment_sum(ops.sum(values, inner) if inner else values, ghost, num_segments=number)
+        by_example = ops.take(sums, ghost, axis=0)
+        return ops.expand_dims(by_example, inner) if inner else by_example
+
+    count = ops.maximum(ghost_sum(ops.ones_like(x[..., :1])), 1.0)
+    mean = ghost_sum(x) / count
+    return mean, ghost_sum(ops.square(x - mean)) / count
+
+
+def standardize(x, mean, variance, epsilon: float):
+    """(x - mean) / sqrt(variance + epsilon)."""
+    return (x - mean) * ops.rsqrt(variance + epsilon)
+
+
+def affine(z, gamma=None, beta=None):
+    """gamma z + beta in the dtype of `z`; None is a gain of 1 or an offset of 0."""
+    z = z if gamma is None else z * ops.cast(gamma, z.dtype)
+    return z if beta is None else z + ops.cast(beta, z.dtype)
+
+
+def moving_average(average, value, momentum):
+    """One step of a moving average, float32; `momentum` is the share of the previous average."""
+    return ops.cast(average, "float32") * momentum + value * (1 - momentum)
+
+
+class PooledMoments:
+    """Mean and sum of squares around it of several batches, float64 (Chan et al. 1979, equation 2.1).
+
+    Attributes:
+        count: number of values.
+        mean: `(channels,)`.
+        squares: `(channels,)`, `count` times the biased variance.
+    """
+
+    def __init__(self):
+        self.count = 0.0
+        self.mean = self.squares = 0.0
+
+    def add(self, mean: np.ndarray, variance: np.ndarray, count: float) -> None:
+        """Merges the moments of a batch of `count` values."""
+        difference = mean.astype("float64") - self.mean
+        total = self.count + count
+        self.squares = self.squares + variance.astype("float64") * count
+        self.squares = self.squares + difference**2 * (self.count * count / total)
+        self.mean = self.mean + difference * (count / total)
+        self.count = total

@@ -1,4 +1,4 @@
-"""A model's copy in Keras' own layers, which loads where bnhead is not installed."""
+"""A copy of a model in plain Keras layers, which loads without bnhead."""
 
 import keras
 
@@ -6,21 +6,21 @@ from bnhead import graph
 
 
 def plain(model: keras.Model, *, compare: bool = True) -> keras.Model:
-    """A copy of a functional `model` for inference in Keras' own layers: same outputs, own weights.
+    """A copy of a functional `model` for inference in plain Keras layers: same outputs, separate weights.
 
-    Layers of nested functional models become the copy's own.
+    Layers of nested functional models become layers of the copy.
 
-    Our batch norms, also ghost, renorm and frozen ones, become Keras' batch norm; what is the identity in
-    inference (batch noise, class-conditional dropout, which takes the model's label input with it) goes.
-    Centring and scaling become frozen batch norms. `L2Normalization` and `GeMPooling2D` have no
-    counterpart in Keras and stay: the copy then needs bnhead, see `needs_bnhead`.
+    Our batch norms, also ghost, renorm and frozen ones, become Keras' batch norm. Centring and scaling become
+    frozen batch norms. Layers that are the identity in inference are removed: batch noise, and
+    class-conditional dropout together with the label input. `L2Normalization` and `GeMPooling2D` have no
+    counterpart in Keras and remain, so such a copy needs bnhead (`needs_bnhead`).
 
     Args:
-        model: the model; it is left as it is.
-        compare: whether the copy's outputs are compared with the model's before it is returned.
+        model: the model, which does not change.
+        compare: whether to compare the copy's outputs with the model's.
 
     Raises:
-        CopyError: the copy's outputs are not the model's.
+        CopyError: the outputs differ.
     """
 
     def remake(layer):
@@ -33,10 +33,10 @@ def plain(model: keras.Model, *, compare: bool = True) -> keras.Model:
 
 
 def needs_bnhead(model: keras.Model) -> bool:
-    """Whether a model's file loads only where bnhead is installed."""
+    """Whether the file of a model loads only with bnhead."""
     return any(type(layer).__module__.startswith("bnhead.") for layer in model._flatten_layers())
 
 
 def vanishes(layer: keras.Operation) -> bool:
-    """Whether a layer of bnhead's is the identity in inference."""
+    """Whether a layer of bnhead is the identity in inference."""
     return hasattr(layer, "to_plain") and layer.to_plain() is None

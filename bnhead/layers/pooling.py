@@ -9,7 +9,7 @@ class GeMPooling2D(keras.layers.Layer):
     """Generalised-mean pooling: (mean over positions of max(x, epsilon)^p)^(1/p), one learned p.
 
     p = 1 is average pooling of the positive part, p -> infinity maximum pooling. Values below `epsilon` count
-    as `epsilon`: the mean is meant for maps behind a ReLU.
+    as `epsilon`: the mean is meant for maps after a ReLU.
 
     Args:
         p: initial exponent, above 0; 3 in the paper.
@@ -34,7 +34,7 @@ class GeMPooling2D(keras.layers.Layer):
     def call(self, inputs):
         x = ops.maximum(ops.cast(inputs, "float32"), self.epsilon)
         p = ops.cast(self.exponent, "float32")
-        # relative to the largest value of each channel: x^p itself leaves float32's range when p has grown
+        # relative to each channel's largest value: x^p itself overflows float32 once p has grown
         largest = ops.max(x, axis=(1, 2), keepdims=True)
         mean = ops.mean(ops.power(x / largest, p), axis=(1, 2))
         return ops.cast(largest[:, 0, 0] * ops.power(mean, 1 / p), self.compute_dtype)

@@ -83,7 +83,7 @@ def test_of_several_replicas_they_are_those_of_all_examples_together(monkeypatch
     every = np.concatenate([here[mask[0]], there[mask[1]]])
     other = there[mask[1]]
     totals = iter([len(other), other.sum(0), ((other - every.mean(0)) ** 2).sum(0)])
-    monkeypatch.setattr("bnhead.layers.moments._of_all_replicas", lambda total: total + next(totals))
+    monkeypatch.setattr("bnhead.layers.moments._sum_over_replicas", lambda total: total + next(totals))
     mean, variance = moments(here, mask[0] if masked else None, synchronized=True)
     np.testing.assert_allclose(mean, every.mean(0), rtol=1e-5)
     np.testing.assert_allclose(variance, every.var(0), rtol=1e-5)
