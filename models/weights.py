@@ -10,7 +10,7 @@ import keras
 from keras.src.utils.naming import to_snake_case
 
 from bnhead.errors import UsageError
-from bnhead.graph import calls, copy_state, functional, require_agreement, used_inputs
+from bnhead.graph import copy_state, functional, model_calls, require_agreement, used_inputs
 from bnhead.heads.surgery import features_of
 from bnhead.models.existing import downloaded_net, load_keras_file
 from bnhead.texts import first_line
@@ -136,17 +136,17 @@ def _copy_states(
     if None in graphs:
         return
     # Heads and preprocessing may differ, so compare from scaled pixels to the last layer that both nets have.
-    outputs = {call.operation: call.outputs[0] for call in calls(graphs[0])}
+    outputs = {call.operation: call.outputs[0] for call in model_calls(graphs[0])}
     features = features_of(graphs[1])
     trunk = keras.Model(used_inputs(graphs[1], graphs[1].inputs, features), features)
-    last = next(call for call in reversed(calls(trunk)) if pairs.get(call.operation) in outputs)
+    last = next(call for call in reversed(model_calls(trunk)) if pairs.get(call.operation) in outputs)
     expected = keras.Model(_scaled_pixels(source), outputs[pairs[last.operation]], name=source.name)
     require_agreement(expected, keras.Model(_scaled_pixels(target), last.outputs[0]), name=name)
 
 
 def _scaled_pixels(model: keras.Model) -> keras.KerasTensor:
     """The tensor that a model's backbone reads: the input, or the output of its preprocessing."""
-    for call in calls(functional(model)):
+    for call in model_calls(functional(model)):
         if call.operation.name == "scale_pixels":
             return call.outputs[0]
     return model.inputs[0]

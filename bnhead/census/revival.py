@@ -15,7 +15,7 @@ import numpy as np
 
 from bnhead import seeds
 from bnhead.census.sites import Site
-from bnhead.graph import Call, calls, functional
+from bnhead.graph import Call, functional, model_calls
 
 _DENSE = (keras.layers.Dense,)
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -158,7 +158,7 @@ def _located(model: keras.Model, site: Site) -> tuple[Any, Call]:
 
 
 def _calls_of(graph: Any, layer: Any) -> Iterator[tuple[Any, Call]]:
-    for call in calls(graph):
+    for call in model_calls(graph):
         if call.operation is layer:
             yield graph, call
         elif (inner := functional(call.operation)) is not None:
@@ -173,7 +173,7 @@ def _incoming(graph: Any, call: Call) -> list[tuple[Any, Any]]:
     Raises:
         _NotSeparable: a layer in between mixes units.
     """
-    producers = {id(tensor): producer for producer in calls(graph) for tensor in producer.outputs}
+    producers = {id(tensor): producer for producer in model_calls(graph) for tensor in producer.outputs}
     variables: list[tuple[Any, Any]] = []
     while True:
         layer = call.operation
@@ -226,7 +226,7 @@ def _outgoing(graph: Any, source: Call) -> list[tuple[Any, np.ndarray]]:
         _NotSeparable: a layer in between mixes units, or the units are an output of the graph.
     """
     readers: dict[int, list[Call]] = {}
-    for call in calls(graph):
+    for call in model_calls(graph):
         for tensor in call.inputs:
             readers.setdefault(id(tensor), []).append(call)
     outputs = {id(tensor) for tensor in graph.outputs}

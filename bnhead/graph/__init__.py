@@ -1,37 +1,34 @@
-"""A Keras model, read from outside.
+"""Any Keras model, read from outside.
 
-functional  reading and copying the recorded graph of a functional model
-agreement   whether a copy of a model computes what the model computes
-taps        seeing every activation of any model while a real forward pass runs
-hooks       where Keras and its backends are hooked for that
-trace       tracing a forward pass that leaves nothing in the model
-audit       what the taps did not see, found in the traced program
+calls       the recorded calls of a functional model
+rewrite     copies of functional models with layers replaced, removed or inlined
+agreement   whether a copy of a model computes the same
+inputs      inputs and labels in the forms that users pass
+taps        every activation of any model, observed in a real forward pass
+hooks       the functions of Keras and its backends that are patched for the taps
+trace       tracing a forward pass without changing the model
+audit       activations in a traced program that no tap observed
 """
 
 from bnhead.graph.agreement import require_agreement
-from bnhead.graph.functional import (
-    Call,
+from bnhead.graph.calls import Call, flat_inputs, functional, model_calls, nested, require_keras
+from bnhead.graph.rewrite import (
     Flat,
-    calls,
+    clone_layer,
     copy,
     copy_state,
-    flat_inputs,
     flattened,
     free_name,
-    functional,
     inlined,
-    nested,
     new_inputs,
     replay,
-    require_keras,
-    same,
     used_inputs,
 )
 
 __all__ = [
     "Call",
     "Flat",
-    "calls",
+    "clone_layer",
     "copy",
     "copy_state",
     "flat_inputs",
@@ -39,11 +36,11 @@ __all__ = [
     "free_name",
     "functional",
     "inlined",
+    "model_calls",
     "nested",
     "new_inputs",
     "replay",
     "require_agreement",
     "require_keras",
-    "same",
     "used_inputs",
 ]

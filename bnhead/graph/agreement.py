@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from bnhead.errors import CopyError
-from bnhead.graph.functional import flat_inputs, functional
+from bnhead.graph.calls import flat_inputs, functional
 from bnhead.texts import one_line
 
 _SIZES = (64, 32, 224, 8)  # tried in turn where a model takes images of any size

@@ -7,7 +7,7 @@ import keras
 
 from bnhead.errors import UsageError
 from bnhead.graph import audit, taps
-from bnhead.graph.functional import functional, require_keras
+from bnhead.graph.calls import functional, require_keras
 
 
 def specs(model: keras.Model) -> Any:

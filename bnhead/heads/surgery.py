@@ -8,7 +8,7 @@ import numpy as np
 
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
-from bnhead.graph import agreement, calls
+from bnhead.graph import agreement, model_calls
 from bnhead.heads.build import label_input
 from bnhead.heads.grammar import Head, Token, parse, spell
 from bnhead.heads.tokens import TOKENS
@@ -67,7 +67,7 @@ def head_calls(model: keras.Model) -> list[graph.Call]:
     Raises:
         ValueError: there are none.
     """
-    head = [call for call in calls(model) if is_of_a_head(call.operation.name)]
+    head = [call for call in model_calls(model) if is_of_a_head(call.operation.name)]
     if not head:
         raise ValueError(
             f"model {model.name!r} has no layer called head_...: it was not built by bnhead.heads"
@@ -83,7 +83,7 @@ def is_of_a_head(name: str) -> bool:
 
 def features_of(model: keras.Model) -> keras.KerasTensor:
     """The tensor that a model's head reads: the input of its first `head_...` layer, else `feature_map`."""
-    for call in calls(model):
+    for call in model_calls(model):
         if is_of_a_head(call.operation.name):
             return call.inputs[0]
     return feature_map(model)
@@ -102,7 +102,7 @@ def feature_map(model: keras.Model) -> keras.KerasTensor:
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(f"backbone {model.name!r} must have one input and one output")
-    producers = {id(tensor): call for call in calls(model) for tensor in call.outputs}
+    producers = {id(tensor): call for call in model_calls(model) for tensor in call.outputs}
     path, tensor = (
         [],
         model.outputs[0],
@@ -230,7 +230,7 @@ def _call_to_precede(model: keras.Model, layer: str | None) -> graph.Call:
         if first is None:
             raise UsageError(f"before: model {model.name!r} has no Dense after its features; name the layer")
         layer = first.operation.name
-    all_calls = calls(model)
+    all_calls = model_calls(model)
     names = [call.operation.name for call in all_calls]
     if layer not in names:
         raise UsageError(f"before: layer {layer!r} is not in model {model.name!r}{nearest(layer, names)}")
@@ -299,7 +299,7 @@ def _with_tail_of(model: keras.Model, logits: keras.KerasTensor) -> keras.KerasT
 
 
 def _used_names(model: keras.Model) -> list[str]:
-    return [*(call.operation.name for call in calls(model)), *(tensor.name for tensor in model.inputs)]
+    return [*(call.operation.name for call in model_calls(model)), *(tensor.name for tensor in model.inputs)]
 
 
 def _type_and_shapes(layer: keras.layers.Layer) -> list:
@@ -309,7 +309,7 @@ def _type_and_shapes(layer: keras.layers.Layer) -> list:
 def calls_after_features(model: keras.Model) -> list[graph.Call]:
     """The calls that depend on the features, in order: the head, and the layers after it."""
     reached, dependent = {id(features_of(model))}, []
-    for call in calls(model):
+    for call in model_calls(model):
         if reached & set(map(id, call.inputs)):
             reached |= set(map(id, call.outputs))
             dependent.append(call)

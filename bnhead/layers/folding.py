@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from bnhead import graph
-from bnhead.graph import Call, calls
+from bnhead.graph import Call, model_calls
 from bnhead.layers.normalization import BatchNormalization
 from bnhead.layers.plain import vanishes
 
@@ -68,7 +68,7 @@ def fold_batch_norm(model: keras.Model, only: Iterable[str] | None = None) -> ke
         if any(layer in (fold.norm_before, fold.norm_after) for fold in folds.values()):
             return None
         if layer.name not in folds:
-            return graph.same(layer)
+            return graph.clone_layer(layer)
         config = {**layer.get_config(), "use_bias": True}
         return type(layer).from_config(config), folds[layer.name].weights(layer)
 
@@ -141,7 +141,7 @@ class _Neighbours:
     """The operations before and after a call, across dropout, if nothing else reads the tensors between."""
 
     def __init__(self, model: keras.Model):
-        self.calls = calls(model)
+        self.calls = model_calls(model)
         self._producers = {id(tensor): call for call in self.calls for tensor in call.outputs}
         self._readers: dict[int, list[Call]] = {}
         for call in self.calls:

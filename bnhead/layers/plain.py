@@ -24,7 +24,7 @@ def plain(model: keras.Model, *, compare: bool = True) -> keras.Model:
     """
 
     def remake(layer):
-        return layer.to_plain() if hasattr(layer, "to_plain") else graph.same(layer)
+        return layer.to_plain() if hasattr(layer, "to_plain") else graph.clone_layer(layer)
 
     copied = graph.copy(graph.inlined(model), remake)
     if compare:

@@ -65,7 +65,7 @@ def training_bytes(model: keras.Model, batch_size: int) -> int:
     frozen = sum(math.prod(v.shape) * _width(v.dtype) for v in model.non_trainable_weights)
     outputs = sum(
         math.prod(size or batch_size for size in tensor.shape) * _width(tensor.dtype)
-        for call in graph.calls(graph.inlined(model))
+        for call in graph.model_calls(graph.inlined(model))
         for tensor in call.outputs
     )
     return 3 * trainable + frozen + outputs

@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from bnhead import heads
 from bnhead.errors import UsageError
-from bnhead.graph import calls
+from bnhead.graph import model_calls
 from bnhead.layers import fold_batch_norm, plain, recompute_batch_stats
 from bnhead.models import resnet8, resnet20
 from bnhead.models.existing import from_applications
@@ -363,7 +363,7 @@ def test_insert_before_a_layer_of_several_inputs():
     data = images(6, 3, 4)
     assert "head_bn_2" in [layer.name for layer in heads.insert_bn(model, data, "out").layers]
     for target in ("sum", "multiply"):
-        name = next(c.operation.name for c in calls(model) if c.operation.name.startswith(target))
+        name = next(c.operation.name for c in model_calls(model) if c.operation.name.startswith(target))
         with pytest.raises(UsageError, match="must be a layer that reads one tensor"):
             heads.insert_bn(model, data, name)
 

@@ -6,7 +6,7 @@ from keras import layers
 
 from bnhead import heads
 from bnhead.errors import UsageError
-from bnhead.graph import calls
+from bnhead.graph import model_calls
 from bnhead.layers import recompute_batch_stats
 from bnhead.models import resnet8
 
@@ -104,7 +104,7 @@ def test_labels_are_not_needed():
     model = resnet8((8, 8, 1), "cdropout0.5_bn_fc8", 3, seed=0, class_counts=[3, 2, 1])
     assert recompute_batch_stats(model, images(), "head") == ["head_bn"]
     predicting = heads.inference(model)
-    (call,) = [call for call in calls(predicting) if call.operation.name == "head_bn"]
+    (call,) = [call for call in model_calls(predicting) if call.operation.name == "head_bn"]
     features = np.asarray(keras.Model(predicting.input, call.inputs[0])(images()))
     np.testing.assert_allclose(moving(model, "head_bn")[0], features.mean(0), rtol=1e-4, atol=1e-6)
 

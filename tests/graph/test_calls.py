@@ -1,0 +1,56 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from bnhead import DeadUnits, census, heads
+from bnhead.errors import UsageError
+from bnhead.graph import model_calls
+
+
+def branched():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    shared = layers.Dense(4, name="shared")
+    x = ops.maximum(shared(a), shared(b))
+    outputs = layers.Add(name="sum")([x, a * 2.0])
+    return keras.Model([a, b], [outputs, layers.Dense(2, name="out")(x)])
+
+
+def test_calls_come_after_what_they_read():
+    model = branched()
+    known = {id(tensor) for tensor in model.inputs}
+    found = model_calls(model)
+    for call in found:
+        assert {id(tensor) for tensor in call.inputs} <= known
+        known |= {id(tensor) for tensor in call.outputs}
+    assert {id(tensor) for tensor in model.outputs} <= known
+    names = [call.operation.name for call in found]
+    assert names.count("shared") == 2 and names.count("sum") == names.count("out") == 1 and len(names) == 6
+
+
+def test_calls_in_another_model_do_not_count():
+    model = branched()
+    model.get_layer("shared")(keras.Input((4,)))
+    assert [call.operation.name for call in model_calls(model)].count("shared") == 2
+
+
+def test_a_model_of_another_keras_is_told_so():
+    foreign = type("Functional", (), {"__module__": "tf_keras.src.engine.functional"})
+    model = type("Own", (foreign,), {"name": "theirs", "built": True})()
+    data = np.zeros((4, 6), "float32")
+    callback = DeadUnits(data)
+    for use in (
+        lambda: heads.insert_bn(model, data),
+        lambda: heads.fold(model),
+        lambda: census.count(model, data),
+        lambda: callback.set_model(model),
+    ):
+        with pytest.raises(
+            UsageError, match=r"model 'theirs' is of another Keras \(tf_keras\); build it with"
+        ):
+            use()
+    torch = type("Linear", (), {"__module__": "torch.nn.modules.linear"})()
+    with pytest.raises(
+        UsageError, match=r"model must be a Keras model, got torch\.nn\.modules\.linear\.Linear"
+    ):
+        census.count(torch, data)
