@@ -103,13 +103,17 @@ def prepare_training(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> t
     with replicas.building(), feed.data.naming_pictures():
         model = reuse.model(config, feed.data)
         replicas.synchronize(model)
-        # A checkpoint restores the metrics' variables, which Keras makes only at the first batch. JAX warns
-        # of 64-bit numbers, which it has only on request.
-        batch = tf.nest.map_structure(
-            lambda x: tf.cast(x, tf.int32) if x.dtype == tf.int64 else x, feed.sample(2)
-        )
-        model._symbolic_build(data_batch=batch)  # Keras' own way, under tf.distribute and on JAX
+        build_metrics(model, feed)
     return feed, model
+
+
+def build_metrics(model: keras.Model, feed: Feed) -> None:
+    """Makes the metrics' variables, which a checkpoint restores; Keras makes them only at the first batch."""
+    # JAX warns of 64-bit numbers, which it has only on request
+    batch = tf.nest.map_structure(
+        lambda x: tf.cast(x, tf.int32) if x.dtype == tf.int64 else x, feed.sample(2)
+    )
+    model._symbolic_build(data_batch=batch)  # Keras' own way, under tf.distribute and on JAX
 
 
 def restore_or_start(

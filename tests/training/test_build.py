@@ -143,7 +143,7 @@ def test_what_was_decided_is_said(short_config, colour_net, monkeypatch):
         "pixels as they are, 0 to 255, since the file's net scales them itself"
     ]
     monkeypatch.setattr(environment, "cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr(environment, "devices", lambda: ["CPU"])
+    monkeypatch.setattr(environment, "device_names", lambda: ["CPU"])
     assert lines() == [], "only where it is asked for"
     (slow,) = lines(mixed_precision=True)
     assert slow.startswith("--mixed_precision: this CPU has no bfloat16 instructions") and "0.47" in slow

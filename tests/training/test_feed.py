@@ -70,7 +70,7 @@ def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):
 def test_metrics_have_variables_before_anything_is_fed(short_config, digits):
     model = build_model(short_config(), digits)
     initial = len(model.metrics_variables)
-    run._build_metrics(model, Feed.of(short_config(), digits, ALONE))
+    run.build_metrics(model, Feed.of(short_config(), digits, ALONE))
     assert len(model.metrics_variables) > initial and not any(np.any(v) for v in model.metrics_variables)
 
 
