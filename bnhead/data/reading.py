@@ -40,23 +40,12 @@ class Reader(Protocol):
         cache_dir: directory for decoded copies; None if none can be kept.
     """
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def channels(self) -> int: ...
-
-    @property
-    def label(self) -> tfds.features.FeatureConnector: ...
-
-    @property
-    def labels(self) -> np.ndarray: ...
-
-    @property
-    def cache_dir(self) -> pathlib.Path | None: ...
+    name: str
+    size: int
+    channels: int
+    label: tfds.features.FeatureConnector
+    labels: np.ndarray
+    cache_dir: pathlib.Path | None
 
     def content(self) -> Any:
         """Names and sizes of the files, for the fingerprint; the files are not read."""

@@ -65,12 +65,8 @@ class Split(Protocol):
     """
 
     in_memory: ClassVar[bool]
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def labels(self) -> np.ndarray: ...
+    size: int
+    labels: np.ndarray
 
     def fingerprint(self) -> str:
         """SHA-256 that changes with the content of the split."""

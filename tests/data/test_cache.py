@@ -73,7 +73,7 @@ def test_what_is_damaged_is_not_there_and_is_replaced(written, damage):
     assert list(written.parent.iterdir()) == [written]
 
 
-def test_a_place_that_cannot_be_written_is_said_and_is_no_error(tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_written_is_reported_and_raises_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     assert cache.write_arrays(tmp_path / "file" / "cache", ARRAYS) == "File exists"
 

@@ -29,7 +29,7 @@ def test_an_empty_name_is_unknown(name, tmp_path):
         check_name(name, str(tmp_path))
 
 
-def test_a_set_of_ones_own_is_known_by_its_directory(tmp_path):
+def test_a_users_set_is_known_by_its_directory(tmp_path):
     (tmp_path / "my_own").mkdir()
     check_name("my_own", str(tmp_path))
     with pytest.raises(UsageError):

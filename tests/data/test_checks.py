@@ -18,7 +18,7 @@ from bnhead.errors import DataError
 RANDOM = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
 
 
-def made(train=RANDOM[:12], test=RANDOM[12:], labels=None, **more):
+def data_set(train=RANDOM[:12], test=RANDOM[12:], labels=None, **more):
     own = np.arange(12) % 3 if labels is None else labels
     sides = InMemory(train, own), InMemory(test, np.arange(len(test)) % 3)
     return DataSet("set/1.0.0", (4, 4, 3), ("a", "b", "c"), 3, *sides, **more)
@@ -27,7 +27,7 @@ def made(train=RANDOM[:12], test=RANDOM[12:], labels=None, **more):
 def test_what_is_recorded():
     train, test = RANDOM[:12].copy(), RANDOM[12:].copy()
     train[7], test[3], test[5] = train[2], train[2], train[9]
-    seen = inspect_data(made(train, test), 5)
+    seen = inspect_data(data_set(train, test), 5)
     assert seen["splits"] == {"train": 12, "test": 8}
     assert seen["class_counts"] == {"train": [4, 4, 4], "test": [3, 3, 2]}
     assert seen["duplicates"] == {"train_test": 2, "within_train": 1, "within_test": 0}
@@ -41,12 +41,12 @@ def test_what_is_recorded():
 def test_one_pixel_makes_another_image():
     test = RANDOM[:8].copy()
     test[:, 0, 0, 0] += 1
-    assert inspect_data(made(test=test))["duplicates"]["train_test"] == 0
-    assert "batches" not in inspect_data(made())
+    assert inspect_data(data_set(test=test))["duplicates"]["train_test"] == 0
+    assert "batches" not in inspect_data(data_set())
 
 
 def test_domains_are_counted():
-    data = made(domains=("x", "y"))
+    data = data_set(domains=("x", "y"))
     sides = (dataclasses.replace(s, domains=np.arange(s.size) % 4 // 3) for s in (data.train, data.test))
     train, test = sides
     seen = inspect_data(dataclasses.replace(data, train=train, test=test))
@@ -79,7 +79,7 @@ def with_value(value):
 )
 def test_pixels_that_cannot_be(images, message):
     with pytest.raises(DataError, match=f"set/1.0.0, train: {message}"):
-        inspect_data(made(images))
+        inspect_data(data_set(images))
 
 
 def test_odd_pixels_are_warnings():
@@ -101,7 +101,7 @@ def test_a_narrow_range_of_pixels_is_a_warning(most, warns):
 
 
 def test_what_was_odd_in_opening_is_a_warning():
-    assert inspect_data(made(notes=("3 files are left out",)))["warnings"] == ["3 files are left out"]
+    assert inspect_data(data_set(notes=("3 files are left out",)))["warnings"] == ["3 files are left out"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_was_odd_in_opening_is_a_warning():
         (np.array([[0, 10**9], [1, 10**9 + 1]]), r"here: float32 rounds targets by up to 1, .* is 0\.5;"),
     ],
 )
-def test_numbers_that_float32_cannot_tell_apart(targets, message):
+def test_numbers_that_float32_rounds_too_much(targets, message):
     with pytest.raises(DataError, match=message):
         check_rounding(targets, "here")
 
@@ -161,7 +161,7 @@ def test_classes():
     many = check_classes([1, 1, *[0] * 8], tuple("abcdefghij"), "here")
     assert many == ["no training example of c, d, e, f, g and 3 more"]
     with pytest.raises(DataError, match="needs at least two classes, got only 'b'"):
-        inspect_data(made(labels=np.ones(12, int)))
+        inspect_data(data_set(labels=np.ones(12, int)))
 
 
 def test_batches():

@@ -20,7 +20,7 @@ def test_images_are_resized_on_request(data_dir):
 
 
 @pytest.fixture(scope="module")
-def own_sets(tmp_path_factory):
+def user_sets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     grey = [(np.full((6, 6, 1), 7, np.uint8), 0), (np.full((6, 6, 1), 9, np.uint8), 1)]
     sized = [(np.zeros((5, 6, 1), np.uint8), 0), (np.zeros((7, 4, 1), np.uint8), 1)]
@@ -37,11 +37,11 @@ def own_sets(tmp_path_factory):
     return str(folder)
 
 
-def test_a_set_of_ones_own(own_sets):
-    grey = load("grey", own_sets)
+def test_a_users_set(user_sets):
+    grey = load("grey", user_sets)
     assert (grey.shape, grey.classes, grey.train.size) == ((6, 6, 1), ("cat", "dog"), 2)
-    assert load("validated", own_sets).test.size == 2
-    assert load("sized", own_sets, image_size=6).train.images.shape == (2, 6, 6, 1)
+    assert load("validated", user_sets).test.size == 2
+    assert load("sized", user_sets, image_size=6).train.images.shape == (2, 6, 6, 1)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_a_set_of_ones_own(own_sets):
     ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_what_cannot_be_trained_on_is_said_in_one_line(own_sets, name, message):
+def test_a_set_that_cannot_be_trained_on_is_one_line(user_sets, name, message):
     with pytest.raises(DataError, match=message) as caught:
-        load(name, own_sets)
+        load(name, user_sets)
     assert "\n" not in str(caught.value)
 
 
@@ -69,7 +69,7 @@ def test_an_unknown_name_is_a_usage_error(data_dir):
         load("digts", data_dir)
 
 
-def test_a_place_that_cannot_hold_the_digits_is_said(tmp_path):
+def test_a_directory_that_cannot_hold_the_digits_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="digits cannot be prepared in"):
         load("digits", str(tmp_path / "file"))
@@ -148,7 +148,7 @@ def test_a_size_is_that_of_pictures_as_they_are_seen(tmp_path):
         load(name, str(tmp_path))
 
 
-def test_a_set_that_does_not_tell_its_one_size(tmp_path):
+def test_a_set_that_does_not_record_its_one_size(tmp_path):
     image, label = tfds.features.Image(shape=(None, None, 1)), tfds.features.ClassLabel(num_classes=2)
     write_set(tmp_path, "own", image, label, [(np.full((5, 7, 1), i, np.uint8), i) for i in (0, 1)])
     assert load("own", str(tmp_path)).train.images.shape == (2, 5, 7, 1)

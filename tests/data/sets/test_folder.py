@@ -83,7 +83,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path):
     check_endings(split, "here")
 
 
-def test_many_kinds_are_told_in_short():
+def test_many_types_of_files_are_summarised():
     kinds = Counter({f".{letter}": 9 - i for i, letter in enumerate("abcdefg")})
     assert (
         describe_left_out([kinds]) == "42 files are left out: 9 .a, 8 .b, 7 .c, 6 .d, 5 .e, 7 of other kinds"
@@ -91,7 +91,7 @@ def test_many_kinds_are_told_in_short():
     assert describe_left_out([Counter({".heic": 1})]) == "1 file is left out: 1 .heic"
 
 
-def test_a_class_of_other_files_alone_is_said(tmp_path):
+def test_a_class_of_only_other_files_is_named(tmp_path):
     split = list_pictures(written(tmp_path, "train/cat/1.heic", "train/cat/2.heic"), "train")
     message = r"here: class 'cat' has no .*\.webp, \.bmp; 2 files are left out: 2 \.heic"
     with pytest.raises(DataError, match=message):
