@@ -1,6 +1,6 @@
-"""Writes the README's table of figures from their rows: `python docs/generate_figures.py`.
+"""Writes the table of figures in docs/census.md from their rows: `python docs/generate_figures.py`.
 
-A test holds the README against what this would write.
+A test compares the page with the rows.
 """
 
 import pathlib
@@ -12,15 +12,15 @@ sys.path.insert(0, str(ROOT))
 
 from bnhead.census.figures import FIGURES, NEEDS  # noqa: E402
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "census.md"
 
 
-def readme(text: str) -> str:
-    """The text of the README, with the table as the rows have it now."""
+def with_table(text: str) -> str:
+    """The page with the table replaced by one of the present rows."""
     lines = (f"| `{row.name}` | {row.meaning} | {NEEDS[row.needs]} |".replace("  ", " ") for row in FIGURES)
     table = "\n".join(["| figure | meaning | needs |", "|---|---|---|", *lines, ""])
     return re.sub(r"\| figure \|.*\n(\|.*\n)+", lambda _: table, text)
 
 
 if __name__ == "__main__":
-    README.write_text(readme(README.read_text()))
+    PAGE.write_text(with_table(PAGE.read_text()))

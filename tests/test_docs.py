@@ -16,10 +16,10 @@ def generator_of(name):
     return generator
 
 
-def test_the_readmes_table_of_figures_is_up_to_date():
-    text = (DOCS.parent / "README.md").read_text()
+def test_the_table_of_figures_is_up_to_date():
+    text = (DOCS / "census.md").read_text()
     assert "| `per_input` | share of units" in text
-    assert generator_of("generate_figures").readme(text) == text, "run python docs/generate_figures.py"
+    assert generator_of("generate_figures").with_table(text) == text, "run python docs/generate_figures.py"
 
 
 def test_heads_page_and_pictures_are_up_to_date():
@@ -36,6 +36,6 @@ def test_the_commands_of_the_scale_page_are_taken():
     page = (DOCS / "scale.md").read_text()
     lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     commands = [line.partition("python train.py ")[2].split() for line in lines if "train.py" in line]
-    kinds = [train.COMMAND.parse(arguments).distribution for arguments in commands]
-    assert kinds == ["none", "none", "mirrored", "data_parallel", "data_parallel"]
+    distributions = [train.COMMAND.parse(arguments).distribution for arguments in commands]
+    assert distributions == ["none", "none", "mirrored", "data_parallel", "data_parallel"]
     assert all(f"`{flag}`" in page for flag in ("--sync_bn", "--nosync_bn"))

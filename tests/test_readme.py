@@ -1,4 +1,4 @@
-"""The README's code and commands, run as they are printed."""
+"""The code, commands and tables of the README and of its pages in docs/."""
 
 import dataclasses
 import inspect
@@ -21,10 +21,16 @@ from bnhead.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("census", "data", "runs", "studies")}
+GUIDE = "\n".join([README, *PAGES.values()])
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+
+
+def test_the_readme_links_every_page():
+    assert all(f"(docs/{name}.md)" in README for name in (*PAGES, "heads", "scale"))
 
 
 def test_the_python_code_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
@@ -54,10 +60,10 @@ def test_ci_runs_the_readmes_test_command():
 
 @pytest.mark.parametrize("head", ["bn_fc", pytest.param("fc", marks=pytest.mark.slow)])
 def test_the_main_command_reaches_97_percent_quietly(head, data_dir, tmp_path):
-    (command,) = [
+    (line,) = [
         block.strip() for block in blocks("sh") if "--head=bn_fc" in block and "--dataset" not in block
     ]
-    python, script, flag = train.split(" && ")[1].split()
+    python, script, flag = line.split(" && ")[1].split()
     assert (python, script, flag) == ("python", "train.py", "--head=bn_fc")
     environment = {**os.environ, "TFDS_DATA_DIR": data_dir}
     command = [sys.executable, ROOT / script, f"--head={head}"]
@@ -73,9 +79,11 @@ def test_every_token_and_file_is_in_its_table(short_run):
     tokens = README.split("| token |")[1].split("\n\n")[0]
     first_column = " ".join(re.findall(r"^\| (`[^|]*) \|", tokens, re.M))
     assert set(re.findall(r"`([a-z]+\d?)`", first_column)) == set(heads.TOKENS)
-    files = README.split("| file |")[1].split("\n\n")[0]
-    there = {path.name for path in Path(short_run[0].workdir).iterdir()}
-    assert there | {"best.keras"} == set(re.findall(r"^\| `([\w.]+)/?`", files, re.M)), "no validation split"
+    files = PAGES["runs"].split("| file |")[1].split("\n\n")[0]
+    written = {path.name for path in Path(short_run[0].workdir).iterdir()}
+    assert written | {"best.keras"} == set(re.findall(r"^\| `([\w.]+)/?`", files, re.M)), (
+        "no validation split"
+    )
 
 
 def test_the_data_command_draws_its_sheet(data_dir, tmp_path, monkeypatch, capsys):
@@ -86,7 +94,7 @@ def test_the_data_command_draws_its_sheet(data_dir, tmp_path, monkeypatch, capsy
 
 
 def test_the_flags_of_the_data_table_are_taken():
-    table = README.split("| flag | what it does |")[1].split("\n\n")[0]
+    table = PAGES["data"].split("| flag | effect |")[1].split("\n\n")[0]
     flags = dict(re.findall(r"`--(\w+)(?:=([^`]+))?`", table))
     assert set(flags) < {spec.name for spec in dataclasses.fields(TrainConfig)} and len(flags) == 8
     for flag, value in flags.items():
@@ -99,9 +107,9 @@ def test_the_flags_of_the_data_table_are_taken():
 
 
 def test_placements_are_those_of_the_table():
-    for place, rest in re.findall(r"^\| (P\d) \|(.*)\|$", README, re.M):
-        for text in re.findall(r"`([a-z_]+)`", rest):
-            assert heads.placement(text) == (place,)
+    for placement, row in re.findall(r"^\| (P\d) \|(.*)\|$", README, re.M):
+        for text in re.findall(r"`([a-z_]+)`", row):
+            assert heads.placement(text) == (placement,)
 
 
 def test_every_backbone_of_the_table_is_known():
@@ -115,8 +123,8 @@ def test_every_backbone_of_the_table_is_known():
 def test_every_study_and_every_verdict_is_in_its_table():
     studies = README.split("| `bnhead study` | question |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", studies, re.M)) == set(STUDIES)
-    verdicts = README.split("| verdict | rule |")[1].split("\n\n")[0]
+    verdicts = PAGES["studies"].split("| verdict | rule |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| ([A-Z][A-Z, ]+) \|", verdicts, re.M)
     assert rows == re.findall(r"^([A-Z][A-Z, ]+[A-Z])  ", verdict.__doc__, re.M)
-    for line in re.findall(r"`bnhead (study \w+ --[^`]+)`", README):
-        studies_command.parse(line.split()[1:])
+    for line in re.findall(r"`bnhead (study \w+ --[^`]+)`", GUIDE):
+        studies_command.plan_of(line.split()[1:])
