@@ -55,11 +55,11 @@ def activity(tap: Tap, eps: float, by_slope: bool = False, limit: int | None = N
     # max(0, z) > eps exactly if z > eps: for a rectifier, its input is compared, without an array for |a|.
     # relu6 outputs at most 6, so this holds for eps < 6 only.
     if by_slope:
-        size = absolute_slope(tap.function, tap.before[:limit])
+        size = absolute_slope(tap.function, tap.pre_activation[:limit])
     elif tap.kind == "relu" or (tap.kind in RECTIFIERS and eps < 6):
-        size = tap.before[:limit]
+        size = tap.pre_activation[:limit]
     else:
-        size = ops.abs(tap.after[:limit])
+        size = ops.abs(tap.output[:limit])
     mask = None if tap.mask is None else tap.mask[:limit]
     high, low = extremes(units_last(size, tap), mask)
     return ops.logical_not(high <= eps), ops.logical_not(low <= eps)  # not `> eps`, which is False for NaN

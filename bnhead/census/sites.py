@@ -89,12 +89,12 @@ class Inventory:
                         kind=tap.kind,
                         layer=tap.layer,
                         units=tap.units,
-                        positions=len(tap.after.shape) > 2,
+                        positions=len(tap.output.shape) > 2,
                         is_output=tap.is_output,
                         groups=tap.groups,
                         order=tap.order + offset,
                         axis=tap.axis,
-                        is_layer_output=tap.is_layer_output or tap.before is None,
+                        is_layer_output=tap.is_layer_output or tap.pre_activation is None,
                         steps=tap.steps,
                     )
             missed |= model_pass.missed

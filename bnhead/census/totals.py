@@ -194,9 +194,9 @@ def _finite_sites(plan: Plan, by_key: dict[tuple, taps.Tap], inputs: Any) -> lis
         # A rectifier may turn NaN into 0, so its input is checked. A step must not read the input of a smooth
         # activation: TensorFlow fuses it with the product before it, would have to round differently, and
         # the weights would change.
-        finite = reductions.finite_rows((tap.before if site.rectifies else tap.after)[: plan.limit])
-        if plan.checks_before and not site.rectifies and tap.before is not None:
-            finite = ops.logical_and(finite, reductions.finite_rows(tap.before[: plan.limit]))
+        finite = reductions.finite_rows((tap.pre_activation if site.rectifies else tap.output)[: plan.limit])
+        if plan.checks_before and not site.rectifies and tap.pre_activation is not None:
+            finite = ops.logical_and(finite, reductions.finite_rows(tap.pre_activation[: plan.limit]))
         columns.append(reductions.per_input(finite, inputs))
     return columns
 
@@ -207,7 +207,7 @@ def real_sums(plan: Plan, model_pass: taps.Pass) -> tuple[dict[Key, Any], dict[s
     sums, moments = {}, {}
     for site in plan.sites:
         tap = by_key[site.key]
-        outputs = reductions.units_last(tap.after, tap)
+        outputs = reductions.units_last(tap.output, tap)
         sums[site.name, "magnitude"] = reductions.magnitude(outputs, tap.mask)
         if site.kind == taps.NORM or not site.positions:
             moments[site.name] = reductions.output_moments(outputs, tap.mask)

@@ -1,4 +1,4 @@
-"""Whether a copy of a model computes what the model computes."""
+"""Whether a copy of a model computes the same as the model."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -11,31 +11,31 @@ from bnhead.errors import CopyError
 from bnhead.graph.calls import flat_inputs, functional
 from bnhead.texts import one_line
 
-_SIZES = (64, 32, 224, 8)  # tried in turn where a model takes images of any size
+_SIZES = (64, 32, 224, 8)  # tried in turn for an unknown size
 _TOLERANCE = {"float16": 0.1, "bfloat16": 0.1}
-# TensorFloat-32 keeps 10 bits, and a fold rounds in other places. Lost state changes outputs by far more.
+# TensorFloat-32 has 10 bits, and a fold changes where rounding occurs. Lost state has much larger effects.
 _FLOAT32_TOLERANCE = 1e-2
 
 
 def require_agreement(
     model: keras.Model, copied: keras.Model, data: Any = None, *, name: str = "a copy"
 ) -> None:
-    """Compares a copy's outputs in inference with the model's, before the copy is handed out.
+    """Compares a copy's outputs in inference with the model's.
 
-    Outputs that are not finite, or that differ from call to call (Monte Carlo dropout), cannot be compared.
+    Outputs that are not finite, or that differ between calls (Monte Carlo dropout), cannot be compared.
 
     Args:
         model: a functional model.
-        copied: has the same outputs, and the same inputs or fewer.
-        data: a few inputs of `model`; None makes some up. A model that takes none of these is not compared,
-            and a warning says so.
-        name: what the message calls the copy.
+        copied: its copy, with the same outputs and the same inputs or fewer.
+        data: a few inputs of `model`; None generates some. If the model accepts none of these, it is not
+            compared, with a warning.
+        name: name of the copy in messages.
 
     Raises:
-        CopyError: they differ by more than rounding can, or the copy does not run where the model does.
+        CopyError: the outputs differ by more than rounding, or the copy does not run on inputs of the model.
     """
     model = functional(model)
-    trials = [[data]] if data is not None else [made_up(model, pixels) for pixels in (False, True)]
+    trials = [[data]] if data is not None else [random_inputs(model, pixels) for pixels in (False, True)]
     differences = [_first_difference(model, copied, inputs, name) for inputs in trials]
     dtypes = {layer.compute_dtype for layer in model._flatten_layers() if layer.weights}
     tolerance = max(_TOLERANCE.get(dtype, _FLOAT32_TOLERANCE) for dtype in {*dtypes, "float32"})
@@ -50,11 +50,11 @@ def require_agreement(
 def _first_difference(
     model: keras.Model, copied: keras.Model, trials: Iterable[Any], name: str
 ) -> float | None:
-    """`relative_difference` for the first inputs that the model takes."""
+    """`relative_difference` on the first inputs that the model accepts."""
     for inputs in trials:
         try:
             expected = outputs(model, inputs)
-        except Exception as error:  # whatever a layer raises for inputs that it does not take
+        except Exception as error:  # a layer may raise anything for inputs that it does not accept
             refusal = one_line(str(error))[:200]
             continue
         try:
@@ -70,26 +70,25 @@ def _first_difference(
 def relative_difference(
     model: keras.Model, copied: keras.Model, inputs: Any, expected: list[np.ndarray] | None = None
 ) -> float | None:
-    """Largest absolute difference of an output, divided by the largest absolute output where that is not 0.
+    """Largest absolute difference of the outputs, divided by the largest absolute output unless that is 0.
 
-    None where an output of `model` is not finite, or differs between two calls. `expected` is the model's
-    outputs, where they are known.
+    None if an output of `model` is not finite or differs between two calls. `expected` may pass the outputs
+    of `model`.
     """
     expected = outputs(model, inputs) if expected is None else expected
-    got = outputs(copied, inputs_of(model, copied, inputs))
+    pairs = zip(expected, outputs(copied, select_inputs(model, copied, inputs)), strict=True)
     largest = max(np.abs(array).max(initial=0) for array in expected)
-    pairs = zip(expected, got, strict=True)
     difference = float(max(np.abs(a - b).max(initial=0) for a, b in pairs) / (largest or 1))
     if difference == 0:
         return difference
-    again = outputs(model, inputs)
-    return difference if all(map(np.array_equal, expected, again)) else None  # NaN is not equal to itself
+    repeated = outputs(model, inputs)
+    return difference if all(map(np.array_equal, expected, repeated)) else None  # NaN is not equal to itself
 
 
 def outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
-    """A model's outputs in inference, float64; nothing in the model changes.
+    """A model's outputs in inference, float64, without changing the model.
 
-    Random numbers are the same in every call and model, so that also what is random in inference compares.
+    Seeds are 0 in every call and model, so that layers that are random in inference can be compared.
     """
     generators = [g for layer in model._flatten_layers() for g in layer._seed_generators]
     states = [(g.state, keras.ops.zeros_like(g.state)) for g in generators]
@@ -99,36 +98,35 @@ def outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
     return [np.asarray(keras.ops.convert_to_numpy(x), "float64") for x in keras.tree.flatten(results)]
 
 
-def inputs_of(model: keras.Model, copied: keras.Model, data: Any) -> Any:
-    """What `copied`, which has some of `model`'s inputs, takes of inputs for `model`."""
-    if len(copied.inputs) == len(model.inputs) or len(keras.tree.flatten(data)) != len(model.inputs):
-        return data
-    names = [tensor.name for tensor in model.inputs]
-    flat = flat_inputs(model, data)
-    chosen = [flat[names.index(tensor.name)] for tensor in copied.inputs]
-    return chosen if len(chosen) > 1 else chosen[0]
+def select_inputs(model: keras.Model, copied: keras.Model, inputs: Any) -> Any:
+    """The inputs of `copied`, which has the same inputs as `model` or fewer, among `inputs` for `model`."""
+    if len(copied.inputs) == len(model.inputs) or len(keras.tree.flatten(inputs)) != len(model.inputs):
+        return inputs
+    by_name = dict(zip((tensor.name for tensor in model.inputs), flat_inputs(model, inputs), strict=True))
+    selected = [by_name[tensor.name] for tensor in copied.inputs]
+    return selected if len(selected) > 1 else selected[0]
 
 
-def made_up(model: keras.Model, pixels: bool, examples: int = 2) -> Iterator[Any]:
-    """Inputs for a model, in the structure it takes; where sizes are free, in several sizes.
+def random_inputs(model: keras.Model, pixels: bool, examples: int = 2) -> Iterator[Any]:
+    """Random inputs for a model, in its structure; of several sizes if sizes are unknown.
 
     Args:
         model: a functional model.
-        pixels: uniform from 0 to 255; else standard normal. Whole numbers are 0 and 1 in any case.
-        examples: of each size.
+        pixels: uniform from 0 to 255; else standard normal. Integers are always 0 and 1.
+        examples: number of examples.
     """
-    free = any(size is None for tensor in model.inputs for size in tensor.shape[1:])
-    for size in _SIZES if free else _SIZES[:1]:
+    has_unknown_size = any(size is None for tensor in model.inputs for size in tensor.shape[1:])
+    for size in _SIZES if has_unknown_size else _SIZES[:1]:
         rng = np.random.default_rng(0)
-        shapes = [(examples, *(n or size for n in tensor.shape[1:])) for tensor in model.inputs]
-        arrays = [_values(rng, pixels, *each) for each in zip(model.inputs, shapes, strict=True)]
+        arrays = []
+        for tensor in model.inputs:
+            shape = (examples, *(n or size for n in tensor.shape[1:]))
+            dtype = keras.backend.standardize_dtype(tensor.dtype)
+            if dtype == "string":
+                arrays.append(np.full(shape, "a"))
+            elif "float" not in dtype:
+                arrays.append(rng.integers(0, 2, shape).astype(dtype))
+            else:
+                values = rng.uniform(0, 255, shape) if pixels else rng.normal(size=shape)
+                arrays.append(keras.ops.cast(values, dtype))
         yield keras.tree.pack_sequence_as(model._inputs_struct, arrays)
-
-
-def _values(rng: np.random.Generator, pixels: bool, tensor: keras.KerasTensor, shape: tuple[int, ...]):
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    if dtype == "string":
-        return np.full(shape, "a")
-    if "float" not in dtype:
-        return rng.integers(0, 2, shape).astype(dtype)
-    return keras.ops.cast(rng.uniform(0, 255, shape) if pixels else rng.normal(size=shape), dtype)

@@ -1,26 +1,28 @@
-"""The hooks: where Keras and its backends compute activations, patched while any `taps.Taps` are open.
+"""The functions of Keras and its backends that compute activations, patched while any `taps.Taps` are open.
 
-There is one process-wide patch; what is reported goes to the taps of the thread that runs it. Keras looks its
-functions up when it calls them, so every activation passes through a few attributes of modules and classes.
+The patch is one per process; each thread reports to its own taps. Keras looks its functions up when it calls
+them, so every activation passes through a few attributes of modules and classes.
 """
 
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 from keras.src import backend
+from keras.src.activations import activations
 
-FUNCTION = "function"  # the kind of an activation function of the user's own
+FUNCTION = "function"  # name of a user's activation function in `Tap.kind`
 _FUNCTIONS = (
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish", "sigmoid", "tanh"),
     *("softplus", "softsign", "softmax", "log_softmax", "hard_sigmoid", "hard_silu", "hard_swish"),
     *("hard_tanh", "glu", "sparsemax", "squareplus", "log_sigmoid", "hard_shrink", "soft_shrink"),
     *("tanh_shrink", "threshold", "sparse_plus", "sparse_sigmoid"),
 )
-_LOOPS = (  # functions that run their argument where a tensor cannot come out of
+# functions that run their argument in another trace: its tensors cannot be read from outside
+_CONTROL_FLOW = (
     *((backend, name) for name in ("vectorized_map", "cond")),
     *(
         (backend.core, name)
@@ -28,7 +30,6 @@ _LOOPS = (  # functions that run their argument where a tensor cannot come out o
     ),
 )
 RECURRENT_LAYER = "a recurrent layer"
-_RECURRENT = tuple((backend, name) for name in ("rnn", "lstm", "gru"))
 
 
 class _Local(threading.local):
@@ -40,15 +41,15 @@ _lock, _users, _undo = threading.RLock(), 0, []
 
 
 def current() -> Any:
-    """The `Taps` that this thread reports to; None without."""
+    """The `Taps` that this thread reports to, or None."""
     return _local.taps
 
 
 @contextlib.contextmanager
 def reporting_to(taps: Any) -> Iterator[Any]:
-    """Reports what this thread runs to `taps`, or to nobody.
+    """Reports the activations of this thread to `taps`; None reports them to nobody.
 
-    The hooks are installed with the first that is open anywhere, and removed with the last.
+    The first context of the process installs the hooks, the last one removes them.
     """
     global _users
     with _lock:
@@ -57,129 +58,139 @@ def reporting_to(taps: Any) -> Iterator[Any]:
             _install()
     previous, _local.taps = _local.taps, taps
     try:
-        with _operations(taps) if taps is not None else contextlib.nullcontext():
+        with _observing_operations(taps):
             yield taps
     finally:
         _local.taps = previous
         with _lock:
             _users -= 1
             if not _users:
-                while _undo:
+                while _undo:  # in reverse order, since an attribute may be patched twice
                     _undo.pop()()
 
 
 def _install() -> None:
-    for owner, name in _activation_functions():
-        _patch(owner, name, functools.partial(_activation_hook, name))
-    from keras.src.activations import activations
-
-    for owner, kind in ((activations.ReLU, "relu"), (activations.Mish, "mish")):
-        _patch(owner, "static_call", functools.partial(_static_hook, kind))
-    _patch(keras.layers.PReLU, "call", functools.partial(_activation_hook, "prelu", first=1))
-    for owner, name in _LOOPS:
-        if hasattr(owner, name):
-            _patch(owner, name, functools.partial(_loop_hook, f"ops.{name}"))
-    for owner, name in _RECURRENT:
-        _patch(owner, name, functools.partial(_loop_hook, RECURRENT_LAYER))
-    for owner in (keras.Layer, keras.Operation):
-        _patch(owner, "__call__", _call_hook)
-        _patch(owner, "rematerialized_call", _rematerialized_hook)
-    _patch(backend.numpy, "concatenate", _concatenate_hook)
-    if keras.backend.backend() == "jax":
-        from jax._src.custom_derivatives import custom_jvp
-
-        _patch(custom_jvp, "__call__", _custom_jvp_hook)
-
-
-def _activation_functions() -> list[tuple[Any, str]]:
+    modules = [(backend.nn, _FUNCTIONS), (backend.numpy, ("tanh",))]
     name = keras.backend.backend()
-    places: list[tuple[Any, Sequence[str]]] = [(backend.nn, _FUNCTIONS), (backend.numpy, ("tanh",))]
     if name == "tensorflow":
         import tensorflow as tf
 
-        places += [(tf.nn, _FUNCTIONS), (tf, ("sigmoid", "tanh"))]
+        modules += [(tf.nn, _FUNCTIONS), (tf, ("sigmoid", "tanh"))]
     elif name == "jax":
         import jax
+        from jax._src.custom_derivatives import custom_jvp
 
-        places += [(jax.nn, _FUNCTIONS), (jax.numpy, ("tanh",))]
+        modules += [(jax.nn, _FUNCTIONS), (jax.numpy, ("tanh",))]
+        _patch(custom_jvp, "__call__", custom_jvp_call)
     else:
         import torch
 
-        places += [(torch.nn.functional, _FUNCTIONS), (torch, ("relu", "tanh", "sigmoid", "softmax"))]
-    return [(owner, each) for owner, names in places for each in names if hasattr(owner, each)]
+        modules += [(torch.nn.functional, _FUNCTIONS), (torch, ("relu", "tanh", "sigmoid", "softmax"))]
+    for module, names in modules:
+        for name in names:
+            _patch(module, name, functools.partial(_activation, name, 0))
+    _patch(activations.ReLU, "static_call", relu_call)
+    _patch(activations.Mish, "static_call", functools.partial(_activation, "mish", 0))
+    _patch(keras.layers.PReLU, "call", functools.partial(_activation, "prelu", 1))
+    for module, name in _CONTROL_FLOW:
+        _patch(module, name, functools.partial(_loop, f"ops.{name}"))
+    for name in ("rnn", "lstm", "gru"):
+        _patch(backend, name, functools.partial(_loop, RECURRENT_LAYER))
+    _patch(keras.Layer, "__call__", layer_call)
+    _patch(keras.Operation, "__call__", operation_call)
+    for cls in (keras.Layer, keras.Operation):
+        _patch(cls, "rematerialized_call", rematerialized_call)
+    _patch(backend.numpy, "concatenate", concatenate)
 
 
-def _patch(owner: Any, name: str, hook: Callable[[Callable], Callable]) -> None:
-    old = vars(owner)[name] if isinstance(owner, type) else getattr(owner, name)
-    new = hook(old.__func__ if isinstance(old, staticmethod) else old)
-    setattr(owner, name, staticmethod(new) if isinstance(old, staticmethod) else new)
-    _undo.append(functools.partial(setattr, owner, name, old))
+def _patch(owner: Any, name: str, hook: Callable) -> None:
+    """Replaces a function of a module or class, if it has that, by `hook(taps, function, ...)`."""
+    if not hasattr(owner, name):
+        return
+    original = vars(owner)[name] if isinstance(owner, type) else getattr(owner, name)
+    is_static = isinstance(original, staticmethod)
+    patched = _hooked(original.__func__ if is_static else original, hook)
+    setattr(owner, name, staticmethod(patched) if is_static else patched)
+    _undo.append(functools.partial(setattr, owner, name, original))
 
 
-def _activation_hook(kind: str, function: Callable, first: int = 0) -> Callable:
+def _hooked(function: Callable, hook: Callable) -> Callable:
+    """`function`, replaced by `hook(taps, function, ...)` in threads that report to taps."""
+
     @functools.wraps(function)
     def hooked(*args, **kwargs):
         taps = _local.taps
-        return (
-            function(*args, **kwargs)
-            if taps is None
-            else taps.activation(kind, function, args, kwargs, first)
-        )
+        return function(*args, **kwargs) if taps is None else hook(taps, function, *args, **kwargs)
 
     hooked.bnhead_hook = True
     return hooked
 
 
-def _static_hook(kind: str, function: Callable) -> Callable:
-    """`ReLU.static_call` with a slope or a threshold is another activation than `relu`."""
-
-    @functools.wraps(function)
-    def hooked(x, negative_slope=0.0, max_value=None, threshold=0.0, **kwargs):
-        taps = _local.taps
-        if kind != "relu":
-            return function(x) if taps is None else taps.activation(kind, function, (x,), {})
-        named = {"negative_slope": negative_slope, "max_value": max_value, "threshold": threshold}
-        if taps is None:
-            return function(x, **named)
-        plain = negative_slope == 0 and threshold == 0
-        here = ("relu6" if max_value == 6 else "relu") if plain else "leaky_relu"
-        if plain and max_value not in (None, 6):
-            here = "clipped_relu"
-        return taps.activation(here, function, (x,), named)
-
-    return hooked
+# The hooks. Their parameters are positional: the keywords of the hooked functions may have any name.
 
 
-def _loop_hook(name: str, function: Callable) -> Callable:
-    @functools.wraps(function)
-    def hooked(*args, **kwargs):
-        if _local.taps is None:
-            return function(*args, **kwargs)
-        with _local.taps.loop(name):
-            return function(*args, **kwargs)
-
-    return hooked
+def _activation(name: str, position: int, taps: Any, function: Callable, /, *args, **kwargs) -> Any:
+    return taps.activation(name, function, args, kwargs, position)
 
 
-def _call_hook(original: Callable) -> Callable:
-    layers_own = original.__qualname__.startswith("Layer.")
+def relu_call(
+    taps: Any, function: Callable, /, x: Any, negative_slope=0.0, max_value=None, threshold=0.0
+) -> Any:
+    """`ReLU.static_call`: with a slope, a threshold or another maximum than 6 it is not `relu`."""
+    name = "relu" if max_value is None else "relu6" if max_value == 6 else "clipped_relu"
+    if negative_slope != 0 or threshold != 0:
+        name = "leaky_relu"
+    options = {"negative_slope": negative_slope, "max_value": max_value, "threshold": threshold}
+    return taps.activation(name, function, (x,), options)
 
-    @functools.wraps(original)
-    def hooked(self, *args, **kwargs):
-        taps = _local.taps
-        if taps is None:
-            return original(self, *args, **kwargs)
-        if not layers_own:
-            _hook_attributes(self)
-            if isinstance(self, keras.Layer):  # its `__call__`, which ends here, has been seen
-                return original(self, *args, **kwargs)
-        return taps.call(self, original, args, kwargs)
 
-    return hooked
+def custom_jvp_call(taps: Any, function: Callable, self: Any, /, *args, **kwargs) -> Any:
+    """JAX: activations that a user imported by name, `from jax.nn import relu`."""
+    name = getattr(self.fun, "__name__", "")
+    if name not in _FUNCTIONS:
+        return function(self, *args, **kwargs)
+    return taps.activation(name, functools.partial(function, self), args, kwargs)
+
+
+def _loop(name: str, taps: Any, function: Callable, /, *args, **kwargs) -> Any:
+    with taps.loop(name):
+        return function(*args, **kwargs)
+
+
+def layer_call(taps: Any, function: Callable, layer: keras.Layer, /, *args, **kwargs) -> Any:
+    """`Layer.__call__`."""
+    return taps.call(layer, function, args, kwargs)
+
+
+def operation_call(taps: Any, function: Callable, operation: keras.Operation, /, *args, **kwargs) -> Any:
+    """`Operation.__call__`, which `Layer.__call__` ends in."""
+    _hook_attributes(operation)
+    if isinstance(operation, keras.Layer):
+        return function(operation, *args, **kwargs)
+    return taps.call(operation, function, args, kwargs)
+
+
+def rematerialized_call(
+    taps: Any, function: Callable, operation: keras.Operation, layer_function: Callable, /, *args, **kwargs
+) -> Any:
+    """Evaluation runs a rematerialised layer directly: tensors cannot be read from inside its checkpoint."""
+    return layer_function if taps.evaluating else function(operation, layer_function, *args, **kwargs)
+
+
+def concatenate(taps: Any, function: Callable, /, xs: Any, axis: int = 0) -> Any:
+    """Reports the groups of channels."""
+    result = function(xs, axis=axis)
+    if isinstance(xs, list | tuple):
+        taps.concatenated(xs, axis, result)
+    return result
 
 
 def _hook_attributes(operation: keras.Operation) -> None:
-    """Hooks a user's own activation functions on a layer, until the last taps are closed."""
+    """Hooks a user's activation functions, such as `layer.activation`, until the last taps are closed.
+
+    Keras' activations end in hooked functions of the backend and are skipped. `exponential` is not skipped:
+    it ends in `exp`, which is not hooked, since it is not only an activation.
+    """
     for name, value in list(vars(operation).items()):
         if (
             "activation" not in name
@@ -196,41 +207,9 @@ def _hook_attributes(operation: keras.Operation) -> None:
             continue
         with _lock:
             if vars(operation).get(name) is value:
-                vars(operation)[name] = _activation_hook(FUNCTION, value)
+                # not setattr, which would make Keras track the value
+                vars(operation)[name] = _hooked(value, functools.partial(_activation, FUNCTION, 0))
                 _undo.append(functools.partial(vars(operation).__setitem__, name, value))
-
-
-def _rematerialized_hook(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def hooked(self, function, *args, **kwargs):
-        if _local.taps is not None and _local.taps.evaluating:
-            return function
-        return original(self, function, *args, **kwargs)
-
-    return hooked
-
-
-def _concatenate_hook(original: Callable) -> Callable:
-    @functools.wraps(original)
-    def hooked(xs, axis=0):
-        result = original(xs, axis=axis)
-        if _local.taps is not None and isinstance(xs, list | tuple):
-            _local.taps.concatenated(xs, axis, result)
-        return result
-
-    return hooked
-
-
-def _custom_jvp_hook(original: Callable) -> Callable:
-    """JAX: activations that were imported by value."""
-
-    def hooked(self, *args, **kwargs):
-        kind = getattr(self.fun, "__name__", "")
-        if _local.taps is None or kind not in _FUNCTIONS:
-            return original(self, *args, **kwargs)
-        return _local.taps.activation(kind, functools.partial(original, self), args, kwargs)
-
-    return hooked
 
 
 _TF_OPERATIONS = {
@@ -241,22 +220,22 @@ _TF_OPERATIONS = {
 
 
 @contextlib.contextmanager
-def _operations(taps: Any) -> Iterator[None]:
-    """TensorFlow: activations that were imported by value, seen as the operations they make."""
-    if keras.backend.backend() != "tensorflow":
+def _observing_operations(taps: Any) -> Iterator[None]:
+    """TensorFlow: reports activations that a user imported by name, by the operations that they create."""
+    if taps is None or keras.backend.backend() != "tensorflow":
         yield
         return
     import tensorflow as tf
     from tensorflow.python.framework import op_callbacks
 
-    def seen(op_type, inputs, attrs, outputs, op_name=None, graph=None):
-        kind = _TF_OPERATIONS.get(op_type.decode() if isinstance(op_type, bytes) else op_type)
-        if kind is not None and _local.taps is taps:
-            taps.by_value(kind, inputs[0], outputs[0], getattr(tf.nn, kind))
-        return outputs  # what the next callback is given, as another counter's
+    def report(op_type, inputs, attrs, outputs, op_name=None, graph=None):
+        name = _TF_OPERATIONS.get(op_type.decode() if isinstance(op_type, bytes) else op_type)
+        if name is not None and _local.taps is taps:
+            taps.record_operation(name, inputs[0], outputs[0], getattr(tf.nn, name))
+        return outputs  # the input of the next callback, as of nested taps
 
-    op_callbacks.add_op_callback(seen)
+    op_callbacks.add_op_callback(report)
     try:
         yield
     finally:
-        op_callbacks.remove_op_callback(seen)
+        op_callbacks.remove_op_callback(report)

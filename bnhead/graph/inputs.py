@@ -1,4 +1,4 @@
-"""A model's inputs and labels, as people pass them: arrays, or anything that yields batches."""
+"""Inputs and labels in the forms that users pass: arrays, or an iterable of batches."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,16 +8,16 @@ import numpy as np
 
 from bnhead.errors import UsageError
 
-KINDS = "arrays, a tuple (x, y) of arrays, or batches (a tf.data.Dataset, a PyDataset, a DataLoader)"
+FORMS = "arrays, a tuple (x, y) of arrays, or batches (a tf.data.Dataset, a PyDataset, a DataLoader)"
 
 
 def check_data(data: Any, batch_size: int, *, again: bool = False) -> None:
-    """Raises UsageError unless `batches` can read `data` to its end.
+    """Raises UsageError unless `batches` can read all of `data`.
 
     Args:
         data: as for `batches`.
-        batch_size: inputs at a time, where `data` is arrays.
-        again: whether it will be read more than once, which an iterator cannot be.
+        batch_size: inputs per batch if `data` is arrays.
+        again: whether `data` will be read several times, which an iterator does not allow.
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise UsageError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
@@ -28,15 +28,16 @@ def check_data(data: Any, batch_size: int, *, again: bool = False) -> None:
         if again:
             raise UsageError(f"data is read after every epoch, and a {type(data).__name__} only once")
     elif not _is_stream(data):
-        _check_arrays(*_unpack(data), kind=type(data).__name__)
+        _check_arrays(*_unpack(data), name=type(data).__name__)
 
 
-def _check_arrays(x: Any, y: Any, kind: str = "batch") -> None:
-    leaves = [
-        leaf for leaf in keras.tree.flatten(x) if leaf is not None
-    ]  # None is an optional input left out
+def _check_arrays(x: Any, y: Any, name: str = "batch") -> None:
+    """Raises UsageError unless x and y are arrays of one length. None in x is an omitted optional input."""
+    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
     if not leaves or not all(len(getattr(leaf, "shape", ())) >= 1 for leaf in leaves):
-        raise UsageError(f"data must be {KINDS}, got {kind}{_advice(x)}")
+        numbers = isinstance(x, list) and all(isinstance(leaf, int | float) for leaf in keras.tree.flatten(x))
+        advice = " of numbers; np.asarray makes an array" if numbers and x else ""
+        raise UsageError(f"data must be {FORMS}, got {name}{advice}")
     if any(type(leaf).__name__ == "RaggedTensor" for leaf in leaves):
         raise UsageError("data must be arrays of one shape, got a RaggedTensor; to_tensor() pads it")
     if isinstance(y, list) and not any(hasattr(leaf, "shape") for leaf in keras.tree.flatten(y)):
@@ -46,19 +47,14 @@ def _check_arrays(x: Any, y: Any, kind: str = "batch") -> None:
         raise UsageError(f"data must be arrays of one length, got {', '.join(map(str, sorted(sizes)))}")
 
 
-def _advice(x: Any) -> str:
-    numbers = isinstance(x, list) and all(isinstance(leaf, int | float) for leaf in keras.tree.flatten(x))
-    return " of numbers; np.asarray makes an array" if numbers and x else ""
-
-
 def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    """`(x, y)` of each batch, y None where there are no labels; the last batch may be smaller.
+    """`(x, y)` of each batch; y is None without labels, and the last batch may be smaller.
 
     Args:
-        data: an array, a list or dict of arrays for a model of several inputs, a tuple `(x, y)` of them, or
-            batches of such things: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch `DataLoader`, or
-            an iterator.
-        batch_size: inputs at a time, where `data` is arrays.
+        data: an array, a list or dict of arrays for a model with several inputs, a tuple `(x, y)` of these,
+            or an iterable of such batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
+            `DataLoader`, or an iterator.
+        batch_size: inputs per batch if `data` is arrays.
     """
     if _is_dataset(data) or _is_stream(data):
         for batch in _stream(data):
@@ -77,7 +73,7 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _stream(data: Any) -> Iterator[Any]:
-    """The batches; tensors of another library than the backend's come as arrays."""
+    """The batches; tensors of a library other than the backend become arrays."""
     backend = keras.backend.backend()
 
     def native(leaf):
@@ -91,7 +87,7 @@ def _stream(data: Any) -> Iterator[Any]:
 
 
 def arrays_of(data: Any) -> tuple[Any, Any] | None:
-    """`(x, y)` where `data` is arrays, y None where there are no labels; None where it yields batches."""
+    """`(x, y)` if `data` is arrays, y None without labels; None if `data` is an iterable of batches."""
     return None if _is_dataset(data) or _is_stream(data) else _unpack(data)
 
 
@@ -104,7 +100,7 @@ def on_host(array: Any) -> np.ndarray:
 
 
 def class_numbers(y: Any, classes: int) -> np.ndarray | None:
-    """Labels as class numbers; None where they are no labels of one of several classes.
+    """Labels as class numbers; None for other labels than one class of several per example.
 
     Args:
         y: whole numbers `(batch,)` or `(batch, 1)` of any dtype, or one-hot `(batch, classes)`.
@@ -138,7 +134,7 @@ def _unpack(data: Any) -> tuple[Any, Any]:
 
 
 def _is_stream(data: Any) -> bool:
-    """Whether it yields batches, and is no array or structure of arrays."""
+    """Whether `data` is an iterable of batches, not an array or a structure of arrays."""
     if isinstance(data, Iterator | keras.utils.PyDataset):
         return True
     return (

@@ -1,4 +1,4 @@
-"""Tracing a model's forward pass, in evaluation mode and without a trace of it in the model."""
+"""Tracing a model's forward pass in evaluation mode, without changing the model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,7 @@ from bnhead.graph.calls import functional, require_keras
 
 
 def specs(model: keras.Model) -> Any:
-    """The model's inputs as abstract tensors, in the structure it takes; None where they are not known.
-
-    They are known of a functional or Sequential model that is built.
-    """
+    """The inputs of a built functional or Sequential model as abstract tensors; None for other models."""
     graph = functional(model)
     if graph is None or not getattr(graph, "inputs", None):
         return None
@@ -22,42 +19,41 @@ def specs(model: keras.Model) -> Any:
 
 
 def abstract(like: Any) -> Any:
-    """Abstract tensors in the structure of `like`, of its shapes and dtypes; None where they do not do.
+    """Abstract tensors with the structure, shapes and dtypes of `like`; None if they cannot be made.
 
-    JAX and PyTorch need every size. The batch's is 2 here; where another one is not known, the result is
-    None.
+    JAX and PyTorch need every size. An unknown batch size becomes 2, any other unknown size gives None.
     """
     flat = [(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in keras.tree.flatten(like)]
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        made = [tf.TensorSpec(shape, dtype) for shape, dtype in flat]
-        return keras.tree.pack_sequence_as(like, made)
+        tensors = [tf.TensorSpec(shape, dtype) for shape, dtype in flat]
+        return keras.tree.pack_sequence_as(like, tensors)
     if any(None in shape[1:] for shape, _ in flat):
         return None
     flat = [((shape[0] or 2, *shape[1:]) if shape else shape, dtype) for shape, dtype in flat]
     if keras.backend.backend() == "jax":
         import jax
 
-        # 64-bit numbers are 32-bit ones there, unless JAX was told otherwise, and asking for them warns
-        made = [jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype)) for shape, dtype in flat]
+        # JAX truncates 64-bit types by default, and a request for one warns
+        tensors = [jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype)) for shape, dtype in flat]
     else:
-        made = [keras.ops.zeros(shape, dtype) for shape, dtype in flat]
-    return keras.tree.pack_sequence_as(like, made)
+        tensors = [keras.ops.zeros(shape, dtype) for shape, dtype in flat]
+    return keras.tree.pack_sequence_as(like, tensors)
 
 
 def forward(model: keras.Model, inputs: Any) -> taps.Pass:
-    """One pass of the model on abstract or real inputs, for what is in it; its tensors are of no use after.
+    """The pass of a model on abstract or real inputs. Its tensors cannot be read after the trace.
 
     Raises:
-        UsageError: the model has no `call` that can be run, or a layer's name that TensorFlow cannot trace.
+        UsageError: a layer has a name that TensorFlow cannot trace.
     """
-    seen: dict[str, Any] = {}
+    traces: list[taps.Taps] = []
 
     def run(x):
         with keras.StatelessScope(), taps.opened(model, evaluating=True, marked=True) as opened:
             outputs = model(x, training=False)
-        seen["taps"] = opened
+        traces.append(opened)
         return keras.tree.flatten(outputs)
 
     name = keras.backend.backend()
@@ -66,31 +62,31 @@ def forward(model: keras.Model, inputs: Any) -> taps.Pass:
 
         _require_scopes(model)
         program = tf.function(run).get_concrete_function(inputs).graph
-        missed = audit.of_graph(program, seen["taps"])
+        missed = audit.of_graph(program, traces[-1])
     elif name == "jax":
         import jax
 
         program = jax.make_jaxpr(run)(inputs)
-        missed = audit.of_jaxpr(program, seen["taps"])
+        missed = audit.of_jaxpr(program, traces[-1])
     else:
         import torch
 
         with torch.no_grad():
             run(inputs)
         missed = {}
-    found = seen["taps"].passes[0]
-    for path, why in missed.items():
-        found.missed.setdefault(path, why)
-    return found
+    traced = traces[-1].passes[0]
+    for path, reason in missed.items():
+        traced.missed.setdefault(path, reason)
+    return traced
 
 
 def compiled(function: Callable, model: keras.Model) -> Callable:
-    """`function(*arguments)`, compiled where the backend does that, reading the model's weights as they are.
+    """`function(*arguments)`, compiled except on PyTorch, with the model's current weights in every call.
 
-    Variables can be read and assigned inside; what is assigned is dropped.
+    The function may assign to variables; the assignments are discarded.
 
     Raises:
-        UsageError: on TensorFlow, a layer's name that it cannot trace.
+        UsageError: a layer has a name that TensorFlow cannot trace.
     """
     name = keras.backend.backend()
     if name == "tensorflow":
@@ -102,14 +98,14 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
             with keras.StatelessScope():
                 return function(*arguments)
 
-        # relaxed shapes: the last, smaller batch of a pass is not traced again every time
+        # relaxed shapes, or every smaller last batch would be traced again
         return tf.function(stateless, reduce_retracing=True)
     if name == "jax":
         import jax
 
         variables = [*model.trainable_variables, *model.non_trainable_variables]
 
-        @jax.jit
+        @jax.jit  # values as arguments, or they would be constants of the compiled program
         def of_values(values, *arguments):
             mapping = list(zip(variables, values, strict=True))
             with keras.StatelessScope(state_mapping=mapping):
@@ -126,7 +122,10 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
 
 
 def _require_scopes(model: keras.Model) -> None:
-    """Raises UsageError for a name that TensorFlow refuses: after it has, Keras leaves name scopes open."""
+    """Raises UsageError for a layer's name that TensorFlow refuses.
+
+    Checked before tracing, since Keras leaves name scopes open after an error in one.
+    """
     import tensorflow as tf
 
     with tf.Graph().as_default(), tf.name_scope("model"):
@@ -142,7 +141,7 @@ def _require_scopes(model: keras.Model) -> None:
 
 
 def require_built(model: Any) -> None:
-    """Raises UsageError unless the model is a Keras model that can be called."""
+    """Raises UsageError unless `model` is a built Keras model."""
     require_keras(model)
     if not model.built:
         raise UsageError(f"model {model.name!r} must be built: call it on a batch of inputs first")

@@ -175,9 +175,9 @@ def fold(model: keras.Model, data: Any = None) -> Folded:
     model = inference(original)
     folded = fold_batch_norm(model, [call.operation.name for call in calls_after_features(model)])
     inputs = (
-        next(agreement.made_up(model, pixels=False, examples=64))
+        next(agreement.random_inputs(model, pixels=False, examples=64))
         if data is None
-        else agreement.inputs_of(original, model, data)
+        else agreement.select_inputs(original, model, data)
     )
     expected, results = (agreement.outputs(m, inputs) for m in (model, folded))
     difference = max(np.abs(a - b).max() for a, b in zip(expected, results, strict=True))

@@ -185,7 +185,7 @@ def _locate_in_forward_pass(model: keras.Model, inputs, targets) -> dict | None:
     calls = opened.passes[0]
     for tap in sorted([*calls.activations, *calls.outputs], key=lambda tap: tap.order):
         # a rectifier may turn NaN into 0, so its input is checked too
-        if not all(_all_finite(value) for value in (tap.before, tap.after) if value is not None):
+        if not all(_all_finite(value) for value in (tap.pre_activation, tap.output) if value is not None):
             return {"where": "activation", "layer": tap.path or tap.name}
     return None if np.isfinite(float(loss)) else {"where": "loss", "layer": ""}
 

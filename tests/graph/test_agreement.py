@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from bnhead import graph, heads
 from bnhead.errors import CopyError
-from bnhead.graph.agreement import made_up, outputs, relative_difference, require_agreement
+from bnhead.graph.agreement import outputs, random_inputs, relative_difference, require_agreement
 from bnhead.layers import fold_batch_norm, plain
 
 
@@ -57,7 +57,7 @@ def test_what_is_random_in_inference_compares_too():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(AlwaysDrops(0.5)(layers.Dense(40)(inputs))))
     copied = graph.copy(model)
-    x = next(made_up(model, pixels=False))
+    x = next(random_inputs(model, pixels=False))
     assert relative_difference(model, copied, x) == 0
     assert not np.array_equal(model(x), model(x)), "it is random"
     copied.layers[-1].kernel.assign(copied.layers[-1].kernel * 2)
@@ -67,9 +67,9 @@ def test_what_is_random_in_inference_compares_too():
 def test_nothing_in_the_model_changes():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, AlwaysDrops(0.5)(layers.BatchNormalization()(inputs)))
-    before = [np.array(v) for v in model.variables]
+    values = [np.array(v) for v in model.variables]
     outputs(model, np.ones((3, 4), "float32"))
-    for variable, value in zip(model.variables, before, strict=True):
+    for variable, value in zip(model.variables, values, strict=True):
         np.testing.assert_array_equal(variable, value)
 
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_compared_is_none():
     assert relative_difference(nothing, nothing, np.ones((2, 4), "float32")) is None
 
 
-def test_a_model_that_takes_no_made_up_inputs_is_said():
+def test_a_model_that_takes_no_random_inputs_inputs_is_said():
     inputs = keras.Input((4,))
     picky = keras.Model(inputs, layers.Lambda(lambda x: ops.reshape(x, (3, 4)), output_shape=(4,))(inputs))
     with pytest.warns(UserWarning, match="the copy of model .* is not compared with it: .*reshape"):
@@ -97,7 +97,7 @@ def test_a_copy_that_does_not_run_is_not_handed_out():
         require_agreement(model, broken)
 
 
-def test_inputs_are_made_up_in_the_models_structure_and_of_its_kinds():
+def test_inputs_are_random_inputs_in_the_models_structure_and_of_its_kinds():
     model = keras.Model(
         {
             "image": (image := keras.Input((None, None, 3), name="image")),
@@ -105,10 +105,10 @@ def test_inputs_are_made_up_in_the_models_structure_and_of_its_kinds():
         },
         layers.Concatenate()([layers.GlobalAveragePooling2D()(image), ops.cast(word, "float32")]),
     )
-    tried = list(made_up(model, pixels=True))
+    tried = list(random_inputs(model, pixels=True))
     assert [x["image"].shape for x in tried] == [(2, size, size, 3) for size in (64, 32, 224, 8)]
     assert set(np.unique(tried[0]["word"])) <= {0, 1} and 200 < np.max(tried[0]["image"]) <= 255
-    assert abs(np.mean(next(made_up(model, pixels=False))["image"])) < 0.1
+    assert abs(np.mean(next(random_inputs(model, pixels=False))["image"])) < 0.1
     require_agreement(model, graph.copy(model))
 
 
@@ -118,7 +118,7 @@ def test_each_range_of_inputs_is_judged_by_its_own_outputs():
     model = keras.Model(inputs, layers.Dense(3, name="out")(inputs))
     copied = graph.copy(model)
     copied.get_layer("out").bias.assign([0.1, 0.1, 0.1])
-    assert relative_difference(model, copied, next(made_up(model, pixels=True))) < 0.01
+    assert relative_difference(model, copied, next(random_inputs(model, pixels=True))) < 0.01
     with pytest.raises(CopyError, match=r"differs from it by 0\.\d"):
         require_agreement(model, copied)
 
@@ -131,4 +131,4 @@ def test_half_precision_may_round_more():
     model = keras.Model(inputs, layers.Dense(3, dtype="float32")(layers.GlobalAveragePooling2D()(x)))
     model.layers[2].moving_mean.assign(np.linspace(-3, 3, 8))
     folded = fold_batch_norm(model)
-    assert 1e-5 < relative_difference(model, folded, next(made_up(model, pixels=False))) < 0.1
+    assert 1e-5 < relative_difference(model, folded, next(random_inputs(model, pixels=False))) < 0.1

@@ -43,6 +43,6 @@ def test_a_function_that_was_compiled_before_is_listed():
 def test_what_a_recurrent_layer_does_inside_is_not_listed():
     inputs = keras.Input((4, 6))
     model = keras.Model(inputs, layers.SimpleRNN(3, "relu", name="r")(inputs))
-    found = trace.forward(model, trace.specs(model))
-    assert not found.missed
-    assert [tap.kind for tap in found.outputs if tap.name == "r"] == ["recurrent"]
+    traced = trace.forward(model, trace.specs(model))
+    assert not traced.missed
+    assert [tap.kind for tap in traced.outputs if tap.name == "r"] == ["recurrent"]

@@ -18,13 +18,13 @@ def branched():
 
 def test_calls_come_after_what_they_read():
     model = branched()
-    known = {id(tensor) for tensor in model.inputs}
-    found = model_calls(model)
-    for call in found:
-        assert {id(tensor) for tensor in call.inputs} <= known
-        known |= {id(tensor) for tensor in call.outputs}
-    assert {id(tensor) for tensor in model.outputs} <= known
-    names = [call.operation.name for call in found]
+    computed = {id(tensor) for tensor in model.inputs}
+    order = model_calls(model)
+    for call in order:
+        assert {id(tensor) for tensor in call.inputs} <= computed
+        computed |= {id(tensor) for tensor in call.outputs}
+    assert {id(tensor) for tensor in model.outputs} <= computed
+    names = [call.operation.name for call in order]
     assert names.count("shared") == 2 and names.count("sum") == names.count("out") == 1 and len(names) == 6
 
 

@@ -18,31 +18,31 @@ def hooked():
 
 
 def test_hooks_are_installed_with_the_first_and_removed_with_the_last():
-    before, model = hooked(), net()
+    originals, model = hooked(), net()
     with taps.opened(model), taps.opened(net()):
-        assert all(a is not b for a, b in zip(hooked(), before, strict=True))
-    assert hooked() == before and hooks.current() is None
+        assert all(a is not b for a, b in zip(hooked(), originals, strict=True))
+    assert hooked() == originals and hooks.current() is None
     with pytest.raises(KeyboardInterrupt), taps.opened(model):
         raise KeyboardInterrupt
-    assert hooked() == before
+    assert hooked() == originals
 
 
 def test_a_thread_reports_to_its_own_taps():
-    model, seen = net(), {}
+    model, counts = net(), {}
 
     def run(name):
         with taps.opened(model) as opened:
             for _ in range(20):
                 model(np.zeros((2, 4), "float32"))
-        seen[name] = [len(found.activations) for found in opened.passes]
+        counts[name] = [len(model_pass.activations) for model_pass in opened.passes]
 
     threads = [threading.Thread(target=run, args=(name,)) for name in range(3)]
-    before = hooked()
+    originals = hooked()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert seen == {name: [1] * 20 for name in range(3)} and hooked() == before
+    assert counts == {name: [1] * 20 for name in range(3)} and hooked() == originals
 
 
 def test_nobody_is_reported_to_inside_another_model():

@@ -21,17 +21,17 @@ X, Y = np.arange(14.0).reshape(7, 2), np.arange(7)
 )
 def test_batches_hold_the_inputs_in_order_with_the_last_partial_one(data):
     check_data(data, 3)
-    found = [np.asarray(batch) for batch, _ in batches(data, 3)]
-    assert [len(batch) for batch in found] == [3, 3, 1]
-    np.testing.assert_array_equal(np.concatenate(found), X)
+    result = [np.asarray(batch) for batch, _ in batches(data, 3)]
+    assert [len(batch) for batch in result] == [3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(result), X)
 
 
 def test_several_inputs_stay_together():
     data = {"a": X, "b": Y}
     check_data(data, 4)
-    found = [batch for batch, _ in batches(data, 4)]
-    assert [len(batch["b"]) for batch in found] == [4, 3]
-    np.testing.assert_array_equal(found[1]["a"], X[4:])
+    result = [batch for batch, _ in batches(data, 4)]
+    assert [len(batch["b"]) for batch in result] == [4, 3]
+    np.testing.assert_array_equal(result[1]["a"], X[4:])
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_what_cannot_be_read_is_said(data, batch_size, message):
     ],
 )
 def test_class_numbers(y, classes, expected):
-    found = class_numbers(y, classes)
-    assert (found if found is None else found.tolist()) == expected
-    assert found is None or found.dtype == np.int32
+    result = class_numbers(y, classes)
+    assert (result if result is None else result.tolist()) == expected
+    assert result is None or result.dtype == np.int32
 
 
 def test_labels_out_of_range():
@@ -100,5 +100,5 @@ def test_structures_and_inputs_that_are_left_out():
     check_data(data, 4)
     got = [x for x, _ in batches(data, 4)]
     assert [x["a"].shape for x in got] == [(4, 2), (1, 2)] and got[0]["b"] is None
-    (x, y), *rest = batches(tf.data.Dataset.from_tensors((np.zeros((3, 2)), [1, 2, 3])), 99)
-    assert x.shape == (3, 2) and keras.ops.convert_to_numpy(y).tolist() == [1, 2, 3] and not rest
+    (x, y), *remaining = batches(tf.data.Dataset.from_tensors((np.zeros((3, 2)), [1, 2, 3])), 99)
+    assert x.shape == (3, 2) and keras.ops.convert_to_numpy(y).tolist() == [1, 2, 3] and not remaining

@@ -18,11 +18,11 @@ def branched():
 def test_replay_gives_the_same_function_with_the_same_layers():
     model = branched()
     inputs = [keras.Input((4,)), keras.Input((4,))]
-    again = keras.Model(inputs, replay(model, inputs))
+    replayed = keras.Model(inputs, replay(model, inputs))
     x = [np.random.default_rng(i).normal(size=(3, 4)).astype("float32") for i in (0, 1)]
-    for one, other in zip(model(x), again(x), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert again.get_layer("shared") is model.get_layer("shared")
+    for first, second in zip(model(x), replayed(x), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert replayed.get_layer("shared") is model.get_layer("shared")
 
 
 def test_replay_can_replace_an_operation():
@@ -44,14 +44,14 @@ def test_a_copy_has_layers_and_weights_of_its_own_and_the_same_structure():
     model = keras.Model({"a": a, "b": b}, outputs, name="net")
     copied = copy(model)
     x = {n: np.random.default_rng(i).normal(size=(3, 4)).astype("float32") for i, n in enumerate("ab")}
-    one, other = model(x), copied(x)
-    assert set(one) == set(other) and copied.name == "net"
+    first, second = model(x), copied(x)
+    assert set(first) == set(second) and copied.name == "net"
     assert list(copied.input) == ["a", "b"], "inputs by name, as before"
-    for key in one:
-        np.testing.assert_array_equal(one[key], other[key])
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
     assert copied.get_layer("shared") is not model.get_layer("shared")
     copied.get_layer("shared").kernel.assign(np.zeros((4, 4)))
-    np.testing.assert_array_equal(model(x)["sum"], one["sum"])
+    np.testing.assert_array_equal(model(x)["sum"], first["sum"])
 
 
 def test_a_copy_without_a_layer_drops_inputs_that_nothing_reads():
@@ -66,8 +66,8 @@ def test_a_copy_without_a_layer_drops_inputs_that_nothing_reads():
     assert [tensor.name for tensor in copied.inputs] == ["image"]
     x = np.ones((3, 4), "float32")
     np.testing.assert_array_equal(copied(x), model.layers[-1](x))
-    kept = copy(model)
-    assert kept.inputs[1]._keras_history.operation.optional
+    copied = copy(model)
+    assert copied.inputs[1]._keras_history.operation.optional
 
 
 def test_a_copy_can_perform_calls_otherwise_and_remake_layers():
@@ -106,27 +106,27 @@ def member(name, scale):
 
 def test_layers_of_one_name_are_told_apart_by_their_paths():
     """An ensemble: Keras takes two nets with the same layer names, but not in one functional model."""
-    one, other = member("one", 2.0), member("other", 3.0)
+    first, second = member("one", 2.0), member("other", 3.0)
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, layers.Average(name="mean")([one(inputs), other(inputs)]))
+    model = keras.Model(inputs, layers.Average(name="mean")([first(inputs), second(inputs)]))
     flat = flattened(model)
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     np.testing.assert_array_equal(flat.model(x), model(x))
     assert {"one_same", "other_same", "one_relu", "other_relu", "mean"} <= set(flat.paths)
     assert flat.paths["one_same"] == "one/same" and flat.paths["mean"] == "mean"
-    assert flat.originals["other_same"] is other.get_layer("same")
+    assert flat.originals["other_same"] is second.get_layer("same")
     assert flat.model.get_layer("mean") is model.get_layer("mean"), "the others are the model's own"
     assert flat.name("other/same") == "other_same" and flat.name("nothing") == "nothing"
-    assert one.get_layer("same").name == "same", "the model is left as it is"
+    assert first.get_layer("same").name == "same", "the model is left as it is"
 
 
 def test_functions_of_one_name_are_told_apart_too():
-    one, other = member("one", 2.0), member("other", 3.0)
-    for net in (one, other):
+    first, second = member("one", 2.0), member("other", 3.0)
+    for net in (first, second):
         (scaled,) = (op for op in net.operations if type(op).__name__ == "Multiply")
         scaled.name = "times"
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, one(inputs) + other(inputs))
+    model = keras.Model(inputs, first(inputs) + second(inputs))
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     np.testing.assert_array_equal(inlined(model)(x), model(x))
 

@@ -79,7 +79,7 @@ def subclassed():
 by_value = tf.nn.relu
 
 
-def seen(model, x, **options):
+def forward_pass(model, x, **options):
     """The pass of an eager call in evaluation mode."""
     with taps.opened(model, evaluating=True, **options) as opened:
         model(x, training=False)
@@ -161,29 +161,31 @@ SITES = {  # name: (model, input, {name of the site: kind})
 @pytest.mark.parametrize("name", SITES)
 def test_every_activation_is_seen_under_its_name(name):
     build, x, expected = SITES[name]
-    found = seen(build(), x)
-    assert {tap.name: tap.kind for tap in found.activations} == expected
-    assert not found.missed
-    for tap in found.activations:  # what was called gives what came out
-        np.testing.assert_array_equal(tap.function(tap.before), tap.after)
-        assert tap.units == tap.after.shape[-1]
+    observed = forward_pass(build(), x)
+    assert {tap.name: tap.kind for tap in observed.activations} == expected
+    assert not observed.missed
+    for tap in observed.activations:  # what was called gives what came out
+        np.testing.assert_array_equal(tap.function(tap.pre_activation), tap.output)
+        assert tap.units == tap.output.shape[-1]
 
 
 def test_values_are_those_of_the_forward_pass():
     model = stack(ResidualDense(6, "relu", name="r"), Block(name="b"), layers.Dense(2))
-    found = {tap.name: tap for tap in seen(model, VECTORS).activations}
+    observed = {tap.name: tap for tap in forward_pass(model, VECTORS).activations}
     kernel, bias = model.get_layer("r").get_weights()
-    np.testing.assert_allclose(found["r/relu"].before, VECTORS @ kernel + bias, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["r/relu"].after, relu(VECTORS @ kernel + bias), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        observed["r/relu"].pre_activation, VECTORS @ kernel + bias, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(observed["r/relu"].output, relu(VECTORS @ kernel + bias), rtol=1e-5, atol=1e-6)
     x = VECTORS + relu(VECTORS @ kernel + bias)
     kernel, bias = model.get_layer("b").inner.get_weights()
-    np.testing.assert_allclose(found["b/inner"].after, relu(x @ kernel + bias), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(observed["b/inner"].output, relu(x @ kernel + bias), rtol=1e-5, atol=1e-6)
 
 
 def test_the_steps_of_a_wrapped_layer_are_its_positions():
     model = stack(layers.TimeDistributed(layers.Dense(5, "relu"), name="t"), shape=(4, 6))
-    (tap,) = seen(model, SERIES).activations
-    np.testing.assert_array_equal(tap.after, model(SERIES))
+    (tap,) = forward_pass(model, SERIES).activations
+    np.testing.assert_array_equal(tap.output, model(SERIES))
 
 
 LOOPS = {
@@ -196,9 +198,9 @@ LOOPS = {
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_what_runs_in_a_loop_is_listed(name):
-    found = seen(stack(Block(LOOPS[name], name="b")), VECTORS)
-    assert found.missed == {"b": f"relu inside ops.{name}"}
-    assert [tap.name for tap in found.activations] == ["b/inner"]
+    observed = forward_pass(stack(Block(LOOPS[name], name="b")), VECTORS)
+    assert observed.missed == {"b": f"relu inside ops.{name}"}
+    assert [tap.name for tap in observed.activations] == ["b/inner"]
 
 
 @pytest.mark.parametrize("unroll", [True, False])
@@ -206,24 +208,24 @@ def test_a_recurrent_layer_is_seen_at_its_output(unroll):
     model = stack(
         layers.Bidirectional(layers.SimpleRNN(3, "relu", unroll=unroll, name="r"), name="two"), shape=(4, 6)
     )
-    found = seen(model, SERIES)
-    assert not found.activations and not found.missed
-    recurrent = [tap for tap in found.outputs if tap.kind == "recurrent"]
+    observed = forward_pass(model, SERIES)
+    assert not observed.activations and not observed.missed
+    recurrent = [tap for tap in observed.outputs if tap.kind == "recurrent"]
     assert [tap.name for tap in recurrent] == ["two/forward_r", "two/backward_r"]
-    np.testing.assert_array_equal(np.concatenate([tap.after for tap in recurrent], 1), model(SERIES))
+    np.testing.assert_array_equal(np.concatenate([tap.output for tap in recurrent], 1), model(SERIES))
 
 
 def test_groups_and_axes_of_channels():
     inputs = keras.Input((8, 8, 3))
     joined = layers.Concatenate()([layers.Conv2D(4, 1)(inputs), layers.Conv2D(2, 1)(inputs)])
     x = layers.ReLU(name="a")(layers.BatchNormalization()(joined))
-    (tap,) = seen(keras.Model(inputs, x), IMAGES).activations
+    (tap,) = forward_pass(keras.Model(inputs, x), IMAGES).activations
     assert tap.groups == (4, 2)
     first = layers.Conv2D(4, 3, data_format="channels_first", activation="relu", name="first")
     model = stack(first, layers.Dropout(0.5), layers.ReLU(name="then"), shape=(3, 8, 8))
-    found = {tap.name: tap for tap in seen(model, IMAGES.transpose(0, 3, 1, 2)).activations}
-    assert found["first"].axis == found["then"].axis == 1
-    assert found["first"].units == found["then"].units == 4
+    observed = {tap.name: tap for tap in forward_pass(model, IMAGES.transpose(0, 3, 1, 2)).activations}
+    assert observed["first"].axis == observed["then"].axis == 1
+    assert observed["first"].units == observed["then"].units == 4
 
 
 def doubles_what_goes_in(key, tensor):
@@ -236,22 +238,22 @@ def test_outputs_masks_and_what_goes_back_in():
     inputs = keras.Input((4,), dtype="int32")
     x = layers.Dense(3, "relu", name="d")(layers.Embedding(5, 6, mask_zero=True)(inputs))
     model = keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
-    (tap,) = seen(model, tokens).activations
+    (tap,) = forward_pass(model, tokens).activations
     np.testing.assert_array_equal(tap.mask, tokens > 0)
-    doubled = seen(model, tokens, watch=doubles_what_goes_in).activations[0]
-    np.testing.assert_allclose(doubled.after, 2 * np.asarray(tap.after), rtol=1e-6)
-    (tap,) = seen(stack(layers.Dense(3, "relu")), VECTORS).activations
+    doubled = forward_pass(model, tokens, watch=doubles_what_goes_in).activations[0]
+    np.testing.assert_allclose(doubled.output, 2 * np.asarray(tap.output), rtol=1e-6)
+    (tap,) = forward_pass(stack(layers.Dense(3, "relu")), VECTORS).activations
     assert tap.is_output
 
 
 def test_other_models_and_losses_are_not_looked_at():
-    model, other = stack(layers.Dense(3, "relu", name="a")), stack(layers.Dense(3, "relu", name="b"))
+    model, other_model = stack(layers.Dense(3, "relu", name="a")), stack(layers.Dense(3, "relu", name="b"))
     with taps.opened(model) as opened:
-        other(VECTORS)
+        other_model(VECTORS)
         tf.nn.relu(VECTORS)
         model(VECTORS)
         model(VECTORS)
-    assert [[tap.name for tap in found.activations] for found in opened.passes] == [["a"], ["a"]]
+    assert [[tap.name for tap in observed.activations] for observed in opened.passes] == [["a"], ["a"]]
 
 
 def test_everything_is_as_it_was_after_an_interrupt_and_in_other_threads():
@@ -276,7 +278,7 @@ def test_everything_is_as_it_was_after_an_interrupt_and_in_other_threads():
 
     def work():
         for _ in range(20):
-            counts.append(len(seen(model, VECTORS).activations))
+            counts.append(len(forward_pass(model, VECTORS).activations))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -284,6 +286,12 @@ def test_everything_is_as_it_was_after_an_interrupt_and_in_other_threads():
     for thread in threads:
         thread.join()
     assert counts == [1] * 60
-    now = backend.nn.relu, keras.Layer.__call__, keras.Operation.__call__, tf.nn.relu, keras.layers.PReLU.call
-    assert all(a is b for a, b in zip(hooked, now, strict=True))
+    restored = (
+        backend.nn.relu,
+        keras.Layer.__call__,
+        keras.Operation.__call__,
+        tf.nn.relu,
+        keras.layers.PReLU.call,
+    )
+    assert all(a is b for a, b in zip(hooked, restored, strict=True))
     assert model.get_layer("a").activation is my_activation and stops.layers[0].activation is my_activation

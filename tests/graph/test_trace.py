@@ -21,21 +21,21 @@ def state(model):
 
 def test_a_traced_pass_leaves_nothing_in_the_model():
     model = net()
-    before = state(model)
-    found = trace.forward(model, trace.specs(model))
-    assert [tap.name for tap in found.activations] == ["fc"] and not found.missed
-    for one, other in zip(before, state(model), strict=True):
-        np.testing.assert_array_equal(one, other)
+    initial = state(model)
+    traced = trace.forward(model, trace.specs(model))
+    assert [tap.name for tap in traced.activations] == ["fc"] and not traced.missed
+    for expected, actual in zip(initial, state(model), strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
 
 def test_what_is_compiled_reads_the_present_weights_and_assigns_nothing():
     model = net()
     run = trace.compiled(lambda x: ops.sum(model(x, training=True)), model)
-    x, before = tf.ones((4, 6)), state(model)
+    x, initial = tf.ones((4, 6)), state(model)
     first = float(run(x))
     assert float(run(x)) == first  # the random state stands where it stood
-    for one, other in zip(before, state(model), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for expected, actual in zip(initial, state(model), strict=True):
+        np.testing.assert_array_equal(expected, actual)
     model.set_weights([w * 0 + 3 for w in model.get_weights()])
     assert float(run(x)) != first
 

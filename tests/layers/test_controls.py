@@ -20,8 +20,8 @@ def make(kind, *, rank=2, **options):
 
 
 def masked_moments(x, mask):
-    kept = x[mask]
-    return (kept.mean(0), kept.var(0)) if len(kept) else (np.zeros(4), np.zeros(4))
+    retained = x[mask]
+    return (retained.mean(0), retained.var(0)) if len(retained) else (np.zeros(4), np.zeros(4))
 
 
 def reference(kind, layer):
@@ -59,20 +59,20 @@ def test_training_against_numpy_over_several_steps(kind, shape, with_mask):
             if with_mask
             else np.ones(shape[:-1], bool)
         )
-        given = mask if with_mask else None
+        mask_or_none = mask if with_mask else None
         train, at = reference(kind, layer), x.astype("float64")
         if step in (0, 8):
             twin = make(kind, rank=len(shape))
             twin.set_weights(layer.get_weights())
-            compare_gradients(twin, x, lambda y, m=mask, t=train, a=at: t(y, m, a), given)
+            compare_gradients(twin, x, lambda y, m=mask, t=train, a=at: t(y, m, a), mask_or_none)
         mean, variance = masked_moments(at, mask)
-        kept = min(step / (step + 1), MOMENTUM) if kind == "noise" else MOMENTUM
+        retained = min(step / (step + 1), MOMENTUM) if kind == "noise" else MOMENTUM
         after = [
-            np.asarray(v) * kept + m * (1 - kept)
+            np.asarray(v) * retained + m * (1 - retained)
             for v, m in zip(layer.weights, (mean, variance), strict=False)
         ]
         np.testing.assert_allclose(
-            layer(x, training=True, mask=given), train(at, mask, at), rtol=2e-4, atol=2e-4
+            layer(x, training=True, mask=mask_or_none), train(at, mask, at), rtol=2e-4, atol=2e-4
         )
         np.testing.assert_allclose(layer.moving_mean, after[0], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(layer.moving_variance, after[1], rtol=1e-4, atol=1e-5)
@@ -86,12 +86,12 @@ def test_inference_uses_the_moving_averages_and_only_its_part(kind):
         "scale": x / np.sqrt(layer.moving_variance + EPSILON),
         "noise": x,
     }[kind]
-    before = layer.get_weights()
+    weights = layer.get_weights()
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
     layer.trainable = False
     np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-5, atol=1e-6)
-    for one, other in zip(layer.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for actual, expected in zip(layer.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 def test_centring_then_scaling_is_a_batch_norm_without_gain_and_offset():
@@ -119,9 +119,9 @@ def test_bfloat16_computes_in_float32(kind):
     full, half = make(kind), make(kind, dtype="mixed_bfloat16")
     half.set_weights(full.get_weights())
     rounded = tf.cast(batch((9, 4)), "bfloat16")
-    one, other = full(tf.cast(rounded, "float32"), training=True), half(rounded, training=True)
-    assert other.dtype == "bfloat16" and half.moving_variance.dtype == "float32"
-    np.testing.assert_allclose(tf.cast(other, "float32"), one, rtol=0.01, atol=0.02)
+    expected, actual = full(tf.cast(rounded, "float32"), training=True), half(rounded, training=True)
+    assert actual.dtype == "bfloat16" and half.moving_variance.dtype == "float32"
+    np.testing.assert_allclose(tf.cast(actual, "float32"), expected, rtol=0.01, atol=0.02)
     np.testing.assert_allclose(half.moving_variance, full.moving_variance, rtol=1e-5)
 
 

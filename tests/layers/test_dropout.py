@@ -52,9 +52,9 @@ def test_gradients_pass_where_something_was_kept():
 
 def test_the_seed_decides_and_each_call_differs():
     x, labels = np.ones((4, 100), "float32"), np.full(4, 2)
-    one, other = layer(), layer()
-    np.testing.assert_array_equal(one(x, labels, training=True), other(x, labels, training=True))
-    assert not np.array_equal(one(x, labels, training=True), layer()(x, labels, training=True))
+    first, second = layer(), layer()
+    np.testing.assert_array_equal(first(x, labels, training=True), second(x, labels, training=True))
+    assert not np.array_equal(first(x, labels, training=True), layer()(x, labels, training=True))
 
 
 def test_bfloat16_and_serialisation():

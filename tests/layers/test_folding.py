@@ -22,8 +22,8 @@ def norms(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "left"),
-    [  # the norms before an activation that stand behind no convolution
+    ("name", "unfolded_norms"),
+    [  # the norms before an activation that do not follow a convolution
         ("resnet20", set()),
         ("plain20", set()),
         ("vgg16_bn", set()),
@@ -33,7 +33,7 @@ def norms(model):
         pytest.param("keras:MobileNetV2", set(), marks=pytest.mark.slow),
     ],
 )
-def test_outputs_stay_and_norms_go(name, left):
+def test_outputs_stay_and_norms_go(name, unfolded_norms):
     model = shaken(models.build(name, (32, 32, 3), "bn_fc8", 5, seed=0))
     folded = fold_batch_norm(model)
     x = np.random.default_rng(1).normal(size=(4, 32, 32, 3)).astype("float32")
@@ -41,11 +41,11 @@ def test_outputs_stay_and_norms_go(name, left):
     np.testing.assert_allclose(
         folded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
     )
-    kept = set(norms(folded))
+    unfolded = set(norms(folded))
     if name == "keras:MobileNetV2":  # its depthwise convolutions keep theirs
-        assert kept == {n for n in norms(model) if "depthwise" in n}
+        assert unfolded == {n for n in norms(model) if "depthwise" in n}
     else:
-        assert kept == left
+        assert unfolded == unfolded_norms
 
 
 def test_a_norm_on_the_logits_folds_into_the_output_layer():
@@ -81,10 +81,10 @@ def test_a_bias_and_a_norm_without_scale_fold():
 
 def test_the_model_is_left_as_it_is_and_the_copy_saves(tmp_path):
     model = shaken(models.resnet8((8, 8, 1), "bn_fc8", 5, seed=0))
-    before = model.get_weights()
+    weights = model.get_weights()
     folded = fold_batch_norm(model)
-    for one, other in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for actual, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(actual, expected)
     folded.save(tmp_path / "model.keras")
     x = np.random.default_rng(1).normal(size=(4, 8, 8, 1)).astype("float32")
     again = keras.saving.load_model(tmp_path / "model.keras")

@@ -62,10 +62,10 @@ def test_ghosts_of_feature_maps_and_masks():
     mean, variance = ghost_moments(x, 3, mask)
     assert mean.shape == variance.shape == (6, 1, 1, 4)
     for half in (slice(0, 3), slice(3, 6)):
-        kept = x[half][mask[half]]
+        counted = x[half][mask[half]]
         for i in range(half.start, half.stop):
-            np.testing.assert_allclose(mean[i, 0, 0], kept.mean(0), rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(variance[i, 0, 0], kept.var(0), rtol=1e-4)
+            np.testing.assert_allclose(mean[i, 0, 0], counted.mean(0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(variance[i, 0, 0], counted.var(0), rtol=1e-4)
 
 
 def test_sums_are_in_float32():
@@ -78,22 +78,22 @@ def test_sums_are_in_float32():
 def test_of_several_replicas_they_are_those_of_all_examples_together(monkeypatch, masked):
     """The other replica's sums, by NumPy, take the place of what `tf.distribute` would bring."""
     rng = np.random.default_rng(3)
-    here, there = rng.normal(5, 1, (2, 4, 3, 2)).astype("float32") * [[[[1]]], [[[3]]]]
+    local, remote = rng.normal(5, 1, (2, 4, 3, 2)).astype("float32") * [[[[1]]], [[[3]]]]
     mask = rng.random((2, 4, 3)) > 0.3 if masked else np.ones((2, 4, 3), bool)
-    every = np.concatenate([here[mask[0]], there[mask[1]]])
-    other = there[mask[1]]
-    totals = iter([len(other), other.sum(0), ((other - every.mean(0)) ** 2).sum(0)])
+    pooled = np.concatenate([local[mask[0]], remote[mask[1]]])
+    remote_values = remote[mask[1]]
+    totals = iter([len(remote_values), remote_values.sum(0), ((remote_values - pooled.mean(0)) ** 2).sum(0)])
     monkeypatch.setattr("bnhead.layers.moments._sum_over_replicas", lambda total: total + next(totals))
-    mean, variance = moments(here, mask[0] if masked else None, synchronized=True)
-    np.testing.assert_allclose(mean, every.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(variance, every.var(0), rtol=1e-5)
+    mean, variance = moments(local, mask[0] if masked else None, synchronized=True)
+    np.testing.assert_allclose(mean, pooled.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(variance, pooled.var(0), rtol=1e-5)
 
 
 def test_on_one_replica_synchronised_moments_are_its_own():
     x = np.random.default_rng(4).normal(3, 2, (5, 4, 2)).astype("float32")
     for mask in (None, x[..., 0] > 2):
-        for own, synchronized in zip(moments(x, mask), moments(x, mask, synchronized=True), strict=True):
-            np.testing.assert_allclose(synchronized, own, rtol=1e-6)
+        for expected, synchronized in zip(moments(x, mask), moments(x, mask, synchronized=True), strict=True):
+            np.testing.assert_allclose(synchronized, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1), (4, 1, 3), (1, 1, 1)])
@@ -101,9 +101,9 @@ def test_a_mask_that_broadcasts_holds_for_all_it_covers(shape):
     rng = np.random.default_rng(0)
     x, mask = rng.normal(size=(4, 2, 3, 5)).astype("float32"), rng.random(shape) < 0.7
     mask.flat[0] = True
-    whole = np.broadcast_to(mask, x.shape[:-1])
-    for found in (moments(x, mask), ghost_moments(x, 2, mask)):
-        expected = moments(x, whole) if len(found[0].shape) == 1 else ghost_moments(x, 2, whole)
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-6)
-    np.testing.assert_allclose(moments(x, mask)[0], x[whole].mean(0), rtol=1e-5)
+    full_mask = np.broadcast_to(mask, x.shape[:-1])
+    for pair in (moments(x, mask), ghost_moments(x, 2, mask)):
+        expected = moments(x, full_mask) if len(pair[0].shape) == 1 else ghost_moments(x, 2, full_mask)
+        for actual, moment in zip(pair, expected, strict=True):
+            np.testing.assert_allclose(actual, moment, rtol=1e-6)
+    np.testing.assert_allclose(moments(x, mask)[0], x[full_mask].mean(0), rtol=1e-5)

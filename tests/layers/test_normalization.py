@@ -41,8 +41,8 @@ def test_the_kernel_is_for_cpus(monkeypatch):
     assert count_kernels(layer, x, training=True) == 1
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [f"a {kind}"])
     assert count_kernels(layer, x, training=True) == 0
-    other = keras.layers.BatchNormalization()
-    np.testing.assert_array_equal(layer(x, training=True), other(x, training=True))
+    reference = keras.layers.BatchNormalization()
+    np.testing.assert_array_equal(layer(x, training=True), reference(x, training=True))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -59,10 +59,10 @@ def test_outputs_gradients_and_statistics_are_kerass_over_several_steps(options,
                 y = layer(x, training=True)
                 loss = tf.reduce_sum(y * upstream)
             results.append([y, *tape.gradient(loss, [x, *layer.trainable_weights])])
-        for one, other in zip(*results, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
-        for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        for actual, reference in zip(*results, strict=True):
+            np.testing.assert_allclose(actual, reference, rtol=1e-4, atol=2e-5)
+        for actual, reference in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_allclose(actual, reference, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
@@ -90,9 +90,9 @@ def test_reduced_precision_keeps_its_dtypes_and_float32_statistics(policy):
     ours = BatchNormalization(dtype=policy)
     theirs = keras.layers.BatchNormalization(dtype=policy)
     x = tf.cast(images(), ours.compute_dtype)
-    one, other = ours(x, training=True), theirs(x, training=True)
-    assert one.dtype == other.dtype == ours.compute_dtype
-    np.testing.assert_allclose(tf.cast(one, "float32"), tf.cast(other, "float32"), atol=0.02)
+    actual, reference = ours(x, training=True), theirs(x, training=True)
+    assert actual.dtype == reference.dtype == ours.compute_dtype
+    np.testing.assert_allclose(tf.cast(actual, "float32"), tf.cast(reference, "float32"), atol=0.02)
     np.testing.assert_allclose(ours.moving_variance, theirs.moving_variance, rtol=1e-2)
     assert ours.moving_variance.dtype == theirs.moving_variance.dtype
 
@@ -119,11 +119,11 @@ def test_everything_else_takes_kerass_path(options, shape):
 def test_frozen_means_inference_as_in_keras():
     ours, theirs = pair()
     ours.trainable = theirs.trainable = False
-    before = ours.get_weights()
+    weights = ours.get_weights()
     np.testing.assert_allclose(
         ours(images(), training=True), theirs(images(), training=True), rtol=1e-4, atol=1e-5
     )
-    np.testing.assert_array_equal(ours.get_weights(), before)
+    np.testing.assert_array_equal(ours.get_weights(), weights)
 
 
 def test_it_serialises_under_the_packages_name():

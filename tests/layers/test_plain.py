@@ -13,12 +13,12 @@ def images(shape, seed=0):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_plain_has_keras_layers_and_the_same_outputs(policy):
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         model = resnet8((8, 8, 1), "bn_fc", 10, seed=0)
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
     x = images((20, 8, 8, 1))
     model(x, training=True)
     copied = plain(model)
@@ -27,8 +27,8 @@ def test_plain_has_keras_layers_and_the_same_outputs(policy):
     assert policies[0] == policies[1]
     tolerance = 1e-5 if policy == "float32" else 0.05
     np.testing.assert_allclose(copied.predict(x, verbose=0), model.predict(x, verbose=0), atol=tolerance)
-    for one, other in zip(copied.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for actual, expected in zip(copied.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("text", [token.example for token in heads.TOKENS.values()])

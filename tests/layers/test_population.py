@@ -29,7 +29,7 @@ def reads(model, name, x):
 def test_a_heads_statistics_are_the_populations(token, place):
     model, x = resnet8((8, 8, 1), place.format(token), 5, seed=0), images()
     name = f"head_{token.rstrip('0123456789')}"
-    others = {layer.name: layer.get_weights() for layer in model.layers if layer.name != name}
+    weights = {layer.name: layer.get_weights() for layer in model.layers if layer.name != name}
     assert recompute_batch_stats(model, x, "head", batch_size=32) == [name]
     features = reads(model, name, x)
     axes = tuple(range(features.ndim - 1))
@@ -38,8 +38,8 @@ def test_a_heads_statistics_are_the_populations(token, place):
     np.testing.assert_allclose(variance, features.var(axes), rtol=1e-4, atol=1e-6)
     for layer in model.layers:
         if layer.name != name:
-            for one, other in zip(layer.get_weights(), others[layer.name], strict=True):
-                np.testing.assert_array_equal(one, other)
+            for actual, expected_value in zip(layer.get_weights(), weights[layer.name], strict=True):
+                np.testing.assert_array_equal(actual, expected_value)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 70, 500])
@@ -79,16 +79,16 @@ def test_masked_values_do_not_count():
     x = np.random.default_rng(0).normal(size=(30, 4, 5)).astype("float32")
     x[::3, 2:] = 9.0
     recompute_batch_stats(model, x, batch_size=7)
-    kept = x[(x != 9.0).any(-1)]
-    np.testing.assert_allclose(moving(model, "norm")[0], kept.mean(0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(moving(model, "norm")[1], kept.var(0), rtol=1e-4)
+    counted = x[(x != 9.0).any(-1)]
+    np.testing.assert_allclose(moving(model, "norm")[0], counted.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moving(model, "norm")[1], counted.var(0), rtol=1e-4)
 
 
 def test_names_and_the_frozen_ones():
     model, x = resnet8((8, 8, 1), "fbn_fc8_bn", 5, seed=0), images()
-    before = moving(model, "head_bn")
+    previous = moving(model, "head_bn")
     assert recompute_batch_stats(model, x, "frozen") == ["head_fbn"]
-    np.testing.assert_array_equal(moving(model, "head_bn"), before)
+    np.testing.assert_array_equal(moving(model, "head_bn"), previous)
     assert recompute_batch_stats(model, x, ["head_bn"]) == ["head_bn"]
     assert recompute_batch_stats(resnet8((8, 8, 1), "fc", 5), x, "frozen") == []
 
@@ -119,7 +119,7 @@ def test_numerically_sound_far_from_zero():
 
 def test_errors_leave_the_model_as_it_was():
     model, x = resnet8((8, 8, 1), "bn_fc8", 5, seed=0), images()
-    before = model.get_weights()
+    previous = model.get_weights()
     x[3, 2, 2] = np.nan
     cases = [
         ((x, "head"), "inputs are not all finite"),
@@ -130,8 +130,8 @@ def test_errors_leave_the_model_as_it_was():
     for arguments, message in cases:
         with pytest.raises(UsageError, match=message.replace("?", r"\?")):
             recompute_batch_stats(model, *arguments)
-        for one, other in zip(model.get_weights(), before, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for actual, expected_value in zip(model.get_weights(), previous, strict=True):
+            np.testing.assert_array_equal(actual, expected_value)
 
 
 def test_statistics_that_overflow_on_the_way():
@@ -159,8 +159,8 @@ def test_frozen_ones_get_what_training_will_give_them():
     np.testing.assert_allclose(spread[spread > 0.01], 1, atol=0.02)
     reads = keras.Model(model.input, model.get_layer("head_fbn").input)
     twin = resnet8((8, 8, 1), "fbn_fc8", 5, seed=0)
-    for one, other in zip(averages, twin.get_layer("stem_bn").get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for actual, expected_value in zip(averages, twin.get_layer("stem_bn").get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected_value)
     assert np.abs(np.asarray(reads(x)).mean(0) - moving(model, "head_fbn")[0]).max() > 0.05
 
 
@@ -184,18 +184,18 @@ def test_the_members_of_an_ensemble_get_what_they_would_alone():
     for i, net in enumerate(members):
         net.name = f"member{i}"
     inputs = keras.Input((8, 8, 1))
-    both = keras.Model(inputs, layers.Average()([net(inputs) for net in members]))
-    names = recompute_batch_stats(both, x)
+    ensemble = keras.Model(inputs, layers.Average()([net(inputs) for net in members]))
+    names = recompute_batch_stats(ensemble, x)
     assert names[0] in ("member0/stem_bn", "member1/stem_bn") and len(names) == 2 * len(
         alone[0].layers
     ) - len([layer for net in alone for layer in net.layers if not hasattr(layer, "moving_mean")])
     for net, expected in zip(members, alone, strict=True):
-        for one, other in zip(net.get_weights(), expected.get_weights(), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    assert set(recompute_batch_stats(both, x, "head")) == {"member0/head_bn", "member1/head_bn"}
-    assert recompute_batch_stats(both, x, "member1/head_bn") == ["member1/head_bn"]
+        for actual, expected_value in zip(net.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(actual, expected_value, rtol=1e-5, atol=1e-6)
+    assert set(recompute_batch_stats(ensemble, x, "head")) == {"member0/head_bn", "member1/head_bn"}
+    assert recompute_batch_stats(ensemble, x, "member1/head_bn") == ["member1/head_bn"]
     with pytest.raises(UsageError, match="has no batch norm 'head_bn'"):
-        recompute_batch_stats(both, x, ["head_bn"])
+        recompute_batch_stats(ensemble, x, ["head_bn"])
 
 
 def test_empty_batches_are_passed_over():

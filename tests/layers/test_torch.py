@@ -43,8 +43,8 @@ def in_torch(function, x):
 
 
 def compare(layer, function, x):
-    for one, other in zip(with_gradients(layer, x), in_torch(function, x), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    for actual, expected in zip(with_gradients(layer, x), in_torch(function, x), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("token", ["bn", "gbn8"])

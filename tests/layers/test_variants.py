@@ -30,29 +30,31 @@ def make(kind, *, rank=2, **options):
 
 def state(layer):
     names = ("gamma", "beta", "moving_mean", "moving_variance")
-    found = {
+    values = {
         name: np.asarray(getattr(layer, name), "float64")
         for name in names
         if getattr(layer, name) is not None
     }
-    return {"gamma": 1.0, "beta": 0.0, **found}
+    return {"gamma": 1.0, "beta": 0.0, **values}
 
 
 def masked_moments(x, mask):
-    kept = x[mask]
-    return (kept.mean(0), kept.var(0)) if len(kept) else (np.zeros(x.shape[-1]), np.zeros(x.shape[-1]))
+    counted = x[mask]
+    return (
+        (counted.mean(0), counted.var(0)) if len(counted) else (np.zeros(x.shape[-1]), np.zeros(x.shape[-1]))
+    )
 
 
 def reference(kind, layer):
     """`train(x, mask) -> y` of a layer as it is now, with what has no gradient computed once, from `at`."""
-    now = state(layer)
+    current = state(layer)
 
     def affine(z):
-        return now["gamma"] * z + now["beta"]
+        return current["gamma"] * z + current["beta"]
 
     if kind == "frozen":
-        deviation = np.sqrt(now["moving_variance"] + EPSILON)
-        return lambda x, mask, at: affine((x - now["moving_mean"]) / deviation)
+        deviation = np.sqrt(current["moving_variance"] + EPSILON)
+        return lambda x, mask, at: affine((x - current["moving_mean"]) / deviation)
     if kind == "ghost":
 
         def ghost(x, mask, at):
@@ -70,10 +72,10 @@ def reference(kind, layer):
     d_max = layer.d_max * np.clip((progress - 1 / 8) / (1 / 2), 0, 1)
 
     def renorm(x, mask, at):
-        moving = np.sqrt(now["moving_variance"] + EPSILON)
+        moving = np.sqrt(current["moving_variance"] + EPSILON)
         mean, variance = masked_moments(at, mask)
         r = np.clip(np.sqrt(variance + EPSILON) / moving, 1 / r_max, r_max)
-        d = np.clip((mean - now["moving_mean"]) / moving, -d_max, d_max)
+        d = np.clip((mean - current["moving_mean"]) / moving, -d_max, d_max)
         mean, variance = masked_moments(x, mask)
         return affine((x - mean) / np.sqrt(variance + EPSILON) * r + d)
 
@@ -82,14 +84,14 @@ def reference(kind, layer):
 
 def updated(kind, layer, x, mask):
     """The moving averages after a training step on `x`."""
-    now = state(layer)
+    current = state(layer)
     mean, variance = masked_moments(x, mask)
     if kind == "frozen":
-        return now["moving_mean"], now["moving_variance"]
-    moved = now["moving_mean"] * MOMENTUM + mean * (1 - MOMENTUM)
+        return current["moving_mean"], current["moving_variance"]
+    moved = current["moving_mean"] * MOMENTUM + mean * (1 - MOMENTUM)
     if kind == "ghost":
-        return moved, now["moving_variance"] * MOMENTUM + variance * (1 - MOMENTUM)
-    deviation = np.sqrt(now["moving_variance"] + EPSILON) * MOMENTUM
+        return moved, current["moving_variance"] * MOMENTUM + variance * (1 - MOMENTUM)
+    deviation = np.sqrt(current["moving_variance"] + EPSILON) * MOMENTUM
     deviation += np.sqrt(variance + EPSILON) * (1 - MOMENTUM)
     return moved, deviation**2 - EPSILON
 
@@ -128,15 +130,16 @@ def make_twin(kind, layer):
 @pytest.mark.parametrize("options", [{}, {"center": False}, {"scale": False}])
 def test_inference_is_a_batch_norms(kind, options):
     layer = make(kind, **options)
-    now, x, before = state(layer), batch((5, 4)), layer.get_weights()
+    current, x, weights = state(layer), batch((5, 4)), layer.get_weights()
     expected = (
-        now["gamma"] * (x - now["moving_mean"]) / np.sqrt(now["moving_variance"] + EPSILON) + now["beta"]
+        current["gamma"] * (x - current["moving_mean"]) / np.sqrt(current["moving_variance"] + EPSILON)
+        + current["beta"]
     )
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
     layer.trainable = False
     np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-4, atol=1e-5)
-    for one, other in zip(layer.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for full_outputs, half_outputs in zip(layer.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(full_outputs, half_outputs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,9 +148,9 @@ def test_bfloat16_computes_in_float32_and_keeps_float32_statistics(kind):
     half.set_weights(full.get_weights())
     x = batch((9, 4))
     rounded = tf.cast(tf.cast(x, "bfloat16"), "float32")
-    one, other = full(rounded, training=True), half(tf.cast(x, "bfloat16"), training=True)
-    assert other.dtype == "bfloat16" and half.moving_variance.dtype == "float32"
-    np.testing.assert_allclose(tf.cast(other, "float32"), one, rtol=0.01, atol=0.02)
+    full_outputs, half_outputs = full(rounded, training=True), half(tf.cast(x, "bfloat16"), training=True)
+    assert half_outputs.dtype == "bfloat16" and half.moving_variance.dtype == "float32"
+    np.testing.assert_allclose(tf.cast(half_outputs, "float32"), full_outputs, rtol=0.01, atol=0.02)
     np.testing.assert_allclose(half.moving_variance, full.moving_variance, rtol=1e-5)
 
 
@@ -169,8 +172,8 @@ def test_one_running_update_per_step_whatever_the_number_of_ghosts():
         layer = make("ghost", ghost_size=size)
         layer(x, training=True)
         moved.append(np.asarray(layer.moving_variance))
-    for other in moved[1:]:
-        np.testing.assert_allclose(moved[0], other, rtol=1e-6)
+    for half_outputs in moved[1:]:
+        np.testing.assert_allclose(moved[0], half_outputs, rtol=1e-6)
 
 
 def test_one_ghost_is_a_batch_norm():
