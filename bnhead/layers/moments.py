@@ -96,8 +96,8 @@ def affine(z, gamma=None, beta=None):
 
 
 def moving_average(average, value, momentum):
-    """One step of a moving average, float32; `momentum` is the share of the previous average."""
-    return ops.cast(average, "float32") * momentum + value * (1 - momentum)
+    """One step of a moving average, in `value`'s dtype; `momentum` is the share of the previous average."""
+    return ops.cast(average, value.dtype) * momentum + value * (1 - momentum)
 
 
 class PooledMoments:

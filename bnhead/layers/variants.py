@@ -57,8 +57,9 @@ class GhostBatchNormalization(_Variant):
     def normalise_batch(self, x, mask):
         """x, normalised by ghost; updates the moving averages."""
         mean, variance = moments(x, mask, synchronized=self.synchronized)
-        self.moving_mean.assign(moving_average(self.moving_mean, mean, self.momentum))
-        self.moving_variance.assign(moving_average(self.moving_variance, variance, self.momentum))
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            # in the average's dtype, as Keras' batch norm does it
+            average.assign(moving_average(average, ops.cast(value, average.dtype), self.momentum))
         return standardize(x, *ghost_moments(x, self.ghost_size, mask), self.epsilon)
 
     def get_config(self):
