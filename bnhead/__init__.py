@@ -1,7 +1,7 @@
 """Does a batch norm before the last fully connected layer help, hurt or make no difference?
 
-Public names are loaded when they are first used: `import bnhead` brings neither Keras nor TensorFlow. Where
-Keras is imported too, before or after, models with layers of bnhead load.
+Public names are loaded at first use: `import bnhead` imports neither Keras nor TensorFlow. Models with layers
+of bnhead can be loaded in any program that imports both bnhead and Keras, in either order.
 
     from bnhead.models import resnet20          # backbones with pluggable heads
     from bnhead import heads, DeadUnits         # the heads; the callback that counts dead units
@@ -13,7 +13,7 @@ import sys
 
 from bnhead.version import __version__
 
-_HOME = {  # public name -> the module it lies in
+_HOME = {  # public name -> its module
     "heads": "bnhead.heads",
     "census": "bnhead.census",
     "models": "bnhead.models",
@@ -21,22 +21,22 @@ _HOME = {  # public name -> the module it lies in
 }
 __all__ = ["DeadUnits", "__version__", "census", "heads", "models"]
 
-# An install maps the folder models/ to the package bnhead.models. In a bare checkout nothing has been
-# mapped yet: there the checkout's root joins this package's search path, and models/ is found beside us.
+# An install maps the folder models/ to the package bnhead.models. In a bare checkout the root joins this
+# package's search path, so that models/ is importable under the same name.
 _root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 if all(os.path.isfile(os.path.join(_root, *name)) for name in (("setup.cfg",), ("models", "__init__.py"))):
     __path__.append(_root)
 
 
 class _AfterKeras:
-    """Imports bnhead's layers when Keras has been imported, which registers them for `load_model`."""
+    """Imports bnhead's layers right after Keras, which registers them for `load_model`."""
 
     def find_spec(self, name, path, target=None):
         if name != "keras":
             return None
         import importlib.util
 
-        sys.meta_path.remove(self)  # for the search alone: others may look for Keras and not import it
+        sys.meta_path.remove(self)  # for this search only: a program may look for Keras without importing it
         spec = importlib.util.find_spec("keras")
         sys.meta_path.insert(0, self)
         if spec is not None:
@@ -61,7 +61,7 @@ else:
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'bnhead' has no attribute {name!r}")
-    import importlib  # not before: what is imported first is what Ctrl-C at the start falls into
+    import importlib  # not at the top: Ctrl-C while it is imported would print a traceback
 
     module = importlib.import_module(_HOME[name])
     return module if module.__name__ == f"bnhead.{name}" else getattr(module, name)

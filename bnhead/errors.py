@@ -1,4 +1,4 @@
-"""Errors that a command reports in one line, each with the exit status it ends with."""
+"""Errors that a command reports in one line, each with its exit status."""
 
 import difflib
 import signal
@@ -6,31 +6,31 @@ from collections.abc import Iterable
 
 
 class UsageError(ValueError):
-    """A flag, an argument or a name that cannot be meant."""
+    """An invalid flag, argument or name."""
 
     exit_status = 2
 
 
 class RunDirectoryError(RuntimeError):
-    """The run directory holds something else, or cannot be written."""
+    """The run directory holds another run or cannot be written."""
 
     exit_status = 3
 
 
 class DataError(RuntimeError):
-    """The data set is not there, or is not what training needs."""
+    """The data set is missing or unfit for training."""
 
     exit_status = 4
 
 
 class ResourcesError(RuntimeError):
-    """Memory, or the disk, is full."""
+    """Memory or disk is full."""
 
     exit_status = 6
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work; what was done is kept.
+    """A signal ended the work; completed work is kept.
 
     Args:
         number: the signal's number.
@@ -38,30 +38,33 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int):
         super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.exit_status = 128 + number  # as a shell has it
+        self.exit_status = 128 + number  # the convention of shells
 
 
 class StudyError(RuntimeError):
-    """The runs of a study fail, and not one by one."""
+    """Several runs of a study failed in the same way."""
 
     exit_status = 7
 
 
 class CopyError(RuntimeError):
-    """A copy of a model, or its file, computes something else than the model."""
+    """A copy or a saved file of a model gives other outputs than the model."""
 
     exit_status = 8
 
 
-# What a command reports in one line.
+# Errors that a command reports in one line.
 REPORTED = (UsageError, RunDirectoryError, DataError, ResourcesError, StudyError, CopyError)
 
 
-def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """`"; did you mean 'x'?"` for the known word nearest to `word`, in any case; empty if none is near.
+def nearest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """`"; did you mean 'x'?"` with the valid word nearest to `word`, ignoring case; empty if none is near.
 
-    `cutoff`, in [0, 1], is how near: the least `difflib` ratio.
+    Args:
+        word: the invalid word.
+        words: the valid ones.
+        cutoff: the least similarity (`difflib` ratio), in [0, 1].
     """
-    by_lower = {name.lower(): name for name in known}
+    by_lower = {name.lower(): name for name in words}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -200,7 +200,11 @@ def _parse_token(words: Sequence[str], i: int) -> Token:
             words, i, "is the name of a head and must stand alone; write out its text, see `bnhead heads`"
         )
     if name not in TOKENS:
+        longest_first = "|".join(sorted(TOKENS, key=len, reverse=True))
+        joined = re.findall(rf"(?:{longest_first})[0-9.]*", base)  # "bnfc" -> "bn", "fc"
         hint = nearest("_".join(words), PRESETS, cutoff=0.75) or nearest(name.rstrip("0123456789."), TOKENS)
+        if "".join(joined) == base:
+            hint = f"; did you mean {'_'.join(joined) + words[i][len(base) :]!r}?"
         raise _marked_error(words, i, f"is not a token{hint}")
     token_type, value = TOKENS[name], None
     for part in parts:

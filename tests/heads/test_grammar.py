@@ -49,6 +49,8 @@ INVALID = [  # text, what the message must contain: the failing token marked, an
     ("bn_fx", "bn_>>fx<<': 'fx' is not a token; did you mean 'fc'?"),
     ("dropuot0.5", ">>dropuot0.5<<': 'dropuot0.5' is not a token; did you mean 'dropout'?"),
     ("BN_fc", ">>BN<<_fc': 'BN' is not a token; did you mean 'bn'?"),
+    ("bnfc", ">>bnfc<<': 'bnfc' is not a token; did you mean 'bn_fc'?"),
+    ("gap_dropout0.5fc512-bias", "did you mean 'dropout0.5_fc512-bias'?"),
     ("fastia", ">>fastia<<': 'fastia' is not a token; did you mean 'fastai'?"),
     ("bn_nek", "did you mean 'bnneck'?"),
     ("bn_fc_fastai", "bn_fc_>>fastai<<': 'fastai' is the name of a head and must stand alone"),
