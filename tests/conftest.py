@@ -10,7 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
-from bnhead.training import TrainConfig, train
+from bnhead.training import TrainConfig
 
 
 def pytest_configure(config):
@@ -21,6 +21,13 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     return "" if config.option.markexpr == "gpu" else "bnhead: on the CPU; -m gpu for the tests on a GPU"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m quick`, files without a quick test are not even imported: most of them import TensorFlow."""
+    if config.option.markexpr == "quick" and collection_path.suffix == ".py":
+        return "pytest.mark.quick" not in collection_path.read_text() or None
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -49,5 +56,7 @@ def short_config(data_dir, tmp_path_factory):
 @pytest.fixture(scope="session")
 def short_run(short_config):
     """A finished run: its config and what `train` returned."""
+    from bnhead.training import train
+
     config = short_config(weight_histograms=True)
     return config, train(config)

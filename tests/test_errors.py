@@ -2,6 +2,8 @@ import pytest
 
 from bnhead.errors import nearest
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("word", "hint"),

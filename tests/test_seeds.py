@@ -1,6 +1,10 @@
 import hashlib
 
+import pytest
+
 from bnhead.seeds import stream
+
+pytestmark = pytest.mark.quick
 
 
 def test_a_stream_is_31_bits_of_sha256_of_seed_and_path():

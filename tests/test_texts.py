@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 
 from bnhead import texts
 
+pytestmark = pytest.mark.quick
+
 
 def test_escapes_reach_no_terminal():
     assert texts.printable("a\x1b[31mb\nc\td") == "a\\x1b[31mb\nc\td"

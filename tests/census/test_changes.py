@@ -5,6 +5,8 @@ from bnhead.census.changes import History, changes
 from bnhead.census.figures import OF_CHANGES
 from bnhead.errors import UsageError
 
+pytestmark = pytest.mark.quick
+
 
 def units(*numbers):
     return np.isin(np.arange(6), numbers)

@@ -3,6 +3,8 @@ import pytest
 
 from bnhead.census.codeath import effective_patterns, phi_matrix, sorted_order
 
+pytestmark = pytest.mark.quick
+
 
 def phi_of(active):
     active = active.astype(int)

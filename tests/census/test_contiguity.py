@@ -8,6 +8,8 @@ from scipy import stats
 from bnhead.census.contiguity import Runs, block_test, dead_runs
 from bnhead.errors import UsageError
 
+pytestmark = pytest.mark.quick
+
 
 def mask(text):
     return np.array([c == "1" for c in text])

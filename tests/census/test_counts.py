@@ -8,6 +8,8 @@ from bnhead.census.counts import Census, Counts, Moments
 from bnhead.census.figures import OF_COUNTS
 from bnhead.errors import UsageError
 
+pytestmark = pytest.mark.quick
+
 CLASSES = 3
 NAMES = {row.name for row in OF_COUNTS}
 

@@ -14,6 +14,8 @@ from bnhead.census.figures import (
 )
 from tests.census.test_counts import added
 
+pytestmark = pytest.mark.quick
+
 VALUES = {"per_input": 0.5, "per_input_p05": 0.25, "per_input_p95": 0.75, "dataset": 0.125, "bound": 0.01}
 ROWS = {row.name: row for row in FIGURES}
 

@@ -1,4 +1,8 @@
+import pytest
+
 from bnhead.census import keys
+
+pytestmark = pytest.mark.quick
 
 
 def test_layers_with_slashes_go_into_a_key_and_come_back():

@@ -5,6 +5,8 @@ import pytest
 from bnhead.cli.flags import Command
 from bnhead.errors import UsageError
 
+pytestmark = pytest.mark.quick
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

@@ -6,6 +6,8 @@ import pytest
 from bnhead.data.catalog import check_name, domain_names, folder_path
 from bnhead.errors import UsageError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     "name", ["digits", "digits:1.0.0", "cifar10", "cifar10:3.0.2", "imagenette/160px-v2", "mnist"]

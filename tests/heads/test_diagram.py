@@ -7,6 +7,8 @@ import pytest
 from bnhead import heads
 from bnhead.heads.diagram import svg
 
+pytestmark = pytest.mark.quick
+
 SVG = "{http://www.w3.org/2000/svg}"
 
 

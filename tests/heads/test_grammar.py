@@ -5,6 +5,8 @@ import pytest
 
 from bnhead import heads
 
+pytestmark = pytest.mark.quick
+
 SAME_HEAD = [  # text, canonical text
     ("fc", "fc"),
     ("gap_fc_out", "fc"),

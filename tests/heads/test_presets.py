@@ -2,6 +2,8 @@ import pytest
 
 from bnhead import heads
 
+pytestmark = pytest.mark.quick
+
 FEATURES, OUTPUTS = (7, 7, 64), 10
 
 # Weights of each head, counted by hand from the layers of its source: a batch norm of c channels has 4c with

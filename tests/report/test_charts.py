@@ -5,6 +5,8 @@ import pytest
 from bnhead.report import charts
 from bnhead.report.curves import band
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),

@@ -5,6 +5,8 @@ import pytest
 
 from bnhead.report.curves import Band, at_most, band, swarm, visible_range
 
+pytestmark = pytest.mark.quick
+
 
 def test_bands_agree_with_numpy():
     curves = np.random.default_rng(0).normal(size=(7, 11))

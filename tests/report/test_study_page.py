@@ -17,6 +17,8 @@ from bnhead.runs.run_files import RunFiles
 from bnhead.studies.directory import read_study
 from tests.studies.fake import write_study
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_table_of_cells_is_the_verdicts(tmp_path):
     study = read_study(write_study(tmp_path, "placement", seeds=4))

@@ -6,6 +6,8 @@ from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.runs import atomic
 from bnhead.runs.atomic import replace, unwritable
 
+pytestmark = pytest.mark.quick
+
 
 def test_a_file_is_replaced_whole(tmp_path):
     replace(tmp_path / "a", lambda path: path.write_text("one"))

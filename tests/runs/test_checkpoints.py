@@ -7,6 +7,8 @@ from bnhead.runs import checkpoints
 from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, save_checkpoint
 from bnhead.runs.directory import RunDirectory
 
+pytestmark = pytest.mark.quick
+
 SETTINGS = {"head": "bn_fc", "learning_rate": 0.1}
 
 

@@ -9,6 +9,8 @@ import pytest
 from bnhead.cli.diff import main
 from bnhead.runs.diff import describe_differences, differing_values, first_differing_epoch
 
+pytestmark = pytest.mark.quick
+
 
 def write(folder, settings, result, rows, environment=None):
     folder.mkdir()

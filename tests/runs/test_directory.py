@@ -9,6 +9,8 @@ from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.runs.directory import RunDirectory
 from bnhead.training import train
 
+pytestmark = pytest.mark.quick
+
 RESULT = {"status": "finished", "epochs": 1, "data": {"test": 9}}
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from bnhead.runs.history import format_history, read_history
 
+pytestmark = pytest.mark.quick
+
 
 def test_rows_come_back_as_numbers(tmp_path):
     rows = [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2, "loss": 1e-40}]

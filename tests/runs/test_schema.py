@@ -2,6 +2,8 @@ import pytest
 
 from bnhead.runs import schema
 
+pytestmark = pytest.mark.quick
+
 SHAPE = {
     "name": str,
     "rate?": float,

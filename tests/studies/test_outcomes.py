@@ -8,6 +8,8 @@ from bnhead.studies.outcomes import damage, exclusions, flow, read_outcomes
 from bnhead.studies.plan import with_data
 from tests.studies.fake import FACTS, plan_of, write_run
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def plan():

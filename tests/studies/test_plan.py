@@ -22,6 +22,8 @@ from bnhead.studies.plan import (
 from bnhead.training.config import TrainConfig
 from tests.studies.fake import FACTS, plan_of
 
+pytestmark = pytest.mark.quick
+
 
 def test_a_run_id_is_the_hash_of_all_its_settings_and_of_nothing_else():
     plan = plan_of()

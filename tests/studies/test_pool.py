@@ -3,6 +3,8 @@ import pytest
 from bnhead.studies.pool import Job, take
 from bnhead.training.config import TrainConfig
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("last", "busy", "expected"),

@@ -20,6 +20,8 @@ from bnhead.studies.statistics import (
     slope,
 )
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("n", [2, 3, 10, 40])
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 0.01), (0.004, 0.002), (-0.02, 0.03)])

@@ -5,6 +5,8 @@ from bnhead.errors import UsageError
 from bnhead.studies.study import STUDIES, named_study
 from tests.studies.fake import plan_of
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("name", "strata"),

@@ -15,6 +15,8 @@ from bnhead.studies.verdict import judge
 from bnhead.studies.worker import train_one
 from tests.studies.fake import ENVIRONMENT, FACTS, plan_of
 
+pytestmark = pytest.mark.quick
+
 RESULT = {"data": {"name": "digits/1.0.0", "train": 1437, "test": 360}}
 
 

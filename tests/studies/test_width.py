@@ -11,6 +11,8 @@ from bnhead.studies.verdict import judge
 from bnhead.studies.width import width_law
 from tests.studies.fake import FACTS, plan_of
 
+pytestmark = pytest.mark.quick
+
 
 def outcomes_of(plan, share):
     """Outcomes with the shares that `share(head, width, seed)` gives."""

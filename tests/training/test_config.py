@@ -7,6 +7,8 @@ from bnhead.errors import UsageError
 from bnhead.training import TrainConfig
 from bnhead.training.config import LOCATION_FIELDS
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("settings", "message"),
