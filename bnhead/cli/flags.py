@@ -69,7 +69,7 @@ class Command(Generic[Settings]):
 
         Args:
             arguments: the command line after the program's name.
-            work: does what the command is for and returns the exit status.
+            work: does the command's work and returns the exit status.
 
         Returns:
             The exit status. Errors of bnhead become one line on stderr and their own status.
@@ -89,29 +89,29 @@ class Command(Generic[Settings]):
                 value.
         """
         fields = self._flags
-        # FlagValues of our own: TFDS and absl's logging register their flags in the global one
+        # Not the global FlagValues: TFDS and absl's logging register their flags there
         defined = flags.FlagValues()
         for name, spec in fields.items():
             _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
         try:
             arguments = _with_flagfile(_underscored(arguments), fields)
             _check_values_present(arguments, fields)
-            rest = defined(["bnhead", *arguments])[1:]
+            words = defined(["bnhead", *arguments])[1:]
         except flags.UnrecognizedFlagError as error:
             name = error.flagname
             if name in self.refused:
                 raise UsageError(f"flag --{name} cannot be given: {self.refused[name]}") from None
             hint = nearest(name, fields)
             if fields and not hint:
-                hint = f" (flags: {', '.join(f'--{known}' for known in fields)})"
+                hint = f" (flags: {', '.join(f'--{flag}' for flag in fields)})"
             raise UsageError(f"flag --{name} is not known{hint}") from None
         except flags.Error as error:
-            raise UsageError(_in_our_words(str(error), fields)) from None
+            raise UsageError(_malformed_value(str(error), fields)) from None
         values = {name: defined[name].value for name in fields}
         if self.positional:
-            values[self.positional], rest = self._positional_value(rest)
-        if rest:
-            raise UsageError(f"argument {rest[0]!r} is not a flag; write every setting as --name=value")
+            values[self.positional], words = self._positional_value(words)
+        if words:
+            raise UsageError(f"argument {words[0]!r} is not a flag; write every setting as --name=value")
         return self.settings(**values)
 
     def _positional_value(self, arguments: list[str]) -> tuple[str | tuple[str, ...], list[str]]:
@@ -173,7 +173,7 @@ def _check_values_present(arguments: Sequence[str], fields: Mapping[str, datacla
             raise UsageError(f"flag --{spec.name} needs a value, as in --{spec.name}={example}")
 
 
-def _in_our_words(message: str, fields: Mapping[str, dataclasses.Field]) -> str:
+def _malformed_value(message: str, fields: Mapping[str, dataclasses.Field]) -> str:
     """absl's message on a malformed value, in one line that gives the rule."""
     if match := re.match(r"flag --(\w+)=(.*?): ", message, re.S):
         name, value = match.groups()

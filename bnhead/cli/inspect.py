@@ -18,56 +18,61 @@ from bnhead.training.config import PIXELS
 TASKS = ("classification", "multilabel", "regression")
 
 
-def _flag(default, text: str):
+def _setting(default, text: str):
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Request:
-    """The settings of one inspection. Each field is a flag of the same name, but for `model`.
+    """The settings of one inspection. Each field except `model` is a flag of the same name.
 
     Raises:
-        UsageError: a value that breaks its rule or a name that does not exist, with the nearest that does.
+        UsageError: an invalid value, or an unknown name, with the nearest valid one.
     """
 
-    model: str = _flag(
+    model: str = _setting(
         "",
-        "A run directory; a .keras file (loading a file can run code of its author's: open only those you "
+        "A run directory; a .keras file (loading a file can run its author's code: open only files you "
         "trust); or a backbone's name, such as resnet20 or keras:ResNet50, with its initial weights.",
     )
-    dataset: str = _flag("", "TFDS image set, or an embedded one. Default: the run's own.")
-    task: str = _flag(
+    dataset: str = _setting("", "TFDS image set, or an embedded one. Default: the run's own.")
+    task: str = _setting(
         "",
-        f"What the labels are for: {', '.join(TASKS)}. Default: the run's own, else classification.",
+        f"Meaning of the labels: {', '.join(TASKS)}. Default: the run's own, else classification.",
     )
-    data_dir: str = _flag("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
-    image_size: int = _flag(
-        0, "Height and width in pixels that images are resized to. 0: as the model wants them, else as is."
+    data_dir: str = _setting("", "TFDS directory that holds the prepared sets. Default: that of TFDS.")
+    image_size: int = _setting(
+        0,
+        "Height and width in pixels of the resized images. 0: as the model expects them, else unchanged.",
     )
-    pixels: str = _flag(
+    pixels: str = _setting(
         "auto",
-        "What the model reads: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto, as "
-        "in training: keras.applications' own preprocessing for keras:<name> and with imagenet weights; raw "
-        "for a run and for a file whose net begins with scaling of its own; else signed.",
+        "Scale of the model's input: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or "
+        "auto, as in training: keras.applications' own preprocessing for keras:<name> and with imagenet "
+        "weights; raw for a run and for a file whose net scales its input; else signed.",
     )
-    layers: str = _flag(
+    layers: str = _setting(
         "all",
         "Layers to count, joined by commas: names, all (every activation), norms (every batch norm), last "
         "(the last activation before the output).",
     )
-    examples: int = _flag(
+    examples: int = _setting(
         2048, "Test images to count on, at most. A unit dead on N may fire on 3/N of inputs."
     )
-    batch_size: int = _flag(256, "Images at a time; no figure depends on it.")
-    eps: float = _flag(0.0, "A unit is silent where its output is at most this; the default is ReLU's.")
-    codeath: bool = _flag(False, "Count which units are silent together; memory grows with units squared.")
-    gradients: bool = _flag(False, "Count gradient-dead units, by the task's loss; takes a backward pass.")
-    head: str = _flag(
+    batch_size: int = _setting(256, "Images at a time; no figure depends on it.")
+    eps: float = _setting(0.0, "A unit is silent if its output is at most this; 0 suits ReLU.")
+    codeath: bool = _setting(
+        False, "Count which units are silent together; memory grows with the square of the units."
+    )
+    gradients: bool = _setting(False, "Count gradient-dead units, by the task's loss; takes a backward pass.")
+    head: str = _setting(
         "out", "Head of a backbone that is given by name; the default is its output layer alone."
     )
-    weights: str = _flag("", "Pre-trained weights of a backbone that is given by name: imagenet or a file.")
-    seed: int = _flag(0, "Seed of the initial weights of a backbone that is given by name.")
-    out: str = _flag("", "Directory of what is written. Default: census/<name of the model>.")
+    weights: str = _setting(
+        "", "Pre-trained weights of a backbone that is given by name: imagenet or a file."
+    )
+    seed: int = _setting(0, "Seed of the initial weights of a backbone that is given by name.")
+    out: str = _setting("", "Output directory. Default: census/<name of the model>.")
 
     def __post_init__(self):
         if not self.model:
@@ -75,8 +80,8 @@ class Request:
         for name, choices in (("pixels", PIXELS), ("task", ("", *TASKS))):
             value = getattr(self, name)
             if value not in choices:
-                there = f"there are {', '.join(filter(None, choices))}"
-                raise UsageError(f"{name} {value!r} is not known{nearest(value, choices)} ({there})")
+                valid = f"there are {', '.join(filter(None, choices))}"
+                raise UsageError(f"{name} {value!r} is not known{nearest(value, choices)} ({valid})")
         for name, least in (("examples", 1), ("batch_size", 1), ("image_size", 0), ("seed", 0), ("eps", 0)):
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
@@ -92,11 +97,11 @@ class Request:
     @property
     def is_run(self) -> bool:
         """Whether the model is a directory, and so a run's."""
-        return os.path.isdir(self.model)  # False for what no path can be, too
+        return os.path.isdir(self.model)  # False also for text that cannot be a path
 
     @property
     def directory(self) -> str:
-        """`out`, or the place that an inspection without one gets."""
+        """`out`, or its default."""
         name = pathlib.Path(self.model).resolve().name if self.is_run else pathlib.Path(self.model).stem
         return self.out or f"census/{name.replace(':', '-')}"
 
@@ -181,7 +186,7 @@ def _count(request: Request, source: Any) -> Any:
     if "last" in names:
         from bnhead.census.sites import default_layers
 
-        names = [other for name in names for other in (default_layers(model) if name == "last" else [name])]
+        names = [path for name in names for path in (default_layers(model) if name == "last" else [name])]
     with source.dataset.naming_pictures():
         return count(
             model,
@@ -195,7 +200,7 @@ def _count(request: Request, source: Any) -> Any:
 
 
 def _loss(model: Any, task: str) -> Any:
-    """The task's loss, on logits or on what the model has made of them."""
+    """The task's loss, on logits or on the outputs of a final sigmoid or softmax."""
     from keras import activations, losses
 
     last = getattr(model.layers[-1], "activation", None)

@@ -24,8 +24,8 @@ OpenPool = Callable[[int], contextlib.AbstractContextManager]
 BuildReport = Callable[[pathlib.Path, Mapping[str, Any]], object]
 
 
-def _flag(name: str, kind: type, default, text: str) -> tuple:
-    return name, kind, dataclasses.field(default=default, metadata={"help": text})
+def _flag(name: str, value_type: type, default, text: str) -> tuple:
+    return name, value_type, dataclasses.field(default=default, metadata={"help": text})
 
 
 Request = dataclasses.make_dataclass(
@@ -34,13 +34,18 @@ Request = dataclasses.make_dataclass(
         _flag("study", str, "", f"Name of the study: {', '.join(STUDIES)}."),
         _flag("seeds", int, 10, "Number of seeds, 0 and up. Claiming no difference may need 15 to 20."),
         _flag("dir", str, "", "Directory of the study. Default: studies/<name>."),
-        _flag("engine", str, "local", "What does the runs: local processes, or a ray cluster (RAY_ADDRESS)."),
+        _flag(
+            "engine",
+            str,
+            "local",
+            "Workers that do the runs: local processes, or a ray cluster (RAY_ADDRESS).",
+        ),
         _flag(
             "workers",
             int,
             0,
-            "Runs at a time. 0 is one for each core, of this machine or of the Ray cluster; on a "
-            "GPU, give what its memory holds.",
+            "Runs at a time. 0 is one per core of this machine or of the Ray cluster; on a "
+            "GPU, as many as its memory holds.",
         ),
         _flag(
             "delta",
@@ -50,13 +55,13 @@ Request = dataclasses.make_dataclass(
             "point of accuracy.",
         ),
         _flag("alpha", float, 0.05, "Error rate of each claim, over all comparisons of the study."),
-        _flag("dry_run", bool, False, "Show runs, commands and an estimate of time, and do nothing."),
+        _flag("dry_run", bool, False, "Print runs, commands and estimated time, and write nothing."),
         _flag(
             "amend",
             bool,
             False,
-            "Go on in a directory whose plan has another delta, alpha or code, or fewer seeds. The report "
-            "says exploratory from then on.",
+            "Continue in a directory whose plan has another delta, alpha or code, or fewer seeds. The "
+            "report calls the study exploratory from then on.",
         ),
         *(
             (spec.name, spec.type, dataclasses.field(default=spec.default, metadata=spec.metadata))
@@ -88,7 +93,7 @@ def main(
 
     Args:
         arguments: the command line.
-        open_pool: number of workers -> the pool of workers, a context manager; None is that of the engine.
+        open_pool: number of workers -> pool of workers, a context manager; None is the engine's.
         build_report: `(directory, runs)` writes the report; None is `bnhead.report.build`.
     """
     if not arguments:
