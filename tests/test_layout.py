@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {  # room -> rooms, or single modules, that it may import besides those of ANYBODY
     "runs": {"models"},  # whose source is hashed
