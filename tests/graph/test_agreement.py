@@ -12,7 +12,7 @@ from bnhead.layers import fold_batch_norm, plain
 
 @keras.saving.register_keras_serializable("test_agreement")
 class Offset(layers.Layer):
-    """Adds what it was told, which neither its config nor its weights hold."""
+    """Adds a value that is neither in its config nor in its weights."""
 
     offset = 0.0
 
@@ -113,7 +113,7 @@ def test_inputs_are_random_inputs_in_the_models_structure_and_of_its_kinds():
 
 
 def test_each_range_of_inputs_is_judged_by_its_own_outputs():
-    """Outputs for pixels are hundreds of times larger, and would hide a difference among the others."""
+    """Outputs for pixels are hundreds of times larger, and would hide a difference for normal inputs."""
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3, name="out")(inputs))
     copied = graph.copy(model)

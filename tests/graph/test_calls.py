@@ -34,7 +34,7 @@ def test_calls_in_another_model_do_not_count():
     assert [call.operation.name for call in model_calls(model)].count("shared") == 2
 
 
-def test_a_model_of_another_keras_is_told_so():
+def test_a_model_of_another_keras_is_an_error():
     foreign = type("Functional", (), {"__module__": "tf_keras.src.engine.functional"})
     model = type("Own", (foreign,), {"name": "theirs", "built": True})()
     data = np.zeros((4, 6), "float32")

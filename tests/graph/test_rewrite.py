@@ -104,7 +104,7 @@ def member(name, scale):
     return keras.Model(inputs, layers.ReLU(name="relu")(ops.multiply(x, scale)), name=name)
 
 
-def test_layers_of_one_name_are_told_apart_by_their_paths():
+def test_layers_with_one_name_are_distinguished_by_their_paths():
     """An ensemble: Keras takes two nets with the same layer names, but not in one functional model."""
     first, second = member("one", 2.0), member("other", 3.0)
     inputs = keras.Input((4,))
@@ -120,7 +120,7 @@ def test_layers_of_one_name_are_told_apart_by_their_paths():
     assert first.get_layer("same").name == "same", "the model is left as it is"
 
 
-def test_functions_of_one_name_are_told_apart_too():
+def test_functions_with_one_name_are_distinguished_too():
     first, second = member("one", 2.0), member("other", 3.0)
     for net in (first, second):
         (scaled,) = (op for op in net.operations if type(op).__name__ == "Multiply")

@@ -164,7 +164,7 @@ def test_every_activation_is_seen_under_its_name(name):
     observed = forward_pass(build(), x)
     assert {tap.name: tap.kind for tap in observed.activations} == expected
     assert not observed.missed
-    for tap in observed.activations:  # what was called gives what came out
+    for tap in observed.activations:  # the function can be called again
         np.testing.assert_array_equal(tap.function(tap.pre_activation), tap.output)
         assert tap.units == tap.output.shape[-1]
 

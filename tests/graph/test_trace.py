@@ -33,7 +33,7 @@ def test_what_is_compiled_reads_the_present_weights_and_assigns_nothing():
     run = trace.compiled(lambda x: ops.sum(model(x, training=True)), model)
     x, initial = tf.ones((4, 6)), state(model)
     first = float(run(x))
-    assert float(run(x)) == first  # the random state stands where it stood
+    assert float(run(x)) == first  # the random state has not changed
     for expected, actual in zip(initial, state(model), strict=True):
         np.testing.assert_array_equal(expected, actual)
     model.set_weights([w * 0 + 3 for w in model.get_weights()])
@@ -42,7 +42,7 @@ def test_what_is_compiled_reads_the_present_weights_and_assigns_nothing():
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends take every name")
 @pytest.mark.parametrize("name", ["<script>", "=cmd", "$x^$", "a\x1b[31m", "a\nb", "\xfc", " "])
-def test_names_that_tensorflow_cannot_trace_are_told_and_leave_no_scope_open(name):
+def test_names_that_tensorflow_cannot_trace_are_errors_and_leave_no_scope_open(name):
     inputs = keras.Input((6,))
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu", name=name)], name="inner")
     model = keras.Model(inputs, layers.Dense(2)(inner(inputs)), name="_net")

@@ -25,7 +25,7 @@ def masked_moments(x, mask):
 
 
 def reference(kind, layer):
-    """`train(x, mask, at) -> y`; what has no gradient is computed from `at`."""
+    """`train(x, mask, at) -> y`; terms without gradient are computed from `at`."""
     moving_mean, moving_variance = (
         np.asarray(v, "float64") for v in (layer.moving_mean, layer.moving_variance)
     )

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from bnhead.layers.moments import ghost_moments, moments
+from bnhead.layers.moments import PooledMoments, affine, ghost_moments, moments, moving_average, standardize
 
 
 def batch(shape, seed=0):
@@ -42,7 +42,7 @@ def test_a_mask_of_the_wrong_rank_is_an_error():
 @pytest.mark.parametrize("size", [2, 3, 16])
 @pytest.mark.parametrize("examples", [1, 2, 3, 5, 16, 31, 33])
 def test_ghosts_are_runs_of_the_batch_none_smaller_than_asked(size, examples):
-    """Each example gets its ghost's moments; which one can be read off a batch of distinct values."""
+    """Each example gets the moments of its ghost; distinct values identify the ghosts."""
     x = np.arange(examples, dtype="float32")[:, None]
     mean, variance = (np.asarray(m)[:, 0] for m in ghost_moments(x, size))
     ghosts = [np.flatnonzero(mean == value) for value in np.unique(mean)]
@@ -68,6 +68,23 @@ def test_ghosts_of_feature_maps_and_masks():
             np.testing.assert_allclose(variance[i, 0, 0], counted.var(0), rtol=1e-4)
 
 
+def test_pooled_moments_of_unequal_batches_are_those_of_all_values():
+    x, pooled = batch((50, 3)).astype("float64") + 1e4, PooledMoments()
+    for part in np.split(x, [1, 8, 41]):
+        pooled.add(part.mean(0), part.var(0), len(part))
+    assert pooled.count == 50
+    np.testing.assert_allclose(pooled.mean, x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(pooled.squares / pooled.count, x.var(0), rtol=1e-9)
+
+
+def test_normalisation_gain_offset_and_averages_by_hand():
+    z = standardize(np.float32([5.0]), np.float32([1.0]), np.float32([3.0]), 1.0)
+    np.testing.assert_array_equal(z, [2.0])
+    np.testing.assert_array_equal(affine(z, np.float32([3.0]), np.float32([0.5])), [6.5])
+    np.testing.assert_array_equal(affine(z), z)
+    np.testing.assert_array_equal(moving_average(np.float32([8.0]), np.float32([4.0]), 0.75), [7.0])
+
+
 def test_sums_are_in_float32():
     x = ops.cast(np.full((3000, 1), 1.0), "bfloat16")
     mean, _ = moments(x)
@@ -76,7 +93,7 @@ def test_sums_are_in_float32():
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_of_several_replicas_they_are_those_of_all_examples_together(monkeypatch, masked):
-    """The other replica's sums, by NumPy, take the place of what `tf.distribute` would bring."""
+    """NumPy computes the sums of the other replica, instead of `tf.distribute`."""
     rng = np.random.default_rng(3)
     local, remote = rng.normal(5, 1, (2, 4, 3, 2)).astype("float32") * [[[[1]]], [[[3]]]]
     mask = rng.random((2, 4, 3)) > 0.3 if masked else np.ones((2, 4, 3), bool)

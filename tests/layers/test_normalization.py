@@ -35,7 +35,7 @@ def count_kernels(layer, x, **call):
 
 
 def test_the_kernel_is_for_cpus(monkeypatch):
-    """XLA compiles Keras' own operations into less on a GPU."""
+    """XLA compiles Keras' operations to faster code on a GPU."""
     layer, x = BatchNormalization(), images((4, 3, 3, 4))
     layer.build(x.shape)
     assert count_kernels(layer, x, training=True) == 1

@@ -51,7 +51,7 @@ def test_every_example_counts_once_whatever_the_batches(batch_size):
 
 
 def test_all_norms_of_one_batch_then_predict_what_training_mode_does():
-    """With the data in one batch, recomputed statistics are that batch's, all the way up."""
+    """With the data in one batch, the recomputed statistics of every norm are those of the batch."""
     model, x = resnet8((8, 8, 1), "bn_fc8_bn", 5, seed=0), images()
     in_training = np.asarray(keras.models.clone_model(model)(x, training=True))
     twin = keras.models.clone_model(model)
@@ -149,7 +149,7 @@ def test_a_layer_called_twice_has_no_one_population():
 
 
 def test_frozen_ones_get_what_training_will_give_them():
-    """The backbone's norms normalise by the batch then, whatever their averages say at first."""
+    """The backbone's norms then normalise by the batch, so their initial averages have no effect."""
     model, x = resnet8((8, 8, 1), "fbn_fc8", 5, seed=0), images()
     averages = model.get_layer("stem_bn").get_weights()
     recompute_batch_stats(model, x, "frozen", batch_size=len(x))
@@ -175,7 +175,7 @@ def test_norms_of_nested_models_are_reached():
 
 
 def test_the_members_of_an_ensemble_get_what_they_would_alone():
-    """Both nets have a layer called stem_bn; a path says which."""
+    """Both nets have a layer called stem_bn; a path selects one."""
     x = images(24)
     alone = [resnet8((8, 8, 1), "bn_fc8", 5, seed=i) for i in (0, 1)]
     for net in alone:

@@ -1,4 +1,4 @@
-"""Our layers beside PyTorch's, where it has the same ones: outputs, gradients, running statistics."""
+"""Our layers against PyTorch's counterparts: outputs, gradients, running statistics."""
 
 import keras
 import numpy as np

@@ -46,7 +46,7 @@ def masked_moments(x, mask):
 
 
 def reference(kind, layer):
-    """`train(x, mask) -> y` of a layer as it is now, with what has no gradient computed once, from `at`."""
+    """`train(x, mask) -> y` of a layer; terms without gradient are computed once, from `at`."""
     current = state(layer)
 
     def affine(z):
@@ -189,7 +189,7 @@ def test_one_ghost_is_a_batch_norm():
 
 
 def test_renorm_agrees_with_kerass_where_both_can_do_the_same():
-    """Keras' `renorm=True` with fixed bounds is our layer behind its schedule."""
+    """Keras' `renorm=True` with constant bounds is our layer after its schedule."""
     ours = BatchRenormalization(steps=1, r_max=1.5, d_max=0.4, momentum=0.9, epsilon=1e-6)
     clipping = {"rmax": 1.5, "rmin": 1 / 1.5, "dmax": 0.4}
     theirs = keras.layers.BatchNormalization(
