@@ -88,12 +88,14 @@ def _install() -> None:
         modules += [(torch.nn.functional, _FUNCTIONS), (torch, ("relu", "tanh", "sigmoid", "softmax"))]
     for module, names in modules:
         for name in names:
-            _patch(module, name, functools.partial(_activation, name, 0))
+            if hasattr(module, name):  # not every backend has every function
+                _patch(module, name, functools.partial(_activation, name, 0))
     _patch(activations.ReLU, "static_call", relu_call)
     _patch(activations.Mish, "static_call", functools.partial(_activation, "mish", 0))
     _patch(keras.layers.PReLU, "call", functools.partial(_activation, "prelu", 1))
     for module, name in _CONTROL_FLOW:
-        _patch(module, name, functools.partial(_loop, f"ops.{name}"))
+        if hasattr(module, name):
+            _patch(module, name, functools.partial(_loop, f"ops.{name}"))
     for name in ("rnn", "lstm", "gru"):
         _patch(backend, name, functools.partial(_loop, RECURRENT_LAYER))
     _patch(keras.Layer, "__call__", layer_call)
@@ -104,9 +106,12 @@ def _install() -> None:
 
 
 def _patch(owner: Any, name: str, hook: Callable) -> None:
-    """Replaces a function of a module or class, if it has that, by `hook(taps, function, ...)`."""
-    if not hasattr(owner, name):
-        return
+    """Replaces a function of a module or class by `hook(taps, function, ...)`.
+
+    Raises:
+        AttributeError, KeyError: this version of Keras has no such function. Activations would be missed
+            without a sign.
+    """
     original = vars(owner)[name] if isinstance(owner, type) else getattr(owner, name)
     is_static = isinstance(original, staticmethod)
     patched = _hooked(original.__func__ if is_static else original, hook)

@@ -292,7 +292,8 @@ class Taps:
         for i, tap in enumerate(taps[:per_step]):
             calls = taps[i::per_step]
             for part in ("pre_activation", "output"):
-                setattr(tap, part, ops.stack([getattr(call, part) for call in calls], axis=1))
+                if getattr(tap, part) is not None:  # a watch has taken the tensors already
+                    setattr(tap, part, ops.stack([getattr(call, part) for call in calls], axis=1))
             tap.mask, tap.axis, tap.steps = None, -1, tuple(call.key for call in calls)
         self.current.activations[first:] = taps[:per_step]
 

@@ -188,6 +188,15 @@ def test_the_steps_of_a_wrapped_layer_are_its_positions():
     np.testing.assert_array_equal(tap.output, model(SERIES))
 
 
+def test_the_steps_of_a_wrapped_layer_can_be_watched():
+    """A watch with no paths to keep leaves no tensors to stack."""
+    model = stack(layers.TimeDistributed(layers.Dense(5, "relu"), name="t"), shape=(4, 6))
+    with taps.opened(model, evaluating=True, watch=lambda key, tensor: tensor, paths=()) as observed:
+        model(SERIES)
+    (tap,) = observed.passes[0].activations
+    assert tap.output is None and len(tap.steps) == 4
+
+
 LOOPS = {
     "cond": lambda x: ops.cond(ops.sum(x) > -1e9, lambda: ops.relu(x), lambda: x),
     "while_loop": lambda x: ops.while_loop(lambda i, h: i < 3, lambda i, h: (i + 1, ops.relu(h)), (0, x))[1],

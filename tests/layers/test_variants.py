@@ -261,3 +261,15 @@ def test_a_graph_with_an_unknown_batch_size_runs(jit):
     np.testing.assert_allclose(
         function(x), make("ghost", ghost_size=3)(x, training=True), rtol=1e-4, atol=1e-5
     )
+
+
+def test_in_pure_bfloat16_ghosts_average_in_bfloat16():
+    """The moving averages are bfloat16 variables there, and each step rounds, as with Keras' batch norm."""
+    layer = make("ghost", dtype="bfloat16")
+    before = tf.identity(layer.moving_mean)
+    x = tf.cast(np.random.default_rng(0).normal(size=(4, 4)), "bfloat16")
+    layer(x, training=True)
+    mean = tf.cast(tf.reduce_mean(tf.cast(x, "float32"), 0), "bfloat16")
+    expected = before * tf.cast(MOMENTUM, "bfloat16") + mean * tf.cast(1 - MOMENTUM, "bfloat16")
+    assert layer.moving_mean.dtype == "bfloat16"
+    np.testing.assert_array_equal(tf.cast(layer.moving_mean, "float32"), tf.cast(expected, "float32"))
