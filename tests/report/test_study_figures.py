@@ -41,7 +41,7 @@ def test_diverged_runs_and_missing_numbers_are_told(read):
     assert row["word"] == "UNSTABLE" and row["tone"] == "bad" and row["diverged"] == "3 of the treatment"
     assert row["chart"]["left"] == 3 and row["chart"]["cut"][0]
     row = study_figures.paired_differences(read("damaged"))["rows"][0]
-    assert len(row["chart"]["dots"]) == 8 and row["more"] == 14
+    assert len(row["chart"]["dots"]) + row["chart"]["left"] == 8 and row["word"] == "INVALID"
 
 
 def test_a_panel_for_each_comparison_and_for_cells_that_none_names(read):
@@ -87,9 +87,10 @@ def test_width_has_a_chart_for_each_figure(read):
         ("fc", "control"),
         ("bn_fc", "treatment"),
     ]
-    assert charts[0]["widths"] == [32, 64, 128, 256, 512, 1024]
-    assert charts[0]["panels"][0]["slope"] == "+0.17 [+0.15, +0.19]"
+    assert charts[0]["widths"] == [32, 64, 128, 256, 512, 1024, 2048]
     law = read("width").verdict["width_law"][0]
+    low, high = law["interval"]
+    assert charts[0]["panels"][0]["slope"] == f"{law['slope']:+.2f} [{low:+.2f}, {high:+.2f}]"
     own = [point["share"] for point in law["points"] if point["fc_units"] == 64]
     assert charts[0]["panels"][0]["shares"][64] == f"{np.median(own):.1%} ({min(own):.1%} to {max(own):.1%})"
     assert study_figures.width_charts(read("two")) == []
@@ -97,7 +98,7 @@ def test_width_has_a_chart_for_each_figure(read):
 
 def test_heads_are_drawn_once_with_the_features_of_the_runs(read):
     drawn = study_figures.head_diagrams(read("width"))
-    assert [one["text"] for one in drawn] == ["fc", "bn_fc"] and len(drawn[0]["cells"]) == 6
+    assert [one["text"] for one in drawn] == ["fc", "bn_fc"] and len(drawn[0]["cells"]) == 7
     assert drawn[1]["places"] == "P1"
     picture = ElementTree.fromstring(base64.b64decode(drawn[1]["picture"]))
     words = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
