@@ -38,7 +38,7 @@ def test_a_run_has_its_history_and_its_settings(written):
     place = directory / "runs" / "bn_fc at learning_rate 0.1" / "seed4"
     assert numbers(place, "test_accuracy") == pytest.approx(dict(enumerate(run.history["test_accuracy"], 1)))
     start = hparams(place, "_hparams_/session_start_info").session_start_info
-    assert start.group_name == run.id and start.hparams["learning_rate"].number_value == 0.1
+    assert start.group_name == run.path.name and start.hparams["learning_rate"].number_value == 0.1
     assert start.hparams["head"].string_value == "bn_fc" and start.hparams["seed"].string_value == "4"
     end = hparams(place, "_hparams_/session_end_info").session_end_info
     assert end.status == 1  # success
