@@ -35,9 +35,11 @@ def study_limits(study: StudyFiles) -> Iterator[str]:
             f"There are {len(verdict['comparisons'])} comparisons. Holm's p-values make up for that; each "
             "interval is of one comparison alone."
         )
-    yield "Runs are judged at the last epoch. A head that learns faster and ends alike is no better here."
+    yield (
+        "Runs are judged at the last epoch. A head that learns faster but ends equal does not count as better."
+    )
     if verdict["exploratory"]:
-        yield "The plan changed after it was frozen: the result is a lead to confirm, no confirmation."
+        yield "The plan changed after it was frozen: the result must be confirmed by a new study."
 
 
 def _of_the_settings(fixed: dict[str, Any]) -> Iterator[str]:
@@ -51,7 +53,7 @@ def _of_the_settings(fixed: dict[str, Any]) -> Iterator[str]:
     if schedule:
         subjects.append(f"one schedule: {wording.as_list(schedule)}")
     if subjects:
-        yield f"It saw {'; '.join(subjects)}. What holds elsewhere, it cannot say."
+        yield f"It saw {'; '.join(subjects)}. It cannot show what holds elsewhere."
 
 
 def _of_the_test_split(study: StudyFiles) -> Iterator[str]:
@@ -85,5 +87,5 @@ def _of_the_intervals(study: StudyFiles) -> Iterator[str]:
         reach = f"{least} to {most}" if most != least else least
         yield (
             f"The intervals reach {reach}{' ' + unit if unit else ''} to either side of the mean: smaller "
-            "effects cannot be told from none."
+            "effects cannot be detected."
         )

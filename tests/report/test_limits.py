@@ -22,7 +22,7 @@ def test_the_limits_are_those_of_the_plan(two):
     assert "less than 0.83% of inputs" in said and "there are 10" in said and "below 1 point" in said
     low, high = two.verdict["comparisons"][0]["interval"]
     assert f"reach {50 * (high - low):.2f} points" in said
-    assert "varied" not in said and "Holm" not in said and "lead to confirm" not in said
+    assert "varied" not in said and "Holm" not in said and "must be confirmed" not in said
 
 
 def test_what_varies_is_no_limit(tmp_path):
@@ -34,7 +34,7 @@ def test_what_varies_is_no_limit(tmp_path):
 def test_an_exploratory_study_confirms_nothing(two):
     verdict = {**two.verdict, "exploratory": ["more seeds"], "comparisons": []}
     said = " ".join(study_limits(dataclasses.replace(two, verdict=verdict)))
-    assert "no confirmation" in said and "reach" not in said
+    assert "must be confirmed by a new study" in said and "reach" not in said
 
 
 def test_a_study_without_runs_has_limits_too(two):
