@@ -36,7 +36,8 @@ def study_limits(study: StudyFiles) -> Iterator[str]:
             "interval is of one comparison alone."
         )
     yield (
-        "Runs are judged at the last epoch. A head that learns faster but ends equal does not count as better."
+        "Runs are judged at the last epoch. A head that learns faster but ends equal does not count as "
+        "better."
     )
     if verdict["exploratory"]:
         yield "The plan changed after it was frozen: the result must be confirmed by a new study."
