@@ -6,8 +6,6 @@ from bnhead.report.limits import study_limits
 from bnhead.studies.directory import read_study
 from tests.studies.fake import write_study
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):

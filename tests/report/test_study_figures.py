@@ -9,8 +9,6 @@ from bnhead.report import study_figures
 from bnhead.studies.directory import read_study
 from tests.studies.fake import write_study
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory):
