@@ -291,9 +291,9 @@ class Taps:
         per_step = len(taps) // steps
         for i, tap in enumerate(taps[:per_step]):
             calls = taps[i::per_step]
-            for part in ("pre_activation", "output"):
-                if getattr(tap, part) is not None:  # a watch has taken the tensors already
-                    setattr(tap, part, ops.stack([getattr(call, part) for call in calls], axis=1))
+            if tap.output is not None:  # None if the path's tensors are not retained
+                tap.pre_activation = ops.stack([call.pre_activation for call in calls], axis=1)
+                tap.output = ops.stack([call.output for call in calls], axis=1)
             tap.mask, tap.axis, tap.steps = None, -1, tuple(call.key for call in calls)
         self.current.activations[first:] = taps[:per_step]
 

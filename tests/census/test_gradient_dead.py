@@ -44,6 +44,21 @@ def test_gradients_of_feature_maps_inside_a_nested_model():
     assert counts.gradient_dead.tolist() == [True] + [False] * 5
 
 
+def test_gradients_of_a_time_distributed_layer_are_those_of_the_layer_on_all_steps():
+    x = np.random.default_rng(0).normal(size=(20, 4, 6)).astype("float32")
+    y = np.random.default_rng(0).integers(0, 3, 20)
+    gradients = []
+    for wrapped in (False, True):
+        keras.utils.set_random_seed(0)
+        layer = layers.Dense(5, "relu", name="inner")
+        layer = layers.TimeDistributed(layer, name="steps") if wrapped else layer
+        model = keras.Sequential([keras.Input((4, 6)), layer, layers.Flatten(), layers.Dense(3)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        (counts,) = count(model, (x, y), "all", gradients=True).layers.values()
+        gradients.append(counts.gradient)
+    np.testing.assert_allclose(*gradients, rtol=1e-5)
+
+
 RECURRENT = {
     "lstm": lambda: layers.LSTM(9, name="l"),
     "gru": lambda: layers.GRU(9, name="l"),
