@@ -13,7 +13,7 @@ import signal
 import pytest
 
 from bnhead import report
-from bnhead.__main__ import COMMANDS
+from bnhead.__main__ import main
 from bnhead.errors import Interrupted
 from bnhead.training import TrainConfig, train
 from tests.studies import fake
@@ -115,7 +115,7 @@ def run(command, arguments, capsys):
     """Runs a command here; returns its status and whether it ended well."""
     capsys.readouterr()
     with in_time():
-        status = COMMANDS[command][0](list(map(str, arguments)))
+        status = main([command, *map(str, arguments)])
     told = capsys.readouterr()
     assert "Traceback" not in told.err + told.out
     if status == 3 and command == "verify" and not told.err:  # its findings are its result
