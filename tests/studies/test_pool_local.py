@@ -33,7 +33,7 @@ def test_workers_are_started_once_and_do_many_jobs_in_other_processes():
     pids = {event.detail["pid"] for event in done}
     assert len(pids) == 2 and os.getpid() not in pids
     assert {event.detail["pid"] for event in again if event.state == "done"} <= pids
-    assert sum(event.state == "told" for event in events) == 6
+    assert sum(event.state == "progress" for event in events) == 6
     for pid in pids:  # all are gone with the pool
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -42,7 +42,7 @@ def test_workers_are_started_once_and_do_many_jobs_in_other_processes():
 def test_a_failure_is_an_event_and_the_worker_goes_on():
     with Pool(1) as pool:
         events = list(pool.run([*jobs_of(fails, 1), Job("last", "k", TrainConfig(), process)]))
-    assert [event.state for event in events] == ["started", "failed", "started", "told", "done"]
+    assert [event.state for event in events] == ["started", "failed", "started", "progress", "done"]
     assert events[1].detail["error"] == "KeyError" and events[1].detail["message"] == r"'so\nmuch'"
     assert "Traceback" in events[1].detail["traceback"]
 
@@ -54,13 +54,13 @@ def test_a_job_that_kills_its_workers_fails_in_the_end_and_the_rest_is_done():
     assert [event.state for event in events if event.job.id == "bad"].count("died") == MAX_DEATHS - 1
     (failed,) = [event for event in events if event.state == "failed"]
     assert failed.detail["message"] == "its worker died 3 times (signal 9)"
-    assert events[-1].what == "done"
+    assert events[-1].state == "done"
 
 
 def test_leaving_early_ends_the_workers():
     with Pool(2) as pool:
         for event in pool.run(jobs_of(process)):
-            if event.state == "told":
+            if event.state == "progress":
                 break
     deadline = time.monotonic() + 10
     while multiprocessing.active_children() and time.monotonic() < deadline:
@@ -71,8 +71,8 @@ def test_leaving_early_ends_the_workers():
 def test_workers_stay_with_a_kind_and_share_out_the_others():
     jobs = jobs_of(process, 6, lambda seed: "ab"[seed % 2])
     waiting = list(jobs)
-    assert take(waiting, None, []).kind == "a"
-    assert take(waiting, None, ["a"]).kind == "b"  # 2 of a wait for one worker more, 3 of b for none
+    assert take(waiting, None, []).group == "a"
+    assert take(waiting, None, ["a"]).group == "b"  # 2 of a wait for one worker more, 3 of b for none
     assert [take(waiting, "a", ["b"]).id for _ in range(2)] == ["2", "4"]
     assert take(waiting, "a", ["b"]).id == "3" and len(waiting) == 1
 
