@@ -104,34 +104,6 @@ class Counts:
         """Counts of zero inputs."""
         return cls(np.zeros(units + 1, np.int64), np.zeros(units, np.int64), np.zeros(units, np.int64))
 
-    @classmethod
-    def of_batch(
-        cls,
-        silent: np.ndarray,
-        active: np.ndarray,
-        active_everywhere: np.ndarray,
-        transitions: np.ndarray | None = None,
-        **optional: Any,
-    ) -> "Counts":
-        """Counts of one batch, from arrays.
-
-        Args:
-            silent: `(batch,)` integers, number of silent units per input.
-            active: `(units,)`, number of inputs of the batch on which each unit was active somewhere.
-            active_everywhere: `(units,)`, number of inputs on which it was active everywhere.
-            transitions: `(batch,)` integers, number of neighbours u, u + 1 of which exactly one is silent.
-                None counts no runs.
-            optional: further attributes.
-        """
-        size = len(active) + 1
-        inputs = np.bincount(silent, minlength=size).astype(np.int64)
-        counts = cls(
-            inputs, np.asarray(active, np.int64), np.asarray(active_everywhere, np.int64), **optional
-        )
-        if transitions is not None:
-            counts.runs = run_statistics(np.bincount(silent, np.asarray(transitions) + 1, size), inputs)
-        return counts
-
     def merge(self, counts: "Counts") -> "Counts":
         """Counts of the inputs of both, in either order.
 

@@ -7,6 +7,7 @@ import pytest
 from bnhead.census.counts import Census, Counts, Moments
 from bnhead.census.figures import OF_COUNTS
 from bnhead.errors import UsageError
+from tests.census.batches import counts_of_batch
 
 pytestmark = pytest.mark.quick
 
@@ -21,7 +22,7 @@ def of_inputs(activations, finite, labels, first):
     one_hot = np.eye(CLASSES, dtype=int)[labels]
     values = activations.reshape(-1, activations.shape[-1])
     bad = np.flatnonzero(~finite)
-    return Counts.of_batch(
+    return counts_of_batch(
         silent.sum(1),
         somewhere.sum(0),
         everywhere.sum(0),
@@ -150,7 +151,7 @@ def test_a_sum_that_one_part_lacks_is_missing_after_merging():
 
 
 def test_plain_counts_have_no_optional_figures():
-    counts = Counts.of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]))
+    counts = counts_of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]))
     assert set(counts.figures()) == {row.name for row in OF_COUNTS if not row.needs}
 
 
@@ -183,7 +184,7 @@ def test_moments_of_large_means_do_not_cancel():
 
 
 def test_dormant_by_the_share_of_the_layers_mean():
-    counts = Counts.of_batch(np.array([0]), np.ones(4), np.ones(4), magnitude=np.array([0, 0.1, 1, 2.9]))
+    counts = counts_of_batch(np.array([0]), np.ones(4), np.ones(4), magnitude=np.array([0, 0.1, 1, 2.9]))
     assert counts.scores.tolist() == [0, 0.1, 1, 2.9]
     assert counts.dormant(0).tolist() == [True, False, False, False]
     assert counts.dormant(0.1).tolist() == [True, True, False, False]
@@ -192,7 +193,7 @@ def test_dormant_by_the_share_of_the_layers_mean():
 
 
 def test_a_class_without_inputs_has_no_dead_units():
-    counts = Counts.of_batch(
+    counts = counts_of_batch(
         np.array([1, 1]),
         np.array([2, 0]),
         np.zeros(2),

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from bnhead.census.counts import Counts
 from bnhead.census.figures import (
     DISPLAYS,
     FIGURES,
@@ -12,6 +11,7 @@ from bnhead.census.figures import (
     meaning_of,
     rule_of_three,
 )
+from tests.census.batches import counts_of_batch
 from tests.census.test_counts import added
 
 pytestmark = pytest.mark.quick
@@ -95,7 +95,7 @@ def test_a_cell_is_the_value_or_more():
 
 
 def test_a_figure_is_counted_if_its_input_is():
-    counts = Counts.of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]), groups=())
+    counts = counts_of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]), groups=())
     assert ROWS["per_input"].is_counted(counts)
     for name in ("runs_z_per_input", "dormant_0", "blocks_p", "class_dead", "births"):
         assert not ROWS[name].is_counted(counts)

@@ -6,7 +6,8 @@ import pytest
 
 from bnhead.census import plots
 from bnhead.census.changes import History
-from bnhead.census.counts import Census, Counts
+from bnhead.census.counts import Census
+from tests.census.batches import counts_of_batch
 
 
 def pixels(png):
@@ -69,7 +70,7 @@ def test_names_that_look_like_formulas_are_names():
 
 
 def batch_counts():
-    return Counts.of_batch(np.array([1, 0, 1]), np.array([3, 1]), np.array([3, 0]))
+    return counts_of_batch(np.array([1, 0, 1]), np.array([3, 1]), np.array([3, 0]))
 
 
 def test_a_layer_has_the_plots_that_its_counts_allow():

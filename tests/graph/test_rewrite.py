@@ -5,14 +5,7 @@ from keras import layers, ops
 
 from bnhead.errors import UsageError
 from bnhead.graph import clone_layer, copy, flattened, inlined, replay
-
-
-def branched():
-    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
-    shared = layers.Dense(4, name="shared")
-    x = ops.maximum(shared(a), shared(b))
-    outputs = layers.Add(name="sum")([x, a * 2.0])
-    return keras.Model([a, b], [outputs, layers.Dense(2, name="out")(x)])
+from tests.graph.test_calls import branched
 
 
 def test_replay_gives_the_same_function_with_the_same_layers():

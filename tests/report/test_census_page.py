@@ -2,16 +2,17 @@ import re
 
 import numpy as np
 
-from bnhead.census.counts import Census, Counts
+from bnhead.census.counts import Census
 from bnhead.report.census_page import census_html
+from tests.census.batches import counts_of_batch
 
 
 def make(**settings):
-    known = Counts.of_batch(
+    known = counts_of_batch(
         np.array([1, 2, 1]), np.array([3, 0, 2]), np.array([3, 0, 0]), np.array([1, 1, 1])
     )
     known.class_inputs, known.class_active = np.array([2, 1]), np.array([[2, 0, 1], [1, 0, 1]])
-    unknown = Counts.of_batch(
+    unknown = counts_of_batch(
         np.array([1]), np.array([1, 0]), np.array([1, 0]), nonfinite=1, first_nonfinite=0
     )
     census = Census({"fc": known, "<b>bad</b>": unknown})

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from rich.console import Console
 
-from bnhead.census.counts import Census, Counts
+from bnhead.census.counts import Census
 from bnhead.report.census_tables import (
     census_csv,
     census_data,
@@ -13,13 +13,14 @@ from bnhead.report.census_tables import (
     table_figures,
     terminal_table,
 )
+from tests.census.batches import counts_of_batch
 
 
 def census():
-    known = Counts.of_batch(
+    known = counts_of_batch(
         np.array([1, 2, 1]), np.array([3, 0, 2]), np.array([3, 0, 0]), np.array([1, 1, 1])
     )
-    unknown = Counts.of_batch(
+    unknown = counts_of_batch(
         np.array([1]), np.array([1, 0]), np.array([1, 0]), nonfinite=1, first_nonfinite=0
     )
     return Census({"[red]fc": known, "bad": unknown})
