@@ -147,6 +147,8 @@ def main() -> None:
         for name, pipe in pipes.items():
             pipe.send(options.steps * (1 if name.startswith("train") else 3))
             speeds[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(0)  # the processes end by themselves, not in an error when this one does
     print(f"images per second, {os.cpu_count()} CPUs, {options.rounds} rounds: median (range)")
     for name, values in speeds.items():
         print(f"  {name:<24}{statistics.median(values):8.0f}  ({min(values):.0f} to {max(values):.0f})")
