@@ -123,7 +123,7 @@ FIGURES = (
     ),
     Figure(
         "dataset",
-        "dead on all",
+        "dead",
         "share of units that are dead: silent on every input counted",
         lambda c: c.dead.mean(),
         display="charts",

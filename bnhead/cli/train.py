@@ -59,9 +59,10 @@ def train_and_summarize(config: TrainConfig) -> int:
         device_names()
     import absl.logging
 
-    from bnhead.cli.console import EpochLines, format_summary
+    from bnhead.cli.console import EpochLines
     from bnhead.training.run import train
     from bnhead.training.signals import obey_termination
+    from bnhead.training.summary import format_summary
 
     obey_termination()
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs every look-up

@@ -3,7 +3,7 @@
 `config` has the settings, `run` trains, `build` opens the data and makes the model, `tasks` its loss,
 `feed` the batches, `watchers`, `logs` and `failures` the callbacks, `state` trains from any step and saves
 checkpoints and the best epoch, `result` measures and writes the outcome, `signals` ends a run after a step.
-`estimate` is the dry run, `reopen` opens a finished run.
+`summary` puts a result into words, `estimate` is the dry run, `reopen` opens a finished run.
 """
 
 from bnhead.training.config import TrainConfig

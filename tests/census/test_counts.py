@@ -247,7 +247,7 @@ def test_census_names_and_prints():
     assert "head_fc: 7 units, 300 inputs" in text
     assert "300 inputs; a dead unit fires on less than 1.00% of inputs, at 95 %\n" in text
     assert (
-        "\n  dead on all         1 (14.3%)        share of units that are dead: silent on every input" in text
+        "\n  dead                1 (14.3%)        share of units that are dead: silent on every input" in text
     )
     assert "\n  dormant 0.025       14.3%            share of units whose mean activation" in text
     assert "\n  runs (expected), p  1 (1.0), 1       exact probability" in text

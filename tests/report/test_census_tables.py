@@ -28,7 +28,7 @@ def census():
 
 def test_rows_show_what_was_counted():
     assert [column.heading for column in table_figures(census())] == [
-        *("silent per input", "5 % to 95 %", "dead on all", "rarely active", "always on"),
+        *("silent per input", "5 % to 95 %", "dead", "rarely active", "always on"),
         "runs (expected), p",
     ]
     table = layer_rows(census())

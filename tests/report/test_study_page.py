@@ -23,7 +23,7 @@ pytestmark = pytest.mark.quick
 def test_the_table_of_cells_is_the_verdicts(tmp_path):
     study = read_study(write_study(tmp_path, "placement", seeds=4))
     table = cell_table(study)
-    assert table["headings"] == ["n", "mean", "sd", "least", "most", "silent per input", "dead on all"]
+    assert table["headings"] == ["n", "mean", "sd", "least", "most", "silent per input", "dead"]
     assert [row["about"] for row in table["rows"]] == ["", "P0", "P1", "P2", "P3"]
     for row, cell in zip(table["rows"], study.verdict["cells"], strict=True):
         dead = [f"{cell['dead'][f'head_fc/{name}']['mean']:.1%}" for name in ("per_input", "dataset")]
@@ -38,7 +38,7 @@ def test_layers_are_named_where_there_are_several(tmp_path):
     study.verdict["cells"][1]["dead"]["head_fc2/always_on"] = {"mean": 0.5, "sd": None}
     table = cell_table(study)
     assert table["headings"][5:] == [
-        *("head_fc silent per input", "head_fc dead on all", "head_fc2 silent per input"),
+        *("head_fc silent per input", "head_fc dead", "head_fc2 silent per input"),
     ]
     assert [row.name for row in table["shares"]] == ["per_input", "dataset"]
     assert [row["texts"][-1] for row in table["rows"]] == ["–", "25.0%"]  # noqa: RUF001
