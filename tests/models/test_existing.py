@@ -1,3 +1,4 @@
+import fcntl
 import gc
 import sys
 import types
@@ -19,6 +20,16 @@ LITE0 = Path(__file__).parents[3] / "shared" / "data" / "efficientnet_lite0_imag
 
 
 NAMES = ["MobileNetV2"]
+
+
+@pytest.fixture(autouse=True)
+def one_net_at_a_time(tmp_path_factory):
+    """Nets of a gigabyte are built by one worker at a time, and each is freed before the next."""
+    with open(tmp_path_factory.getbasetemp().parent / "nets.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        keras.backend.clear_session()
+        gc.collect()
 
 
 @pytest.mark.parametrize(
