@@ -30,18 +30,23 @@ def _run(arguments: Sequence[str]) -> int:
 
     from bnhead.cli import exits
     from bnhead.errors import UsageError, nearest
+    from bnhead.version import __version__
 
     name = arguments[0] if arguments else ""
     if name in COMMANDS:
         return importlib.import_module(f"bnhead.cli.{name}").main(arguments[1:])
 
     def usage() -> int:
-        if name not in ("", "--help", "-h", "help"):
+        if name not in ("", "--help", "-h", "help", "--version"):
             hint = nearest(name, COMMANDS) or f" (commands: {', '.join(COMMANDS)})"
             raise UsageError(f"command {name!r} is not known{hint}")
+        if name == "--version":
+            print(f"bnhead {__version__}")
+            return 0
+        program = "python -m bnhead" if sys.argv[0].endswith("__main__.py") else "bnhead"
         commands = "\n".join(f"  {command:<8}{text}" for command, text in COMMANDS.items())
-        print(f"usage: bnhead COMMAND [--flag=value ...]\n\n{commands}\n")
-        print("`bnhead COMMAND --help` describes a command and its flags.")
+        print(f"usage: {program} COMMAND [--flag=value ...]\n\n{commands}\n")
+        print(f"`{program} COMMAND --help` describes a command and its flags.")
         return 0 if name else UsageError.exit_status
 
     return exits.run("bnhead", usage)

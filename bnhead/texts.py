@@ -1,6 +1,11 @@
-"""Makes text from files, users and libraries safe to show: names, values and error messages."""
+"""Text for people: made safe to show (names, values, error messages), and set into lines and units."""
 
+import math
 import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
 
 _NODE = re.compile(r"\{\{\w+ [^}]*\}\}\s*|\s*\[Op:\w+\].*")  # nodes of TensorFlow's graph
 
@@ -33,3 +38,51 @@ def first_line(error: BaseException) -> str:
 def shown(value: object) -> object:
     """The value as a template writes it: text as `printable`; HTML is unchanged."""
     return value if hasattr(value, "__html__") else printable(str(value))
+
+
+def columns(default: int = 80) -> int:
+    """Columns of the terminal, or of COLUMNS; `default` where stdout is a file or a pipe."""
+    return shutil.get_terminal_size((default, 24)).columns
+
+
+def wrapped(text: str, widest: int = 100, *, indent: int = 0, hanging: int | None = None) -> str:
+    """The text in lines that fit the terminal. Words stay whole: a path or a URL can be copied.
+
+    Args:
+        text: without line breaks.
+        widest: the most columns, also on a wider terminal.
+        indent: spaces before the first line.
+        hanging: spaces before the others; None for `indent`.
+    """
+    return textwrap.fill(
+        text,
+        max(20, min(widest, columns())),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent if hanging is None else hanging),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def labelled(rows: Iterable[tuple[str, str]], width: int) -> str:
+    """Rows of a label and a text, each text in lines beside its label.
+
+    Args:
+        rows: label and text.
+        width: columns of the labels.
+    """
+    return "\n".join(wrapped(f"{label:<{width}}{text}".rstrip(), hanging=width) for label, text in rows)
+
+
+def notice(line: str) -> None:
+    """Prints a line about the work to stderr; on a terminal in lines that fit."""
+    print(wrapped(line, hanging=2) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a suitable unit: `"50 s"`, `"12 min"`, `"3.5 h"`; "unknown" for NaN."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

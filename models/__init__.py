@@ -30,8 +30,20 @@ _IMAGENET = (
     "resnet18_v2 resnet34_v2 resnet50_v2 resnet101_v2 resnet152_v2"
 )
 __all__ = (*_CIFAR.split(), *_IMAGENET.split())
-_DEPTHS = "resnetD, preresnetD, plainD of other depths D = 6n + 2, wrnD_K of depths 6n + 4"
-_EXISTING = "keras:<name> of keras.applications, hub:<preset> of keras-hub, <path>.keras"
+# The nets of keras.applications: names are checked before Keras is imported, and a test compares the two
+_KERAS = (
+    "ConvNeXtBase ConvNeXtLarge ConvNeXtSmall ConvNeXtTiny ConvNeXtXLarge DenseNet121 DenseNet169 "
+    "DenseNet201 EfficientNetB0 EfficientNetB1 EfficientNetB2 EfficientNetB3 EfficientNetB4 "
+    "EfficientNetB5 EfficientNetB6 EfficientNetB7 EfficientNetV2B0 EfficientNetV2B1 EfficientNetV2B2 "
+    "EfficientNetV2B3 EfficientNetV2L EfficientNetV2M EfficientNetV2S InceptionResNetV2 InceptionV3 "
+    "MobileNet MobileNetV2 MobileNetV3Large MobileNetV3Small NASNetLarge NASNetMobile ResNet101 "
+    "ResNet101V2 ResNet152 ResNet152V2 ResNet50 ResNet50V2 VGG16 VGG19 Xception"
+)
+APPLICATIONS = (*_KERAS.split(),)
+_FAMILIES = (
+    "resnetD, preresnetD, plainD with D = 6n + 2, such as resnet20; wrnD_K with D = 6n + 4; vgg16_bn; "
+    "allcnn; resnet18 to resnet152, also _v1 and _v2; keras:<name>, hub:<preset>, <path>.keras"
+)
 
 
 def check_backbone(name: str) -> None:
@@ -41,9 +53,13 @@ def check_backbone(name: str) -> None:
     if name.endswith(".keras"):
         if not pathlib.Path(name).is_file():
             raise UsageError(f"backbone {name!r}: no such file")
-    elif not re.fullmatch(r"(keras|hub):.+", name):
-        choices = f"{', '.join(__all__)}; {_DEPTHS}; {_EXISTING}"
-        raise UsageError(f"backbone {name!r} is not known{nearest(name, __all__)} (there are {choices})")
+    elif name.startswith("keras:"):
+        if (net := name.removeprefix("keras:")) not in APPLICATIONS:
+            hint = nearest(net, APPLICATIONS) or f" (there are {', '.join(APPLICATIONS)})"
+            raise UsageError(f"backbone {name!r} is not known{hint}")
+    elif not re.fullmatch("hub:.+", name):
+        hint = _depths_near(name) or nearest(name, __all__) or f" (there are {_FAMILIES})"
+        raise UsageError(f"backbone {name!r} is not known{hint}")
 
 
 def find(name: str) -> Callable:
@@ -107,6 +123,17 @@ def _family(name: str) -> tuple:
         return (builder, int(depth)) if int(depth) % 6 == 2 and int(depth) > 2 else ()
     valid = int(wide_depth) % 6 == 4 and int(wide_depth) > 4
     return ("wide_resnet", int(wide_depth), int(width)) if valid else ()
+
+
+def _depths_near(name: str) -> str:
+    """The hint for a CIFAR net of another depth than its family has: the nearest two; empty otherwise."""
+    match = re.fullmatch(r"(resnet|preresnet|plain|wrn)(\d{1,4})((?:_\d{1,4})?)", name)
+    if not match or (match[1] == "wrn") != bool(match[3]):
+        return ""
+    rest = 4 if match[1] == "wrn" else 2
+    below = (int(match[2]) - rest) // 6 * 6 + rest
+    depths = [depth for depth in (below, below + 6) if depth > rest]
+    return f"; did you mean {' or '.join(repr(f'{match[1]}{depth}{match[3]}') for depth in depths)}?"
 
 
 def _listed_builder(name: str) -> Callable:

@@ -15,9 +15,10 @@ import keras
 import numpy as np
 
 from bnhead import seeds
-from bnhead.errors import DataError, UsageError, nearest
+from bnhead.errors import DataError, UsageError
 from bnhead.graph import inlined, replay
 from bnhead.heads import feature_map
+from bnhead.models import check_backbone
 from bnhead.models.blocks import Norm, backbone
 from bnhead.texts import first_line
 
@@ -70,7 +71,7 @@ def from_applications(
         UsageError: an unknown net, or an image size that it does not take.
         DataError: the weights cannot be downloaded.
     """
-    _check_application(name)
+    check_backbone(f"keras:{name}")
     _forbid_norm(norm, f"keras:{name}")
     if seed is not None:
         keras.utils.set_random_seed(seed)
@@ -167,7 +168,7 @@ def pixel_preprocessing(name: str) -> keras.layers.Layer:
     Raises:
         UsageError: an unknown net.
     """
-    _check_application(name)
+    check_backbone(f"keras:{name}")
     preprocess = sys.modules[applications()[name].__module__].preprocess_input
     # Each preprocessing is an affine map of the three channels (scaling, centring, swapping red and blue), so
     # its values for black and for the primary colours determine it. A convolution saves as a plain layer.
@@ -204,12 +205,6 @@ def _seed_dropout(seed: int | None) -> None:
     """Seeds the random layers of a net that is loaded next: a file does not contain their states."""
     if seed is not None:
         keras.utils.set_random_seed(seeds.stream(seed, "backbone"))
-
-
-def _check_application(name: str) -> None:
-    if name not in applications():
-        choices, hint = ", ".join(applications()), nearest(name, applications())
-        raise UsageError(f"backbone 'keras:{name}' is not known{hint} (there are {choices})")
 
 
 def _forbid_norm(norm: Norm | None, backbone: str) -> None:

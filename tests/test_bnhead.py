@@ -57,6 +57,8 @@ def test_commands():
         return subprocess.run([sys.executable, "-m", "bnhead", *arguments], capture_output=True, text=True)
 
     assert run("--help").returncode == 0 and "  train " in run("--help").stdout
+    assert run("--help").stdout.startswith("usage: python -m bnhead COMMAND [--flag=value ...]")
+    assert run("--version").stdout == run("heads", "--version").stdout == f"bnhead {bnhead.__version__}\n"
     assert run().returncode == 2
     unknown = run("trian")
     assert unknown.returncode == 2

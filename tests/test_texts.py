@@ -1,4 +1,5 @@
 import io
+import math
 
 import jinja2
 import pytest
@@ -43,3 +44,31 @@ def test_no_name_is_a_formula(text):
     axes.set_title(texts.plotted(text))
     figure.savefig(io.BytesIO())
     assert axes.title.get_text() == texts.plotted(text)
+
+
+def test_text_fits_the_terminal_and_words_stay_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    path = "runs/digits/resnet20/bn_fc/seed0-with-a-long-name"
+    text = texts.wrapped(f"the quick brown fox jumps over {path} and back", indent=2, hanging=4)
+    assert text == f"  the quick brown fox jumps\n    over\n    {path}\n    and back"
+    assert texts.wrapped("a b c " * 10, 12).splitlines()[0] == "a b c a b c a b c a", "20 at least"
+    assert texts.columns() == 30
+    monkeypatch.delenv("COLUMNS")
+    assert texts.columns(77) == 77, "of a pipe, as under pytest"
+
+
+def test_a_notice_goes_to_stderr_in_one_line_unless_it_is_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    texts.notice("word " * 10)
+    assert capsys.readouterr().err == "word " * 10 + "\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    texts.notice("word " * 10)
+    assert capsys.readouterr().err == "word word word word word word\n  word word word word\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (9000, "2.5 h"), (math.nan, "unknown")],
+)
+def test_duration(seconds, text):
+    assert texts.duration(seconds) == text

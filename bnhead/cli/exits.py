@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bnhead.devices.startup import streams
 from bnhead.errors import REPORTED, Interrupted, ResourcesError
 from bnhead.runs import atomic
-from bnhead.texts import one_line
+from bnhead.texts import notice, one_line
 
 
 def run(program: str, work: Callable[[], int]) -> int:
@@ -39,7 +39,7 @@ def run(program: str, work: Callable[[], int]) -> int:
 
 
 def _complain(program: str, line: str, status: int) -> int:
-    print(f"{program}: {line}", file=sys.stderr)
+    notice(f"{program}: {line}")
     return status
 
 

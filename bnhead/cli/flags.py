@@ -6,16 +6,17 @@ Flags are checked, and help is printed, before TensorFlow is imported.
 import dataclasses
 import itertools
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from absl import flags
 
+from bnhead import texts
 from bnhead.cli import exits
 from bnhead.errors import UsageError, nearest
 from bnhead.runs import atomic
+from bnhead.version import __version__
 
 Settings = TypeVar("Settings")
 _DEFINE = {
@@ -26,6 +27,7 @@ _DEFINE = {
 }
 _VALUES = {int: "a whole number", float: "a number", bool: "true or false"}
 _HELP_FLAGS = {"--help", "-help", "-h"}
+WIDEST = 100  # columns of a help text; longer lines are hard to read
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Command(Generic[Settings]):
         positional: the field that is written without its name; a field of type `tuple` takes all of them.
         groups: headings of the help text and the fields under each. Without groups the flags are one list.
         refused: flags that a user may expect and that this command does not take, each with the reason.
+        aliases: further names of fields: other name -> field.
+        examples: command lines for the help text, without the program's name, each with its purpose.
     """
 
     program: str
@@ -49,6 +53,8 @@ class Command(Generic[Settings]):
     positional: str = ""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    examples: Sequence[tuple[str, str]] = ()
 
     @property
     def _flags(self) -> dict[str, dataclasses.Field]:
@@ -60,9 +66,14 @@ class Command(Generic[Settings]):
         return next((s for s in dataclasses.fields(self.settings) if s.name == self.positional), None)
 
     @property
+    def typed(self) -> str:
+        """The program as it is typed: `python train.py`, `bnhead study`."""
+        return f"python {self.program}" if self.program.endswith(".py") else self.program
+
+    @property
     def _synopsis(self) -> str:
         positional = f" {_metavar(self._positional_field)}" if self.positional else ""
-        return f"usage: {self.program}{positional}{' [--flag=value ...]' if self._flags else ''}"
+        return f"usage: {self.typed}{positional}{' [--flag=value ...]' if self._flags else ''}"
 
     def run(self, arguments: Sequence[str], work: Callable[[Settings], int]) -> int:
         """Prints the help text or calls `work(settings)`.
@@ -76,6 +87,8 @@ class Command(Generic[Settings]):
         """
         if _HELP_FLAGS & set(arguments):
             return exits.run(self.program, lambda: print(self.usage()) or 0)
+        if "--version" in arguments:
+            return exits.run(self.program, lambda: print(f"bnhead {__version__}") or 0)
         return exits.run(self.program, lambda: work(self.parse(arguments)))
 
     def parse(self, arguments: Sequence[str]) -> Settings:
@@ -94,17 +107,15 @@ class Command(Generic[Settings]):
         for name, spec in fields.items():
             _DEFINE[spec.type](name, spec.default, spec.metadata["help"], flag_values=defined)
         try:
-            arguments = _with_flagfile(_underscored(arguments), fields)
+            arguments = _with_flagfile(_underscored(arguments, self.aliases), fields, self.aliases)
             _check_values_present(arguments, fields)
             words = defined(["bnhead", *arguments])[1:]
         except flags.UnrecognizedFlagError as error:
             name = error.flagname
             if name in self.refused:
                 raise UsageError(f"flag --{name} cannot be given: {self.refused[name]}") from None
-            hint = nearest(name, fields)
-            if fields and not hint:
-                hint = f" (flags: {', '.join(f'--{flag}' for flag in fields)})"
-            raise UsageError(f"flag --{name} is not known{hint}") from None
+            hint = nearest(name, fields) or ";"
+            raise UsageError(f"flag --{name} is not known{hint} `{self.typed} --help` lists them") from None
         except flags.Error as error:
             raise UsageError(_malformed_value(str(error), fields)) from None
         values = {name: defined[name].value for name in fields}
@@ -124,24 +135,30 @@ class Command(Generic[Settings]):
         return arguments[0], arguments[1:]
 
     def usage(self) -> str:
-        """The help text."""
+        """The help text, as wide as the terminal, up to `WIDEST` columns."""
         fields, spec = self._flags, self._positional_field
         lines = [self._synopsis]
-        lines += ["", textwrap.fill(self.headline, 80)]
+        lines += ["", texts.wrapped(self.headline, WIDEST)]
+        if self.examples:
+            lines += ["", "Examples"]
+            for arguments, purpose in self.examples:
+                lines += [f"  {self.typed} {arguments}".rstrip(), _indented(purpose)]
         if spec:
             lines += ["", f"  {_metavar(spec)}", _indented(spec.metadata["help"])]
         for heading, names in (self.groups or {"": tuple(fields)}).items():
             lines += ["", *([heading] if heading else [])]
             for name in names:
                 default = fields[name].default
-                lines.append(f"  --[no]{name}" if fields[name].type is bool else f"  --{name}={default}")
+                also = "".join(f", --{alias}" for alias, of in self.aliases.items() if of == name)
+                form = f"--[no]{name}" if fields[name].type is bool else f"--{name}={default}"
+                lines.append(f"  {form}{also}")
                 lines.append(_indented(fields[name].metadata["help"]))
         if fields:
             lines += [
                 "  --flagfile=PATH",
                 _indented("A file with one flag per line, or a run's config.json."),
             ]
-        return "\n".join([*lines, "", textwrap.fill(self.status, 80)])
+        return "\n".join([*lines, "", texts.wrapped(self.status, WIDEST)])
 
 
 def same_flag(settings: type, name: str) -> dataclasses.Field:
@@ -155,13 +172,18 @@ def _metavar(spec: dataclasses.Field) -> str:
 
 
 def _indented(text: str) -> str:
-    return textwrap.fill(text, 80, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    return texts.wrapped(text, WIDEST, indent=4)
 
 
-def _underscored(arguments: Sequence[str]) -> list[str]:
-    """The arguments with underscores for the dashes in names of flags."""
-    split = [(a, *a.partition("=")) for a in arguments]
-    return [f"--{n[2:].replace('-', '_')}{eq}{v}" if a.startswith("--") else a for a, n, eq, v in split]
+def _underscored(arguments: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+    """The arguments with underscores for the dashes in names of flags, and fields for their aliases."""
+
+    def renamed(argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        name = name[2:].replace("-", "_")
+        return f"--{aliases.get(name, name)}{equals}{value}"
+
+    return [renamed(argument) if argument.startswith("--") else argument for argument in arguments]
 
 
 def _check_values_present(arguments: Sequence[str], fields: Mapping[str, dataclasses.Field]) -> None:
@@ -181,7 +203,9 @@ def _malformed_value(message: str, fields: Mapping[str, dataclasses.Field]) -> s
     return message.replace("\n", " ").removeprefix("flag ")
 
 
-def _with_flagfile(arguments: Sequence[str], fields: Mapping[str, object]) -> list[str]:
+def _with_flagfile(
+    arguments: Sequence[str], fields: Mapping[str, object], aliases: Mapping[str, str]
+) -> list[str]:
     """The arguments, after those flags of the flag file that the command line does not override.
 
     Raises:
@@ -194,7 +218,7 @@ def _with_flagfile(arguments: Sequence[str], fields: Mapping[str, object]) -> li
     if len(paths) > 1:
         raise UsageError(f"flag --flagfile is given {len(paths)} times")
     overriding = _flag_names(arguments, fields)
-    from_file = _flags_of_file(paths[0]) if paths else []
+    from_file = _underscored(_flags_of_file(paths[0]), aliases) if paths else []
     names = _flag_names(from_file, fields)
     return [a for a, name in zip(from_file, names, strict=True) if name not in overriding] + arguments
 
@@ -218,7 +242,7 @@ def _flags_of_file(path: str) -> list[str]:
     for line in lines:
         if not line.startswith("--") or line == "--" or line.startswith("--flagfile"):
             raise UsageError(f"flagfile {path!r} holds a line that is not a flag: {line!r}")
-    return _underscored(lines)
+    return lines
 
 
 def _flag_names(arguments: Sequence[str], fields: Mapping[str, object]) -> list[str]:

@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bnhead import texts
 from bnhead.cli.flags import Command
 from bnhead.errors import UsageError
 from bnhead.heads.grammar import parse
 from bnhead.heads.presets import PRESETS
+from bnhead.heads.tokens import TOKENS
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def list_heads(settings: Listing) -> int:
-    """Prints the heads, an entry each."""
-    print("\n\n".join(entry(head, settings) for head in settings.heads or PRESETS))
+    """Prints the heads, an entry each, and the command that trains with one."""
+    entries = [entry(head, settings) for head in settings.heads or PRESETS]
+    if not settings.heads:
+        tokens = " ".join(token.example for token in TOKENS.values())
+        entries.append(texts.wrapped(f"tokens, joined by _ to any other head: {tokens}", hanging=2))
+    example = next(iter(settings.heads), "fastai")
+    print("\n\n".join([*entries, f"next  bnhead train --head={example}"]))
     return 0
 
 
@@ -65,7 +72,8 @@ def entry(head: str, settings: Listing) -> str:
     shape = settings.feature_shape
     lines = [head, f"  --head={parsed.text}"] if head in PRESETS else [parsed.text]
     try:
-        lines.append(f"  {parsed.describe(shape, settings.outputs, fc_units=settings.fc_units)}")
+        diagram = parsed.describe(shape, settings.outputs, fc_units=settings.fc_units)
+        lines.append(texts.wrapped(diagram, indent=2, hanging=4))
         parameters = parsed.parameters(shape, settings.outputs, fc_units=settings.fc_units)
         lines.append(f"  {parameters:,} parameters")
     except UsageError:
@@ -73,5 +81,5 @@ def entry(head: str, settings: Listing) -> str:
             raise
         lines.append(f"  cannot read features of shape {settings.features}")
     if head in PRESETS:
-        lines += [f"  {PRESETS[head].source}", f"  {PRESETS[head].note}"]
+        lines += [texts.wrapped(text, indent=2) for text in (PRESETS[head].source, PRESETS[head].note)]
     return "\n".join(lines)

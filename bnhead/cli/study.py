@@ -15,6 +15,7 @@ from bnhead.errors import UsageError, nearest
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, named_study
+from bnhead.texts import duration
 from bnhead.training.config import TrainConfig
 
 ENGINES = ("local", "ray")
@@ -212,12 +213,11 @@ def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any])
 
 def command_of(config: TrainConfig) -> str:
     """The `bnhead train` command of a run: the flags that are not at their defaults."""
-    # the default of the learning rate depends on the task
-    defaults = {**dataclasses.asdict(TrainConfig(task=config.task)), "task": TrainConfig.task}
+    changed = config.changed()
     flags = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if value != defaults[name] or name in ("head", "seed")
+        if name in changed or name in ("head", "seed")
     }
     return " ".join(["bnhead train", *(shlex.quote(f"--{name}={value}") for name, value in flags.items())])
 
@@ -232,7 +232,6 @@ def estimate_time(plan: Plan, directory: pathlib.Path, workers: int, pace: Calla
         pace: returns the seconds of a run, estimated from its first steps, or None if that is impossible.
     """
     from bnhead.studies.outcomes import SCORED, read_outcomes
-    from bnhead.studies.progress import duration
 
     finished = [outcome for outcome in read_outcomes(plan, directory) if outcome.status in SCORED]
     missing, total = len(plan.runs) - len(finished), len(plan.runs)

@@ -15,17 +15,23 @@ GROUPS = {
         "dataset", "task", "data_dir", "image_size", "augment", "cutout", "mixup", "validation", "imbalance",
         "label_noise", "test_corruption",
     ),
-    "Net": ("backbone", "weights", "pixels", "head", "fc_units", "fc_activation"),
-    "Training": (
-        "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay", "seed",
+    "Model": ("backbone", "weights", "pixels", "head", "fc_units", "fc_activation"),
+    "Optimisation": (
+        "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay",
         "recompute_batch_stats", "learn_within",
     ),
-    "Counting": ("dead_layers", "probe_examples", "weight_histograms"),
+    "Dead units": ("dead_layers", "probe_examples"),
+    "Run": ("seed", "workdir", "overwrite", "dry_run", "verbose", "checkpoint_seconds", "weight_histograms"),
     "Device": (
         "mixed_precision", "distribution", "sync_bn", "deterministic", "steps_per_execution", "jit_compile",
     ),
-    "Run": ("workdir", "checkpoint_seconds", "overwrite", "dry_run"),
 }  # fmt: skip
+EXAMPLES = (
+    ("--head=bn_fc", "The embedded digits with a batch norm before the last fully connected layer."),
+    ("--head=fc", "The control: the same backbone, seed and batches without the batch norm."),
+    ("--dataset=cifar10 --augment=crop_flip --epochs=160", "A data set of TFDS, at length."),
+    ("--head=fastai --dry_run", "Size and estimated time of a run, from a few steps; writes nothing."),
+)
 COMMAND = Command(
     "bnhead train",
     TrainConfig,
@@ -34,6 +40,8 @@ COMMAND = Command(
     "full, 8 the file of the trained model gives other outputs than the model, 130 or 143 interrupted by "
     "SIGINT or SIGTERM. The same command continues an interrupted run.",
     groups=GROUPS,
+    aliases={"lr": "learning_rate"},
+    examples=EXAMPLES,
 )
 
 

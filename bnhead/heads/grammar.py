@@ -74,6 +74,15 @@ class Head:
         return tuple(placements)
 
     @property
+    def counterpart(self) -> "Head":
+        """The head to compare with: without its batch norms or, if it has none, with one at P1."""
+        kept = [t for t in self.tokens if not t.type.normalises_batch]
+        if len(kept) == len(self.tokens):
+            pooling = next(i for i, t in enumerate(kept) if t.type.pools)
+            kept.insert(pooling + 1, Token(TOKENS["bn"]))
+        return parse(spell(kept))
+
+    @property
     def needs_labels(self) -> bool:
         """Whether the head reads the labels in training, as a second input of the model."""
         return any(t.type.reads_labels for t in self.tokens)
@@ -196,9 +205,7 @@ def _parse_token(words: Sequence[str], i: int) -> Token:
     if digits and not re.fullmatch(r"[0-9]*\.?[0-9]+", digits):
         name, digits = base, ""
     if words[i] in PRESETS:
-        raise _marked_error(
-            words, i, "is the name of a head and must stand alone; write out its text, see `bnhead heads`"
-        )
+        raise _marked_error(words, i, "is the name of a head and must stand alone; write out its text")
     if name not in TOKENS:
         longest_first = "|".join(sorted(TOKENS, key=len, reverse=True))
         joined = re.findall(rf"(?:{longest_first})[0-9.]*", base)  # "bnfc" -> "bn", "fc"
@@ -232,7 +239,8 @@ def _parse_token(words: Sequence[str], i: int) -> Token:
 def _marked_error(words: Sequence[str], i: int, rule: str) -> HeadError:
     text = "_".join([*words[:i], f">>{words[i]}<<", *words[i + 1 :]])
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return HeadError(f"head '{text}': {words[i]!r} {rule} (tokens: {' '.join(sorted(TOKENS))})")
+    rule = rule if rule.endswith("?") else f"{rule};"
+    return HeadError(f"head '{text}': {words[i]!r} {rule} `bnhead heads` lists tokens and heads")
 
 
 # ---- tokens -> text -----------------------------------------------------------------------------

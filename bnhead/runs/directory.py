@@ -20,10 +20,10 @@ import math
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+from bnhead import texts
 from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.runs import atomic, history, lock, schema
 
@@ -291,7 +291,7 @@ class RunDirectory:
 
     def log(self, line: str) -> None:
         """Prints a line about the run to stderr."""
-        print(f"bnhead: {line}", file=sys.stderr, flush=True)
+        texts.notice(f"bnhead: {line}")
 
     def agree_on_bytes(self, read: Callable[[], bytes]) -> bytes:
         """`read()`, computed in the process that writes and sent to all processes of the run."""

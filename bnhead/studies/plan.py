@@ -25,7 +25,7 @@ THREADS = 1  # of each run: another number gives other bits, so a study fixes it
 PRIMARY = {"classification": "test_accuracy", "multilabel": "test_accuracy", "regression": "test_r2"}
 EXCLUSIONS = "none; a run that diverges or fails to learn is scored at chance"
 # The flags of a run that every study sets itself.
-OWNED = ("head", "seed", "workdir", "overwrite", "dry_run")
+OWNED = ("head", "seed", "workdir", "overwrite", "dry_run", "verbose")
 _AMENDABLE = ("delta", "alpha", "seeds", "runs", "code", "question", "exclusions")
 
 

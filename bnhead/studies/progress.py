@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bnhead.studies.plan import PlannedRun
 from bnhead.studies.pool import Event
+from bnhead.texts import duration
 
 
 class StudyLines:
@@ -86,10 +87,3 @@ def ending(event: Event) -> str:
     if detail.get("seconds"):
         parts.append(f"{detail['seconds']:.1f} s")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a suitable unit: `"50 s"`, `"12 min"`, `"3.5 h"`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

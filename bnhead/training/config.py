@@ -14,7 +14,7 @@ RECOMPUTED = ("none", "head", "all")
 PIXELS = ("auto", "signed", "unit", "raw")
 JIT = ("auto", "on", "off")
 # Fields about location and procedure: two runs that differ only in these are the same run.
-LOCATION_FIELDS = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run")
+LOCATION_FIELDS = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run", "verbose")
 DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
 # Keras' activations that reach zero or below, so that a silent unit has a meaning.
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
@@ -186,6 +186,9 @@ class TrainConfig:
         False,
         "Train a few steps, print settings, size and estimated time, and write nothing.",
     )
+    verbose: bool = _setting(
+        False, "List all settings in a dry run. Default: those that differ from their defaults."
+    )
 
     def __post_init__(self):
         for spec in dataclasses.fields(self):
@@ -259,6 +262,12 @@ class TrainConfig:
         """`workdir`, or the default run directory."""
         dataset, backbone = self.dataset.replace("/", "-").replace(":", "-"), self.backbone.replace("/", "-")
         return self.workdir or "/".join(("runs", dataset, backbone, self.head, f"seed{self.seed}"))
+
+    def changed(self) -> dict:
+        """The fields that differ from their defaults, as plain values."""
+        # the default of the learning rate depends on the task
+        defaults = {**dataclasses.asdict(TrainConfig(task=self.task)), "task": TrainConfig.task}
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
 
     def settings(self) -> dict:
         """The fields as plain values, without `LOCATION_FIELDS`."""

@@ -9,7 +9,9 @@ import numpy as np
 
 from bnhead import graph
 from bnhead.devices.replicas import open_replicas
+from bnhead.errors import RunDirectoryError
 from bnhead.runs.directory import RunDirectory
+from bnhead.texts import duration, labelled
 from bnhead.training.build import Reuse, decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
@@ -26,12 +28,17 @@ def estimate(config: TrainConfig) -> dict:
     Returns:
         `settings`; `head`, its diagram; `parameters` and of them `trainable`; `steps_per_epoch` and `steps`;
         `bytes`, estimated (`training_bytes`); `seconds_per_step` and `seconds_per_evaluation`, measured;
-        `seconds`, estimated from them for all epochs.
+        `seconds`, estimated from them for all epochs; `obstacle`, why `train` would refuse the run directory,
+        empty if it would not.
 
     Raises:
-        UsageError, DataError, RunDirectoryError, ResourcesError: as `train`.
+        UsageError, DataError, ResourcesError: as `train`.
     """
-    RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
+    obstacle = ""
+    try:
+        RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
+    except RunDirectoryError as error:
+        obstacle = str(error)
     replicas = open_replicas(
         config.distribution, config.batch_size, sync_bn=config.sync_bn, ghost_sizes=config.ghost_sizes
     )
@@ -53,6 +60,7 @@ def estimate(config: TrainConfig) -> dict:
         "seconds_per_step": step,
         "seconds_per_evaluation": evaluation,
         "seconds": feed.epochs * (feed.steps * step + evaluation),
+        "obstacle": obstacle,
     }
 
 
@@ -124,7 +132,10 @@ def format_estimate(estimated: dict, config: TrainConfig) -> str:
         if math.isfinite(step)
         else "unknown: the whole run is one execution"
     )
-    settings = [f"  {name:<22}{value}" for name, value in estimated["settings"].items()]
+    listed = estimated["settings"] if config.verbose else config.changed()
+    settings = [f"  {name:<22}{value}" for name, value in estimated["settings"].items() if name in listed]
+    if unlisted := len(estimated["settings"]) - len(settings):
+        settings.append(f"  {unlisted} at their defaults; --verbose lists them")
     rows = [
         ("head", estimated["head"]),
         *(("", line) for line in estimated["decisions"]),
@@ -132,15 +143,8 @@ def format_estimate(estimated: dict, config: TrainConfig) -> str:
         ("memory", f"about {estimated['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
         ("steps", f"{estimated['steps']:,}: {config.epochs} epochs of {estimated['steps_per_epoch']:,}"),
         ("a step", step_text),
-        ("time", f"about {format_duration(estimated['seconds'])}, after start-up"),
+        ("time", f"about {duration(estimated['seconds'])}, after start-up"),
         ("run", f"{config.directory} (a dry run: nothing was written there)"),
     ]
-    return "\n".join(["settings", *settings, "", *(f"{name:<12}{text}" for name, text in rows)])
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds, minutes or hours in words; "unknown" for NaN."""
-    if not math.isfinite(seconds):
-        return "unknown"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
+    rows += [("", estimated["obstacle"])] if estimated["obstacle"] else []
+    return "\n".join(["settings", *settings, "", labelled(rows, 12)])

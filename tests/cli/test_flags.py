@@ -4,6 +4,7 @@ import pytest
 
 from bnhead.cli.flags import Command
 from bnhead.errors import UsageError
+from bnhead.version import __version__
 
 pytestmark = pytest.mark.quick
 
@@ -17,8 +18,9 @@ class Settings:
 
 
 COMMAND = Command(
-    "tool", Settings, "Does it.", "Exit status: 0.", positional="where", refused={"mood": "nobody asks"}
-)
+    "tool", Settings, "Does it.", "Exit status: 0.", positional="where", refused={"mood": "nobody asks"},
+    examples=[("here --size=4", "Does four."), ("", "Does it all.")],
+)  # fmt: skip
 
 
 def parse(*arguments):
@@ -40,8 +42,8 @@ def test_fields_are_flags_and_one_is_written_without_a_name():
     [
         ([], r"WHERE is missing; usage: tool WHERE \[--flag=value ...\]"),
         (["a", "b"], "argument 'b' is not a flag; write every setting as --name=value"),
-        (["a", "--siz=3"], r"flag --siz is not known; did you mean 'size'\?$"),
-        (["a", "--xyz=red"], r"flag --xyz is not known \(flags: --size, --loud, --rate\)"),
+        (["a", "--siz=3"], r"flag --siz is not known; did you mean 'size'\? `tool --help` lists them$"),
+        (["a", "--xyz=red"], r"flag --xyz is not known; `tool --help` lists them$"),
         (["a", "--size=x"], "size must be a whole number, got 'x'"),
         (["a", "--rate=often"], "rate must be a number, got 'often'"),
         (["a", "--loud=very"], "loud must be true or false, got 'very'"),
@@ -117,7 +119,35 @@ def test_a_tuple_takes_every_positional_argument():
     assert command.usage().startswith("usage: tool NAME ... [--flag=value ...]\n")
 
 
+def test_an_alias_is_another_name_of_a_flag(tmp_path):
+    command = dataclasses.replace(COMMAND, aliases={"many": "size"})
+    (tmp_path / "flags").write_text("--many=5\n")
+    assert command.parse(["a", "--many=4"]) == command.parse(["a", "--many", "4"]) == Settings("a", 4)
+    assert command.parse(["a", f"--flagfile={tmp_path / 'flags'}"]) == Settings("a", 5)
+    assert "  --size=3, --many\n" in command.usage()
+    with pytest.raises(UsageError, match="flag --size is given 2 times"):
+        command.parse(["a", "--many=4", "--size=4"])
+
+
+def test_the_version_and_the_help_text_need_no_argument(capsys):
+    assert COMMAND.run(["--version"], None) == COMMAND.run(["--help"], None) == 0
+    assert capsys.readouterr().out == f"bnhead {__version__}\n{COMMAND.usage()}\n"
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120])
+def test_help_fits_the_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    command = Command("tool", Settings, "word " * 60, "word " * 60, positional="where")
+    longest = max(map(len, command.usage().splitlines()))
+    assert min(columns, 100) - 5 <= longest <= min(columns, 100)
+
+
+def test_examples_are_typed_as_the_program_is():
+    text = dataclasses.replace(COMMAND, program="tool.py").usage()
+    assert "\nExamples\n  python tool.py here --size=4\n    Does four.\n  python tool.py\n" in text
+
+
 def test_usage():
-    text = COMMAND.usage()
+    text = dataclasses.replace(COMMAND, examples=()).usage()
     assert text.startswith("usage: tool WHERE [--flag=value ...]\n\nDoes it.\n\n  WHERE\n    The place.\n")
     assert "  --[no]loud\n    Whether loud.\n  --rate=0.5\n" in text and text.endswith("\nExit status: 0.")

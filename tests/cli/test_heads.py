@@ -10,23 +10,28 @@ from bnhead.cli.heads import main
 def test_lists_every_preset_with_all_that_is_to_be_said(capsys):
     assert main([]) == 0
     entries = capsys.readouterr().out.strip().split("\n\n")
+    assert entries.pop() == "next  bnhead train --head=fastai"
+    assert {"fc256", "bn", "gbn16", "dropout0.5"} < set(entries.pop().split())
     assert len(entries) == len(heads.PRESETS)
     for entry, (name, preset) in zip(entries, heads.PRESETS.items(), strict=True):
-        lines = [line.strip() for line in entry.splitlines()]
-        assert lines == [
+        assert all(len(line) <= 80 for line in entry.splitlines())
+        assert entry.split() == " ".join([
             name,
             f"--head={heads.canonical(name)}",
             heads.describe(name, (8, 8, 64), 10),
             f"{heads.parse(name).parameters((8, 8, 64), 10):,} parameters",
             preset.source,
             preset.note,
-        ]
+        ]).split()  # fmt: skip
 
 
 def test_flags_and_texts(capsys):
     assert main(["bn_fc", "--features=512", "--outputs=3", "--fc_units=16"]) == 0
     out = capsys.readouterr().out
-    assert out == "bn_fc\n  512 -> bn -> fc(16, relu) -> out(3)  [P1]\n  10,307 parameters\n"
+    assert out == (
+        "bn_fc\n  512 -> bn -> fc(16, relu) -> out(3)  [P1]\n  10,307 parameters\n\n"
+        "next  bnhead train --head=bn_fc\n"
+    )
     assert main(["--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: bnhead heads")
 
@@ -60,7 +65,7 @@ def test_it_needs_neither_keras_nor_tensorflow():
 def test_on_a_vector_the_presets_that_pool_say_so(capsys):
     assert main(["--features=64"]) == 0
     entries = capsys.readouterr().out.strip().split("\n\n")
-    assert len(entries) == len(heads.PRESETS)
+    assert len(entries) == len(heads.PRESETS) + 2, "the tokens and the next command"
     refused = [e.splitlines()[0] for e in entries if "cannot read features of shape 64" in e]
     assert refused == ["fastai", "arcface", "model_garden"]
 

@@ -16,7 +16,9 @@ def test_every_field_is_a_flag_with_help_and_default():
     text = train.COMMAND.usage()
     for spec in dataclasses.fields(TrainConfig):
         name = f"--[no]{spec.name}" if spec.type is bool else f"--{spec.name}={spec.default}"
-        assert f"  {name}\n    " in text
+        alias = ", --lr" * (spec.name == "learning_rate")
+        assert f"  {name}{alias}\n    " in text
+    assert all(len(line) <= 80 for line in text.splitlines())
     assert "Exit status: 0 ok, 2 usage" in text
 
 
@@ -26,6 +28,7 @@ def test_flags_become_the_config():
     expected = TrainConfig(head="bn_fc", seed=3, learning_rate=0.05, weight_histograms=True, fc_units=12)
     assert train.COMMAND.parse(given) == expected
     assert train.COMMAND.parse(["--noweight_histograms"]) == TrainConfig()
+    assert train.COMMAND.parse(["--lr=0.05", "--fc-units=12"]) == TrainConfig(learning_rate=0.05, fc_units=12)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ UNKNOWN = [
     "preresnet163",
     "",
     "find",
-    "keras:",
 ]
 
 
@@ -36,8 +35,34 @@ def test_unknown_names_are_one_line(name):
     with pytest.raises(UsageError) as caught:
         bnhead.models.find(name)
     assert str(caught.value).startswith(f"backbone {name!r} is not known")
-    assert "resnet20" in str(caught.value) and "keras:<name>" in str(caught.value)
+    assert "did you mean" in str(caught.value) or "such as resnet20" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("resnet21", "'resnet20' or 'resnet26'"),
+        ("resnet2", "'resnet8'"),
+        ("plain19", "'plain14' or 'plain20'"),
+        ("wrn12_2", "'wrn10_2' or 'wrn16_2'"),
+    ],
+)
+def test_the_nearest_depths(name, hint):
+    with pytest.raises(UsageError, match=rf"is not known; did you mean {hint}\?"):
+        bnhead.models.check_backbone(name)
+    for depth in hint.replace("'", "").split(" or "):
+        bnhead.models.check_backbone(depth)
+
+
+def test_the_names_of_keras_applications_are_those_of_keras():
+    from bnhead.models import existing
+
+    assert list(bnhead.models.APPLICATIONS) == list(existing.applications())
+    with pytest.raises(UsageError, match=r"backbone 'keras:VGG' is not known; did you mean 'VGG1[69]'\?$"):
+        bnhead.models.check_backbone("keras:VGG")
+    with pytest.raises(UsageError, match=r"backbone 'keras:' is not known \(there are ConvNeXtBase"):
+        bnhead.models.check_backbone("keras:")
 
 
 def test_nearest_name():

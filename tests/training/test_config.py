@@ -109,10 +109,19 @@ def test_a_backbones_file_does_not_lead_out_of_runs(tmp_path, monkeypatch):
     assert TrainConfig(backbone="../net.keras").directory == "runs/digits/..-net.keras/fc/seed0"
 
 
+def test_what_was_changed():
+    assert TrainConfig().changed() == {}
+    assert TrainConfig(head="gap_bn_fc", seed=3, learning_rate=0.1).changed() == {"head": "bn_fc", "seed": 3}
+    assert TrainConfig(task="regression").changed() == {"task": "regression"}
+    assert TrainConfig(task="regression", learning_rate=0.1).changed()["learning_rate"] == 0.1
+
+
 def test_settings_leave_out_places_only():
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)}
     assert set(TrainConfig().settings()) == fields - set(LOCATION_FIELDS)
-    assert set(LOCATION_FIELDS) == {"workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run"}
+    assert set(LOCATION_FIELDS) == {
+        "workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run", "verbose"
+    }  # fmt: skip
 
 
 def test_every_activation_is_kerass():

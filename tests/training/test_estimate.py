@@ -1,14 +1,14 @@
+import dataclasses
 import itertools
-import math
 
 import keras
 import pytest
 import tensorflow as tf
 
 from bnhead.cli.train import main
-from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
+from bnhead.errors import ResourcesError, UsageError
 from bnhead.training import estimate, train
-from bnhead.training.estimate import _Clock, format_duration, format_estimate, training_bytes
+from bnhead.training.estimate import _Clock, format_estimate, training_bytes
 
 
 def test_it_tells_sizes_and_times_and_writes_nothing(short_config, tmp_path, capsys):
@@ -65,10 +65,23 @@ def test_memory_that_is_full_is_said(short_config, monkeypatch):
         estimate.estimate(short_config(dry_run=True))
 
 
-def test_what_is_there_is_not_gone_over(short_run, short_config):
+def test_a_directory_in_use_refuses_no_dry_run_and_is_named(short_run, short_config):
     config, _ = short_run
-    with pytest.raises(RunDirectoryError, match="holds another run: seed 0 there, 1 now"):
-        estimate.estimate(short_config(weight_histograms=True, seed=1, workdir=config.workdir, dry_run=True))
+    other = short_config(weight_histograms=True, seed=1, workdir=config.workdir, dry_run=True)
+    estimated = estimate.estimate(other)
+    assert "holds another run: seed 0 there, 1 now" in estimated["obstacle"]
+    assert "holds another run: seed 0 there, 1 now" in " ".join(format_estimate(estimated, other).split())
+
+
+def test_settings_that_differ_from_their_defaults_are_listed_and_all_on_request(short_config):
+    config = short_config(dry_run=True, seed=3)
+    estimated = estimate.estimate(config)
+    settings = format_estimate(estimated, config).split("\n\n")[0].splitlines()
+    assert settings[0] == "settings" and "  seed                  3" in settings
+    assert settings[-1] == f"  {len(estimated['settings']) - 7} at their defaults; --verbose lists them"
+    assert len(settings) == 1 + 7 + 1 and "momentum" not in "".join(settings)
+    settings = format_estimate(estimated, dataclasses.replace(config, verbose=True)).split("\n\n")[0]
+    assert settings.count("\n") == len(estimated["settings"]) and "--verbose" not in settings
 
 
 def test_train_itself_does_no_dry_run(short_config):
@@ -80,10 +93,3 @@ def test_bytes_by_hand():
     layers = [keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.BatchNormalization(name="b")]
     trainable, frozen, outputs = 4 * 3 + 3 + 2 * 3, 2 * 3, 10 * (3 + 3)
     assert training_bytes(keras.Sequential(layers), 10) == 4 * (3 * trainable + frozen + outputs)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(7.4, "7 s"), (130, "2 min"), (9000, "2.5 h"), (math.nan, "unknown")]
-)
-def test_durations(seconds, text):
-    assert format_duration(seconds) == text
