@@ -29,6 +29,11 @@ def plotted(text: str) -> str:
     return one_line(text).replace("$", r"\$")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 unit", "1,024 units"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without TensorFlow's nodes; the type if the message is empty."""
     lines = _NODE.sub("", str(error)).strip().splitlines()

@@ -25,7 +25,7 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "report": {"census", "heads", "runs", "studies"},
     "cli": {"census", "data", "devices", "heads", "models", "report", "runs", "studies", "training"},
 }
-ANYBODY = {"errors", "seeds", "texts", "version"}
+ANYBODY = {"errors", "notebook", "seeds", "texts", "version"}
 
 
 TREES = {

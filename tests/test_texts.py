@@ -72,3 +72,12 @@ def test_a_notice_goes_to_stderr_in_one_line_unless_it_is_a_terminal(capsys, mon
 )
 def test_duration(seconds, text):
     assert texts.duration(seconds) == text
+
+
+def test_one_has_no_plural():
+    assert [texts.counted(n, "unit") for n in (0, 1, 2, 1024)] == [
+        "0 units",
+        "1 unit",
+        "2 units",
+        "1,024 units",
+    ]

@@ -1,15 +1,16 @@
 """The Keras callback `DeadUnits`."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from bnhead import seeds
+from bnhead import notebook, seeds
 from bnhead.census import keys
 from bnhead.census.changes import History
 from bnhead.census.counts import Census
-from bnhead.census.figures import FIGURES, OF_CHANGES
+from bnhead.census.figures import DEAD, FIGURES, SILENT
 from bnhead.census.labels import Labels
 from bnhead.census.plots import TensorBoardWriter
 from bnhead.census.probe import Probe
@@ -19,15 +20,26 @@ from bnhead.errors import UsageError, nearest
 from bnhead.graph import require_keras
 from bnhead.graph.inputs import arrays_of, check_data
 
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+ALL = "all"
+
 
 class DeadUnits(keras.callbacks.Callback):
     """Counts units while a model trains, on a fixed set of inputs or on the training batches.
 
-    The figures (`bnhead.census.figures`) enter `logs` as `dead/<layer>/per_input` and so on. Keras' own
-    `History` runs after all callbacks and records them; so does every callback *after* this one in the list,
-    such as `keras.callbacks.TensorBoard`.
+    Two figures enter `logs`: the share of dead units and the share of silent units on an input. Those of one
+    layer are `dead/<layer>/dataset` and `dead/<layer>/per_input`; of several layers the shares among all
+    their units enter, `dead/dataset` and `dead/per_input`, since Keras' progress bar prints everything in
+    `logs`. `figures` chooses others. Keras' own `History` runs after all callbacks and records them; every
+    callback *after* this one in the list sees them, such as `EarlyStopping`, `CSVLogger` or `TensorBoard`.
 
         model.fit(x, y, callbacks=[DeadUnits(x_val), keras.callbacks.TensorBoard("logs")])
+
+    Every figure of every layer at every count is in `histories` and `to_frame`, and with `log_dir` in
+    TensorBoard, whatever enters `logs`. `logs` never holds NaN: a figure that is not defined is left out.
 
     With `data` it counts at the end of an epoch, in evaluation mode. Without, it counts the first
     `inputs_per_step` inputs of each training batch inside the compiled step, in training mode, without an
@@ -38,14 +50,14 @@ class DeadUnits(keras.callbacks.Callback):
             by class. None counts on the training batches.
         layers: None for the last activation before the output, "all" for every activation, "norms" for every
             batch norm, or a sequence of names; see `bnhead.census.sites`.
-        every: count in the first, every `every`-th and the last epoch; in all others the figures are NaN. If
-            a callback later in the list stops the training, the last epoch's count is in `census`,
+        every: count in the first, every `every`-th and the last epoch; in all others nothing enters `logs`.
+            If a callback later in the list stops the training, the last epoch's count is in `census`,
             `histories` and TensorBoard, but not in `logs`.
         batch_size: number of inputs per batch, if `data` is arrays.
         eps: a unit is silent if its absolute output is at most this; 0 is right for ReLU.
         by, gradients, together, classes: as for `bnhead.census.Probe`.
-        figures: names of the figures that enter `logs` and TensorBoard; None for all, an empty sequence for
-            none.
+        figures: what enters `logs`: None for the two figures above, "all" for every figure of every layer, or
+            a sequence of names, of every layer (`"dataset"`) or of one (`"fc/dataset"`); empty for none.
         prefix: prefix of the figures' names, to distinguish several of these callbacks in one training: with
             "val_" they are `val_dead/<layer>/<figure>`.
         log_dir: TensorBoard directory for figures and plots, a separate run; None writes none.
@@ -59,7 +71,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     Attributes:
         census: the latest `Census`; None before the first count.
-        histories: name of the layer -> `History`, the activity of its units at each count.
+        histories: name of the layer -> `History`: the activity of its units and all figures at each count.
         revivals: `(epoch, Revival)` of each revived layer.
 
     Raises:
@@ -79,7 +91,7 @@ class DeadUnits(keras.callbacks.Callback):
         gradients: bool = False,
         together: bool = False,
         classes: int | None = None,
-        figures: Sequence[str] | None = None,
+        figures: Sequence[str] | str | None = None,
         prefix: str = "",
         log_dir: str | None = None,
         log_scalars: bool = True,
@@ -97,10 +109,11 @@ class DeadUnits(keras.callbacks.Callback):
         for name, value in (("every", every), ("pictures_every", pictures_every)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for figure in figures or ():
+        figures = [figures] if isinstance(figures, str) and figures != ALL else figures
+        for figure in () if figures in (None, ALL) else figures:
             names = [row.name for row in FIGURES]
-            if figure not in names:
-                raise UsageError(f"figures: {figure!r} is not known{nearest(figure, names)}")
+            if (name := keys.short_parts(figure)[1]) not in names:
+                raise UsageError(f"figures: {figure!r} is not known{nearest(name, names)}")
         if data is None and (gradients or together or revive is not None or by != "output"):
             raise UsageError("gradients, together, by and revive need data to count on")
         if revive is not None and not 0 <= revive < 1:
@@ -121,7 +134,7 @@ class DeadUnits(keras.callbacks.Callback):
         self.census: Census | None = None
         self.histories: dict[str, History] = {}
         self.revivals: list[tuple[int, Revival]] = []
-        self._counts, self._drawn, self._names = 0, True, []
+        self._counts, self._drawn = 0, True
         self._uncounted: int | None = None  # the latest epoch, if it was not counted
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,14 +169,13 @@ class DeadUnits(keras.callbacks.Callback):
             "histories": {name: history.to_dict() for name, history in self.histories.items()},
             "counts": self._counts,
             "drawn": self._drawn,
-            "names": self._names,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
         """Restores the result of `state`; call it after `set_model`."""
         self.census = None if state["census"] is None else Census.from_dict(state["census"])
         self.histories = {name: History.from_dict(plain) for name, plain in state["histories"].items()}
-        self._counts, self._drawn, self._names = state["counts"], state["drawn"], list(state["names"])
+        self._counts, self._drawn = state["counts"], state["drawn"]
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Notes that this is a training, not an evaluation."""
@@ -183,8 +195,6 @@ class DeadUnits(keras.callbacks.Callback):
         """Counts, and adds the figures to `logs`."""
         last = epoch + 1 == self.params.get("epochs") or bool(getattr(self.model, "stop_training", False))
         if self._counts and (epoch + 1) % self.every and not last:
-            if logs is not None:
-                logs.update(dict.fromkeys(self._names, float("nan")))
             self._uncounted = epoch
             return
         self._uncounted = None
@@ -192,15 +202,15 @@ class DeadUnits(keras.callbacks.Callback):
             self.census = self._step.census()
         else:
             self.census = self._prepare().count(self.data, batch_size=self.batch_size)
-        figures = self.census.figures(self.figures) | self._changed(epoch + 1)
-        figures = {f"{self.prefix}{name}": value for name, value in figures.items()}
-        self._names, self._counts, self._drawn = list(figures), self._counts + 1, False
+        for name, counts in self.census.layers.items():
+            self.histories.setdefault(name, History()).add(epoch + 1, counts)
+        self._counts, self._drawn = self._counts + 1, False
         if logs is not None:
-            logs.update(figures)
+            logs.update({name: value for name, value in self._logged().items() if math.isfinite(value)})
         if self._log_dir is not None:
             self._writer = self._writer or TensorBoardWriter(self._log_dir)
             if self._log_scalars:
-                self._writer.write_figures(figures, epoch + 1)
+                self._writer.write_figures(self._all_figures(), epoch + 1)
             if self._counts == 1 or self._counts % self._pictures_every == 0:
                 self._draw(epoch + 1)
         if self.revive is not None and not last:
@@ -220,6 +230,40 @@ class DeadUnits(keras.callbacks.Callback):
             self._writer.close()
             self._writer = None
 
+    @property
+    def latest(self) -> dict[str, float]:
+        """Every figure of the latest count by its key, `dead/<layer>/<figure>`; NaN if it is not defined."""
+        return {
+            keys.key(layer, name): value
+            for layer, history in self.histories.items()
+            for name, value in history.latest.items()
+        }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """All figures as a pandas data frame: a row for each layer and count, indexed by `layer`, `epoch`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        rows = [{"layer": layer, **row} for layer, h in self.histories.items() for row in h.rows()]
+        return notebook.frame(rows, ("layer", "epoch"))
+
+    def plot_raster(self, layer: str | None = None, ax: "Axes | None" = None) -> "Axes":
+        """Draws when each unit died and came back: a row per unit, a column per count.
+
+        Args:
+            layer: name of the layer; None for the last one counted.
+            ax: Matplotlib axes to draw on; None makes a new figure. They are returned.
+
+        Raises:
+            UsageError: the layer was not counted.
+        """
+        if not self.histories:
+            raise UsageError("nothing was counted yet: fit the model with this callback")
+        name = list(self.histories)[-1] if layer is None else layer
+        self._require_counted("layer", name)
+        return self.histories[name].plot_raster(ax, title=name)
+
     def _prepare(self) -> Probe:
         """The probe, built once per model, so that its pass is traced once."""
         if self._probe is None:
@@ -227,23 +271,29 @@ class DeadUnits(keras.callbacks.Callback):
             self._probe.prepare(self.data, self.batch_size)
         return self._probe
 
-    def _changed(self, epoch: int) -> dict[str, float]:
-        """Births, deaths, revivals and persistence of every layer since the last count."""
-        figures = {}
-        for name, counts in self.census.layers.items():
-            history = self.histories.setdefault(name, History())
-            changes = None
-            if counts.unknown:
-                history.skip(epoch, counts.units)
-            else:
-                changes = history.add(epoch, counts.active, counts.inputs)
-            values = changes.figures() if changes else {row.name: float("nan") for row in OF_CHANGES}
-            figures |= {
-                keys.key(name, figure): value
-                for figure, value in values.items()
-                if self.figures is None or figure in self.figures
-            }
-        return figures
+    def _all_figures(self) -> dict[str, float]:
+        """Every figure of the latest count by its name in `logs`; of several layers also the overall ones."""
+        overall = self.census.overall() if len(self.census.layers) > 1 else {}
+        return {f"{self.prefix}{name}": value for name, value in {**overall, **self.latest}.items()}
+
+    def _logged(self) -> dict[str, float]:
+        """The figures that `figures` selects for `logs`, by name."""
+        everything = self._all_figures()
+        if self.figures == ALL:
+            return everything
+        if self.figures is not None:
+            for layer in filter(None, (keys.short_parts(name)[0] for name in self.figures)):
+                self._require_counted("figures: layer", layer)
+            chosen = [n for n in self.latest if {keys.short(n), keys.parts(n)[1]} & set(self.figures)]
+        elif len(self.census.layers) > 1:
+            chosen = list(self.census.overall())
+        else:
+            chosen = [keys.key(layer, row.name) for layer in self.census.layers for row in (DEAD, SILENT)]
+        return {self.prefix + name: everything[self.prefix + name] for name in chosen}
+
+    def _require_counted(self, argument: str, layer: str) -> None:
+        if layer not in self.histories:
+            raise UsageError(f"{argument} {layer!r} was not counted{nearest(layer, self.histories)}")
 
     def _draw(self, epoch: int) -> None:
         self._writer.write_plots(self.census, self.histories, epoch)

@@ -1,12 +1,19 @@
 """Changes of units from one count to the next: birth, death, revival, persistence. NumPy only."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bnhead import notebook
+from bnhead.census.counts import Counts
 from bnhead.census.figures import OF_CHANGES
 from bnhead.errors import UsageError
+from bnhead.texts import counted
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,41 +60,83 @@ def changes(earlier: np.ndarray, later: np.ndarray, ever_active: np.ndarray | No
 
 @dataclass(eq=False)
 class History:
-    """The activity of a layer's units over many counts; memory grows with units and counts.
+    """A layer over many counts; memory grows with units and counts.
 
     Attributes:
         epochs: the epochs of the counts.
         activity: one `(units,)` float32 per count, the share of inputs on which the unit was active; NaN if
             the count was unknown.
+        figures: name of the figure -> one value per count, with those that compare it with the last known
+            count; NaN if the count, or the figure, is unknown.
     """
 
     epochs: list[int] = field(default_factory=list)
     activity: list[np.ndarray] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=dict)
     _dead: np.ndarray | None = None
     _ever_active: np.ndarray | None = None
 
-    def add(self, epoch: int, active: np.ndarray, inputs: int) -> Changes | None:
-        """Adds a count; returns the changes since the last known count, None for the first.
+    def add(self, epoch: int, counts: Counts) -> None:
+        """Adds a count.
 
         Args:
             epoch: number of the epoch.
-            active: `(units,)`, inputs on which each unit was active.
-            inputs: number of inputs.
+            counts: of the layer. If they are unknown, the next changes are relative to the last known count.
         """
         self.epochs.append(epoch)
-        self.activity.append((np.asarray(active) / inputs).astype(np.float32))
-        earlier, self._dead = self._dead, np.asarray(active) == 0
-        if earlier is None:
-            self._ever_active = ~self._dead
-            return None
-        result = changes(earlier, self._dead, self._ever_active)
-        self._ever_active = self._ever_active | ~self._dead
-        return result
+        compared = dict.fromkeys((row.name for row in OF_CHANGES), float("nan"))
+        if counts.unknown:
+            self.activity.append(np.full(counts.units, np.nan, np.float32))
+        else:
+            self.activity.append((counts.active / counts.inputs).astype(np.float32))
+            if self._dead is None:
+                self._ever_active = ~counts.dead
+            else:
+                compared = changes(self._dead, counts.dead, self._ever_active).figures()
+                self._ever_active = self._ever_active | ~counts.dead
+            self._dead = counts.dead
+        values = counts.figures() | compared
+        for name in dict.fromkeys((*self.figures, *values)):  # an unknown count may lack some
+            earlier = self.figures.setdefault(name, [float("nan")] * (len(self.epochs) - 1))
+            earlier.append(values.get(name, float("nan")))
 
-    def skip(self, epoch: int, units: int) -> None:
-        """Adds an unknown count; the next changes are relative to the last known count."""
-        self.epochs.append(epoch)
-        self.activity.append(np.full(units, np.nan, np.float32))
+    @property
+    def latest(self) -> dict[str, float]:
+        """The figures of the latest count by name; empty before the first."""
+        return {name: values[-1] for name, values in self.figures.items()}
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """The figures as a pandas data frame: a row for each count, indexed by `epoch`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return notebook.frame(self.rows(), "epoch")
+
+    def rows(self) -> list[dict[str, float]]:
+        """A row for each count: `epoch`, then its figures."""
+        columns = {"epoch": self.epochs, **self.figures}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def plot_raster(self, ax: "Axes | None" = None, *, title: str = "") -> "Axes":
+        """Draws when each unit died and came back: a row per unit, a column per count.
+
+        Args:
+            ax: Matplotlib axes to draw on; None makes a new figure. They are returned.
+            title: the title.
+
+        Raises:
+            UsageError: nothing was counted.
+        """
+        from bnhead.census import axes
+
+        if not self.epochs:
+            raise UsageError("plot_raster needs at least one count")
+        return axes.plot_raster(self.activity, self.epochs, ax, title=title)
+
+    def __repr__(self) -> str:
+        units = len(self.activity[0]) if self.activity else 0
+        return f"<History: {counted(units, 'unit')}, {counted(len(self.epochs), 'count')}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""
@@ -95,6 +144,7 @@ class History:
         return {
             "epochs": list(self.epochs),
             "activity": [share.tolist() for share in self.activity],
+            "figures": {name: list(values) for name, values in self.figures.items()},
             **{name: None if mask is None else mask.tolist() for name, mask in masks.items()},
         }
 
@@ -104,6 +154,6 @@ class History:
         masks = [
             None if plain[name] is None else np.array(plain[name], bool) for name in ("dead", "ever_active")
         ]
-        return cls(
-            list(plain["epochs"]), [np.array(share, np.float32) for share in plain["activity"]], *masks
-        )
+        activity = [np.array(share, np.float32) for share in plain["activity"]]
+        figures = {name: list(values) for name, values in plain["figures"].items()}
+        return cls(list(plain["epochs"]), activity, figures, *masks)

@@ -8,15 +8,21 @@ several batches, processes or replicas merge in any order, and memory grows with
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bnhead import notebook
 from bnhead.census import keys
 from bnhead.census.codeath import effective_patterns, phi_matrix
 from bnhead.census.contiguity import Blocks, Runs, block_test, dead_runs
-from bnhead.census.figures import OF_COUNTS, figures_at, rule_of_three
-from bnhead.errors import UsageError
+from bnhead.census.figures import DEAD, OF_COUNTS, SILENT, Figure, figures_at, rule_of_three
+from bnhead.errors import UsageError, nearest
+from bnhead.texts import counted
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 RARE = 0.01  # "rarely active": on fewer than 1 % of the inputs, Dohare et al. 2024, "Loss of plasticity"
 CONSTANT = 1e-12  # largest variance of a constant unit
@@ -158,7 +164,7 @@ class Counts:
         if self.nonfinite:
             layer = f", at {self.nonfinite_at}" if self.nonfinite_at else ""
             return (
-                f"values are not finite on {self.nonfinite} inputs, first on input "
+                f"values are not finite on {counted(self.nonfinite, 'input')}, first on input "
                 f"{self.first_nonfinite}{layer}"
             )
         return ""
@@ -270,6 +276,14 @@ class Counts:
             return dict.fromkeys((row.name for row in rows), float("nan"))
         return {row.name: float(row.formula(self)) for row in rows}
 
+    def __repr__(self) -> str:
+        state = self.unknown and f"unknown, {self.unknown}"
+        dead = int(self.dead.sum())
+        return (
+            f"<Counts: {counted(self.units, 'unit')} on {counted(self.inputs, 'input')}, "
+            f"{state or f'{dead} dead ({dead / self.units:.1%})'}>"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for JSON; omits attributes that are None."""
         plain = {}
@@ -362,6 +376,16 @@ class Census:
             values |= {keys.key(layer, name): x for name, x in {**figures, **sample}.items()}
         return values
 
+    def overall(self) -> dict[str, float]:
+        """The shares of dead and of silent units among the units of all layers: `dead/dataset`,
+        `dead/per_input`. NaN if a layer is unknown."""
+        sizes = [counts.units for counts in self.layers.values()]
+        values = [counts.figures() for counts in self.layers.values()]
+        return {
+            keys.overall(row.name): float(np.average([layer[row.name] for layer in values], weights=sizes))
+            for row in (DEAD, SILENT)
+        }
+
     def merge(self, census: "Census") -> "Census":
         """The census of the inputs of both; a layer may be in one of them only."""
         layers = {**self.layers, **census.layers}
@@ -381,18 +405,157 @@ class Census:
         layers = {name: Counts.from_dict(counts) for name, counts in plain["layers"].items()}
         return cls(layers, dict(plain["not_looked_at"]), list(plain["notes"]))
 
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each layer: `layer`, `units`, `inputs`, `bound`, its figures, and `unknown`.
+
+        `unknown` is why the layer's count is void, or ""; a void count has no figures.
+        """
+        rows = []
+        for name, counts in self.layers.items():
+            sample = {"layer": name, "units": counts.units, "inputs": counts.inputs, "bound": counts.bound}
+            figures = {} if counts.unknown else counts.figures()
+            rows.append({**sample, **figures, "unknown": counts.unknown})
+        return rows
+
+    def table_figures(self) -> list[Figure]:
+        """The figures that tables show and that at least one layer has."""
+        names = {name for counts in self.layers.values() for name in counts.figures()}
+        return [figure for figure in figures_at("tables") if figure.name in names]
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """`rows` as a pandas data frame, indexed by `layer`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return notebook.frame(self.rows(), "layer")
+
+    def plot_layers(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws the silent and the dead units of every layer.
+
+        Args:
+            ax: Matplotlib axes to draw on; None makes a new figure. They are returned.
+        """
+        from bnhead.census import axes
+
+        figures = {row["layer"]: row for row in self.rows()}
+        silent, dead = (
+            {layer: row.get(figure.name, float("nan")) for layer, row in figures.items()}
+            for figure in (SILENT, DEAD)
+        )
+        return axes.plot_layers(silent, dead, ax)
+
+    def plot_activity(self, layer: str | None = None, ax: "Axes | None" = None) -> "Axes":
+        """Draws the number of units by the share of inputs on which they are active.
+
+        Args:
+            layer: name of the layer; None for the last one counted.
+            ax: Matplotlib axes to draw on; None makes a new figure. They are returned.
+
+        Raises:
+            UsageError: the layer was not counted, or its count is void.
+        """
+        from bnhead.census import axes
+
+        name, counts = self._known(layer)
+        return axes.plot_activity(counts.active / counts.inputs, ax, title=name)
+
+    def plot_classes(
+        self, layer: str | None = None, ax: "Axes | None" = None, *, names: Sequence[str] = ()
+    ) -> "Axes":
+        """Draws the activity of the units by class.
+
+        Args:
+            layer, ax: as for `plot_activity`.
+            names: the classes' names; empty numbers them.
+
+        Raises:
+            UsageError: as for `plot_activity`; or the data had no labels.
+        """
+        from bnhead.census import axes
+
+        name, counts = self._known(layer)
+        if counts.class_activity is None:
+            raise UsageError("plot_classes needs labels: count on data (x, y)")
+        return axes.plot_classes(counts.class_activity, names, ax, title=name)
+
+    def plot_codeath(self, layer: str | None = None, ax: "Axes | None" = None) -> "Axes":
+        """Draws which units are silent together.
+
+        Args:
+            layer, ax: as for `plot_activity`.
+
+        Raises:
+            UsageError: as for `plot_activity`; or co-death was not counted.
+        """
+        from bnhead.census import axes
+
+        name, counts = self._known(layer)
+        if counts.phi is None:
+            raise UsageError("plot_codeath needs the co-death: count with together=True")
+        return axes.plot_codeath(counts.phi, ax, title=name)
+
+    def _known(self, layer: str | None) -> tuple[str, Counts]:
+        """Name and counts of a layer.
+
+        Raises:
+            UsageError: the layer was not counted, or its count is void.
+        """
+        if not self.layers:
+            raise UsageError("the census has no layers")
+        name = list(self.layers)[-1] if layer is None else layer
+        if name not in self.layers:
+            raise UsageError(f"layer {name!r} was not counted{nearest(name, self.layers)}")
+        if self.layers[name].unknown:
+            raise UsageError(f"layer {name!r} is unknown: {self.layers[name].unknown}")
+        return name, self.layers[name]
+
+    def __repr__(self) -> str:
+        known = [counts for counts in self.layers.values() if not counts.unknown]
+        units = sum(counts.units for counts in self.layers.values())
+        inputs = max((counts.inputs for counts in self.layers.values()), default=0)
+        layers = next(iter(self.layers)) if len(self.layers) == 1 else counted(len(self.layers), "layer")
+        text = f"<Census: {layers}, {counted(units, 'unit')} on {counted(inputs, 'input')}"
+        if known:
+            dead = int(sum(counts.dead.sum() for counts in known))
+            text += f", {dead:,} dead ({dead / sum(counts.units for counts in known):.1%})"
+        if missing := len(self.layers) - len(known):
+            text += f", {counted(missing, 'layer')} unknown"
+        return text + ">"
+
+    def _repr_html_(self) -> str:
+        figures = [f for f in figures_at("summaries") if f in self.table_figures()]
+        headings = [("layer", ""), ("units", ""), *((figure.heading, figure.meaning) for figure in figures)]
+        rows = []
+        for row in self.rows():
+            cells = [f"unknown: {row['unknown']}"]
+            if not row["unknown"]:
+                cells = [figure.table_bar(row, row["units"]) for figure in figures]
+            rows.append([row["layer"], f"{row['units']:,}", *cells])
+        notes = [f"{figure.heading}: {figure.meaning}" for figure in figures if figure.display == "charts"]
+        bounds = {_bound_in_words(counts.bound) for counts in self.layers.values() if not counts.unknown}
+        notes += [*sorted(bounds), *self._remarks()]
+        return notebook.table(repr(self)[1:-1], headings, rows, notes)
+
     def __str__(self) -> str:
         lines = []
         for name, counts in self.layers.items():
             if counts.unknown:
                 lines.append(f"{name}: unknown, {counts.unknown}")
                 continue
-            bound = f"a dead unit fires on less than {counts.bound:.2%} of inputs, at 95 %"
-            lines.append(f"{name}: {counts.units} units, {counts.inputs} inputs; {bound}")
+            sample = f"{counted(counts.units, 'unit')}, {counted(counts.inputs, 'input')}"
+            lines.append(f"{name}: {sample}; {_bound_in_words(counts.bound)}")
             values = counts.figures()
             for row in figures_at("tables"):
                 if row.name in values:
                     cell = row.table_cell(values, counts.units)
                     lines.append(f"  {row.heading:<19} {cell:<15}  {row.meaning}")
-        lines += [f"not looked at: {path or 'the model'}, {why}" for path, why in self.not_looked_at.items()]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        missed = [f"not looked at: {path or 'the model'}, {why}" for path, why in self.not_looked_at.items()]
+        return [*missed, *self.notes]
+
+
+def _bound_in_words(bound: float) -> str:
+    return f"a dead unit fires on less than {bound:.2%} of inputs, at 95 %"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnhead.census import keys
+from bnhead.notebook import BLUE, RED, Bar
 
 DISPLAYS = ("charts", "summaries", "tables", "files")  # a figure appears in its display and in all later ones
 UNITS = {"share": ".1%", "count": ".0f", "number": ".1f", "probability": ".2g"}  # unit -> format
@@ -81,6 +82,15 @@ class Figure:
         )
         return self.cell.format(**_texts(values), count=count) or self.text(values[self.name])
 
+    def table_bar(self, values: Mapping[str, float], units: int) -> Bar:
+        """The table cell in a notebook; a share of units has a bar.
+
+        Args:
+            values, units: as for `table_cell`.
+        """
+        share = values[self.name] if self.unit == "share" else math.nan
+        return Bar(self.table_cell(values, units), share, RED if self is DEAD else BLUE)
+
     def summary(self, values: Mapping[str, float | None]) -> str:
         """The value and its note: "51.5% (46.5% to 56.2% for 90 % of the inputs)".
 
@@ -92,6 +102,15 @@ class Figure:
 
 
 FIGURES = (
+    Figure(
+        "dataset",
+        "dead",
+        "share of units that are dead: silent on every input counted",
+        lambda c: c.dead.mean(),
+        display="charts",
+        cell="{count} ({dataset})",
+        note="each fires on less than {bound} of inputs, at 95 %",
+    ),
     Figure(
         "per_input",
         "silent per input",
@@ -120,15 +139,6 @@ FIGURES = (
         "95th percentile over the inputs of the share of silent units",
         lambda c: c.silent_share(95),
         cell="{per_input_p05} to {per_input_p95}",
-    ),
-    Figure(
-        "dataset",
-        "dead",
-        "share of units that are dead: silent on every input counted",
-        lambda c: c.dead.mean(),
-        display="charts",
-        cell="{count} ({dataset})",
-        note="each fires on less than {bound} of inputs, at 95 %",
     ),
     Figure(
         "rarely_active",
@@ -272,6 +282,7 @@ FIGURES = (
         display="files",
     ),
 )
+DEAD, SILENT = FIGURES[:2]  # the two that say most
 OF_COUNTS = tuple(row for row in FIGURES if row.needs != CHANGES)
 OF_CHANGES = tuple(row for row in FIGURES if row.needs == CHANGES)
 
@@ -282,8 +293,8 @@ def figures_at(display: str) -> tuple[Figure, ...]:
 
 
 def meaning_of(key: str) -> str:
-    """The meaning of a key's figure; empty for other names, such as `loss`."""
-    name = keys.parts(key)[1] if keys.is_key(key) else ""
+    """The meaning of a key's figure, of one layer or of all; empty for other names, such as `loss`."""
+    name = keys.short_parts(key)[1] if key.startswith(keys.overall("")) else ""
     return next((row.meaning for row in FIGURES if row.name == name), "")
 
 

@@ -1,7 +1,7 @@
 """Names of the figures in `logs`, in result files and in TensorBoard: `dead/<layer>/<figure>`.
 
 A layer's name may contain slashes (`encoder/relu`), a figure's may not. A table that lists dead units only
-omits the group: `<layer>/<figure>`.
+omits the group: `<layer>/<figure>`. A figure of the units of all counted layers is `dead/<figure>`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,11 @@ from typing import Any
 def key(layer: str, figure: str) -> str:
     """`dead/<layer>/<figure>`."""
     return f"dead/{layer}/{figure}"
+
+
+def overall(figure: str) -> str:
+    """`dead/<figure>`, of all counted layers together."""
+    return f"dead/{figure}"
 
 
 def is_key(text: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from bnhead.census.counts import Census
 from bnhead.census.plots import layer_plots
-from bnhead.report.census_tables import layer_rows, table_figures
+from bnhead.report.census_tables import layer_rows
 from bnhead.report.pages import html_page
 
 _CAPTIONS = {
@@ -32,5 +32,5 @@ def census_html(census: Census, *, title: str, about: Mapping[str, str], classes
         }
         for name, counts in census.layers.items()
     }
-    tables = {"columns": table_figures(census), "rows": layer_rows(census)}
+    tables = {"columns": census.table_figures(), "rows": layer_rows(census)}
     return html_page({"title": title, "about": about, "pictures": pictures, **tables}, "census.html")

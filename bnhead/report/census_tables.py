@@ -8,32 +8,23 @@ from rich.table import Table
 from rich.text import Text
 
 from bnhead.census.counts import Census
-from bnhead.census.figures import OF_COUNTS, Figure, figures_at
+from bnhead.census.figures import OF_COUNTS
 from bnhead.texts import one_line
 
 
-def table_figures(census: Census) -> list[Figure]:
-    """The figures that are shown in tables and that at least one layer has."""
-    names = {name for counts in census.layers.values() for name in counts.figures()}
-    return [row for row in figures_at("tables") if row.name in names]
-
-
 def layer_rows(census: Census) -> list[tuple[str, str, list[str], str]]:
-    """For each layer its name, its units, a text for each of `table_figures`, and why it is unknown or ""."""
-    rows = []
+    """For each layer its name, its units, a text for each table figure, and why it is unknown or ""."""
+    rows, shown = [], census.table_figures()
     for name, counts in census.layers.items():
         values = {} if counts.unknown else counts.figures()
-        texts = [
-            figure.table_cell(values, counts.units) if figure.name in values else ""
-            for figure in table_figures(census)
-        ]
+        texts = [figure.table_cell(values, counts.units) if figure.name in values else "" for figure in shown]
         rows.append((name, str(counts.units), texts, counts.unknown))
     return rows
 
 
 def terminal_table(census: Census) -> Table:
     """The table for `rich`, a row per layer."""
-    headings = [figure.heading for figure in table_figures(census)]
+    headings = [figure.heading for figure in census.table_figures()]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("layer", "units", *headings):
         table.add_column(heading, justify="left" if heading == "layer" else "right", overflow="fold")
@@ -50,10 +41,7 @@ def census_csv(census: Census) -> str:
     fields = ["layer", "units", "inputs", "bound", *(row.name for row in OF_COUNTS), "unknown"]
     table = csv.DictWriter(text, fields, restval="", lineterminator="\n")
     table.writeheader()
-    for name, counts in census.layers.items():
-        figures = {} if counts.unknown else counts.figures()
-        head = {"layer": name, "units": counts.units, "inputs": counts.inputs, "bound": counts.bound}
-        table.writerow({**head, **figures, "unknown": counts.unknown})
+    table.writerows(census.rows())
     return text.getvalue()
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from bnhead.census import DeadUnits, keys
 from bnhead.census.figures import meaning_of
 from bnhead.runs.directory import EVENTS, RunDirectory
 
@@ -70,18 +71,21 @@ class Elapsed:
 
 
 class HistoryFile(keras.callbacks.Callback):
-    """Writes `history.csv` each epoch: epoch (from 1), then every figure in the logs.
+    """Writes `history.csv` each epoch: epoch (from 1), the logs, and every figure of the dead units.
+
+    The figures come from the callback that counts, since logs lack those that are NaN.
 
     Args:
         directory: the run's directory.
+        dead_units: counts before this callback runs.
 
     Attributes:
         rows: a dict per epoch.
     """
 
-    def __init__(self, directory: RunDirectory):
+    def __init__(self, directory: RunDirectory, dead_units: DeadUnits):
         super().__init__()
-        self._directory = directory
+        self._directory, self._dead_units = directory, dead_units
         self.rows: list[dict] = []
 
     def state(self) -> dict:
@@ -101,7 +105,9 @@ class HistoryFile(keras.callbacks.Callback):
             self._directory.write_history(self.rows)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.rows.append({"epoch": epoch + 1, **_with_test_prefix(logs)})
+        others = {name: value for name, value in logs.items() if not keys.is_key(name)}
+        row = {"epoch": epoch + 1, **_with_test_prefix(others), **self._dead_units.latest}
+        self.rows.append(row)
         self._directory.write_history(self.rows)
 
 

@@ -43,12 +43,14 @@ class Watchers:
         self.layers = config.dead_layers.split(",") if config.dead_layers else None
         self.elapsed, self.finite, self.pace = Elapsed(), Finite(), Pace(feed.batch_size)
         units = f"{directory.path}/tensorboard/units" if directory.writable else None
-        self.dead_units = DeadUnits(feed.probe(), self.layers, log_dir=units, log_scalars=False)
+        self.dead_units = DeadUnits(
+            feed.probe(), self.layers, figures="all", log_dir=units, log_scalars=False
+        )
         self.dead_units.set_model(model)  # reports a missing layer before anything is written
         self.best = None
         if feed.data.validation is not None:
             self.best = Best(feed.validation(), TASKS[feed.task].primary, directory, config.settings())
-        self.history = HistoryFile(directory)
+        self.history = HistoryFile(directory, self.dead_units)
         constant = constant_loss(feed.task, feed.data, feed.recipe.mixup)
         self.learning = Learning(constant, config.learn_within, self.history.losses)
         self.scalars = None

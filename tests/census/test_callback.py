@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from matplotlib import pyplot
 
 from bnhead import DeadUnits
 from bnhead.census import count
@@ -39,13 +40,15 @@ def test_history_has_a_figure_for_each_epoch(form):
     data = {"array": x, "tuple": (x, y), "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(40)}[
         form
     ]
-    model, dead_units = users_model(), DeadUnits(data)
+    model, dead_units = users_model(), DeadUnits(data, figures="all")
     history = fit(model, dead_units)
-    assert [key.split("/")[2] for key in history if key.startswith("dead/")][-4:] == CHANGES
     asked = {"groups", "gradient", "together"} | ({"class_active"} if form == "array" else set())
     expected = [f"dead/hidden/{row.name}" for row in OF_COUNTS if row.needs not in asked]
-    assert [key for key in history if key.startswith("dead/")][:-4] == expected
-    assert all(len(values) == 3 for values in history.values())
+    assert [key for key in history if key.startswith("dead/")][: len(expected)] == expected
+    assert all(len(history[key]) == 3 for key in expected)
+    assert len(history["dead/hidden/births"]) == 2, "the first count is compared with none"
+    defined = {key: value for key, value in dead_units.latest.items() if np.isfinite(value)}
+    assert {key: history[key][-1] for key in defined} == defined
     expected_last = count(model, x if form == "array" else (x, y)).figures()
     assert (
         {key: history[key][-1] for key in expected_last}
@@ -53,6 +56,64 @@ def test_history_has_a_figure_for_each_epoch(form):
         == pytest.approx(expected_last)
     )
     assert 0 < expected_last["dead/hidden/per_input"] < 1
+
+
+def two_layers():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(16, "relu", name="one")])
+    model.add(layers.Dense(4, "relu", name="two"))
+    model.add(layers.Dense(3))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    return model
+
+
+def test_two_figures_enter_the_logs_by_default():
+    dead_units = DeadUnits(users_data())
+    history = fit(users_model(), dead_units)
+    assert [k for k in history if "dead" in k] == ["dead/hidden/dataset", "dead/hidden/per_input"]
+    assert dead_units.histories["hidden"].figures["per_input"] == history["dead/hidden/per_input"]
+
+
+def test_of_several_layers_the_two_figures_of_all_their_units_enter():
+    dead_units = DeadUnits(users_data(), "all")
+    history = fit(two_layers(), dead_units)
+    assert [k for k in history if "dead" in k] == ["dead/dataset", "dead/per_input"]
+    one, two = (dead_units.histories[layer].figures["per_input"] for layer in ("one", "two"))
+    expected = [(16 * a + 4 * b) / 20 for a, b in zip(one, two, strict=True)]
+    assert history["dead/per_input"] == pytest.approx(expected)
+    frame = dead_units.to_frame()
+    assert frame.loc[("two", 3), "per_input"] == two[2] and len(frame) == 6
+    assert (
+        dead_units.plot_raster("one").get_title() == "one" and dead_units.plot_raster().get_title() == "two"
+    )
+    pyplot.close("all")
+
+
+def test_the_progress_bar_adds_one_short_line(capsys):
+    printed = {}
+    for name, callbacks in (("without", []), ("with", [DeadUnits(users_data(), "all")])):
+        two_layers().fit(*users_data(), epochs=2, batch_size=90, callbacks=callbacks)
+        lines = capsys.readouterr().out.splitlines()
+        printed[name] = [line.rpartition("step - ")[2] for line in lines if "loss" in line]
+    assert len(printed["with"]) == len(printed["without"])
+    for bare, line in zip(printed["without"], printed["with"], strict=True):
+        assert len(line) - len(bare) < 60 and "nan" not in line
+    assert "dead/dataset: " in printed["with"][-1]
+
+
+def test_the_figures_of_one_layer_can_stop_a_training():
+    stops = keras.callbacks.EarlyStopping("dead/one/dataset", mode="max", patience=1)
+    history = fit(two_layers(), DeadUnits(users_data(), "all", figures=["one/dataset"]), stops, epochs=9)
+    assert [k for k in history if "dead" in k] == ["dead/one/dataset"] and len(history["loss"]) < 9
+
+
+def test_a_figure_of_a_layer_that_is_not_counted():
+    with pytest.raises(UsageError, match="figures: layer 'ones' was not counted; did you mean 'one'"):
+        fit(two_layers(), DeadUnits(users_data(), "all", figures=["ones/dataset"]))
+
+
+def test_nothing_was_counted_yet():
+    with pytest.raises(UsageError, match="nothing was counted yet: fit the model with this callback"):
+        DeadUnits(users_data()).plot_raster()
 
 
 def test_only_a_later_callback_sees_the_figures():
@@ -118,10 +179,9 @@ def test_a_missing_layer_is_an_error_before_training():
 def test_every_other_epoch_the_first_and_the_last(tmp_path):
     dead_units = DeadUnits(users_data()[0], every=3)
     history = fit(users_model(), dead_units, epochs=8)
-    counted = np.isfinite(history["dead/hidden/per_input"])
-    assert counted.tolist() == [True, False, True, False, False, True, False, True]
     assert dead_units.histories["hidden"].epochs == [1, 3, 6, 8]
-    assert len({len(values) for values in history.values()}) == 1
+    assert history["dead/hidden/per_input"] == dead_units.histories["hidden"].figures["per_input"]
+    assert len(history["loss"]) == 8 and len(history["dead/hidden/per_input"]) == 4
 
 
 def test_births_deaths_and_revivals_are_those_between_counts():
@@ -137,8 +197,9 @@ def test_births_deaths_and_revivals_are_those_between_counts():
             bias[self.dead[epoch]] = -50
             self.model.get_layer("hidden").bias.assign(bias)
 
-    history = fit(model, Plant(), DeadUnits(users_data()[0]))
-    rows = {name: history[f"dead/hidden/{name}"] for name in ("dataset", *CHANGES)}
+    dead_units = DeadUnits(users_data()[0])
+    fit(model, Plant(), dead_units)
+    rows = dead_units.histories["hidden"].figures
     assert rows["dataset"] == [6 / 16, 6 / 16, 2 / 16]
     assert np.isnan([rows[name][0] for name in CHANGES]).all()
     assert [rows["births"][1], rows["deaths"][1:]] == [2 / 16, [2 / 16, 0]]
@@ -149,6 +210,7 @@ def test_births_deaths_and_revivals_are_those_between_counts():
 
 def test_figures_that_enter_logs_can_be_chosen():
     history = fit(users_model(), DeadUnits(users_data()[0], figures=("dataset", "births")))
+    assert [k for k in fit(users_model(), DeadUnits(users_data()[0], figures=())) if "dead" in k] == []
     assert [k for k in history if k.startswith("dead/")] == ["dead/hidden/dataset", "dead/hidden/births"]
 
 
@@ -159,7 +221,8 @@ def test_figures_and_pictures_in_tensorboard(tmp_path):
     history = fit(users_model(), dead_units, epochs=5)
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
     steps = {tag: [e.step for e in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
-    assert steps["dead/hidden/per_input"] == [1, 2, 3, 4, 5]
+    assert steps["dead/hidden/per_input"] == steps["dead/hidden/always_on"] == [1, 2, 3, 4, 5]
+    assert steps["dead/hidden/births"] == [2, 3, 4, 5], "NaN is not written"
     assert steps["dead/hidden/activity"] == steps["dead/hidden/classes"] == [1, 2, 4, 5]
     assert steps["dead/hidden/codeath"] == [1, 2, 4, 5] and steps["dead/hidden/raster"] == [2, 4, 5]
     written = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("dead/hidden/per_input")]
@@ -167,12 +230,13 @@ def test_figures_and_pictures_in_tensorboard(tmp_path):
     assert ("dead/revived" in steps) == bool(dead_units.revivals)
 
 
-def test_an_unknown_count_is_nan_in_logs_and_history():
+def test_an_unknown_count_is_nan_in_the_histories_and_absent_from_logs():
     probe = users_data()[0].copy()
     probe[3, 0] = np.nan
     dead_units = DeadUnits(probe)
     history = fit(users_model(), dead_units, epochs=2)
-    assert np.isnan(history["dead/hidden/dataset"]).all() and np.isfinite(history["loss"]).all()
+    assert set(history) == {"loss"} and np.isfinite(history["loss"]).all()
+    assert np.isnan(dead_units.histories["hidden"].figures["dataset"]).all()
     assert np.isnan(dead_units.histories["hidden"].activity).all()
 
 
@@ -228,7 +292,7 @@ def test_the_last_epoch_of_a_training_that_is_stopped_early_is_counted(later):
     history = fit(model, *((dead_units, stops) if later else (stops, dead_units)), epochs=9)
     assert dead_units.histories["hidden"].epochs == [1, 3, 5]
     assert dead_units.census.figures() == count(model, users_data()[0]).figures()
-    assert np.isfinite(history["dead/hidden/dataset"]).tolist() == [True, False, True, False, not later]
+    assert len(history["dead/hidden/dataset"]) == (2 if later else 3)
 
 
 def test_an_iterator_cannot_be_read_after_every_epoch():

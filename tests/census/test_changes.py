@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from bnhead.census.changes import History, changes
 from bnhead.census.figures import OF_CHANGES
 from bnhead.errors import UsageError
+from tests.census.batches import counts_of_batch
 
 pytestmark = pytest.mark.quick
 
@@ -34,26 +37,60 @@ def test_without_a_past_who_comes_alive_is_born():
     assert np.isnan(changes(units(), units(1)).persistence)
 
 
+def counts_of(active, inputs):
+    """Counts of a layer from the number of inputs on which each unit is active."""
+    silent = [sum(n <= i for n in active) for i in range(inputs)]
+    return counts_of_batch(np.array(silent), np.array(active), np.zeros(len(active), int))
+
+
 def test_a_history_tells_birth_from_revival():
     history = History()
     # unit 0: dead, active, dead, active; unit 1: dead to the end; unit 2: always active
     counts = [[0, 0, 5], [3, 0, 5], [0, 0, 5], [1, 0, 5]]
-    results = [history.add(epoch, np.array(active), 5) for epoch, active in enumerate(counts)]
-    assert results[0] is None
-    assert results[1].born.tolist() == [True, False, False] and not results[1].revived.any()
-    assert results[2].died.tolist() == [True, False, False] and results[2].persistence == 1
-    assert results[3].revived.tolist() == [True, False, False] and not results[3].born.any()
-    assert results[3].persistence == 0.5
+    for epoch, active in enumerate(counts, start=1):
+        history.add(epoch, counts_of(active, 5))
+    figures = {name: values[1:] for name, values in history.figures.items()}
+    assert all(np.isnan(history.figures[name][0]) for name in ("births", "deaths", "revivals", "persistence"))
+    assert figures["births"] == [1 / 3, 0, 0] and figures["revivals"] == [0, 0, 1 / 3]
+    assert figures["deaths"] == [0, 1 / 3, 0] and figures["persistence"] == [0.5, 1, 0.5]
+    assert history.figures["dataset"] == [2 / 3, 1 / 3, 2 / 3, 1 / 3]
     np.testing.assert_allclose(history.activity, np.array(counts) / 5, rtol=1e-6)
+    assert repr(history) == "<History: 3 units, 4 counts>"
 
 
 def test_an_unknown_count_changes_nothing():
-    history = History()
-    history.add(1, np.array([0, 2]), 2)
-    history.skip(2, 2)
-    result = history.add(3, np.array([0, 0]), 2)
-    assert result.died.tolist() == [False, True] and result.persistence == 1
+    history, unknown = History(), counts_of([0, 2], 2)
+    unknown.nonfinite = 1
+    for epoch, counts in enumerate((counts_of([0, 2], 2), unknown, counts_of([0, 0], 2)), start=1):
+        history.add(epoch, counts)
+    assert np.isnan([history.figures["dataset"][1], history.figures["deaths"][1]]).all()
+    assert history.latest["deaths"] == 0.5 and history.latest["persistence"] == 1
     assert history.epochs == [1, 2, 3] and np.isnan(history.activity[1]).all()
+
+
+def test_a_figure_that_some_counts_lack_is_nan_there():
+    history, labelled = History(), counts_of([1, 2], 2)
+    labelled.class_inputs, labelled.class_active = np.array([1, 1]), np.array([[0, 1], [1, 1]])
+    for epoch, counts in enumerate((counts_of([1, 2], 2), labelled, counts_of([1, 2], 2)), start=1):
+        history.add(epoch, counts)
+    assert np.isnan(history.figures["class_dead"]).tolist() == [True, False, True]
+    assert history.figures["class_dead"][1] == 0.5
+
+
+def test_a_history_survives_json_and_is_a_data_frame():
+    history = History()
+    history.add(1, counts_of([0, 2], 2))
+    history.add(4, counts_of([0, 0], 2))
+    again = History.from_dict(json.loads(json.dumps(history.to_dict())))
+    again.add(5, counts_of([1, 0], 2))
+    assert again.latest["births"] == 0.5 and again.figures["deaths"][1] == 0.5
+    frame = history.to_frame()
+    assert list(frame.index) == [1, 4] and frame["dataset"].tolist() == [0.5, 1]
+
+
+def test_the_raster_needs_a_count():
+    with pytest.raises(UsageError, match="plot_raster needs at least one count"):
+        History().plot_raster()
 
 
 def test_masks_of_unequal_length():

@@ -67,10 +67,10 @@ def test_figures_by_hand():
 
 
 def test_a_figure_appears_in_its_display_and_in_all_later_ones():
-    assert [row.name for row in figures_at("charts")] == ["per_input", "dataset"]
+    assert [row.name for row in figures_at("charts")] == ["dataset", "per_input"]
     assert [row.name for row in figures_at("summaries")] == [
-        "per_input",
         "dataset",
+        "per_input",
         "rarely_active",
         "always_on",
     ]

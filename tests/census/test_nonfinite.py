@@ -51,7 +51,7 @@ def test_one_image_of_nan_makes_every_head_unknown_and_never_dead(head):
     census = count(model, x, "all", batch_size=16)
     assert len(census.layers) == len(healthy.layers) > 7
     for name, counts in census.layers.items():
-        assert counts.unknown == "values are not finite on 1 inputs, first on input 17, at input 'image'"
+        assert counts.unknown == "values are not finite on 1 input, first on input 17, at input 'image'"
         assert np.isnan(list(counts.figures().values())).all()
         assert set(counts.figures()) == set(healthy.layers[name].figures())
     assert not any(counts.unknown for counts in count(model, np.delete(x, 17, 0), "all").layers.values())

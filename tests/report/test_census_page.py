@@ -27,7 +27,7 @@ def test_names_are_escaped():
 
 def test_it_shows_everything_and_loads_nothing():
     html = make()
-    assert "1 (33.3%)" in html and "unknown: values are not finite on 1 inputs" in html
+    assert "1 (33.3%)" in html and "unknown: values are not finite on 1 input" in html
     assert html.count("data:image/png;base64,") == 2  # activity and classes of the layer that is known
     assert not re.search(r"https?:|<link|<script|url\(|@import", html)
     assert "prefers-color-scheme: dark" in html

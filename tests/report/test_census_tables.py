@@ -10,7 +10,6 @@ from bnhead.report.census_tables import (
     census_csv,
     census_data,
     layer_rows,
-    table_figures,
     terminal_table,
 )
 from tests.census.batches import counts_of_batch
@@ -27,14 +26,14 @@ def census():
 
 
 def test_rows_show_what_was_counted():
-    assert [column.heading for column in table_figures(census())] == [
-        *("silent per input", "5 % to 95 %", "dead", "rarely active", "always on"),
+    assert [column.heading for column in census().table_figures()] == [
+        *("dead", "silent per input", "5 % to 95 %", "rarely active", "always on"),
         "runs (expected), p",
     ]
     table = layer_rows(census())
     assert table[0][:2] == ("[red]fc", "3")
-    assert table[0][2] == ["44.4%", "33.3% to 63.3%", "1 (33.3%)", "33.3%", "33.3%", "1 (1.0), 1"]
-    assert table[1][2] == [""] * 6 and table[1][3].startswith("values are not finite on 1 inputs")
+    assert table[0][2] == ["1 (33.3%)", "44.4%", "33.3% to 63.3%", "33.3%", "33.3%", "1 (1.0), 1"]
+    assert table[1][2] == [""] * 6 and table[1][3].startswith("values are not finite on 1 input,")
 
 
 def test_the_terminal_shows_names_as_they_are():

@@ -32,8 +32,8 @@ def test_summary_shows_every_definition_and_where_to_look(short_config):
 head                2x2x64 -> gap -> 64 -> fc(256, relu) -> out(10)
 test accuracy       97.50% of 360 images
 units of head_fc    on 360 test images
-  silent per input  50.0% (25.0% to 75.0% for 90 % of the inputs)
   dead              12.5% (each fires on less than 0.83% of inputs, at 95 %)
+  silent per input  50.0% (25.0% to 75.0% for 90 % of the inputs)
   rarely active     20.0% (on less than 1 % of the inputs, dead ones included)
   always on         6.2%
 time                12.3 s

@@ -1,0 +1,182 @@
+"""Plots of counts on Matplotlib axes. Each function draws on `ax`, or on a new figure, and returns the axes.
+
+Red marks dead units, grey unknown ones; from dark to light, a unit is active on more of the inputs. Ink and
+sizes are Matplotlib's, as the user has set them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.ticker import PercentFormatter
+
+from bnhead import notebook
+from bnhead.census.codeath import sorted_order
+from bnhead.texts import plotted
+
+DEAD, UNKNOWN = notebook.RED, "#9a9a9a"
+_SIZES = {"activity": (4.2, 2.9), "classes": (4.8, 2.9), "raster": (4.8, 3.2), "codeath": (4.2, 3.4)}
+_ALMOST_DEAD = 1e-9  # the colour map starts here: a share of 0 lies below it and gets the colour of the dead
+
+
+def size_of(plot: str, classes: int = 0) -> tuple[float, float]:
+    """Width and height of a new figure in inches.
+
+    Args:
+        plot: "activity", "classes", "raster" or "codeath".
+        classes: number of classes, which "classes" shows as rows.
+    """
+    width, height = _SIZES[plot]
+    return width, min(8.0, max(height, 1.5 + 0.18 * classes)) if plot == "classes" else height
+
+
+def plot_layers(
+    silent: Mapping[str, float], dead: Mapping[str, float], ax: Axes | None = None, *, title: str = ""
+) -> Axes:
+    """Silent and dead units of each layer, from the first layer at the top to the last.
+
+    Args:
+        silent: name of the layer -> share of units silent on an input, in [0, 1]; NaN draws nothing.
+        dead: name of the layer -> share of dead units.
+        ax: the axes to draw on.
+        title: the title.
+    """
+    ax = notebook.axes(ax, 5.2, 1.1 + 0.24 * len(silent))
+    rows = np.arange(len(silent))
+    ax.barh(rows - 0.19, list(silent.values()), 0.36, color=notebook.BLUE, label="silent per input")
+    ax.barh(rows + 0.19, [dead[layer] for layer in silent], 0.36, color=DEAD, label="dead")
+    ax.set_yticks(rows, [plotted(layer) for layer in silent])
+    ax.set_ylim(len(silent) - 0.4, -0.6)
+    ax.set_xlim(0, 1)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_xlabel("share of the layer's units")
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0.2)
+    ax.set_title(plotted(title), loc="left")
+    return ax
+
+
+def plot_activity(activity: np.ndarray, ax: Axes | None = None, *, title: str = "") -> Axes:
+    """Number of units by the share of inputs on which they are active; dead units have a separate bar.
+
+    Args:
+        activity: `(units,)` in [0, 1].
+        ax: the axes to draw on.
+        title: name of the layer.
+    """
+    ax = notebook.axes(ax, *size_of("activity"))
+    activity = np.asarray(activity, float)
+    heights, _, _ = ax.hist(activity[activity > 0], bins=20, range=(0, 1), color=notebook.BLUE)
+    dead = int((activity == 0).sum())
+    ax.bar_label(ax.bar(-0.05, dead, width=0.04, color=DEAD), [f"{dead} dead"], padding=1)
+    ax.set_ylim(0, 1.15 * max(1, dead, heights.max()))
+    ax.set_xlim(-0.14, 1.02)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_xlabel("active on this share of the inputs")
+    ax.set_ylabel("units")
+    ax.set_title(plotted(title) or "activity of the units")
+    return ax
+
+
+def plot_classes(
+    activity: np.ndarray, names: Sequence[str] = (), ax: Axes | None = None, *, title: str = ""
+) -> Axes:
+    """Activity by class: a row per class, a column per unit.
+
+    Units are sorted by the class on which they are most active, dead units last.
+
+    Args:
+        activity: `(classes, units)`, share of the class's inputs on which the unit is active; NaN for a class
+            without inputs.
+        names: the classes' names; empty numbers them.
+        ax: the axes to draw on.
+        title: name of the layer.
+    """
+    activity = np.asarray(activity, float)
+    ax = notebook.axes(ax, *size_of("classes", len(activity)))
+    filled = np.nan_to_num(activity)
+    order = np.lexsort((-filled.max(0), filled.argmax(0), filled.max(0) == 0))
+    _show_shares(ax, activity[:, order], "active on this share of the class")
+    ax.set_xlabel("unit, by the class it answers most")
+    ax.set_ylabel("class")
+    _label_some(ax.yaxis, list(names) or list(range(len(activity))), most=40)
+    ax.set_title(plotted(title) or "activity by class")
+    return ax
+
+
+def plot_raster(
+    activity: Sequence[np.ndarray], epochs: Sequence[int], ax: Axes | None = None, *, title: str = ""
+) -> Axes:
+    """When each unit died and came back: a row per unit, a column per count.
+
+    Units are sorted by the count at which they were first dead, then by the last count at which they were
+    active; those that were never dead come last, the most active first.
+
+    Args:
+        activity: one `(units,)` per count, the share of inputs on which the unit was active; NaN if the count
+            was unknown.
+        epochs: the counts' epochs.
+        ax: the axes to draw on.
+        title: name of the layer.
+    """
+    ax = notebook.axes(ax, *size_of("raster"))
+    table = np.stack(activity, axis=1)
+    _show_shares(ax, table[raster_order(table)], "active on this share of the inputs")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("units, by first death")
+    _label_some(ax.xaxis, epochs)
+    ax.set_title(plotted(title) or "units over epochs")
+    return ax
+
+
+def raster_order(table: np.ndarray) -> np.ndarray:
+    """Order of the units in the raster, `(units,)` int, a permutation.
+
+    Args:
+        table: `(units, counts)`, the share of inputs on which the unit was active; NaN if unknown.
+    """
+    counts = table.shape[1]
+    dead, active = table == 0, table > 0
+    first_dead = np.where(dead.any(1), dead.argmax(1), counts)
+    last_active = np.where(active.any(1), counts - active[:, ::-1].argmax(1), 0)
+    return np.lexsort((-np.nan_to_num(table).mean(1), last_active, first_dead))
+
+
+def plot_codeath(phi: np.ndarray, ax: Axes | None = None, *, title: str = "") -> Axes:
+    """The phi matrix without units that never change; units that are silent together are adjacent.
+
+    Args:
+        phi: `(units, units)` in [-1, 1], NaN for units that never change.
+        ax: the axes to draw on.
+        title: name of the layer.
+    """
+    ax = notebook.axes(ax, *size_of("codeath"))
+    order = sorted_order(phi)
+    changing = order[~np.isnan(np.diagonal(phi)[order])]
+    matrix = phi[np.ix_(changing, changing)] if len(changing) else np.full((1, 1), np.nan)
+    image = ax.imshow(matrix, cmap=_colormap("RdBu_r"), vmin=-1, vmax=1, interpolation="nearest")
+    ax.set_xlabel(f"{len(changing)} of {len(phi)} units that change, by similarity")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.figure.colorbar(image, ax=ax, label="phi: silent together (1), in turn (-1)")
+    ax.set_title(plotted(title) or "co-death")
+    return ax
+
+
+def _show_shares(ax: Axes, table: np.ndarray, label: str) -> None:
+    colors = _colormap("cividis")
+    image = ax.imshow(table, cmap=colors, vmin=_ALMOST_DEAD, vmax=1, aspect="auto", interpolation="nearest")
+    bar = ax.figure.colorbar(image, ax=ax, extend="min", label=label)
+    bar.set_ticks([_ALMOST_DEAD, 0.25, 0.5, 0.75, 1], labels=["0", "25%", "50%", "75%", "100%"])
+
+
+def _colormap(name: str) -> Colormap:
+    return matplotlib.colormaps[name].with_extremes(under=DEAD, bad=UNKNOWN)
+
+
+def _label_some(axis, labels: Sequence, most: int = 12) -> None:
+    """Labels every so-many-th tick, at most `most` of them."""
+    step = -(-len(labels) // most)
+    axis.set_ticks(range(0, len(labels), step), [plotted(str(label)) for label in labels[::step]])
