@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from bnhead.census import gradients, totals
+from bnhead.census import gradients, reductions, totals
 from bnhead.census.counts import Census
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
@@ -148,6 +148,54 @@ class Probe:
         for counts in census.layers.values():
             counts.bad_weights = bad_weights
         return census
+
+    def per_input(
+        self, data: Any, *, batch_size: int = 256
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The model's output for every input, and the share of silent units of each counted layer.
+
+        Args:
+            data, batch_size: as for `count`.
+
+        Returns:
+            Outputs `(inputs, ...)`; float32 `(inputs, layers)` in the order of `sites`: shares in [0, 1], NaN
+            where the layer's values are not finite, and for several rows per input their mean; and the labels
+            in `data`, None without labels.
+
+        Raises:
+            UsageError: as for `count`, or a model of several outputs.
+        """
+        check_data(data, batch_size)
+        run, outputs, shares, labels = None, [], [], []
+        for x, y in batches(data, self._batch_size(batch_size)):
+            x = self._arranged(x)
+            if self._plan is None:
+                self._make_plan(x)
+            run = run or trace.compiled(self._silent_shares, self._model)
+            arrays = totals.to_host(run(x))
+            outputs.append(arrays["outputs"])
+            shares.append(arrays["silent"])
+            labels += [] if y is None else [np.asarray(y)]
+        if not outputs:
+            raise UsageError("data must have at least one batch of inputs")
+        return np.concatenate(outputs), np.concatenate(shares), np.concatenate(labels) if labels else None
+
+    def _silent_shares(self, x: Any) -> dict[str, Any]:
+        """The outputs of one batch, and the silent share of each site and input."""
+        paths = {site.key[0] for site in self._plan.sites}
+        with taps.opened(self._model, evaluating=True, paths=paths) as opened:
+            outputs = self._model(x, training=False)
+        if not ops.is_tensor(outputs):
+            raise UsageError("figures of each input need a model of a single output")
+        by_key = totals.taps_by_key(opened.passes[0])
+        inputs, columns = ops.shape(outputs)[0], []
+        for site in self._plan.sites:
+            tap = by_key[site.key]
+            active, _ = reductions.activity(tap, self._plan.eps, self._plan.by_slope)
+            share = 1 - ops.mean(ops.cast(active, "float32"), axis=1)
+            share = ops.where(reductions.finite_rows(tap.output), share, np.nan)
+            columns.append(ops.mean(ops.reshape(share, (inputs, -1)), axis=1))
+        return {"outputs": outputs, "silent": ops.stack(columns, axis=1)}
 
     def _make_plan(self, inputs: Any) -> None:
         self._inventory = Inventory.of(self._model, trace.forward(self._model, inputs))

@@ -78,7 +78,7 @@ class Plan:
 
     def runs_in(self, model_pass: taps.Pass) -> bool:
         """Whether a pass runs at least one of the counted sites."""
-        keys = _by_key(model_pass)
+        keys = taps_by_key(model_pass)
         return any(site.key in keys for site in self.sites)
 
 
@@ -123,7 +123,7 @@ def integer_counts(
         number of inputs that are not finite at or before each watchpoint; and last "first", the first input
         that is not finite at each watchpoint, or -1.
     """
-    by_key = _by_key(model_pass)
+    by_key = taps_by_key(model_pass)
     example = next(x for x in model_pass.inputs if x is not None)[: plan.limit]
     inputs = ops.shape(example)[0]
     arrays: dict[Key, Any] = {("", "inputs"): ops.reshape(ops.cast(inputs, "int32"), (1,))}
@@ -155,7 +155,7 @@ def integer_counts(
     return arrays
 
 
-def _by_key(model_pass: taps.Pass) -> dict[tuple, taps.Tap]:
+def taps_by_key(model_pass: taps.Pass) -> dict[tuple, taps.Tap]:
     return {tap.key: tap for tap in (*model_pass.activations, *model_pass.outputs)}
 
 
@@ -203,7 +203,7 @@ def _finite_sites(plan: Plan, by_key: dict[tuple, taps.Tap], inputs: Any) -> lis
 
 def real_sums(plan: Plan, model_pass: taps.Pass) -> tuple[dict[Key, Any], dict[str, dict[str, Any]]]:
     """Sums of magnitudes by key, and moments by layer, those of vectors and batch norms only."""
-    by_key = _by_key(model_pass)
+    by_key = taps_by_key(model_pass)
     sums, moments = {}, {}
     for site in plan.sites:
         tap = by_key[site.key]

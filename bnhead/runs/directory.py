@@ -5,6 +5,7 @@ environment.json  versions, devices, times: may differ between two runs of one c
 status.json       running, interrupted, failed, or the result's status and the SHA-256 of the other files
 history.csv       a row per epoch
 result.json       the outcome; equal for equal configs on one type of CPU
+predictions.npz   outputs and silent share for each test image, see `runs.predictions`
 model.keras       the trained model, plain Keras layers
 best.keras        the model of the best epoch, if there is a validation split
 checkpoints/      the states from which an unfinished run resumes
@@ -25,10 +26,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bnhead import texts
 from bnhead.errors import ResourcesError, RunDirectoryError
-from bnhead.runs import atomic, history, lock, schema
+from bnhead.runs import atomic, history, lock, predictions, schema
 
 MODELS = ("model.keras", "best.keras")
-_FILES = ("config.json", "environment.json", "status.json", history.NAME, "result.json", *MODELS)
+_OPTIONAL = (predictions.NAME, *MODELS)  # missing in some finished runs
+_FILES = ("config.json", "environment.json", "status.json", history.NAME, "result.json", *_OPTIONAL)
 _HASHED = ("config.json", "environment.json", history.NAME, "result.json")  # in every finished run
 _STATUS = {"status", "sha256"}  # keys of a finished run's `status.json`
 EVENTS = "events.out.tfevents.*"
@@ -255,7 +257,7 @@ class RunDirectory:
 
         With `result.json` the run is finished; none of its files is written again.
         """
-        names = [name for name in (*_HASHED, *MODELS) if (self.path / name).is_file()]
+        names = [name for name in (*_HASHED, *_OPTIONAL) if (self.path / name).is_file()]
         hashes = {name: atomic.sha256(self.path / name) for name in names}
         hashes["result.json"] = hashlib.sha256(_json_text(result).encode()).hexdigest()
         self.write("status.json", {"status": result["status"], "sha256": hashes})
@@ -277,9 +279,11 @@ class RunDirectory:
         hashes, changes = status.get("sha256", {}), {}
         if not hashes and not (self.path / "model.keras").is_file():
             changes["model.keras"] = "is missing"
-        if (hashes and not set(_HASHED) <= hashes.keys() <= {*_HASHED, *MODELS}) or status.keys() - _STATUS:
+        if (
+            hashes and not set(_HASHED) <= hashes.keys() <= {*_HASHED, *_OPTIONAL}
+        ) or status.keys() - _STATUS:
             changes["status.json"] = "is not as the run left it"
-        for name in (name for name in (*_HASHED, *MODELS) if name in hashes):
+        for name in (name for name in (*_HASHED, *_OPTIONAL) if name in hashes):
             try:
                 if atomic.sha256(self.path / name) != hashes[name]:
                     changes[name] = "has another SHA-256 than in status.json"

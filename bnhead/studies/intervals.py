@@ -1,22 +1,21 @@
 """The interval of a paired difference whose seeds and test images are both samples.
 
 A mean over test images, such as accuracy, differs between two heads by d[s, i] for seed s (of n) and image i
-(of N). Seeds and images are crossed random factors: d[s, i] = mean + S_s + I_i + E_si. With the mean squares
+(of N). Seeds and images are crossed random factors: d[s, i] = mean + S_s + I_i + E_si. The mean squares are
 
     MS_S = N sum_s (d[s, .] - d[., .])^2 / (n - 1)
     MS_I = n sum_i (d[., i] - d[., .])^2 / (N - 1)
     MS_E = sum_si (d[s, i] - d[s, .] - d[., i] + d[., .])^2 / ((n - 1) (N - 1))
 
-the variance of the mean over all n N differences is V = (MS_S + max(0, MS_I - MS_E)) / (n N), and the interval
-takes Student's t with n - 1 degrees of freedom. It is never narrower than the interval over seeds alone, whose
-variance is MS_S / (n N). The sum of the variances of both means would count the interaction twice, and
+The variance of the mean over all n N differences is V = (MS_S + max(0, MS_I - MS_E)) / (n N). The interval
+takes Student's t with n - 1 degrees of freedom. It is never narrower than the interval over seeds alone,
+whose variance is MS_S / (n N). The sum of the variances of both means would count the interaction twice, and
 Satterthwaite's degrees of freedom cover too rarely at 3 to 5 seeds.
 
 A figure that is no mean over images, such as R^2, is one number a seed: N = 1, and the interval is the usual
 t interval over seeds.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np

@@ -13,7 +13,7 @@ from bnhead.data.split import Recipe, Split
 from bnhead.devices.replicas import Replicas
 from bnhead.errors import DataError
 from bnhead.training.config import TrainConfig
-from bnhead.training.tasks import task_batches
+from bnhead.training.tasks import model_inputs, task_batches
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class Feed:
     def probe(self) -> tf.data.Dataset:
         """Test examples on which dead units are counted, in batches of 256; all of them in every process."""
         return self._as_targets(self.data.test.evaluation_batches(256, self.probe_examples))
+
+    def every_test_image(self) -> tf.data.Dataset:
+        """Batches of `(inputs, labels)` of the whole test split, in order; all of them in every process."""
+        data = self.data.test.evaluation_batches(self.replicas.evaluation_batch)
+        return model_inputs(data, with_labels=self.with_labels)
 
     def sample(self, examples: int) -> tuple[Any, Any]:
         """`(inputs, targets)` of the first test examples."""

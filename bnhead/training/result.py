@@ -5,12 +5,13 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from bnhead.census import count
+from bnhead.census import Probe, count
 from bnhead.errors import CopyError
 from bnhead.graph import require_agreement
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
+from bnhead.runs.predictions import NAME, Predictions, of_outputs, write_predictions
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
 from bnhead.training.state import best_state, captured, restore
@@ -84,12 +85,21 @@ def _evaluate(model: keras.Model, data: tf.data.Dataset, split: str) -> dict:
     return {f"{split}_{name}": value for name, value in figures.items()}
 
 
+def predict_test_images(feed: Feed, model: keras.Model, watchers: Watchers) -> Predictions:
+    """The model's output and the silent shares of the counted layers for every test image."""
+    probe = Probe(model, watchers.layers)
+    outputs, silent, labels = probe.per_input(feed.every_test_image())
+    return of_outputs(outputs, labels, silent, tuple(site.name for site in probe.sites), feed.task)
+
+
 def write_result(
     directory: RunDirectory, feed: Feed, model: keras.Model, watchers: Watchers, result: dict
 ) -> None:
-    """Writes the models and the result, with which the run is finished."""
+    """Writes predictions, models and the result, with which the run is finished."""
+    predictions = predict_test_images(feed, model, watchers)  # by all processes, which share the model
     if not directory.writable:
         return
+    directory.replace(NAME, lambda path: write_predictions(path, predictions))
     with feed.replicas.alone():
         if watchers.best and watchers.best.record:
             last = captured(model)

@@ -154,9 +154,25 @@ def task_batches(
         soft: whether targets are shares of the classes.
     """
     targets = find_task(task, soft=soft).targets
+    return model_inputs(data, lambda labels: targets(labels, outputs), with_labels=with_labels)
+
+
+def model_inputs(
+    data: tf.data.Dataset,
+    targets: Callable[[tf.Tensor], tf.Tensor] = lambda labels: labels,
+    *,
+    with_labels: bool,
+) -> tf.data.Dataset:
+    """Batches of `(inputs, targets)` from batches of `(images, labels)`.
+
+    Args:
+        data: the batches.
+        targets: labels -> targets.
+        with_labels: whether the model reads the labels too, as its second input.
+    """
 
     def prepare(images, labels):
         inputs = (images, tf.cast(labels, tf.int32)) if with_labels else images
-        return inputs, targets(labels, outputs)
+        return inputs, targets(labels)
 
     return data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(1)

@@ -40,6 +40,22 @@ def test_figures_equal_those_of_numpy_on_model_predict(net, seed, eps):
 
 
 @pytest.mark.parametrize("net", [planted_dense, planted_conv])
+def test_outputs_and_silent_shares_of_every_input(net):
+    model, layer, x = net(1)
+    probe = Probe(model, [layer])
+    outputs, silent, labels = probe.per_input(x, batch_size=50)
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(silent[:, 0], 1 - activations_of(model, layer, x).mean(1), rtol=1e-6)
+    assert labels is None and silent.shape == (len(x), 1)
+    assert silent.mean() == pytest.approx(probe.count(x).figures()[f"dead/{layer}/per_input"])
+    x = x.copy()
+    x[3] = np.nan
+    _, silent, labels = probe.per_input((x, np.arange(len(x))), batch_size=50)
+    assert np.flatnonzero(np.isnan(silent[:, 0])).tolist() == [3]
+    np.testing.assert_array_equal(labels, np.arange(len(x)))
+
+
+@pytest.mark.parametrize("net", [planted_dense, planted_conv])
 def test_units_that_are_active_together(net):
     model, layer, x = net(2)
     counts = count(model, x, [layer], batch_size=70, together=True).layers[layer]

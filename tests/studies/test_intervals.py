@@ -65,7 +65,7 @@ def reml_design(design):
 @pytest.mark.parametrize("design", range(10))
 def test_variance_components_are_those_of_reml(design):
     d = reml_design(design)
-    n, images = d.shape
+    _n, _images = d.shape
     seed, image = np.indices(d.shape)
     frame = pd.DataFrame({"d": d.ravel(), "seed": seed.ravel(), "image": image.ravel(), "all": 1})
     parts = {"seed": "0 + C(seed)", "image": "0 + C(image)"}

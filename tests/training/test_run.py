@@ -27,6 +27,7 @@ def test_a_run_leaves_a_directory_that_explains_itself(short_run):
         "environment.json",
         "history.csv",
         "model.keras",
+        "predictions.npz",
         "result.json",
         "status.json",
         "tensorboard",

@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from bnhead.data import DataSet, load
 from bnhead.data.memory import InMemory
 from bnhead.errors import DataError
+from bnhead.runs.predictions import read_predictions
 from bnhead.training import train
 from bnhead.training.tasks import TASKS, ScaledR2, compile_for_task, task_batches
 
@@ -119,6 +121,15 @@ def test_every_task_trains_and_reports_its_figures(task, short_config):
     assert result["status"] == "finished" and list(result)[2] == first
     model = keras.saving.load_model(f"{config.workdir}/model.keras")
     assert model.output.shape == (None, 1 if task == "regression" else 10)
+    kept = read_predictions(Path(config.workdir))
+    assert kept.images == 360 and kept.layers == ("head_fc",)
+    assert kept.silent_share().mean() == pytest.approx(result["dead/head_fc/per_input"])
+    if task == "regression":
+        mae = np.abs(kept.outputs[:, 0] - np.ravel(kept.labels)).mean()
+        assert mae == pytest.approx(result["test_mae"], rel=1e-4)
+    else:
+        assert kept.accuracy().mean() == pytest.approx(result["test_accuracy"])
+        assert kept.negative_log_likelihood(task).mean() == pytest.approx(result["test_loss"], rel=1e-4)
     if task == "regression":
         assert model.layers[-1].name == "to_units" and result["test_mae"] > 1
 

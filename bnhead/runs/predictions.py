@@ -1,0 +1,133 @@
+"""What a finished run computed for each test image: `predictions.npz`, in the order of the test split.
+
+labels    `(images,)` or `(images, targets)`: the labels
+outputs   `(images, outputs)` float32: logits, or for regression numbers in the targets' units
+correct   `(images,)` bool, loss `(images,)` float32: instead of `outputs`, where outputs x images > 2e7
+silent    `(images, layers)` float32: share of the units of each counted layer that are silent on the image
+layers    `(layers,)`: names of the counted layers
+
+Verdicts are about these numbers. Whatever else is asked of a trained model's outputs (calibration, adjusted
+logits) reads them too.
+"""
+
+import pathlib
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from bnhead.runs import atomic
+
+NAME = "predictions.npz"
+MOST_OUTPUTS = 20_000_000  # above, 80 MB and more, only what a verdict needs is kept
+_ARRAYS = {"labels", "outputs", "correct", "loss", "silent", "layers"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The arrays of `predictions.npz`.
+
+    Attributes:
+        labels, outputs, correct, loss, silent, layers: as in the module's docstring.
+    """
+
+    labels: np.ndarray
+    silent: np.ndarray
+    layers: tuple[str, ...]
+    outputs: np.ndarray | None = None
+    correct: np.ndarray | None = None
+    loss: np.ndarray | None = None
+
+    @property
+    def images(self) -> int:
+        """Number of test images."""
+        return len(self.labels)
+
+    def accuracy(self) -> np.ndarray:
+        """`(images,)` float64: 1 where the largest output is the label's, else 0."""
+        correct = self.outputs.argmax(1) == self.labels if self.correct is None else self.correct
+        return correct.astype("float64")
+
+    def negative_log_likelihood(self, task: str) -> np.ndarray:
+        """`(images,)` float64: the loss of each image, in nats.
+
+        Args:
+            task: "classification", or "multilabel": the mean over the classes, each a yes or no.
+        """
+        return _losses(self.outputs, self.labels, task) if self.loss is None else self.loss.astype("float64")
+
+    def silent_share(self, layer: str = "") -> np.ndarray:
+        """`(images,)` float64: share of silent units of a layer, the first for ""."""
+        return self.silent[:, self.layers.index(layer) if layer else 0].astype("float64")
+
+
+def of_outputs(
+    outputs: np.ndarray, labels: np.ndarray, silent: np.ndarray, layers: tuple[str, ...], task: str
+) -> Predictions:
+    """The predictions of a run, without the outputs where they are too many to keep.
+
+    Args:
+        outputs: `(images, outputs)`.
+        labels: `(images,)`, or `(images, targets)` for regression.
+        silent: `(images, layers)`.
+        layers: names of the counted layers.
+        task: of the run.
+    """
+    kept = Predictions(labels, silent.astype("float32"), layers, outputs.astype("float32"))
+    if task == "regression" or outputs.size <= MOST_OUTPUTS:
+        return kept
+    correct, loss = kept.accuracy().astype(bool), kept.negative_log_likelihood(task).astype("float32")
+    return Predictions(labels, kept.silent, layers, correct=correct, loss=loss)
+
+
+def write_predictions(path: pathlib.Path, predictions: Predictions) -> None:
+    """Writes the arrays to a new file; equal arrays give equal bytes."""
+    arrays = {name: getattr(predictions, name) for name in sorted(_ARRAYS)}
+    with open(path, "wb") as file:
+        np.savez(file, **{name: np.asarray(array) for name, array in arrays.items() if array is not None})
+
+
+def read_predictions(directory: pathlib.Path) -> Predictions:
+    """The predictions of the run in a directory.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is damaged, or holds something else.
+    """
+    path = directory / NAME
+    atomic.check_regular(path)
+    try:
+        with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if name in _ARRAYS}
+    except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if problem := _problem(arrays):
+        raise ValueError(problem)
+    return Predictions(**{**arrays, "layers": tuple(map(str, arrays["layers"]))})
+
+
+def _problem(arrays: dict[str, np.ndarray]) -> str:
+    """What no run writes; empty for the arrays of a run."""
+    if missing := {"labels", "silent", "layers"} - arrays.keys():
+        return f"it has no array {min(missing)!r}"
+    if "outputs" not in arrays and not {"correct", "loss"} <= arrays.keys():
+        return "it has neither 'outputs' nor 'correct' and 'loss'"
+    images, layers = arrays["labels"].shape[:1], arrays["layers"].shape
+    if arrays["silent"].shape != (*images, *layers) or not layers or not layers[0]:
+        return f"'silent' must be of shape {(*images, *layers)}, got {arrays['silent'].shape}"
+    for name in ("outputs", "correct", "loss"):
+        if name in arrays and (not arrays[name].ndim or arrays[name].shape[:1] != images):
+            return f"{name!r} must have {images[0]} rows, got the shape {arrays[name].shape}"
+    if "outputs" in arrays and arrays["outputs"].ndim != 2:
+        return f"'outputs' must have 2 axes, got {arrays['outputs'].ndim}"
+    return ""
+
+
+def _losses(outputs: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
+    logits, rows = outputs.astype("float64"), np.arange(len(labels))
+    if task == "multilabel":
+        positive = np.zeros(logits.shape, bool)
+        positive[rows, labels] = True
+        return np.logaddexp(0, np.where(positive, -logits, logits)).mean(1)
+    return special.logsumexp(logits, axis=1) - logits[rows, labels]
