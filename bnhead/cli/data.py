@@ -22,7 +22,7 @@ class Description:
         default="",
         metadata={
             "help": "A TFDS set (cifar10, cifar10:3.0.2), digits, digits_rotation, folder:PATH with "
-            "PATH/train/<class>/*.jpg and PATH/test/..., or domains:A,B."
+            "PATH/train/<class>/*.jpg and PATH/test/..., or PATH/<class>/*.jpg, or domains:A,B."
         },
     )
     sheet: str = field(default="", metadata={"help": "PNG file for a sheet of sample pictures."})
@@ -96,6 +96,8 @@ def format_description(data, inspected: dict) -> str:
     access = "in memory" if data.train.in_memory else "streamed"
     lines = [("name", data.name), ("images", f"{' x '.join(map(str, data.shape))}, training {access}")]
     lines += [(name, f"{count:,} examples") for name, count in inspected["splits"].items()]
+    if "split_rule" in inspected:
+        lines.append(("split", inspected["split_rule"]))
     lines.append(("outputs", f"{data.outputs} {'classes' if data.classes else 'numbers'}"))
     if data.classes:
         counts = inspected["class_counts"]

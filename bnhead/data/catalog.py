@@ -2,7 +2,8 @@
 
 cifar10, cifar10:3.0.2, imagenette/160px-v2    a TFDS set, optionally with config and version
 digits, digits_rotation                        the embedded sets
-folder:PATH                                    your pictures: PATH/train/<class>/*.jpg, PATH/test/<class>/...
+folder:PATH                                    your pictures: PATH/train/<class>/*.jpg, PATH/test/<class>/...,
+                                               or PATH/<class>/*.jpg
 domains:digits,mnist                           several sets of the same classes joined into one
 """
 

@@ -28,10 +28,10 @@ def inspect_data(data: DataSet, batch_size: int = 0) -> dict:
         batch_size: training examples in a batch; 0 if unknown.
 
     Returns:
-        `splits`: examples of each; `class_counts`: of each split, for classes; `domain_counts`: of each
-        split, for joined sets; `pixels`: dtype, least, largest and mean value and the number of training
-        images that were checked; `duplicates` (see `duplicates`); `batches`: steps of an epoch and examples
-        left out of it; `warnings`.
+        `splits`: examples of each; `split_rule`: for a set that has no test split; `class_counts`: of each
+        split, for classes; `domain_counts`: of each split, for joined sets; `pixels`: dtype, least, largest
+        and mean value and the number of training images that were checked; `duplicates` (see `duplicates`);
+        `batches`: steps of an epoch and examples left out of it; `warnings`.
 
     Raises:
         DataError: labels out of range, fewer than two classes in training, pixels that are not finite or not
@@ -39,6 +39,8 @@ def inspect_data(data: DataSet, batch_size: int = 0) -> dict:
     """
     splits, warnings = data.splits, list(data.notes)
     results: dict = {"splits": {name: split.size for name, split in splits.items()}}
+    if data.split_rule:
+        results["split_rule"] = data.split_rule
     for name, split in splits.items():
         check_labels(split.labels, len(data.classes), f"{data.name}, {name}")
     if data.classes:

@@ -27,6 +27,7 @@ class DataSet:
         validation: the part of the training split reserved for choices; None without one.
         domains: names of the joined sets; empty for a single set.
         notes: warnings from opening it, such as skipped files.
+        split_rule: how a set that has no test split was divided; empty for a set that has one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DataSet:
     validation: Split | None = None
     domains: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    split_rule: str = ""
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -84,6 +84,7 @@ class OpenedSet:
         label: TFDS feature of the labels.
         shape: `(height, width, channels)` of the pictures; height and width None if unknown.
         notes: warnings from opening it.
+        split_rule: how a set that has no test split was divided; empty for a set that has one.
     """
 
     name: str
@@ -91,6 +92,7 @@ class OpenedSet:
     label: tfds.features.FeatureConnector
     shape: tuple[int | None, int | None, int]
     notes: tuple[str, ...] = ()
+    split_rule: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:

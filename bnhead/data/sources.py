@@ -89,6 +89,7 @@ def load(
         test,
         domains=domains,
         notes=tuple(note for part in sets for note in part.notes),
+        split_rule="; ".join(sorted({part.split_rule for part in sets if part.split_rule})),
     )
     return _changed(data, validation, imbalance, label_noise, test_corruption)
 

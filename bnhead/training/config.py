@@ -35,8 +35,9 @@ class TrainConfig:
     dataset: str = _setting(
         "digits",
         "TFDS image set, with or without version (cifar10:3.0.2); folder:PATH for pictures in "
-        "PATH/train/<class>/ and PATH/test/<class>/; domains:A,B for several sets as one. The default is "
-        "embedded: 1,797 real digits of 8 x 8 pixels; so is digits_rotation, for regression.",
+        "PATH/train/<class>/ and PATH/test/<class>/, or in PATH/<class>/; domains:A,B for several "
+        "sets as one. The default is embedded: 1,797 real digits of 8 x 8 pixels; so is digits_rotation, for "
+        "regression.",
     )
     task: str = _setting(
         "classification",

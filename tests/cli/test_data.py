@@ -26,6 +26,15 @@ def test_numbers_and_domains(data_dir, capsys):
     assert "outputs      1 numbers" in capsys.readouterr().out
 
 
+def test_a_flat_folder_says_how_it_was_split(data_dir, tmp_path, capsys):
+    pictures = {f"{c}/{i}.png": smooth(8, 8, i + 9 * ord(c)) for c in "ab" for i in range(5)}
+    root = write_folder(tmp_path / "pictures", pictures)
+    assert data.main([f"folder:{root}", f"--data_dir={data_dir}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "split        test has a fifth of each class by file name, whatever the seed" in lines
+    assert "  class      a: 4 / 1" in lines and not any("warning" in line for line in lines)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "folder"])
 def test_the_command_is_bnheads_and_quiet(name, data_dir, tmp_path):

@@ -64,6 +64,32 @@ NAN_PIXEL = [(np.full((24, 24, 1), np.nan if i else 0, np.float32), i) for i in 
 LINES = {
     "no test split": (folder({}, "test"), {}, "has no test or validation split, only train"),
     "no train split": (folder({}, "train"), {}, "there is no folder train"),
+    "a split beside classes": (
+        folder({"a/0.jpg": JPEG, "c/x.txt": b""}, "test"), {},
+        "has the folder 'train', the name of a split, beside 'a', 'c'; use PATH/train/<class> and "
+        "PATH/test/<class>, or PATH/<class> alone",
+    ),
+    "a test split beside classes": (
+        folder({f"{name}/0.jpg": JPEG for name in "gfedcab"}, "train"), {},
+        "'test', the name of a split, beside 'a', 'b', 'c', 'd', 'e' and 2 more; use",
+    ),
+    "flat: too few pictures": (
+        folder({"a/0.jpg": JPEG, "b/0.jpg": JPEG, "b/1.jpg": JPEG, "c/.keep": b""}, ("train", "test")), {},
+        r"each class needs at least 2 pictures, one to train on and one to test on; too few in 'a' \(1\), "
+        r"'c' \(0\)$",
+    ),
+    "flat: one class": (
+        folder({"a/0.jpg": JPEG, "a/1.png": smooth(24, 24, 9)}, ("train", "test")), {},
+        "needs at least two classes, got only 'a'",
+    ),
+    "flat: splits by other names": (
+        folder({f"{split}/a/0.jpg": JPEG for split in ("Training", "Testing")}, ("train", "test")), {},
+        r"class 'Testing' has no .*\.webp, \.bmp; 1 file is left out: 1 in deeper folders",
+    ),
+    "flat: no folder": (
+        folder({"0.jpg": JPEG}, ("train", "test")), {},
+        "or in .*pictures/<class>/.*; there are none, 1 file is left out: 1 beside the class folders",
+    ),
     "no train split of a set": (own_set(splits=("test",)), {}, "has no train split, only test"),
     "empty split": (empty_test, {}, "test: the split is empty"),
     "no pictures": (

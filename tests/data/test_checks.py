@@ -102,6 +102,8 @@ def test_a_narrow_range_of_pixels_is_a_warning(most, warns):
 
 def test_what_was_odd_in_opening_is_a_warning():
     assert inspect_data(data_set(notes=("3 files are left out",)))["warnings"] == ["3 files are left out"]
+    assert inspect_data(data_set(split_rule="a half"))["split_rule"] == "a half"
+    assert "split_rule" not in inspect_data(data_set())
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
-"""A folder of pictures: PATH/train/<class>/*.jpg and PATH/test/<class>/*.png.
+"""A folder of pictures: PATH/train/<class>/*.jpg and PATH/test/<class>/*.png, or PATH/<class>/*.jpg alone.
 
-Only folders with the names of splits are read, and the folders in them are the classes. Hidden files and
-folders and `__MACOSX` are ignored. Files that are not pictures are left out and counted.
+With folders of splits, only these are read, and the folders in them are the classes. Without them the folders
+in PATH are the classes, as for Keras' `image_dataset_from_directory`, and each class gives a fifth of its
+pictures to the test split. The names of class and file alone decide which: neither the order of a listing nor
+the place of the folder, the machine or the seed of a run.
+
+Hidden files and folders and `__MACOSX` are ignored. Files that are not pictures are left out and counted.
 """
 
 import functools
 import os
 import pathlib
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from bnhead import seeds
 from bnhead.data import catalog, decoding
 from bnhead.data.reading import OpenedSet, read_order
 from bnhead.errors import DataError
@@ -25,6 +31,9 @@ TEST_FOLDERS = ("test", "validation", "val")  # the first that exists is the tes
 LARGEST = 2**28  # bytes of a picture
 DEEPER, LOOSE = "in deeper folders", "beside the class folders"
 MOST_TYPES = 5  # types of files in a message
+MOST_NAMES = 5  # classes and folders in a message
+TEST_SHARE = 0.2  # of each class, where the folder has no splits
+SPLIT_RULE = "test has a fifth of each class by file name, whatever the seed"
 _SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")  # operating systems leave these in every folder
 
 
@@ -127,28 +136,101 @@ def open_folder(name: str, data_dir: str | None) -> OpenedSet:
         data_dir: TFDS' directory, below which decoded copies are cached; None for TFDS' default.
 
     Raises:
-        DataError: the folder has no training split, no test split, no pictures, a class without pictures or
-            a file that cannot be used (see `list_pictures`).
+        DataError: the folder has one split only, a split beside folders of classes, no pictures, a class
+            without pictures, without splits a class of fewer than two, or a file that cannot be used (see
+            `list_pictures`).
     """
     root = catalog.folder_path(name).resolve()
-    layout = f"{root}/train/<class>/*{' '.join(ENDINGS)} and {root}/test/<class>/..."
-    if not (root / "train").is_dir():
-        raise DataError(f"data set {name!r} needs pictures in {layout}; there is no folder train")
-    train = list_pictures(root, "train")
+    flat = is_flat(root, name)
+    train = list_pictures(root, "." if flat else "train")
     if not train.pictures:
         note = describe_left_out(train.left_out.values())
-        raise DataError(f"data set {name!r} needs pictures in {layout}; there are none{note and f', {note}'}")
-    test_name = first_test_folder(root)
-    if test_name is None:
-        raise DataError(f"{name} has no test or validation split, only train")
-    listings = {"train": train, test_name: list_pictures(root, test_name)}
+        raise _misses_pictures(root, name, f"there are none{note and f', {note}'}")
+    if flat:
+        check_endings(train, name)
+        listings = divide(train, name)
+    else:
+        test_name = first_test_folder(root)
+        if test_name is None:
+            raise DataError(f"{name} has no test or validation split, only train")
+        listings = {"train": train, test_name: list_pictures(root, test_name)}
+        for split, listing in listings.items():
+            check_endings(listing, f"{name}, {split}")
     classes = tuple(sorted({label for listing in listings.values() for label in listing.pictures}))
-    for split, listing in listings.items():
-        check_endings(listing, f"{name}, {split}")
     cache_dir = catalog.expand_user(data_dir or str(tfds.core.constants.DATA_DIR)) / "bnhead-folders"
     readers = tuple(Files(root, split, classes, listing, cache_dir) for split, listing in listings.items())
     note = describe_left_out(types for listing in listings.values() for types in listing.left_out.values())
-    return OpenedSet(name, readers, readers[0].label, (None, None, 3), (note,) if note else ())
+    notes = (note,) if note else ()
+    return OpenedSet(name, readers, readers[0].label, (None, None, 3), notes, SPLIT_RULE if flat else "")
+
+
+def is_flat(root: pathlib.Path, name: str) -> bool:
+    """Whether the folders in `root` are classes instead of splits.
+
+    Raises:
+        DataError: there is no training split, or one split lies beside folders that could be classes.
+    """
+    splits = [split for split in ("train", *TEST_FOLDERS) if (root / split).is_dir()]
+    if not splits or ("train" in splits and len(splits) > 1):
+        return not splits
+    others = [entry.name for entry in _entries(root) if entry.is_dir() and entry.name not in splits]
+    if others:
+        raise DataError(
+            f"{name} has the folder {splits[0]!r}, the name of a split, beside "
+            f"{_shortened(map(repr, others))}; "
+            "use PATH/train/<class> and PATH/test/<class>, or PATH/<class> alone"
+        )
+    if splits != ["train"]:
+        raise _misses_pictures(root, name, "there is no folder train")
+    return False
+
+
+def divide(listing: Listing, subject: str) -> dict[str, Listing]:
+    """Divides the pictures of each class into `train` and `test`.
+
+    A picture's place in its class is a hash of the two names, in the Unicode form NFC, since macOS spells `é`
+    in another way than Linux. A picture that is added later moves at most one other to the other split.
+
+    Args:
+        listing: all pictures.
+        subject: name of the set for the message.
+
+    Raises:
+        DataError: a class has fewer than two pictures.
+    """
+    few = [f"{name!r} ({len(pictures)})" for name, pictures in listing.pictures.items() if len(pictures) < 2]
+    if few:
+        raise DataError(
+            f"{subject}: each class needs at least 2 pictures, one to train on and one to test on; "
+            f"too few in {_shortened(few)}"
+        )
+    train, test = {}, {}
+    for name, pictures in listing.pictures.items():
+        ranked = sorted(pictures, key=lambda picture: _rank(picture.path))
+        chosen = set(ranked[: max(1, round(TEST_SHARE * len(ranked)))])
+        test[name] = [picture for picture in pictures if picture in chosen]
+        train[name] = [picture for picture in pictures if picture not in chosen]
+    return {"train": Listing(train, listing.left_out), "test": Listing(test, {})}
+
+
+def _rank(path: str) -> tuple[int, str]:
+    """A number drawn for the names of class and file; the path settles a tie."""
+    names = (unicodedata.normalize("NFC", part) for part in pathlib.PurePath(path).parts[-2:])
+    return seeds.stream(0, "folder_split", *(os.fsencode(part).hex() for part in names)), path
+
+
+def _misses_pictures(root: pathlib.Path, name: str, reason: str) -> DataError:
+    layout = (
+        f"{root}/train/<class>/*{' '.join(ENDINGS)} and {root}/test/<class>/..., or in {root}/<class>/..."
+    )
+    return DataError(f"data set {name!r} needs pictures in {layout}; {reason}")
+
+
+def _shortened(names: Iterable[str]) -> str:
+    """Returns such as `'a', 'b' and 3 more`."""
+    names = list(names)
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def first_test_folder(root: pathlib.Path) -> str | None:

@@ -1,19 +1,28 @@
 import os
+import unicodedata
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bnhead.data import load
 from bnhead.data.sets import folder
 from bnhead.data.sets.folder import (
     ENDINGS,
     LARGEST,
+    SPLIT_RULE,
     Files,
+    Listing,
+    Picture,
     check_endings,
     describe_left_out,
+    divide,
     first_test_folder,
+    is_flat,
     list_pictures,
 )
 from bnhead.errors import DataError
@@ -215,3 +224,121 @@ def test_names_that_are_no_utf_8_are_read(tmp_path):
     kept, streamed = (load(name, str(tmp_path), image_size=8, memory_limit=limit) for limit in (2**30, 0))
     np.testing.assert_array_equal(kept.train.images[0], smooth(8, 8, ord("a")))
     assert len(streamed.train.fingerprint()) == 64 and streamed.train.unreadable() == ""
+
+
+# ---- PATH/<class>/, divided here -----------------------------------------------------------------
+
+# Names of classes and files as file systems allow them, each with the number of its pictures.
+FILE_NAMES = st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=9
+)
+FLAT = st.dictionaries(FILE_NAMES, st.sets(FILE_NAMES, min_size=2, max_size=40), min_size=1, max_size=4)
+
+
+def listed(files, root="/data"):
+    return Listing({c: [Picture(f"{root}/{c}/{n}", 7, 0) for n in sorted(files[c])] for c in files}, {})
+
+
+def sides(divided):
+    """(class, file) of each picture of train and of test."""
+    return [
+        {
+            (label, p.path.rpartition("/")[2])
+            for label, found in divided[split].pictures.items()
+            for p in found
+        }
+        for split in ("train", "test")
+    ]
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(FLAT, st.randoms(use_true_random=False))
+def test_a_division_depends_on_names_alone(files, shuffled):
+    train, test = sides(divide(listed(files), "here"))
+    assert train | test == {(c, n) for c in files for n in files[c]} and not train & test
+    for label, found in files.items():
+        assert sum(c == label for c, _ in test) == max(1, round(len(found) / 5))
+    elsewhere = listed(files, "/another/place")
+    for pictures in elsewhere.pictures.values():
+        shuffled.shuffle(pictures)
+        pictures[:] = [replace(picture, size=9, changed=1) for picture in pictures]
+    assert sides(divide(elsewhere, "here")) == [train, test]
+    alone = min(files)
+    kept = [{pair for pair in side if pair[0] == alone} for side in (train, test)]
+    assert sides(divide(listed({alone: files[alone]}), "here")) == kept, "other classes do not matter"
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(st.sets(FILE_NAMES, min_size=3, max_size=60))
+def test_a_picture_that_is_added_moves_at_most_one_other(files):
+    *before, added = sorted(files)
+    _, test = sides(divide(listed({"a": before}), "here"))
+    _, test_with = sides(divide(listed({"a": files}), "here"))
+    assert len((test ^ test_with) - {("a", added)}) <= 1
+
+
+def test_a_division_is_the_same_for_ever_and_however_names_are_spelled():
+    """Pinned: another rule would test on pictures that earlier runs were trained on."""
+    files = [f"{i:02}.png" for i in range(20)] + ["caf\u00e9.png"]
+    _, test = sides(divide(listed({"a": files, "b\u00e9": files}), "here"))
+    assert sorted(test) == [
+        *(("a", f"{i}.png") for i in ("02", "04", "06", "07")),
+        *(("b\u00e9", f"{i}.png") for i in ("02", "04", "06", "16")),
+    ]
+    decomposed = [unicodedata.normalize("NFD", name) for name in files]
+    _, spelled = sides(divide(listed({"a": decomposed, "be\u0301": decomposed}), "here"))
+    assert decomposed != files
+    assert {tuple(unicodedata.normalize("NFC", part) for part in pair) for pair in spelled} == test
+
+
+def test_classes_share_file_names_and_not_the_draw():
+    files = {label: [f"{i}.png" for i in range(500)] for label in "ab"}
+    _, test = sides(divide(listed(files), "here"))
+    chosen = [{n for c, n in test if c == label} for label in "ab"]
+    assert [len(names) for names in chosen] == [100, 100]
+    assert 5 < len(chosen[0] & chosen[1]) < 40, "20 are expected by chance"
+
+
+@pytest.mark.parametrize(
+    ("folders", "flat"),
+    [(["cat", "dog"], True), (["train", "test"], False), (["train", "val", "figures"], False), ([], True),
+     (["train"], False), ([".git", "train"], False)],
+)  # fmt: skip
+def test_a_folder_is_flat_without_folders_of_splits(tmp_path, folders, flat):
+    for name in folders:
+        (tmp_path / name).mkdir()
+    assert is_flat(tmp_path, "folder:here") is flat
+
+
+def test_a_flat_folder_is_read_as_keras_reads_it(tmp_path):
+    count = {"cat": 10, "dog": 5}
+    pictures = {f"{c}/{i}.png": smooth(8, 8, i + len(c)) for c in count for i in range(count[c])}
+    root = write_folder(tmp_path / "pets", {**pictures, "labels.csv": b"", "cat/notes.txt": b""})
+    opened = folder.open_folder(f"folder:{root}", str(tmp_path))
+    assert opened.split_rule == SPLIT_RULE and [reader.size for reader in opened.readers] == [12, 3]
+    assert opened.notes == ("2 files are left out: 1 .txt, 1 beside the class folders",)
+    data = load(f"folder:{root}", str(tmp_path))
+    assert (data.classes, data.split_rule) == (("cat", "dog"), SPLIT_RULE)
+    assert data.class_counts(data.train) == [8, 4] and data.class_counts(data.test) == [2, 1]
+    keras_images, keras_labels = zip(
+        *tf.keras.utils.image_dataset_from_directory(
+            root, image_size=(8, 8), batch_size=None, shuffle=False
+        ).as_numpy_iterator(), strict=True,
+    )  # fmt: skip
+    ours = [
+        (image.tobytes(), label)
+        for s in (data.train, data.test)
+        for image, label in zip(s.images, s.labels, strict=True)
+    ]
+    theirs = [
+        (image.astype(np.uint8).tobytes(), label)
+        for image, label in zip(keras_images, keras_labels, strict=True)
+    ]
+    assert sorted(ours) == sorted(theirs) and len(set(ours)) == 15
+
+
+def test_a_flat_folder_with_a_name_that_is_no_utf_8_is_divided(tmp_path):
+    written(tmp_path, *(f"cat/{i}.png" for i in range(5)))
+    os.rename(tmp_path / "cat/0.png", bytes(tmp_path / "cat") + b"/\xe9.png")
+    train, test = divide(list_pictures(tmp_path, "."), "here").values()
+    assert (len(train.pictures["cat"]), len(test.pictures["cat"])) == (4, 1)
