@@ -34,10 +34,11 @@ class Interrupted(KeyboardInterrupt):
 
     Args:
         number: the signal's number.
+        kept: what is kept and how to go on, for the message.
     """
 
-    def __init__(self, number: int):
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
+    def __init__(self, number: int, kept: str = ""):
+        super().__init__("; ".join(filter(None, [f"interrupted by {signal.Signals(number).name}", kept])))
         self.exit_status = 128 + number  # the convention of shells
 
 

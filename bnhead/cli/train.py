@@ -1,13 +1,15 @@
 """The command `bnhead train`, also `train.py`: flags -> TrainConfig -> a run."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 
 from bnhead import texts
 from bnhead.cli.flags import Command
+from bnhead.data.catalog import check_embedded
 from bnhead.devices import startup
+from bnhead.runs.directory import RunDirectory
 from bnhead.training.config import TrainConfig
+from bnhead.training.summary import format_summary
 
 EXIT_DIVERGED = 5
 GROUPS = {
@@ -57,7 +59,15 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
 
 def train_and_summarize(config: TrainConfig) -> int:
     """Trains, or finds the finished run, and prints the summary."""
-    with startup.quiet():
+    if config.distribution != "data_parallel":  # its processes agree first on which of them reads
+        directory = RunDirectory(config.directory)
+        if not config.dry_run:
+            if (result := _finished(config, directory)) is not None:
+                return _summarize(config, directory, result)
+            directory.check(config.settings(), overwrite=config.overwrite)
+            directory.check_writable()
+        check_embedded(config.dataset, config.task, config.batch_size)
+    with startup.quiet(f"TensorFlow and {config.dataset}"):
         from bnhead.devices.environment import device_names
         from bnhead.devices.replicas import open_replicas
 
@@ -67,10 +77,7 @@ def train_and_summarize(config: TrainConfig) -> int:
         device_names()
     import absl.logging
 
-    from bnhead.cli.console import EpochLines
-    from bnhead.training.run import train
     from bnhead.training.signals import obey_termination
-    from bnhead.training.summary import format_summary
 
     obey_termination()
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs every look-up
@@ -80,22 +87,34 @@ def train_and_summarize(config: TrainConfig) -> int:
 
         estimated = estimate(config)
         if directory.writable:
-            print(format_estimate(estimated, config))
+            print(texts.printable(format_estimate(estimated, config)))
         return 0
-    result = None if config.overwrite else directory.finished_result(config.settings())
-    if not directory.writable:  # it computes with the others, and the first process prints for all
-        result = result or train(config)
-    elif result is not None:
-        environment = directory.read("environment.json")
-        print(texts.printable(f"{config.directory} holds this run, finished; its result:"))
-        changes = ", ".join(f"{name} {text}" for name, text in directory.changes().items())
-        if changes:
-            line = f"bnhead: {config.directory}: {changes}; --overwrite trains it again"
-            print(texts.one_line(line), file=sys.stderr)
-    else:
+    result = _finished(config, directory)
+    if result is None:
+        from bnhead.cli.console import EpochLines
+        from bnhead.training.run import train
+
         with EpochLines(config) as lines:
-            result = train(config, [lines])
-        environment = directory.read("environment.json")
+            result = train(config, [lines] if directory.writable else [])
+    return _summarize(config, directory, result)
+
+
+def _finished(config: TrainConfig, directory: RunDirectory) -> dict | None:
+    """The result of the finished run in the directory, after a line about it; None if there is none."""
+    if config.overwrite or (result := directory.finished_result(config.settings())) is None:
+        return None
     if directory.writable:
-        print(texts.printable(format_summary(config, result, (environment or {}).get("seconds"))))
+        print(texts.printable(f"{config.directory} holds this run, finished; its result:"))
+        if changes := ", ".join(f"{name} {text}" for name, text in directory.changes().items()):
+            texts.notice(
+                texts.one_line(f"bnhead: {config.directory}: {changes}; --overwrite trains it again")
+            )
+    return result
+
+
+def _summarize(config: TrainConfig, directory: RunDirectory, result: dict) -> int:
+    """Prints the summary of a run, in the first process, and returns the exit status."""
+    if directory.writable:
+        environment = directory.read("environment.json") or {}
+        print(texts.printable(format_summary(config, result, environment.get("seconds"))))
     return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0

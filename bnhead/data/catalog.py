@@ -9,10 +9,27 @@ domains:digits,mnist                           several sets of the same classes 
 
 import os
 import pathlib
+from dataclasses import dataclass
 
-from bnhead.errors import UsageError, nearest
+from bnhead.errors import DataError, UsageError, nearest
 
-EMBEDDED = ("digits", "digits_rotation")
+
+@dataclass(frozen=True)
+class Embedded:
+    """Facts about an embedded set, known before it is opened.
+
+    Attributes:
+        classes: number of classes; 0 for numbers as labels.
+        train: number of training images.
+        test: number of test images.
+    """
+
+    classes: int
+    train: int
+    test: int
+
+
+EMBEDDED = {"digits": Embedded(10, 1437, 360), "digits_rotation": Embedded(0, 1437, 360)}
 _FOLDER, _DOMAINS = "folder:", "domains:"
 
 
@@ -66,6 +83,25 @@ def check_name(name: str, data_dir: str | None = None) -> None:
             f"(there are the embedded {' and '.join(EMBEDDED)}, folder:PATH, domains:A,B, and TFDS' "
             f"{len(tfds_names)}, such as cifar10, cifar100, fashion_mnist, mnist, svhn_cropped)"
         )
+
+
+def check_embedded(name: str, task: str, batch_size: int) -> None:
+    """Raises DataError if an embedded set suits neither the task nor the batch. Other names pass.
+
+    Args:
+        name: as in the module's table.
+        task: classification, multilabel or regression.
+        batch_size: training images of a step.
+    """
+    if (facts := EMBEDDED.get(name.split(":")[0])) is None:
+        return
+    if facts.classes and task == "regression":
+        raise DataError(f"{name} has {facts.classes} classes as labels, but task regression needs numbers")
+    if not facts.classes and task != "regression":
+        numbers = "its labels are numbers, which are for task regression (--task=regression)"
+        raise DataError(f"{name} is not a classification set: {numbers}")
+    if batch_size > facts.train:
+        raise DataError(f"batch_size must be at most the {facts.train} training images, got {batch_size}")
 
 
 def _is_folder(path: pathlib.Path) -> bool:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 
 from bnhead.errors import DataError, RunDirectoryError, UsageError
+from bnhead.texts import notice
 
 
 def streams() -> None:
@@ -22,13 +23,18 @@ def streams() -> None:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet(loading: str = "") -> Iterator[None]:
     """Discards native code's output to stderr while TensorFlow starts, unless that fails.
 
     TensorFlow 2.21 reports oneDNN and missing CUDA drivers at every TF_CPP_MIN_LOG_LEVEL.
+
+    Args:
+        loading: what is about to be loaded, for a line on a terminal: importing TensorFlow takes seconds.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     streams()
+    if loading and sys.stderr.isatty():
+        notice(f"loading {loading} ...")
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as output:

@@ -149,6 +149,21 @@ class RunDirectory:
         except OSError as error:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
 
+    def check_writable(self) -> None:
+        """Checks that the directory can be made and written to. Leaves nothing.
+
+        Raises:
+            RunDirectoryError, ResourcesError: it cannot, or the disk is full.
+        """
+        try:
+            parent = self.path.absolute()
+            while not parent.exists():
+                parent = parent.parent
+            with tempfile.TemporaryDirectory(prefix=atomic.WRITING, dir=parent):
+                pass
+        except OSError as error:
+            raise atomic.unwritable(error, f"workdir {self.path}") from error
+
     def begin(self, settings: dict) -> None:
         """Removes the files of an unfinished run and records the settings of the run that starts.
 

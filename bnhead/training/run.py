@@ -79,7 +79,7 @@ def train(
                 checkpoint = restore_or_start(directory, settings, data_used, model)
                 callbacks = [*watchers.callbacks(), *callbacks]
                 stateful = [data_used, watchers.elapsed, *callbacks]
-                with deferred() as pending:
+                with deferred(directory.log) as pending:
                     saver = Saver(
                         directory, settings, feed, stateful, checkpoint, pending, config.checkpoint_seconds
                     )

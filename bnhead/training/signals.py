@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bnhead.errors import Interrupted
 
@@ -15,17 +15,22 @@ class Pending:
 
     Attributes:
         signal: its number; None before one arrives.
+        kept: what a run that ends now keeps, for the message of `Interrupted`.
     """
 
     signal: int | None = None
+    kept: str = ""
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Pending]:
-    """Notes SIGINT and SIGTERM; a second signal raises at once.
+def deferred(say: Callable[[str], object]) -> Iterator[Pending]:
+    """Notes SIGINT and SIGTERM and says so; a second signal raises at once.
 
     An ignored signal stays ignored, such as SIGINT in a shell's background. Only the main thread of a process
     can change handlers; in another thread nothing changes.
+
+    Args:
+        say: called with a line for the user.
 
     Yields:
         The object that notes the signal.
@@ -37,8 +42,11 @@ def deferred() -> Iterator[Pending]:
 
     def note(number, frame):
         if pending.signal is not None:
-            raise Interrupted(number)
+            raise Interrupted(number, pending.kept)
         pending.signal = number
+        again = "; Ctrl-C again to stop now" if number == signal.SIGINT else ""
+        with contextlib.suppress(RuntimeError):  # the signal came in the middle of a line on the same stream
+            say(f"stopping after this step{again}")
 
     numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, note) for number in numbers}

@@ -111,7 +111,8 @@ class Saver(keras.callbacks.Callback):
         for item in stateful:
             if hasattr(item, "state") and hasattr(item, "resume"):
                 self._stateful[free_name(type(item).__name__, self._stateful)] = item
-        self.latest, self._epoch, self._step, self._saved_at = resumed, 0, 0, time.monotonic()
+        self._epoch, self._step, self._saved_at = 0, 0, time.monotonic()
+        self._keep(resumed)
 
     def set_model(self, model):
         """Restores the states of the others. Keras calls this callback last, so they have their model."""
@@ -150,9 +151,16 @@ class Saver(keras.callbacks.Callback):
                 save_checkpoint(self._directory, checkpoint)
             except TypeError as error:
                 raise UsageError(f"callbacks: state() must return plain data for JSON: {error}") from error
-            self.latest, self._saved_at = checkpoint, time.monotonic()
+            self._saved_at = time.monotonic()
+            self._keep(checkpoint)
         if self._pending.signal:
-            raise Interrupted(self._pending.signal)
+            raise Interrupted(self._pending.signal, self._pending.kept)
+
+    def _keep(self, checkpoint: Checkpoint | None) -> None:
+        """Records a checkpoint that is on the disk."""
+        self.latest = checkpoint
+        if checkpoint is not None:
+            self._pending.kept = f"step {checkpoint.step} of {self._total} is saved; the same command goes on"
 
 
 class Best(keras.callbacks.Callback):

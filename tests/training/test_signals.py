@@ -19,11 +19,15 @@ def heard():
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_is_noted_and_a_second_one_obeyed(number, status):
     handler = signal.getsignal(number)
-    with deferred() as pending:
+    said = []
+    with deferred(said.append) as pending:
         assert pending.signal is None
         os.kill(os.getpid(), number)
         assert pending.signal == number
-        with pytest.raises(Interrupted, match=f"interrupted by {number.name}") as caught:
+        again = "; Ctrl-C again to stop now" if number == signal.SIGINT else ""
+        assert said == [f"stopping after this step{again}"]
+        pending.kept = "step 3 is saved"
+        with pytest.raises(Interrupted, match=f"interrupted by {number.name}; step 3 is saved") as caught:
             os.kill(os.getpid(), number)
             signal.sigtimedwait([], 1)
         assert caught.value.exit_status == status and isinstance(caught.value, KeyboardInterrupt)
@@ -33,7 +37,7 @@ def test_a_signal_is_noted_and_a_second_one_obeyed(number, status):
 def test_what_is_ignored_stays_ignored():
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with deferred() as pending:
+        with deferred(print) as pending:
             os.kill(os.getpid(), signal.SIGINT)
             assert pending.signal is None
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
@@ -45,7 +49,7 @@ def test_in_another_thread_signals_do_what_they_did():
     observed = []
 
     def work():
-        with deferred() as pending:
+        with deferred(print) as pending:
             observed.append((pending.signal, signal.getsignal(signal.SIGTERM)))
 
     handler = signal.getsignal(signal.SIGTERM)
