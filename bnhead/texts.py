@@ -45,6 +45,11 @@ def shown(value: object) -> object:
     return value if hasattr(value, "__html__") else printable(str(value))
 
 
+def command() -> str:
+    """The package's command as it can be typed here; a bare checkout has no `bnhead` on the PATH."""
+    return "bnhead" if shutil.which("bnhead") else "python -m bnhead"
+
+
 def columns(default: int = 80) -> int:
     """Columns of the terminal, or of COLUMNS; `default` where stdout is a file or a pipe."""
     return shutil.get_terminal_size((default, 24)).columns

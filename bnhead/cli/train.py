@@ -54,16 +54,22 @@ def main(arguments: Sequence[str], program: str = "bnhead train") -> int:
         arguments: the command line after the program's name.
         program: the name that messages begin with.
     """
-    return dataclasses.replace(COMMAND, program=program).run(arguments, train_and_summarize)
+    command = dataclasses.replace(COMMAND, program=program)
+    return command.run(arguments, lambda config: train_and_summarize(config, command.typed))
 
 
-def train_and_summarize(config: TrainConfig) -> int:
-    """Trains, or finds the finished run, and prints the summary."""
+def train_and_summarize(config: TrainConfig, program: str) -> int:
+    """Trains, or finds the finished run, and prints the summary.
+
+    Args:
+        config: the run's settings.
+        program: the command as it is typed.
+    """
     if config.distribution != "data_parallel":  # its processes agree first on which of them reads
         directory = RunDirectory(config.directory)
         if not config.dry_run:
             if (result := _finished(config, directory)) is not None:
-                return _summarize(config, directory, result)
+                return _summarize(config, directory, result, program, was_finished=True)
             directory.check(config.settings(), overwrite=config.overwrite)
             directory.check_writable()
         check_embedded(config.dataset, config.task, config.batch_size)
@@ -89,32 +95,30 @@ def train_and_summarize(config: TrainConfig) -> int:
         if directory.writable:
             print(texts.printable(format_estimate(estimated, config)))
         return 0
-    result = _finished(config, directory)
-    if result is None:
-        from bnhead.cli.console import EpochLines
-        from bnhead.training.run import train
+    if (result := _finished(config, directory)) is not None:
+        return _summarize(config, directory, result, program, was_finished=True)
+    from bnhead.cli.console import EpochLines
+    from bnhead.training.run import train
 
-        with EpochLines(config) as lines:
-            result = train(config, [lines] if directory.writable else [])
-    return _summarize(config, directory, result)
+    with EpochLines(config) as lines:  # the first process prints for all
+        result = train(config, [lines] if directory.writable else [])
+    return _summarize(config, directory, result, program)
 
 
 def _finished(config: TrainConfig, directory: RunDirectory) -> dict | None:
-    """The result of the finished run in the directory, after a line about it; None if there is none."""
-    if config.overwrite or (result := directory.finished_result(config.settings())) is None:
-        return None
-    if directory.writable:
-        print(texts.printable(f"{config.directory} holds this run, finished; its result:"))
-        if changes := ", ".join(f"{name} {text}" for name, text in directory.changes().items()):
-            texts.notice(
-                texts.one_line(f"bnhead: {config.directory}: {changes}; --overwrite trains it again")
-            )
-    return result
+    return None if config.overwrite else directory.finished_result(config.settings())
 
 
-def _summarize(config: TrainConfig, directory: RunDirectory, result: dict) -> int:
+def _summarize(
+    config: TrainConfig, directory: RunDirectory, result: dict, program: str, *, was_finished: bool = False
+) -> int:
     """Prints the summary of a run, in the first process, and returns the exit status."""
     if directory.writable:
-        environment = directory.read("environment.json") or {}
-        print(texts.printable(format_summary(config, result, environment.get("seconds"))))
+        seconds = (directory.read("environment.json") or {}).get("seconds")
+        if was_finished:
+            print(texts.printable(f"{config.directory} holds this run, finished; its result:"))
+            if changes := ", ".join(f"{name} {text}" for name, text in directory.changes().items()):
+                line = f"bnhead: {config.directory}: {changes}; --overwrite trains it again"
+                texts.notice(texts.one_line(line))
+        print(texts.printable(format_summary(config, result, seconds, program=program)))
     return EXIT_DIVERGED if result["status"] in ("diverged", "failed_to_learn") else 0

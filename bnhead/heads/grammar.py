@@ -13,6 +13,12 @@ from bnhead.heads.tokens import TOKENS, HeadError, TokenType
 if TYPE_CHECKING:
     import keras
 
+PLACEMENTS = {  # where the four batch norms that are all called final act
+    "P0": "on the feature map, before the pooling",
+    "P1": "on the pooled features",
+    "P2": "between the FC and the output layer",
+    "P3": "on the logits",
+}
 LONGEST_NUMBER = 30  # digits; Python refuses to read integers of more than 4,300
 
 

@@ -2,21 +2,31 @@
 
 import math
 import os
+import pathlib
+import shlex
 
+from bnhead import texts
 from bnhead.census import keys
 from bnhead.census.figures import figures_at
+from bnhead.census.reading import read_layer
+from bnhead.heads.grammar import PLACEMENTS
+from bnhead.runs import history
+from bnhead.runs.reading import cautions, wilson
 from bnhead.training.config import TrainConfig
 
 _NOT_FINITE = "not finite"
 
 
-def format_summary(config: TrainConfig, result: dict, seconds: float | None) -> str:
-    """The table at the end of a run: the result, and the paths to look at.
+def format_summary(
+    config: TrainConfig, result: dict, seconds: float | None, *, program: str = "bnhead train"
+) -> str:
+    """The table at the end of a run: the result and what it means, and what to look at next.
 
     Args:
         config: the run's settings.
         result: the result of `train`, or the content of `result.json`.
         seconds: duration of the run; None leaves the row out.
+        program: the command that trains, for the command of the paired run.
     """
     rows = [("", "")]
     if result["status"] != "finished":
@@ -31,21 +41,45 @@ def format_summary(config: TrainConfig, result: dict, seconds: float | None) -> 
         }
         origin = origins.get(failure.get("where"), "a value is not finite")
         rows.append(("  first", f"step {failure['step']}: {origin}"))
-    rows += [("head", result.get("head", "")), *_scores(result)]
+    rows.append(("head", result.get("head", "")))
+    rows += [(f"  {place}", PLACEMENTS[place]) for place in dict.fromkeys(config.parsed_head.placement)]
+    rows += _scores(config, result)
     for layer in keys.layers_of(result):
-        rows += _rows_of_units(layer, keys.figures(result, layer))
+        activation = config.fc_activation if layer.startswith("head_fc") else ""
+        rows += _rows_of_units(layer, keys.figures(result, layer), activation)
     if result.get("replicas", 1) > 1 and "batch_norm_examples" in result:
         examples = f"{result['batch_norm_examples']} of the {config.batch_size} images of a step"
         rows.append(("replicas", f"{result['replicas']}; batch norms normalise over {examples}"))
     if seconds is not None:
         rows.append(("time", f"{seconds:.1f} s"))
     rows += [("warning", text) for text in result["data"].get("checks", {}).get("warnings", [])]
+    rows += [("warning", text) for text in cautions(config.settings(), result, _history(config))]
+    rows += [("run", config.directory), *_next_commands(config, program)]
+    return texts.labelled(rows, 20)
+
+
+def _history(config: TrainConfig) -> list[dict[str, float]]:
+    try:
+        return history.read_history(pathlib.Path(config.directory))
+    except (OSError, ValueError):  # the result alone is shown
+        return []
+
+
+def _next_commands(config: TrainConfig, program: str) -> list[tuple[str, str]]:
+    """The commands that are useful after the run; the paired one has the same seed and batches."""
     logs = os.path.join(config.workdir or "runs", "")
-    rows += [("run", config.directory), ("look", f"tensorboard --logdir {logs}")]
-    return "\n".join(f"{name:<19} {text}".rstrip() for name, text in rows)
+    flags = {**config.changed(), "head": config.parsed_head.counterpart.text}
+    flags = {name: value for name, value in flags.items() if name not in ("workdir", "overwrite", "dry_run")}
+    command = shlex.join([*program.split(), *(f"--{name}={value}" for name, value in flags.items())])
+    return [
+        ("next", f"{texts.command()} report {shlex.quote(config.directory)}"),
+        ("", f"{texts.command()} inspect {shlex.quote(config.directory)}"),
+        ("", f"tensorboard --logdir {shlex.quote(logs)}"),
+        ("to compare", command),
+    ]
 
 
-def _scores(result: dict) -> list[tuple[str, str]]:
+def _scores(config: TrainConfig, result: dict) -> list[tuple[str, str]]:
     """A row for the test split, and for the validation split if there is one."""
     sizes = {"test": result["data"]["test"]}
     splits = result["data"].get("checks", {}).get("splits", {})
@@ -55,7 +89,11 @@ def _scores(result: dict) -> list[tuple[str, str]]:
     for split, size in sizes.items():
         if f"{split}_accuracy" in result:
             accuracy = _number(result[f"{split}_accuracy"], ".2%")
-            rows.append((f"{split} accuracy", f"{accuracy} of {size} images"))
+            text = f"{accuracy} of {size} images"
+            if accuracy != _NOT_FINITE and config.task == "classification":  # each image counts once
+                low, high = wilson(result[f"{split}_accuracy"], size)
+                text += f" (95 % interval {low:.2%} to {high:.2%})"
+            rows.append((f"{split} accuracy", text))
         else:
             error = f"mean absolute error {_number(result.get(f'{split}_mae'), '.4g')}"
             r2 = _number(result.get(f"{split}_r2"), ".4f")
@@ -63,12 +101,15 @@ def _scores(result: dict) -> list[tuple[str, str]]:
     return rows
 
 
-def _rows_of_units(layer: str, figures: dict) -> list[tuple[str, str]]:
+def _rows_of_units(layer: str, figures: dict, activation: str) -> list[tuple[str, str]]:
+    """The reading of a layer's figures, then the figures, the dead units first."""
     if _number(figures.get("per_input"), "g") == _NOT_FINITE:
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
     rows = [row for row in figures_at("summaries") if row.name in figures]
+    rows.sort(key=lambda row: row.name != "dataset")
     return [
-        (f"units of {layer}", f"on {_number(figures.get('inputs'), 'g')} test images"),
+        (f"units of {layer}", read_layer(figures, activation)),
+        ("  counted on", f"{_number(figures.get('inputs'), 'g')} test images"),
         *((f"  {row.heading}", row.summary(figures)) for row in rows),
     ]
 

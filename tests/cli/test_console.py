@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bnhead.cli.console import EpochLines
+from bnhead.cli.console import EpochLines, format_epoch
 from bnhead.training import train
 
 
@@ -18,7 +18,8 @@ def test_one_line_per_epoch_where_there_is_no_terminal(short_config, capsys):
     for number, line in enumerate(out[1:], start=1):
         assert line.startswith(f"epoch {number}/2  loss ")
         assert all(
-            word in line for word in ("  accuracy ", "  test loss ", "  test accuracy ", "  silent ", " s")
+            word in line
+            for word in ("  accuracy ", "%  test loss ", "  test accuracy ", "  dead ", "  silent ", " s")
         )
 
 
@@ -51,3 +52,57 @@ def test_a_bar_is_drawn_on_request_and_the_lines_stay(short_config, capsys):
     train(config, [EpochLines(config, bar=True)])
     out = capsys.readouterr().out
     assert "epoch 2/2  loss" in out
+
+
+def test_the_bar_names_epoch_step_loss_and_time_left(short_config, monkeypatch):
+    clock = iter([0.0, 10.0, 12.0, 12.1, 16.0]).__next__
+    monkeypatch.setattr("bnhead.cli.console.time.perf_counter", clock)
+    lines = EpochLines(short_config(), bar=True)
+    lines.set_params({"epochs": 3, "steps": 4})
+    shown = lambda: lines._bar.tasks[0].description  # noqa: E731
+    lines.on_epoch_begin(0)
+    assert shown() == "epoch 1/3  step 0/12  the first step is being compiled"
+    lines.on_train_batch_end(0, {"loss": 2.34567})
+    assert shown() == "epoch 1/3  step 1/12  loss 2.35"
+    lines.on_train_batch_end(1, {"loss": 0.12345})
+    assert shown() == "epoch 1/3  step 2/12  loss 0.123  20 s left", "10 steps of 2 s"
+    lines.on_train_batch_end(2, {"loss": 9.0})
+    assert shown().startswith("epoch 1/3  step 2/12"), "a quarter of a second has not passed"
+    lines.on_test_begin()
+    assert shown() == "epoch 1/3  step 3/12  on the test images"
+    lines.on_train_batch_end(3, {"loss": float("nan")})
+    assert shown() == "epoch 1/3  step 4/12  loss nan  16 s left"
+
+
+LOGS = {
+    "loss": 1.98766, "accuracy": 0.3456, "val_loss": 12.3456, "val_accuracy": 1.0, "r2": 0.5, "val_r2": -1.25,
+    "dead/head_fc/dataset": 0.0, "dead/head_fc/per_input": 0.513,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (
+            121,
+            "epoch  3/15  loss 1.9877  accuracy  34.56%  test loss 12.3456  test accuracy 100.00%  dead   0.0%"
+            "  silent  51.3%    10.3 s",
+        ),
+        (
+            100,
+            "epoch  3/15  loss 1.9877  acc  34.56%  test acc 100.00%  dead   0.0%  silent  51.3%    10.3 s",
+        ),
+        (80, "epoch  3/15  loss 1.9877  acc  34.56%  test acc 100.00%  dead   0.0%    10.3 s"),
+        (40, "epoch  3/15  loss 1.9877  acc  34.56%  test acc 100.00%  dead   0.0%    10.3 s"),
+    ],
+)
+def test_an_epochs_line_fits_the_terminal(monkeypatch, columns, line):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert format_epoch(3, 15, LOGS, "accuracy", 10.34) == line
+
+
+def test_an_epochs_line_for_numbers_and_without_dead_units(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    logs = {name: value for name, value in LOGS.items() if "dead" not in name}
+    line = format_epoch(3, 3, logs, "r2", 1234.5)
+    assert line == "epoch 3/3  loss 1.9877  r2  0.5000  test r2 -1.2500  1234.5 s"
