@@ -84,9 +84,9 @@ LOGS = {
     ("columns", "line"),
     [
         (
-            121,
-            "epoch  3/15  loss 1.9877  accuracy  34.56%  test loss 12.3456  test accuracy 100.00%  dead   0.0%"
-            "  silent  51.3%    10.3 s",
+            125,
+            "epoch  3/15  loss 1.9877  accuracy  34.56%  test loss 12.3456  test accuracy 100.00%"
+            "  dead   0.0%  silent  51.3%    10.3 s",
         ),
         (
             100,

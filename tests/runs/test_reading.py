@@ -34,8 +34,8 @@ def test_a_test_accuracy_at_chance_is_explained_where_training_is_not():
     )
     assert line == (
         "test accuracy is at chance, 11.0%, and training accuracy is not, 72.0%: after 22 steps the moving "
-        "averages of the batch norms may still lag; --recompute_batch_stats=all measures them at the end, and "
-        "more epochs let them follow"
+        "averages of the batch norms may still lag; --recompute_batch_stats=all measures them at the end, "
+        "and more epochs let them follow"
     )
 
 
