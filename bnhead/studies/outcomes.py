@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from bnhead.census import keys
 from bnhead.runs.directory import MODELS, RunDirectory
+from bnhead.runs.predictions import NAME, read_predictions
 from bnhead.runs.run_files import MISSING, RunFiles, read_run_files
+from bnhead.studies.measures import MEASURES, PRIMARY
 from bnhead.studies.plan import Plan, PlannedRun
 
 UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
@@ -26,7 +30,10 @@ class Outcome:
         run: the planned run.
         status: one of `SCORED`, or failed (ended by an error), damaged (its files contradict each other or
             the plan), unfinished, missing.
-        score: the primary metric after the last epoch, chance for the `UNTRAINED`; None before the end.
+        score: the task's metric after the last epoch, chance for the `UNTRAINED`; None before the end.
+        values: name of a measure -> its numbers, one for each test image or one for the run; those of the
+            `UNTRAINED` are chance, and without a chance there are none.
+        layer: name of the layer whose units are counted.
         reason: in words, unless the status is finished.
         started: whether its directory exists.
         result: the content of `result.json`; empty without a score.
@@ -37,6 +44,8 @@ class Outcome:
     run: PlannedRun
     status: str
     score: float | None = None
+    values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    layer: str = ""
     reason: str = ""
     started: bool = True
     result: Mapping[str, Any] = field(default_factory=dict)
@@ -71,10 +80,34 @@ def read_outcome(
         status, reason = ("unfinished", "not finished") if started else ("missing", "not started")
         return Outcome(run, status, reason=reason, started=started, files=files)
     status, read = files.result["status"], {"result": files.result, "environment": files.environment}
-    if status == "finished":
-        return Outcome(run, status, float(files.result[plan.primary]), **read, files=files)
-    reason = f"{status.replace('_', ' ')}, scored at chance"
-    return Outcome(run, status, plan.chance, reason, **read, files=files)
+    if status in UNTRAINED:
+        chances = {row.name: plan.chance(row.name) for row in plan.measures}
+        return Outcome(
+            run,
+            status,
+            plan.chance(PRIMARY[plan.task]),
+            {name: np.array([value]) for name, value in chances.items() if value is not None},
+            reason=f"{status.replace('_', ' ')}, scored at chance",
+            **read,
+            files=files,
+        )
+    try:
+        predictions = read_predictions(files.path)
+        numbers = {
+            row.name: MEASURES[row.name].values(files.result, predictions, plan.task) for row in plan.measures
+        }
+    except (OSError, ValueError, IndexError) as error:
+        text = getattr(error, "strerror", None) or error
+        return Outcome(run, "damaged", reason=f"{NAME} cannot be read: {text}", files=files)
+    return Outcome(
+        run,
+        status,
+        float(files.result[plan.primary]),
+        {name: array for name, array in numbers.items() if array is not None and np.isfinite(array).all()},
+        predictions.layers[0],
+        **read,
+        files=files,
+    )
 
 
 def damage(files: RunFiles, settings: Mapping[str, Any], primary: str) -> str:

@@ -6,6 +6,7 @@ run has the same id in every study, and runs with different settings have differ
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 import re
@@ -16,17 +17,19 @@ from typing import Any
 
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.runs.provenance import source_sha256
+from bnhead.studies.measures import MEASURES, measures_of
 from bnhead.studies.study import Study
 from bnhead.training.config import TrainConfig
 from bnhead.version import __version__
 
-FORMAT = 1
+FORMAT = 2  # 1 had one outcome, one number of seeds and Holm's p-values
+LEAST_SEEDS = 3  # a verdict over fewer is INVALID
 THREADS = 1  # of each run: another number gives other bits, so a study fixes it
-PRIMARY = {"classification": "test_accuracy", "multilabel": "test_accuracy", "regression": "test_r2"}
+METRIC = {"classification": "test_accuracy", "multilabel": "test_accuracy", "regression": "test_r2"}
 EXCLUSIONS = "none; a run that diverges or fails to learn is scored at chance"
 # The flags of a run that every study sets itself.
 OWNED = ("head", "seed", "workdir", "overwrite", "dry_run", "verbose")
-_AMENDABLE = ("delta", "alpha", "seeds", "runs", "code", "question", "exclusions")
+_AMENDABLE = ("measures", "alpha", "looks", "seeds", "runs", "code", "question", "exclusions")
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,29 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class PlannedMeasure:
+    """A measure of `bnhead.studies.measures` and its margin in this study."""
+
+    name: str
+    margin: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything a verdict depends on, except the runs.
 
     Attributes:
         study: name of the study.
         question: the question of the study.
-        primary: key of `result.json`, after the last epoch; higher is better.
-        chance: the score of a run that diverges or fails to learn; None until the data was inspected.
-        delta: a difference smaller than this is not material.
-        alpha: error rate of each claim over all comparisons.
-        seeds: one replicate each.
+        primary: key of `result.json` of the task's metric; the curves show it.
+        measures: what the study judges, the primary outcome first.
+        alpha: error rate over all comparisons and looks of a family.
+        looks: numbers of seeds after which the study is judged. It stops at the first that decides.
+        seeds: one replicate each, of all looks.
         cells: the trained cells.
-        comparisons: the family over which p-values are adjusted.
+        comparisons: the pairs of cells.
+        trend: the setting whose doublings the question is about, such as "fc_units"; "" for a study of the
+            differences themselves.
         settings: the settings that all runs share.
         runs: cells x seeds.
         code: version and hash of the code.
@@ -93,19 +106,42 @@ class Plan:
     study: str
     question: str
     primary: str
-    chance: float | None
-    delta: float
+    measures: tuple[PlannedMeasure, ...]
     alpha: float
+    looks: tuple[int, ...]
     seeds: tuple[int, ...]
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
     settings: Mapping[str, Any]
     runs: tuple[PlannedRun, ...]
     code: Mapping[str, str]
+    trend: str = ""
     threads: int = THREADS
     data: Mapping[str, Any] = field(default_factory=dict)
     exclusions: str = EXCLUSIONS
     amendments: tuple[str, ...] = ()
+
+    @property
+    def delta(self) -> float:
+        """The margin of the primary outcome."""
+        return self.measures[0].margin
+
+    @property
+    def task(self) -> str:
+        """The task of the runs."""
+        return self.settings["task"]
+
+    def chance(self, measure: str) -> float | None:
+        """The number of a run that diverges or fails to learn; None for a measure without one.
+
+        Chance accuracy is that of a guess among equally likely classes. Chance R^2 is 0: the mean of the
+        targets reaches it.
+        """
+        return MEASURES[measure].chance(self.data.get("classes"), self.task)
+
+    def level(self, rows: int) -> float:
+        """The error rate of each interval of a family of so many: all hold together, at all looks."""
+        return self.alpha / (rows * len(self.looks))
 
     def cell(self, name: str) -> Cell:
         """The cell called `name`."""
@@ -138,38 +174,56 @@ class Plan:
 
 
 def make(
-    name: str, study: Study, base: TrainConfig, *, seeds: Sequence[int], delta: float, alpha: float
+    name: str,
+    study: Study,
+    base: TrainConfig,
+    *,
+    looks: Sequence[int],
+    first_seed: int = 0,
+    delta: float = 0.0,
+    alpha: float = 0.05,
 ) -> Plan:
     """The plan of a study.
 
     Args:
         name: the study's name.
-        study: its question, heads and strata.
+        study: its question, heads, strata and primary outcome.
         base: the settings that the study does not set itself.
-        seeds: one replicate each.
-        delta: the smallest material difference, in units of the primary metric.
+        looks: numbers of seeds after which it is judged, increasing.
+        first_seed: the first seed; the others follow it.
+        delta: the margin of the primary outcome; 0 for the measure's.
         alpha: error rate.
 
     Raises:
-        UsageError: a number out of range, or two cells with the same runs.
+        UsageError: a number out of range, an outcome that the task does not have, or two cells with the same
+            runs.
     """
-    for problem in _number_problems(seeds, delta, alpha):
+    measures = [
+        PlannedMeasure(name, MEASURES[name].margin) for name in measures_of(base.task, study.primary)
+    ]
+    if delta:
+        measures[0] = dataclasses.replace(measures[0], margin=delta)
+    for problem in _number_problems(looks, measures, alpha):
         raise UsageError(problem)
+    if first_seed < 0:
+        raise UsageError(f"first_seed must be at least 0, got {first_seed}")
+    seeds = range(first_seed, first_seed + looks[-1])
     cells = [_cell(head, stratum, base) for stratum in map(dict, study.strata(base)) for head in study.heads]
     varied = {key for cell in cells for key in cell.settings}
     plan = Plan(
         study=name,
         question=study.question,
-        primary=PRIMARY[base.task],
-        chance=None,
-        delta=delta,
+        primary=METRIC[base.task],
+        measures=tuple(measures),
         alpha=alpha,
+        looks=tuple(looks),
         seeds=tuple(seeds),
         cells=tuple(cells),
         comparisons=tuple(_comparisons(cells, len(study.heads))),
         settings={key: value for key, value in base.settings().items() if key not in {*varied, "seed"}},
         runs=(),
         code={"bnhead": __version__, "source_sha256": source_sha256()},
+        trend=study.varies[0] if study.trend else "",
     )
     runs = [PlannedRun("", cell.name, seed) for cell in cells for seed in seeds]
     runs = [dataclasses.replace(run, id=run_id(plan.run_settings(run))) for run in runs]
@@ -179,12 +233,8 @@ def make(
 
 
 def with_data(plan: Plan, facts: Mapping[str, Any]) -> Plan:
-    """The plan with facts about its data, of which `classes` is the number of classes, None for numbers.
-
-    Chance accuracy is that of a guess among equally likely classes. Chance R^2 is 0: the mean of the targets
-    reaches it.
-    """
-    return dataclasses.replace(plan, data=facts, chance=1 / facts["classes"] if facts["classes"] else 0.0)
+    """The plan with facts about its data, of which `classes` is the number of classes, None for numbers."""
+    return dataclasses.replace(plan, data=facts)
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
@@ -222,6 +272,11 @@ def from_json(content: Mapping[str, Any], path: str) -> Plan:
     Raises:
         RunDirectoryError: the file has another format, or values that no study writes.
     """
+    if content.get("format") == 1:
+        raise RunDirectoryError(
+            f"{path} is of a study that began under earlier rules (one number of seeds, Holm's p-values); "
+            "this version cannot judge it: start it again in another --dir"
+        )
     if content.get("format") != FORMAT:
         raise RunDirectoryError(f"{path} must be of format {FORMAT}, got {content.get('format')!r}")
     fields = {spec.name: content[spec.name] for spec in dataclasses.fields(Plan) if spec.name in content}
@@ -233,7 +288,8 @@ def from_json(content: Mapping[str, Any], path: str) -> Plan:
         for pair in fields["comparisons"]
     ]
     fields |= {
-        "chance": content.get("chance"),
+        "measures": tuple(PlannedMeasure(row["name"], row["margin"]) for row in fields["measures"]),
+        "looks": tuple(fields["looks"]),
         "cells": tuple(Cell(**{"placement": "", **cell}) for cell in cells),
         "comparisons": tuple(comparisons),
         "runs": tuple(runs),
@@ -248,7 +304,12 @@ def from_json(content: Mapping[str, Any], path: str) -> Plan:
 
 def _plan_problems(plan: Plan) -> Iterator[str]:
     """The values that no study writes, in a plan of the right shape."""
-    yield from _number_problems(plan.seeds, plan.delta, plan.alpha)
+    yield from _number_problems(plan.looks, plan.measures, plan.alpha)
+    for row in plan.measures:
+        if row.name not in MEASURES:
+            yield f"there is no outcome called {row.name!r:.60}"
+    if plan.looks and len(plan.seeds) != plan.looks[-1]:
+        yield f"seeds must be {plan.looks[-1]}, as many as at the last look, got {len(plan.seeds)}"
     if not plan.primary.startswith("test_"):
         yield f"primary must be a figure of the test split, got {plan.primary!r:.60}"
     if not plan.cells:
@@ -262,11 +323,20 @@ def _plan_problems(plan: Plan) -> Iterator[str]:
         yield f"there is no cell called {name!r}"
 
 
-def _number_problems(seeds: Sequence[int], delta: float, alpha: float) -> Iterator[str]:
-    if not seeds:
-        yield "seeds must be at least 1, got 0"
-    if not 0 < delta < 1:
-        yield f"delta must be between 0 and 1, got {delta}"
+def _number_problems(
+    looks: Sequence[int], measures: Sequence[PlannedMeasure], alpha: float
+) -> Iterator[str]:
+    if not looks or min(looks) < 1:
+        yield f"seeds must be at least 1, got {min(looks, default=0)}"
+    if len(looks) > 1 and looks[0] < LEAST_SEEDS:
+        yield f"seeds must be at least {LEAST_SEEDS} at the first of several looks, got {looks[0]}"
+    if any(later <= earlier for earlier, later in itertools.pairwise(looks)):
+        yield f"seeds must increase from look to look, got {','.join(map(str, looks))}"
+    if not measures:
+        yield "measures must not be empty"
+    for row in measures:
+        if not 0 < row.margin < 1:
+            yield f"delta must be between 0 and 1, got {row.margin}"
     if not 0 < alpha < 0.5:
         yield f"alpha must be between 0 and 0.5, got {alpha}"
 
@@ -277,10 +347,15 @@ def plan_differences(current: Plan, requested: Plan) -> dict[str, str]:
     Facts about the data, added after a plan is made, and earlier amendments are not compared.
     """
     changes = {}
-    for name in ("study", "question", "primary", "delta", "alpha", "seeds", "exclusions", "threads"):
+    for name in ("study", "question", "primary", "alpha", "looks", "seeds", "trend", "exclusions", "threads"):
         values = getattr(current, name), getattr(requested, name)
         if values[0] != values[1]:
             changes[name] = "{} there, {} now".format(*map(_abbreviated, values))
+    if current.measures != requested.measures:
+        texts = (
+            ", ".join(f"{row.name} {row.margin:g}" for row in plan.measures) for plan in (current, requested)
+        )
+        changes["measures"] = "{} there, {} now".format(*texts)
     for prefix, old, new in (
         ("", current.settings, requested.settings),
         ("code ", current.code, requested.code),
@@ -313,14 +388,14 @@ def amended(current: Plan, requested: Plan) -> Plan:
         raise RunDirectoryError(f"seeds cannot be removed: {_abbreviated(sorted(missing))} are in the plan")
     texts = tuple(f"{name} was changed after the plan was written: {text}" for name, text in changes.items())
     return dataclasses.replace(
-        requested, chance=current.chance, data=current.data, amendments=(*current.amendments, *texts)
+        requested, data=current.data, amendments=(*current.amendments, *texts)
     )
 
 
 def _hashed_content(plan: Plan) -> dict[str, Any]:
     names = (
-        "study", "question", "primary", "chance", "delta", "alpha", "seeds", "exclusions", "data",
-        "cells", "comparisons", "settings", "runs", "code", "threads", "amendments",
+        "study", "question", "primary", "measures", "alpha", "looks", "seeds", "exclusions", "data",
+        "cells", "comparisons", "trend", "settings", "runs", "code", "threads", "amendments",
     )  # fmt: skip
     fields = dataclasses.asdict(plan)
     return json.loads(json.dumps({"format": FORMAT, **{name: fields[name] for name in names}}))

@@ -18,12 +18,17 @@ class Study:
         strata: base settings -> the settings of each stratum. In each stratum every head is compared with the
             control of that stratum.
         varies: names of the settings that the strata fix and no flag may set.
+        primary: name of the primary outcome (`bnhead.studies.measures`); "" for the task's metric.
+        trend: whether the question is how the primary outcome changes from stratum to stratum, per doubling
+            of the one setting that varies, rather than the difference in each stratum.
     """
 
     question: str
     heads: tuple[str, ...]
     strata: Callable[[TrainConfig], Iterable[Mapping[str, Any]]] = lambda base: ({},)
     varies: tuple[str, ...] = ()
+    primary: str = ""
+    trend: bool = False
 
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -73,6 +78,8 @@ STUDIES = {
         heads=("fc", "bn_fc"),
         strata=lambda base: ({"fc_units": width} for width in WIDTHS),
         varies=("fc_units",),
+        primary="dead_share",
+        trend=True,
     ),
 }
 

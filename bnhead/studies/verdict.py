@@ -2,41 +2,48 @@
 
 INVALID                 a run of the comparison is missing; its runs differ in code, packages, devices or
                         data; there are fewer than 3 seeds; or runs finished and neither head is further above
-                        chance than delta
+                        chance than a point
 UNSTABLE                the treatment diverges or fails to learn in a fifth of the seeds or more, or in more
                         seeds than the control
-NO MATERIAL DIFFERENCE  two one-sided tests at +-delta: p, adjusted by Holm, is below alpha
-HELPS, HURTS            the paired t test against 0: p, adjusted by Holm, is below alpha; for one comparison:
-                        the interval of confidence 1 - alpha excludes 0
-UNDECIDED               otherwise; with the number of further seeds that would decide at a power of 80 %
+NO MATERIAL DIFFERENCE  the interval lies inside the margin
+HELPS, HURTS            the interval excludes 0, in the better or in the worse direction
+UNDECIDED               otherwise; with what would decide
 
-Replicates are seeds, and runs of one seed are pairs. Runs that diverge or fail to learn are scored at chance;
-if there are any, `converged` has the same numbers without their pairs, and decides nothing. Holm's family is
-all comparisons of the plan; one without a p-value counts as 1. For two heads that do not differ, HELPS and
-HURTS together have at most the probability alpha, over the whole family. A study of several comparisons has
-the word that all of them share, and MIXED if they differ; it is INVALID if one of them is.
+One interval is drawn and judged: over seeds and test images (`bnhead.studies.intervals`), of confidence
+1 - alpha / (m L) for m judged rows in its family and L looks declared beforehand, so that all of them hold
+together at all looks with at least the probability 1 - alpha. A family is the primary outcome over all
+comparisons; the secondary outcomes over all comparisons are another. Runs are paired by seed. Runs that
+diverge or fail to learn are scored at chance, for every image; if there are any, `converged` has the same
+numbers without their pairs, and decides nothing.
+
+A study is judged at its first look at which no primary row is UNDECIDED, else at the last look whose runs all
+exist; runs of later looks change nothing. It has the word that all primary rows share, and MIXED if they
+differ; it is INVALID if one of them is.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bnhead.census import keys
-from bnhead.studies import statistics
-from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
-from bnhead.studies.plan import Comparison, Plan
-from bnhead.studies.width import width_law
-from bnhead.studies.wording import as_margin, ascii_difference, unit
+import numpy as np
 
-FORMAT = 1
-LEAST_SEEDS = 3
+from bnhead.census import keys
+from bnhead.studies import statistics, wording
+from bnhead.studies.intervals import crossed
+from bnhead.studies.measures import MEASURES, PRIMARY, Measure
+from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
+from bnhead.studies.plan import LEAST_SEEDS, Comparison, Plan
+from bnhead.studies.width import trends, width_law
+
+FORMAT = 2
 UNSTABLE_SHARE = 0.2
 _EQUAL_ENVIRONMENT = (
     *("bnhead", "source_sha256", "python", "tensorflow", "keras", "numpy"),
     *("backend", "backend_version", "devices", "threads"),
 )
 _EQUAL_DATA = ("name", "train", "test", "train_sha256", "test_sha256")
-_NUMBERS = ("n", "mean", "sd", "interval", "p", "interval_tost", "p_tost")
+Pairs = Sequence[tuple[Outcome, Outcome]]
 
 
 def judge(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -48,164 +55,234 @@ def judge(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """
     order = {run.id: index for index, run in enumerate(plan.runs)}
     outcomes = sorted(outcomes, key=lambda outcome: order[outcome.run.id])
-    comparisons = [_measured(plan, comparison, outcomes) for comparison in plan.comparisons]
-    for name in ("p", "p_tost"):
-        p_values = [1.0 if numbers[name] is None else numbers[name] for numbers in comparisons]
-        for numbers, adjusted in zip(comparisons, statistics.holm(p_values), strict=True):
-            numbers[name.replace("p", "p_holm", 1)] = None if numbers[name] is None else adjusted
-    for comparison, numbers in zip(plan.comparisons, comparisons, strict=True):
-        word, why = _decision(plan, comparison, numbers, outcomes)
-        numbers["word"], numbers["sentence"] = word, f"{_finding(plan, numbers)}: {word}{why}."
-    words = {numbers["word"] for numbers in comparisons}
-    if len(words) != 1:
-        words = {"INVALID"} & words or {"MIXED"}
-    return {
+    for number, seeds in enumerate(plan.looks, 1):
+        counted = set(plan.seeds[:seeds])
+        at_look = [outcome for outcome in outcomes if outcome.run.seed in counted]
+        verdict = _judge_look(plan, at_look, number)
+        following = set(plan.seeds[seeds : plan.looks[number]]) if number < len(plan.looks) else set()
+        is_next_complete = following and all(
+            outcome.status in SCORED for outcome in outcomes if outcome.run.seed in following
+        )
+        if not (verdict["next"] and is_next_complete):
+            break
+    return {**verdict, "flow": flow(outcomes), "exclusions": exclusions(outcomes)}
+
+
+def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[str, Any]:
+    """The verdict at the look of this number, over its runs only."""
+    comparisons = [_judge_comparison(plan, comparison, outcomes) for comparison in plan.comparisons]
+    slopes = trends(plan, outcomes) if plan.trend else []
+    for row in slopes:
+        row["word"] = _word(row, MEASURES[row["outcome"]])
+        row["sentence"] = wording.trend_sentence(row)
+    primary = [row for row in slopes if row["control"]] or comparisons
+    if invalid := [row for row in comparisons if row["word"] == "INVALID"]:
+        primary = invalid  # no slope counts without all its runs
+    words = {row["word"] for row in primary}
+    verdict = {
         "format": FORMAT,
         "plan_sha256": plan.sha256,
         "exploratory": list(plan.amendments),
-        "word": words.pop(),
-        "sentence": _sentence(plan, comparisons),
-        "flow": flow(outcomes),
-        "exclusions": exclusions(outcomes),
+        "look": {"number": number, "seeds": plan.looks[number - 1]},
+        "word": words.pop() if len(words) == 1 else "MIXED",
+        "sentence": "",
+        "next": _next_step(plan, primary, number),
         "comparisons": comparisons,
-        "cells": [_cell_figures(cell.name, outcomes) for cell in plan.cells],
+        "trends": slopes,
+        "cells": [_cell_figures(plan, cell.name, outcomes) for cell in plan.cells],
         "width_law": width_law(plan, outcomes),
     }
+    return {**verdict, "sentence": wording.headline(plan, verdict)}
 
 
-def _measured(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The numbers of a comparison over the seeds with both scores, in the order of the seeds, undecided."""
+def _judge_comparison(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The primary row of a comparison, with its secondary rows under "secondary"."""
     by_seed = [
         {outcome.run.seed: outcome for outcome in outcomes if outcome.run.cell == cell}
         for cell in (comparison.control, comparison.treatment)
     ]
     pairs = [(by_seed[0][seed], by_seed[1][seed]) for seed in sorted(by_seed[0].keys() & by_seed[1].keys())]
-    pairs = [pair for pair in pairs if None not in (pair[0].score, pair[1].score)]
-    scores = [[pair[side].score for pair in pairs] for side in (0, 1)]
+    pairs = [pair for pair in pairs if all(outcome.status in SCORED for outcome in pair)]
     untrained = [sum(pair[side].status in UNTRAINED for pair in pairs) for side in (0, 1)]
-    trained = [pair for pair in pairs if not {outcome.status for outcome in pair} & set(UNTRAINED)]
-    converged = {
-        "label": "pairs of which both trained; decides nothing",
-        **_numbers(plan, _score_differences(trained)),
+    stop = _invalid(plan, comparison, outcomes) or _unstable(comparison, untrained, len(pairs))
+    primary, *others = plan.measures
+    number = len(plan.comparisons)
+    rows = []
+    for planned in plan.measures:
+        # where slopes are primary, all differences are secondary
+        is_primary = planned == primary and not plan.trend
+        family = number if is_primary else number * (len(plan.measures) if plan.trend else len(others))
+        row = _row(plan, comparison, planned.name, pairs, plan.level(family))
+        if row is None:
+            if planned != primary:
+                continue
+            row = _empty_row(comparison, planned.name)
+        row["word"] = stop[0] if stop else _word(row, MEASURES[planned.name])
+        row["sentence"] = wording.sentence(row, stop[1] if stop else "")
+        rows.append(row)
+    converged = None
+    if any(untrained):
+        trained = [pair for pair in pairs if not {outcome.status for outcome in pair} & set(UNTRAINED)]
+        converged = _row(plan, comparison, primary.name, trained, plan.level(number))
+        if converged:
+            converged["label"] = "pairs of which both trained; decides nothing"
+    return {
+        **rows[0],
+        "stratum": dict(comparison.stratum),
+        "diverged": {"control": untrained[0], "treatment": untrained[1]},
+        "converged": converged,
+        "secondary": rows[1:],
     }
+
+
+def _row(plan: Plan, comparison: Comparison, name: str, pairs: Pairs, level: float) -> dict[str, Any] | None:
+    """The numbers of one outcome of a comparison, without its word; None where they are not comparable.
+
+    Args:
+        plan: the plan.
+        comparison: the comparison.
+        name: of the measure.
+        pairs: the runs with results, by seed.
+        level: error rate of the interval.
+    """
+    measure = MEASURES[name]
+    pairs = [pair for pair in pairs if all(name in outcome.values for outcome in pair)]
+    layers = {outcome.layer for pair in pairs for outcome in pair if outcome.layer}
+    if len(pairs) < 2 or (name in ("dead_share", "silent_share") and len(layers) > 1):
+        return None
+    images = max(len(outcome.values[name]) for pair in pairs for outcome in pair)
+    control, treatment = (
+        np.stack([np.broadcast_to(pair[side].values[name], (images,)) for pair in pairs]) for side in (0, 1)
+    )
+    result = crossed(treatment - control)
+    by_seed = [crossed_mean(rows) for rows in (control, treatment, treatment - control)]
+    scores = [statistics.describe(values) for values in by_seed]
+    (margin,) = (planned.margin for planned in plan.measures if planned.name == name)
+    return {
+        **_empty_row(comparison, name),
+        "n": len(pairs),
+        "images": images if measure.is_per_image else None,
+        "seeds": [pair[0].run.seed for pair in pairs],
+        "control_scores": by_seed[0],
+        "treatment_scores": by_seed[1],
+        "differences": by_seed[2],
+        "control_mean": scores[0]["mean"],
+        "treatment_mean": scores[1]["mean"],
+        "mean": result.mean,
+        "sd": scores[2]["sd"],
+        "level": 1 - level,
+        "interval": [float(bound) for bound in result.interval(level)],
+        "interval_seeds": [float(bound) for bound in result.interval(level, seeds_only=True)],
+        "variance": {"seeds": float(result.seed_variance), "images": float(result.image_variance)},
+        "margin": float(margin * abs(scores[0]["mean"]) if measure.is_relative else margin),
+    }
+
+
+def crossed_mean(values: np.ndarray) -> list[float]:
+    """The mean of each row `(seeds, images)`, independent of the order of its numbers."""
+    return [math.fsum(row) / len(row) for row in values]
+
+
+def _empty_row(comparison: Comparison, name: str) -> dict[str, Any]:
     return {
         "name": comparison.name,
         "control": comparison.control,
         "treatment": comparison.treatment,
-        "stratum": dict(comparison.stratum),
+        "outcome": name,
         "word": "",
         "sentence": "",
-        "seeds": [pair[0].run.seed for pair in pairs],
-        "control_scores": scores[0],
-        "treatment_scores": scores[1],
-        "differences": _score_differences(pairs),
-        **_numbers(plan, _score_differences(pairs)),
-        "p_holm": None,
-        "p_holm_tost": None,
-        "diverged": {"control": untrained[0], "treatment": untrained[1]},
-        "more_seeds": None,
-        "converged": converged if any(untrained) else None,
+        "n": 0,
+        "images": None,
+        "seeds": [],
+        "control_scores": [],
+        "treatment_scores": [],
+        "differences": [],
+        **dict.fromkeys(("control_mean", "treatment_mean", "mean", "sd", "level"), None),
+        **dict.fromkeys(("interval", "interval_seeds", "variance", "margin"), None),
     }
 
 
-def _score_differences(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[float]:
-    return [treatment.score - control.score for control, treatment in pairs]
+def _word(row: Mapping[str, Any], measure: Measure) -> str:
+    """The word for an interval."""
+    if not row["interval"]:
+        return "INVALID"
+    (low, high), margin = row["interval"], row["margin"]
+    if -margin < low and high < margin:
+        return "NO MATERIAL DIFFERENCE"
+    if low > 0 or high < 0:
+        return "HELPS" if (low > 0) == (measure.better > 0) else "HURTS"
+    return "UNDECIDED"
 
 
-def _numbers(plan: Plan, differences: Sequence[float]) -> dict[str, Any]:
-    if len(differences) < 2:
-        return {**dict.fromkeys(_NUMBERS), "n": len(differences)}
-    result = statistics.paired(differences, plan.delta, plan.alpha)
-    numbers = {name: getattr(result, name) for name in _NUMBERS}
-    return {**numbers, "interval": list(result.interval), "interval_tost": list(result.interval_tost)}
+def _next_step(plan: Plan, primary: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any] | None:
+    """What would decide the UNDECIDED primary rows: "look", "seeds" or "images"; None if there are none.
+
+    A study that is over cannot get more seeds. The estimate for a new one takes mean and deviation of the row
+    that needs most as the true ones, at a power of 80 %.
+    """
+    open_rows = [row for row in primary if row["word"] == "UNDECIDED"]
+    if not open_rows:
+        return None
+    if number < len(plan.looks):
+        return {"kind": "look", "seeds": plan.looks[number]}
+    if any(row["variance"] and row["variance"]["images"] > row["variance"]["seeds"] for row in open_rows):
+        return {"kind": "images", "seeds": None}
+    needed = [
+        statistics.seeds_to_decide(row["mean"], row["sd"], row["margin"], 1 - row["level"])
+        for row in open_rows
+        if row["sd"]
+    ]
+    seeds = None if None in needed else max(needed, default=None)
+    return {"kind": "seeds", "seeds": seeds and max(seeds, plan.looks[-1])}
 
 
-def _decision(
-    plan: Plan, comparison: Comparison, numbers: dict[str, Any], outcomes: Sequence[Outcome]
-) -> tuple[str, str]:
-    """The word and its reason. Records in `numbers` how many more seeds would decide."""
-    untrained, n = numbers["diverged"], numbers["n"]
-    if invalid := _invalid(plan, comparison, outcomes):
-        return "INVALID", f", {invalid}"
-    if untrained["treatment"] >= UNSTABLE_SHARE * n or untrained["treatment"] > untrained["control"]:
-        return "UNSTABLE", (
-            f", {untrained['treatment']} of {n} runs of {comparison.treatment} and "
-            f"{untrained['control']} of {comparison.control} did not train"
+def _unstable(comparison: Comparison, untrained: Sequence[int], n: int) -> tuple[str, str] | None:
+    control, treatment = untrained
+    if n and (treatment >= UNSTABLE_SHARE * n or treatment > control):
+        reason = (
+            f"{treatment} of {n} runs of {comparison.treatment} and {control} of {comparison.control} did not "
+            "train"
         )
-    if numbers["p_holm_tost"] < plan.alpha:
-        return "NO MATERIAL DIFFERENCE", f", less than {as_margin(plan.delta, plan.primary)} either way"
-    if numbers["p_holm"] < plan.alpha:
-        return "HELPS" if numbers["mean"] > 0 else "HURTS", ""
-    alpha = plan.alpha / len(plan.comparisons)
-    needed = statistics.seeds_to_decide(numbers["mean"], numbers["sd"], plan.delta, alpha)
-    if needed is None:
-        return "UNDECIDED", f", and over {statistics.MOST_SEEDS:,} seeds would be needed"
-    numbers["more_seeds"] = seeds = max(1, needed - n)
-    return "UNDECIDED", f", about {seeds} more seed{'s' if seeds > 1 else ''} would decide"
+        return "UNSTABLE", reason
+    return None
 
 
-def _invalid(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
-    """Why a comparison cannot be judged; empty if it can."""
+def _invalid(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) -> tuple[str, str] | None:
+    """INVALID and why a comparison cannot be judged; None if it can."""
     runs = [outcome for outcome in outcomes if outcome.run.cell in (comparison.control, comparison.treatment)]
+    for reason in _invalid_reasons(plan, runs):
+        return "INVALID", reason
+    return None
+
+
+def _invalid_reasons(plan: Plan, runs: Sequence[Outcome]) -> Iterator[str]:
     if missing := sum(outcome.status not in SCORED for outcome in runs):
-        return f"{missing} of {len(runs)} runs have no result; run the same command again to finish them"
-    if len(plan.seeds) < LEAST_SEEDS:
-        return f"{len(plan.seeds)} seeds, at least {LEAST_SEEDS} are needed"
+        yield f"{missing} of {len(runs)} runs have no result; run the same command again to finish them"
+    if plan.looks[0] < LEAST_SEEDS:
+        yield f"{plan.looks[0]} seeds, at least {LEAST_SEEDS} are needed"
     for name in _EQUAL_ENVIRONMENT:
         values = {str(outcome.environment.get(name)) for outcome in runs}
         if len(values) > 1:
-            return f"its runs differ in {name}: {', '.join(sorted(values))}"
+            yield f"its runs differ in {name}: {', '.join(sorted(values))}"
     for name in _EQUAL_DATA:
         values = {str(outcome.result.get("data", {}).get(name)) for outcome in runs}
         values |= {str(plan.data[name])} if name in plan.data else set()
         if len(values) > 1:
-            return f"its runs differ in their data set ({name}): {', '.join(v[:20] for v in sorted(values))}"
+            yield f"its runs differ in their data set ({name}): {', '.join(v[:20] for v in sorted(values))}"
+    metric = MEASURES[PRIMARY[plan.task]]
+    chance = plan.chance(metric.name)
     by_cell: dict[str, list[float]] = {}
     for outcome in runs:
         if outcome.status == "finished":
             by_cell.setdefault(outcome.run.cell, []).append(outcome.score)
     means = [statistics.describe(scores)["mean"] for scores in by_cell.values()]
-    if means and max(means) <= plan.chance + plan.delta:
-        margin = as_margin(plan.delta, plan.primary)
-        return f"neither head is more than {margin} above chance: nothing was learned"
-    return ""
+    if means and chance is not None and max(means) <= chance + metric.margin:
+        margin = wording.as_margin(metric.margin, metric.name)
+        yield f"neither head is more than {margin} above chance: nothing was learned"
 
 
-def _finding(plan: Plan, numbers: Mapping[str, Any]) -> str:
-    subject = f"{_data_and_backbone(plan)}, {numbers['name']}"
-    if numbers["mean"] is None:
-        return subject
-    mean, low, high = (
-        ascii_difference(value, plan.primary) for value in (numbers["mean"], *numbers["interval"])
-    )
-    return (
-        f"{subject}: {plan.primary.replace('_', ' ')} {' '.join(filter(None, (mean, unit(plan.primary))))} "
-        f"({100 * (1 - plan.alpha):g} % interval {low} to {high}), {numbers['n']} seeds"
-    )
-
-
-def _data_and_backbone(plan: Plan) -> str:
-    return " with ".join(
-        f"{word}{plan.settings[key]}"
-        for word, key in (("On ", "dataset"), ("", "backbone"))
-        if key in plan.settings
-    )
-
-
-def _sentence(plan: Plan, comparisons: Sequence[Mapping[str, Any]]) -> str:
-    if len(comparisons) == 1:
-        return comparisons[0]["sentence"]
-    by_word: dict[str, list[str]] = {}
-    for numbers in comparisons:
-        by_word.setdefault(numbers["word"], []).append(numbers["name"])
-    findings = "; ".join(f"{word}: {', '.join(names)}" for word, names in by_word.items())
-    return (
-        f"{_data_and_backbone(plan)}, {len(comparisons)} comparisons of {len(plan.seeds)} seeds. {findings}."
-    )
-
-
-def _cell_figures(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Scores and dead units of one cell; a figure that is unknown in some runs is over the other runs."""
+def _cell_figures(plan: Plan, name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Scores, outcomes and dead units of one cell; a figure unknown in some runs is over the other runs."""
     scored = [outcome for outcome in outcomes if outcome.run.cell == name and outcome.score is not None]
     figures: dict[str, list[float]] = {}
     for outcome in scored:

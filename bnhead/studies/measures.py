@@ -1,0 +1,109 @@
+"""What a verdict can be about: the measured quantities, each with its margin and its better direction.
+
+One row per measure. Commands, verdicts, tables and pages read these rows; a new measure is a new row. `values`
+gives a number for each test image where the measure is a mean over test images: a verdict then treats images
+as a sample too (`bnhead.studies.intervals`). Of the others a run has one number.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnhead.census import keys
+from bnhead.errors import UsageError, nearest
+from bnhead.runs.predictions import Predictions
+
+Values = np.ndarray  # (images,) float64, or (1,) for a measure with one number a run
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measured quantity.
+
+    Attributes:
+        name: as in flags and files.
+        title: in sentences.
+        margin: a difference inside +-margin is not material.
+        better: 1 if higher is better, -1 if lower is.
+        is_share: whether it is shown in percent and its differences in points.
+        is_relative: whether `margin` is a share of the control's mean.
+        is_per_image: whether it is a mean over test images.
+        values: `(result.json, predictions, task)` -> the numbers of a finished run; None if it has none.
+        chance: `(classes, task)` -> the number of a run that did not train; None where there is no such number.
+    """
+
+    name: str
+    title: str
+    margin: float
+    better: int
+    is_share: bool
+    is_relative: bool
+    is_per_image: bool
+    values: Callable[[Mapping[str, Any], Predictions, str], Values | None]
+    chance: Callable[[int | None, str], float | None] = lambda classes, task: None
+
+
+def _number(key: str) -> Callable[[Mapping[str, Any], Predictions, str], Values | None]:
+    def values(result, predictions, task):
+        return None if result.get(key) is None else np.array([float(result[key])])
+
+    return values
+
+
+def _dead_share(result: Mapping[str, Any], predictions: Predictions, task: str) -> Values | None:
+    share = result.get(keys.key(predictions.layers[0], "dataset"))
+    return None if share is None else np.array([float(share)])
+
+
+MEASURES = {
+    row.name: row
+    for row in (
+        Measure(
+            "accuracy", "test accuracy", 0.01, 1, True, False, True,
+            values=lambda result, predictions, task: predictions.accuracy(),
+            chance=lambda classes, task: 1 / classes,
+        ),
+        Measure(
+            "r2", "test R\N{SUPERSCRIPT TWO}", 0.01, 1, False, False, False,
+            values=_number("test_r2"),
+            chance=lambda classes, task: 0.0,  # the mean of the targets reaches it
+        ),
+        Measure("dead_share", "dead units", 0.02, -1, True, False, False, values=_dead_share),
+        Measure(
+            "silent_share", "silent units per image", 0.02, -1, True, False, True,
+            values=lambda result, predictions, task: predictions.silent_share(),
+        ),
+        Measure(
+            "nll", "negative log-likelihood", 0.05, -1, False, True, True,
+            values=lambda result, predictions, task: predictions.negative_log_likelihood(task),
+            chance=lambda classes, task: float(np.log(2 if task == "multilabel" else classes)),
+        ),
+    )
+}  # fmt: skip
+PRIMARY = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
+SECONDARY = {
+    "classification": ("dead_share", "silent_share", "nll"),
+    "multilabel": ("dead_share", "silent_share", "nll"),
+    "regression": ("dead_share", "silent_share"),
+}
+
+
+def measures_of(task: str, primary: str = "") -> tuple[str, ...]:
+    """Names of the measures of a task, the primary one first.
+
+    Args:
+        task: the task of the runs.
+        primary: name of the primary measure; "" for the task's.
+
+    Raises:
+        UsageError: the task has no such measure.
+    """
+    names = (PRIMARY[task], *SECONDARY[task])
+    if primary and primary not in names:
+        raise UsageError(
+            f"outcome {primary!r} is not measured for {task}{nearest(primary, names)} "
+            f"(outcomes: {', '.join(names)})"
+        )
+    return (primary, *(name for name in names if name != primary)) if primary else names
