@@ -84,11 +84,37 @@ def result_of(engine: Engine, job: Job) -> Mapping[str, Any]:
     return details["done"]
 
 
+def finish_study(
+    plan: Plan, directory: pathlib.Path, engine: Engine, **options: Any
+) -> tuple[dict[str, Any], list[Outcome]]:
+    """Does the runs of one look after the other until a look decides, and writes the verdict after each.
+
+    Args:
+        plan, directory, engine: as of `fill`.
+        **options: further arguments of `fill`.
+
+    Returns:
+        The content of `verdict.json`, and the outcomes of all runs in the plan's order.
+
+    Raises:
+        StudyError, RunDirectoryError: as `fill`.
+    """
+    for number, seeds in enumerate(plan.looks, 1):
+        outcomes = fill(plan, directory, engine, seeds=plan.seeds[:seeds], **options)
+        verdict = conclude(plan, directory, outcomes)
+        step = verdict["next"]
+        if step is None or step["kind"] != "look" or verdict["look"]["number"] != number:
+            break
+        print(f"undecided after {seeds} seeds; on to {step['seeds']}", flush=True)
+    return verdict, outcomes
+
+
 def fill(
     plan: Plan,
     directory: pathlib.Path,
     engine: Engine,
     *,
+    seeds: Sequence[int] | None = None,
     machine_fields: Mapping[str, Any] = MappingProxyType({}),
     work: Work = worker.train_one,
     bar: bool | None = None,
@@ -99,6 +125,7 @@ def fill(
         plan: the plan, as in the directory.
         directory: the study's directory, locked by the caller.
         engine: does the runs.
+        seeds: those whose runs are done; None for all of the plan's.
         machine_fields: fields of the runs' configs that are not settings, such as `data_dir`.
         work: the job that does a run.
         bar: as of `StudyLines`.
@@ -111,14 +138,15 @@ def fill(
         RunDirectoryError: the directory cannot be written.
     """
     outcomes = sound_outcomes(plan, directory)
-    unfinished = [outcome.run for outcome in outcomes if outcome.status not in SCORED]
+    requested = [outcome for outcome in outcomes if seeds is None or outcome.run.seed in seeds]
+    unfinished = [outcome.run for outcome in requested if outcome.status not in SCORED]
     # By seed, so that a study that is stopped has complete pairs.
     unfinished.sort(key=lambda run: plan.seeds.index(run.seed))
     runs = {run.id: run for run in unfinished}
     jobs = [Job(run.id, run.cell, plan.config(run, directory, machine_fields), work) for run in unfinished]
     failures = files.read_failures(directory)
     alike: list[str] = []  # the identical failures in a row
-    with StudyLines(unfinished, len(plan.runs) - len(runs), bar=bar) as lines:
+    with StudyLines(unfinished, len(requested) - len(runs), bar=bar) as lines:
         for event in engine.run(jobs):
             lines.show(event)
             run = runs[event.job.id]

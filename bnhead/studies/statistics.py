@@ -1,83 +1,18 @@
-"""The arithmetic of a verdict, on paired differences: t interval, equivalence, Holm, power, slopes.
+"""Power, slopes and summaries. The interval of a verdict is in `bnhead.studies.intervals`.
 
 Sums are exact (Python's own `statistics` computes them in fractions), so that no result depends on the order
-of the rows. If all differences are equal, the limits of the formulas are taken: the interval is the point, p
-is 1 for a difference of 0 and 0 for any other, and equivalence holds inside the margin but not on it.
+of the rows.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 ENOUGH_POWER = 0.8
 MOST_SEEDS = 1000  # a study that needs more gets no number
-
-
-@dataclass(frozen=True)
-class Paired:
-    """A paired t test and two one-sided ones (TOST, Schuirmann 1987).
-
-    Attributes:
-        n: number of differences.
-        mean: their mean.
-        sd: their standard deviation, of n - 1 degrees of freedom.
-        interval: of confidence 1 - alpha.
-        p: two-sided, of the mean being 0.
-        interval_tost: of confidence 1 - 2 alpha; inside the margin exactly when `p_tost` < alpha.
-        p_tost: of the mean being outside the margin, the larger of the two one-sided p-values.
-    """
-
-    n: int
-    mean: float
-    sd: float
-    interval: tuple[float, float]
-    p: float
-    interval_tost: tuple[float, float]
-    p_tost: float
-
-
-def paired(differences: Sequence[float], delta: float, alpha: float) -> Paired:
-    """The tests of at least two differences.
-
-    Args:
-        differences: treatment minus control, one for each seed.
-        delta: the margin: a mean inside (-delta, delta) is not material.
-        alpha: error rate.
-
-    Raises:
-        ValueError: there are fewer than two differences.
-    """
-    n = len(differences)
-    mean, sd = float(statistics.mean(differences)), float(statistics.stdev(differences))
-    error = sd / math.sqrt(n)
-    if error == 0:
-        p, p_tost = float(mean == 0), float(abs(mean) >= delta)
-        return Paired(n, mean, 0.0, (mean, mean), p, (mean, mean), p_tost)
-    # Not scipy.stats.ttest_1samp: its sums depend on the order of the differences, and other last digits
-    # would contradict the verdicts that studies have written.
-    wide, narrow = (error * stats.t.isf(tail, n - 1) for tail in (alpha / 2, alpha))
-    return Paired(
-        n,
-        mean,
-        sd,
-        (float(mean - wide), float(mean + wide)),
-        float(2 * stats.t.sf(abs(mean) / error, n - 1)),
-        (float(mean - narrow), float(mean + narrow)),
-        float(stats.t.sf((delta - abs(mean)) / error, n - 1)),
-    )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979), in the order given; together they err at most at alpha."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def power(n: int, effect: float, alpha: float) -> float:
@@ -120,19 +55,20 @@ def equivalence_power(n: int, effect: float, margin: float, alpha: float) -> flo
 def seeds_to_decide(mean: float, sd: float, delta: float, alpha: float) -> int | None:
     """The least number of seeds that would decide with a power of 80 % if mean and sd were the true ones.
 
-    A decision is a difference or no material difference. None if more than 1,000 would be needed.
+    A decision is an interval that excludes 0 or lies inside the margin. None if more than 1,000 would be
+    needed.
 
     Args:
         mean: observed mean difference.
-        sd: observed standard deviation, not 0.
+        sd: observed standard deviation over seeds, not 0.
         delta: the margin.
-        alpha: error rate of this comparison; over a family of m, Holm's first step, alpha / m.
+        alpha: error rate of the interval.
     """
 
     def decides(n: int) -> bool:
         return (
             power(n, mean / sd, alpha) >= ENOUGH_POWER
-            or equivalence_power(n, mean / sd, delta / sd, alpha) >= ENOUGH_POWER
+            or equivalence_power(n, mean / sd, delta / sd, alpha / 2) >= ENOUGH_POWER
         )
 
     if not decides(MOST_SEEDS):
@@ -157,14 +93,6 @@ def logit(share: float, trials: int) -> float:
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """The slope of the least-squares line through at least two different x."""
     return float(statistics.linear_regression(x, y).slope)
-
-
-def mean_interval(values: Sequence[float], alpha: float) -> tuple[float, tuple[float, float] | None]:
-    """The mean and its t interval of confidence 1 - alpha; None for one value."""
-    if len(values) < 2:
-        return float(statistics.mean(values)), None
-    result = paired(values, 1.0, alpha)
-    return result.mean, result.interval
 
 
 def describe(values: Sequence[float]) -> Mapping[str, float | int | None]:

@@ -21,7 +21,6 @@ exist; runs of later looks change nothing. It has the word that all primary rows
 differ; it is INVALID if one of them is.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -73,7 +72,7 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
     comparisons = [_judge_comparison(plan, comparison, outcomes) for comparison in plan.comparisons]
     slopes = trends(plan, outcomes) if plan.trend else []
     for row in slopes:
-        row["word"] = _word(row, MEASURES[row["outcome"]])
+        row["word"] = _word(row, MEASURES[row["outcome"]]) if row["control"] else ""
         row["sentence"] = wording.trend_sentence(row)
     primary = [row for row in slopes if row["control"]] or comparisons
     if invalid := [row for row in comparisons if row["word"] == "INVALID"]:
@@ -155,7 +154,7 @@ def _row(plan: Plan, comparison: Comparison, name: str, pairs: Pairs, level: flo
         np.stack([np.broadcast_to(pair[side].values[name], (images,)) for pair in pairs]) for side in (0, 1)
     )
     result = crossed(treatment - control)
-    by_seed = [crossed_mean(rows) for rows in (control, treatment, treatment - control)]
+    by_seed = [_means(rows) for rows in (control, treatment, treatment - control)]
     scores = [statistics.describe(values) for values in by_seed]
     (margin,) = (planned.margin for planned in plan.measures if planned.name == name)
     return {
@@ -178,7 +177,7 @@ def _row(plan: Plan, comparison: Comparison, name: str, pairs: Pairs, level: flo
     }
 
 
-def crossed_mean(values: np.ndarray) -> list[float]:
+def _means(values: np.ndarray) -> list[float]:
     """The mean of each row `(seeds, images)`, independent of the order of its numbers."""
     return [math.fsum(row) / len(row) for row in values]
 

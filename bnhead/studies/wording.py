@@ -1,11 +1,17 @@
-"""Numbers in words: signs, digits and units of scores and differences. A missing number is a dash."""
+"""Verdicts and numbers in words: sentences; signs, digits and units. A missing number is a dash.
+
+A quantity is named by its measure ("accuracy") or by its key in the files of a run ("test_accuracy").
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from bnhead.census.figures import Figure
+from bnhead.studies.measures import MEASURES
 
 NONE = "\N{EN DASH}"
+MOST_NAMED = 4  # comparisons in a headline with their numbers
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -15,13 +21,15 @@ def is_number(value: float | None) -> bool:
 
 
 def metric_name(primary: str) -> str:
-    """`test_accuracy` -> "test accuracy", `test_r2` -> "test R^2"."""
+    """`accuracy` and `test_accuracy` -> "test accuracy", `test_r2` -> "test R^2"."""
+    if primary in MEASURES:
+        return MEASURES[primary].title
     return primary.replace("_r2", "_R\N{SUPERSCRIPT TWO}").replace("_", " ")
 
 
 def is_share(primary: str) -> bool:
     """Whether the metric is a share: shown in percent, with differences in points."""
-    return primary.endswith("accuracy")
+    return MEASURES[primary].is_share if primary in MEASURES else primary.endswith("accuracy")
 
 
 def unit(primary: str) -> str:
@@ -57,8 +65,8 @@ def as_interval(bounds: Sequence[float | None] | None, primary: str) -> str:
 def as_margin(value: float, primary: str) -> str:
     """A margin with its unit: "1 point", "0.5 points", "0.01"."""
     if not is_share(primary):
-        return f"{value:g}"
-    return f"{100 * value:g} point{'' if math.isclose(value, 0.01) else 's'}"
+        return f"{value:.3g}"
+    return f"{100 * value:.3g} point{'' if math.isclose(value, 0.01) else 's'}"
 
 
 def as_figure(value: float | None, row: Figure) -> str:
@@ -84,6 +92,112 @@ def as_slope(value: float | None) -> str:
 def as_list(items: Sequence[str]) -> str:
     """Items in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def sentence(row: Mapping[str, Any], reason: str = "") -> str:
+    """A judged row of a verdict in a sentence, its word first.
+
+    Args:
+        row: of `verdict.judge`, with its word.
+        reason: why it is INVALID or UNSTABLE.
+    """
+    if not row["interval"]:
+        return f"{row['word']}. {row['name']}: {reason or 'fewer than two pairs of runs'}."
+    if reason:
+        return f"{row['word']}. {row['name']}: {reason}."
+    name, title = row["outcome"], metric_name(row["outcome"])
+    verb = "were" if title.startswith(("dead units", "silent units")) else "was"
+    levels = f"{ascii_score(row['control_mean'], name)} -> {ascii_score(row['treatment_mean'], name)}"
+    text = (
+        f"{row['word']} after {row['n']} seeds. With {row['treatment']}, {title} {verb} "
+        f"{_higher(row['mean'], name)} on average than with {row['control']} ({levels})"
+    )
+    fits = f"{_range(row['interval'], name)} fits these runs"
+    if row["word"] == "UNDECIDED":
+        return f"{text}, but anything {fits}."
+    if row["word"] == "NO MATERIAL DIFFERENCE":
+        return f"{text}; {fits}, less than {as_margin(row['margin'], name)} either way."
+    return f"{text}; {fits}."
+
+
+def trend_sentence(row: Mapping[str, Any]) -> str:
+    """A slope, or a difference of slopes, in a sentence."""
+    name, title = row["outcome"], metric_name(row["outcome"])
+    if not row["interval"]:
+        return f"{row['word'] or 'INVALID'}. {row['name']}: fewer than two seeds with every {row['per']}."
+    slope, bounds = ascii_difference(row["mean"], name), [ascii_difference(b, name) for b in row["interval"]]
+    numbers = " ".join(filter(None, (slope, unit(name)))) + f" ({bounds[0]} to {bounds[1]})"
+    if not row["control"]:
+        return f"With {row['treatment']}, {title} change by {numbers} per doubling of {row['per']}."
+    margin = as_margin(row["margin"], name)
+    return (
+        f"{row['word']} after {row['n']} seeds. The slope with {row['treatment']} differs from that with "
+        f"{row['control']} by {numbers} per doubling of {row['per']}; {margin} would be material."
+    )
+
+
+def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
+    """What a study found, in one to four sentences. For several comparisons counts, and the clearest ones."""
+    comparisons, trends = verdict["comparisons"], verdict["trends"]
+    place = " with ".join(str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings)
+    subject = f"On {place}: " if place else ""
+    if any(row["word"] == "INVALID" for row in comparisons) or not (trends or len(comparisons) > 1):
+        first = next((row for row in comparisons if row["word"] == "INVALID"), comparisons[0])
+        texts = [first["sentence"], *(row["sentence"] for row in first["secondary"][:1])]
+        return subject + " ".join(texts if first["word"] != "INVALID" else texts[:1])
+    if trends:
+        order = sorted(trends, key=lambda row: not row["control"])  # the verdict first
+        return subject + " ".join(row["sentence"] for row in order)
+    rows = [comparisons, *_by_outcome(comparisons)]
+    return subject + f"{len(comparisons)} comparisons. " + " ".join(map(_counts, rows[:2]))
+
+
+def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """The secondary rows of all comparisons, by outcome."""
+    names = dict.fromkeys(row["outcome"] for comparison in comparisons for row in comparison["secondary"])
+    for name in names:
+        yield [
+            row for comparison in comparisons for row in comparison["secondary"] if row["outcome"] == name
+        ]
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`"Test accuracy: 2 HELPS (bn_fc against fc +1.20 points), 5 UNDECIDED."`"""
+    name = rows[0]["outcome"]
+    parts = []
+    for word in ("HELPS", "HURTS", "NO MATERIAL DIFFERENCE", "UNSTABLE", "UNDECIDED"):
+        group = [row for row in rows if row["word"] == word]
+        text = f"{len(group)} {word}"
+        if group and word in ("HELPS", "HURTS"):
+            clearest = sorted(group, key=lambda row: -abs(row["mean"]))[:MOST_NAMED]
+            numbers = [f"{row['name']} {ascii_difference(row['mean'], name)}" for row in clearest]
+            text += f" ({', '.join(numbers)}{' ...' if len(group) > MOST_NAMED else ''})"
+        parts += [text] if group else []
+    title = metric_name(name)
+    return f"{title[0].upper()}{title[1:]}: {', '.join(parts)}."
+
+
+def ascii_score(value: float, primary: str) -> str:
+    """A value in ASCII: "98.9%", "0.9712"."""
+    return f"{value:.1%}" if is_share(primary) else f"{value:.4f}"
+
+
+def _higher(difference: float, name: str) -> str:
+    """`"3.70 points higher"`."""
+    if difference == 0:
+        return "neither higher nor lower"
+    size = ascii_difference(abs(difference), name).lstrip("+")
+    return " ".join(filter(None, (size, unit(name), "higher" if difference > 0 else "lower")))
+
+
+def _range(bounds: Sequence[float], name: str) -> str:
+    """`"from 5.41 points lower to 12.81 points higher"`."""
+    low, high = bounds
+    if low < 0 < high:
+        return f"from {_higher(low, name)} to {_higher(high, name)}"
+    near, far = sorted(bounds, key=abs)
+    size = ascii_difference(abs(near), name).lstrip("+")
+    return f"from {size} to {_higher(far, name)}"
 
 
 def _unsigned_zero(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bnhead.errors import RunDirectoryError
 from bnhead.runs.directory import RunDirectory
+from bnhead.runs.predictions import NAME, of_outputs, write_predictions
 from bnhead.seeds import stream
 from bnhead.studies import pool_local, runner, worker
 from bnhead.studies.directory import locked_study, write_plan
@@ -34,12 +35,13 @@ SHAPES = ("two", "placement", "controls", "learning_rate", "width", "damaged", "
 
 def plan_of(name="bn_before_fc", *, seeds=4, delta=0.01, alpha=0.05, **settings):
     base = TrainConfig(**{"epochs": 2, **settings})
-    return make(name, named_study(name), base, seeds=range(seeds), delta=delta, alpha=alpha)
+    looks = (seeds,) if isinstance(seeds, int) else seeds
+    return make(name, named_study(name), base, looks=looks, delta=delta, alpha=alpha)
 
 
 def score_of(config):
     noise = stream(config.seed, config.head) / 2**31 - 0.5
-    return 0.95 + 0.02 * noise + 0.03 * ("bn" in config.head)
+    return round(360 * (0.95 + 0.02 * noise + 0.03 * ("bn" in config.head))) / 360
 
 
 def write_run(config, score=None, *, status="finished", environment=ENVIRONMENT, rows=None, **figures):
@@ -68,9 +70,20 @@ def write_run(config, score=None, *, status="finished", environment=ENVIRONMENT,
     directory.begin(config.settings())
     directory.write("environment.json", environment)
     directory.write_history(rows)
+    directory.replace(NAME, lambda path: write_predictions(path, predictions_of(result, config)))
     directory.replace("model.keras", lambda path: path.write_text("a model"))
     directory.finish(result)
     return result
+
+
+def predictions_of(result, config):
+    """Predictions of 360 test images whose means are the figures of a result, as nearly as 360 images can."""
+    order = np.random.default_rng(stream(config.seed, config.head)).permutation(FACTS["test"])
+    silent = np.full((FACTS["test"], 1), result.get("dead/head_fc/per_input", 0.5))
+    score = result.get("test_accuracy", result.get("test_r2"))
+    correct = order < round(FACTS["test"] * (score if score == score else 0))
+    outputs = np.where(correct[:, None], [[1.0, 0.0]], [[0.0, 1.0]])
+    return of_outputs(outputs, np.zeros(FACTS["test"], int), silent, ("head_fc",), config.task)
 
 
 def write_study(directory, shape="two", seeds=10):
@@ -82,7 +95,7 @@ def write_study(directory, shape="two", seeds=10):
     if shape == "regression":
         settings = {"task": "regression", "dataset": "digits_rotation", "learning_rate": 0.1}
     base = TrainConfig(**{"epochs": 15, **settings})
-    plan = make(name, study, base, seeds=range(seeds), delta=0.01, alpha=0.05)
+    plan = make(name, study, base, looks=(seeds,), delta=0.01, alpha=0.05)
     plan = with_data(plan, {**FACTS, "classes": None if shape == "regression" else 10})
     if shape == "strange":
         plan = _renamed(plan, ("<script>alert('fc')</script>", "höher & <i>weiter</i> | `code` *x*"))
@@ -127,6 +140,7 @@ def _draw_run(config, shape, random):
     rate, width, is_fc = config.learning_rate, config.fc_units, config.head == "fc"
     lift = 0 if is_fc else 0.004 * sum(map(ord, config.head)) % 0.011 - 0.003
     end = min(1, 0.982 + lift - 0.004 * abs(np.log10(rate / 0.1)) + random.normal(0, 0.003))
+    end = round(360 * end) / 360
     silent = 0.45 + 0.03 * np.log2(width / 256) + 0.08 * (not is_fc) + random.normal(0, 0.01)
     dead = max(0, 0.02 + 0.02 * np.log2(width / 256) - 0.008 * (not is_fc) + random.normal(0, 0.002))
     diverging = {"learning_rate": (2, 5, 7) if rate > 0.2 else (), "damaged": (2,)}.get(shape, ())
@@ -228,7 +242,7 @@ def study(directory, plan, engine=None, work=work):
     engine = engine or Inline()
     with locked_study(directory):
         plan = runner.prepare(plan, directory, engine, look=look)
-        return runner.conclude(plan, directory, runner.fill(plan, directory, engine, work=work))
+        return runner.finish_study(plan, directory, engine, work=work)[0]
 
 
 def real_plan():
