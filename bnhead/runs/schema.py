@@ -36,7 +36,7 @@ PLAN = {
     "study": str,
     "question": str,
     "primary?": str,
-    "measures?": [{"name": str, "margin": float}],
+    "measures?": [{"name": str, "margin": float, "better": int}],
     "alpha": float,
     "looks?": [int],
     "seeds": [int],

@@ -82,6 +82,25 @@ MEASURES = {
         ),
     )
 }  # fmt: skip
+
+
+def measure_of(name: str, better: int = 1) -> Measure:
+    """The measure of a name: a row of `MEASURES`, or one for a metric of a user's model, "test_auc".
+
+    Args:
+        name: of the measure; that of a metric begins with "test_" and is a key of `result.json`.
+        better: for a metric, 1 if higher is better and -1 if lower is.
+
+    Raises:
+        UsageError: there is no such measure.
+    """
+    if name in MEASURES:
+        return MEASURES[name]
+    if name.startswith("test_"):
+        return Measure(name, name.replace("_", " "), 0.01, better, False, False, False, _number(name))
+    raise UsageError(f"outcome {name!r} is not known{nearest(name, MEASURES)} ({', '.join(MEASURES)})")
+
+
 PRIMARY = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 SECONDARY = {
     "classification": ("dead_share", "silent_share", "nll"),

@@ -14,7 +14,7 @@ from bnhead.census import keys
 from bnhead.runs.directory import MODELS, RunDirectory
 from bnhead.runs.predictions import NAME, read_predictions
 from bnhead.runs.run_files import MISSING, RunFiles, read_run_files
-from bnhead.studies.measures import MEASURES, PRIMARY
+from bnhead.studies.measures import PRIMARY
 from bnhead.studies.plan import Plan, PlannedRun
 
 UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
@@ -94,7 +94,7 @@ def read_outcome(
     try:
         predictions = read_predictions(files.path)
         numbers = {
-            row.name: MEASURES[row.name].values(files.result, predictions, plan.task) for row in plan.measures
+            row.name: row.measure.values(files.result, predictions, plan.task) for row in plan.measures
         }
     except (OSError, ValueError, IndexError) as error:
         text = getattr(error, "strerror", None) or error
@@ -158,7 +158,7 @@ def _contradiction(files: RunFiles, settings: Mapping[str, Any], primary: str) -
     epochs = len(history[primary])
     if epochs != result.get("epochs") or (finished and epochs != settings["epochs"]):
         return f"history.csv has {epochs} epochs, result.json {result.get('epochs')}"
-    if not finished or settings["recompute_batch_stats"] != "none":
+    if not finished or settings.get("recompute_batch_stats", "none") != "none":
         return ""  # the result was measured with other batch statistics than the history
     for key in dict.fromkeys((primary, *history)):
         if key in result and (key.startswith("test_") or keys.is_key(key)):

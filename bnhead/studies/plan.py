@@ -17,7 +17,7 @@ from typing import Any
 
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.runs.provenance import source_sha256
-from bnhead.studies.measures import MEASURES, measures_of
+from bnhead.studies.measures import MEASURES, Measure, measure_of, measures_of
 from bnhead.studies.study import Study
 from bnhead.training.config import TrainConfig
 from bnhead.version import __version__
@@ -72,10 +72,28 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class PlannedMeasure:
-    """A measure of `bnhead.studies.measures` and its margin in this study."""
+    """A measure of `bnhead.studies.measures` and its margin in this study.
+
+    Attributes:
+        name: of the measure.
+        margin: a difference inside +-margin is not material.
+        better: 1 if higher is better, -1 if lower is.
+    """
 
     name: str
     margin: float
+    better: int
+
+    @property
+    def measure(self) -> Measure:
+        """The measure."""
+        return measure_of(self.name, self.better)
+
+    @classmethod
+    def of(cls, name: str, margin: float = 0.0, better: int = 1) -> "PlannedMeasure":
+        """A measure with a margin; 0 for its usual one. `better` is for metrics of a user's model."""
+        measure = measure_of(name, better)
+        return cls(name, margin or measure.margin, measure.better)
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,7 @@ class Plan:
         Chance accuracy is that of a guess among equally likely classes. Chance R^2 is 0: the mean of the
         targets reaches it.
         """
-        return MEASURES[measure].chance(self.data.get("classes"), self.task)
+        return measure_of(measure).chance(self.data.get("classes"), self.task)
 
     def level(self, rows: int) -> float:
         """The error rate of each interval of a family of so many: all hold together, at all looks."""
@@ -198,12 +216,9 @@ def make(
         UsageError: a number out of range, an outcome that the task does not have, or two cells with the same
             runs.
     """
-    measures = [
-        PlannedMeasure(name, MEASURES[name].margin) for name in measures_of(base.task, study.primary)
-    ]
-    if delta:
-        measures[0] = dataclasses.replace(measures[0], margin=delta)
-    for problem in _number_problems(looks, measures, alpha):
+    primary, *others = measures_of(base.task, study.primary)
+    measures = [PlannedMeasure.of(primary, delta), *map(PlannedMeasure.of, others)]
+    for problem in number_problems(looks, measures, alpha):
         raise UsageError(problem)
     if first_seed < 0:
         raise UsageError(f"first_seed must be at least 0, got {first_seed}")
@@ -219,16 +234,25 @@ def make(
         looks=tuple(looks),
         seeds=tuple(seeds),
         cells=tuple(cells),
-        comparisons=tuple(_comparisons(cells, len(study.heads))),
+        comparisons=tuple(comparisons_of(cells, len(study.heads))),
         settings={key: value for key, value in base.settings().items() if key not in {*varied, "seed"}},
         runs=(),
         code={"bnhead": __version__, "source_sha256": source_sha256()},
         trend=study.varies[0] if study.trend else "",
     )
-    runs = [PlannedRun("", cell.name, seed) for cell in cells for seed in seeds]
+    return with_runs(plan)
+
+
+def with_runs(plan: Plan) -> Plan:
+    """The plan with the runs of its cells and seeds.
+
+    Raises:
+        UsageError: two cells have the same runs.
+    """
+    runs = [PlannedRun("", cell.name, seed) for cell in plan.cells for seed in plan.seeds]
     runs = [dataclasses.replace(run, id=run_id(plan.run_settings(run))) for run in runs]
     if len({run.id for run in runs}) < len(runs):
-        raise UsageError(f"study {name}: two of its cells have the same runs; every head must differ")
+        raise UsageError(f"study {plan.study}: two of its cells have the same runs; every head must differ")
     return dataclasses.replace(plan, runs=tuple(runs))
 
 
@@ -288,7 +312,9 @@ def from_json(content: Mapping[str, Any], path: str) -> Plan:
         for pair in fields["comparisons"]
     ]
     fields |= {
-        "measures": tuple(PlannedMeasure(row["name"], row["margin"]) for row in fields["measures"]),
+        "measures": tuple(
+            PlannedMeasure(row["name"], row["margin"], row["better"]) for row in fields["measures"]
+        ),
         "looks": tuple(fields["looks"]),
         "cells": tuple(Cell(**{"placement": "", **cell}) for cell in cells),
         "comparisons": tuple(comparisons),
@@ -304,10 +330,12 @@ def from_json(content: Mapping[str, Any], path: str) -> Plan:
 
 def _plan_problems(plan: Plan) -> Iterator[str]:
     """The values that no study writes, in a plan of the right shape."""
-    yield from _number_problems(plan.looks, plan.measures, plan.alpha)
+    yield from number_problems(plan.looks, plan.measures, plan.alpha)
     for row in plan.measures:
-        if row.name not in MEASURES:
+        if row.name not in MEASURES and not row.name.startswith("test_"):
             yield f"there is no outcome called {row.name!r:.60}"
+        if row.better not in (-1, 1):
+            yield f"better must be 1 or -1, got {row.better}"
     if plan.looks and len(plan.seeds) != plan.looks[-1]:
         yield f"seeds must be {plan.looks[-1]}, as many as at the last look, got {len(plan.seeds)}"
     if not plan.primary.startswith("test_"):
@@ -323,9 +351,8 @@ def _plan_problems(plan: Plan) -> Iterator[str]:
         yield f"there is no cell called {name!r}"
 
 
-def _number_problems(
-    looks: Sequence[int], measures: Sequence[PlannedMeasure], alpha: float
-) -> Iterator[str]:
+def number_problems(looks: Sequence[int], measures: Sequence[PlannedMeasure], alpha: float) -> Iterator[str]:
+    """What is wrong with the numbers of a plan, a line each."""
     if not looks or min(looks) < 1:
         yield f"seeds must be at least 1, got {min(looks, default=0)}"
     if len(looks) > 1 and looks[0] < LEAST_SEEDS:
@@ -366,7 +393,13 @@ def plan_differences(current: Plan, requested: Plan) -> dict[str, str]:
                     f"{_abbreviated(old.get(key))} there, {_abbreviated(new.get(key))} now"
                 )
     old, new = ({cell.name: cell for cell in plan.cells} for plan in (current, requested))
-    if old != new or current.comparisons != requested.comparisons:
+    if old != new:
+        for name in old.keys() & new.keys():
+            for key in (k for k in old[name].settings if old[name].settings[k] != new[name].settings.get(k)):
+                changes[f"{key} of {name}"] = "{} there, {} now".format(
+                    *(_abbreviated(cells[name].settings.get(key)) for cells in (old, new))
+                )
+    if list(old) != list(new) or current.comparisons != requested.comparisons:
         removed, added = [n for n in old if n not in new], [n for n in new if n not in old]
         changes["cells"] = (
             f"{_abbreviated(removed or list(old))} there, {_abbreviated(added or list(new))} now"
@@ -387,9 +420,7 @@ def amended(current: Plan, requested: Plan) -> Plan:
     if missing := set(current.seeds) - set(requested.seeds):
         raise RunDirectoryError(f"seeds cannot be removed: {_abbreviated(sorted(missing))} are in the plan")
     texts = tuple(f"{name} was changed after the plan was written: {text}" for name, text in changes.items())
-    return dataclasses.replace(
-        requested, data=current.data, amendments=(*current.amendments, *texts)
-    )
+    return dataclasses.replace(requested, data=current.data, amendments=(*current.amendments, *texts))
 
 
 def _hashed_content(plan: Plan) -> dict[str, Any]:
@@ -409,7 +440,8 @@ def _cell(head: str, stratum: dict[str, Any], base: TrainConfig) -> Cell:
     return Cell(head + _stratum_suffix(stratum), config.head, placement, stratum, settings)
 
 
-def _comparisons(cells: Sequence[Cell], heads_each: int) -> Iterable[Comparison]:
+def comparisons_of(cells: Sequence[Cell], heads_each: int) -> Iterable[Comparison]:
+    """Every cell of a stratum against the first one. Each stratum has `heads_each` cells, in a row."""
     for first in range(0, len(cells), heads_each):
         control, *treatments = cells[first : first + heads_each]
         suffix = _stratum_suffix(control.stratum)

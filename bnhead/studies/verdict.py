@@ -30,9 +30,9 @@ import numpy as np
 from bnhead.census import keys
 from bnhead.studies import statistics, wording
 from bnhead.studies.intervals import crossed
-from bnhead.studies.measures import MEASURES, PRIMARY, Measure
+from bnhead.studies.measures import MEASURES, PRIMARY
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
-from bnhead.studies.plan import LEAST_SEEDS, Comparison, Plan
+from bnhead.studies.plan import LEAST_SEEDS, Comparison, Plan, PlannedMeasure
 from bnhead.studies.width import trends, width_law
 
 FORMAT = 2
@@ -72,7 +72,7 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
     comparisons = [_judge_comparison(plan, comparison, outcomes) for comparison in plan.comparisons]
     slopes = trends(plan, outcomes) if plan.trend else []
     for row in slopes:
-        row["word"] = _word(row, MEASURES[row["outcome"]]) if row["control"] else ""
+        row["word"] = _word(row, plan.measures[0].better) if row["control"] else ""
         row["sentence"] = wording.trend_sentence(row)
     primary = [row for row in slopes if row["control"]] or comparisons
     if invalid := [row for row in comparisons if row["word"] == "INVALID"]:
@@ -111,18 +111,18 @@ def _judge_comparison(plan: Plan, comparison: Comparison, outcomes: Sequence[Out
         # where slopes are primary, all differences are secondary
         is_primary = planned == primary and not plan.trend
         family = number if is_primary else number * (len(plan.measures) if plan.trend else len(others))
-        row = _row(plan, comparison, planned.name, pairs, plan.level(family))
+        row = _row(comparison, planned, pairs, plan.level(family))
         if row is None:
             if planned != primary:
                 continue
             row = _empty_row(comparison, planned.name)
-        row["word"] = stop[0] if stop else _word(row, MEASURES[planned.name])
+        row["word"] = stop[0] if stop else _word(row, planned.better)
         row["sentence"] = wording.sentence(row, stop[1] if stop else "")
         rows.append(row)
     converged = None
     if any(untrained):
         trained = [pair for pair in pairs if not {outcome.status for outcome in pair} & set(UNTRAINED)]
-        converged = _row(plan, comparison, primary.name, trained, plan.level(number))
+        converged = _row(comparison, primary, trained, plan.level(number))
         if converged:
             converged["label"] = "pairs of which both trained; decides nothing"
     return {
@@ -134,17 +134,18 @@ def _judge_comparison(plan: Plan, comparison: Comparison, outcomes: Sequence[Out
     }
 
 
-def _row(plan: Plan, comparison: Comparison, name: str, pairs: Pairs, level: float) -> dict[str, Any] | None:
+def _row(
+    comparison: Comparison, planned: PlannedMeasure, pairs: Pairs, level: float
+) -> dict[str, Any] | None:
     """The numbers of one outcome of a comparison, without its word; None where they are not comparable.
 
     Args:
-        plan: the plan.
         comparison: the comparison.
-        name: of the measure.
+        planned: the measure.
         pairs: the runs with results, by seed.
         level: error rate of the interval.
     """
-    measure = MEASURES[name]
+    name, measure = planned.name, planned.measure
     pairs = [pair for pair in pairs if all(name in outcome.values for outcome in pair)]
     layers = {outcome.layer for pair in pairs for outcome in pair if outcome.layer}
     if len(pairs) < 2 or (name in ("dead_share", "silent_share") and len(layers) > 1):
@@ -156,7 +157,6 @@ def _row(plan: Plan, comparison: Comparison, name: str, pairs: Pairs, level: flo
     result = crossed(treatment - control)
     by_seed = [_means(rows) for rows in (control, treatment, treatment - control)]
     scores = [statistics.describe(values) for values in by_seed]
-    (margin,) = (planned.margin for planned in plan.measures if planned.name == name)
     return {
         **_empty_row(comparison, name),
         "n": len(pairs),
@@ -173,7 +173,7 @@ def _row(plan: Plan, comparison: Comparison, name: str, pairs: Pairs, level: flo
         "interval": [float(bound) for bound in result.interval(level)],
         "interval_seeds": [float(bound) for bound in result.interval(level, seeds_only=True)],
         "variance": {"seeds": float(result.seed_variance), "images": float(result.image_variance)},
-        "margin": float(margin * abs(scores[0]["mean"]) if measure.is_relative else margin),
+        "margin": float(planned.margin * (abs(scores[0]["mean"]) if measure.is_relative else 1)),
     }
 
 
@@ -201,15 +201,15 @@ def _empty_row(comparison: Comparison, name: str) -> dict[str, Any]:
     }
 
 
-def _word(row: Mapping[str, Any], measure: Measure) -> str:
-    """The word for an interval."""
+def _word(row: Mapping[str, Any], better: int) -> str:
+    """The word for an interval; `better` is 1 if higher is better and -1 if lower is."""
     if not row["interval"]:
         return "INVALID"
     (low, high), margin = row["interval"], row["margin"]
     if -margin < low and high < margin:
         return "NO MATERIAL DIFFERENCE"
     if low > 0 or high < 0:
-        return "HELPS" if (low > 0) == (measure.better > 0) else "HURTS"
+        return "HELPS" if (low > 0) == (better > 0) else "HURTS"
     return "UNDECIDED"
 
 

@@ -141,5 +141,3 @@ def _width_points(
             width = widths[outcome.run.cell]
             trials = width * inputs if figure == "per_input" else width
             yield {"fc_units": width, "seed": outcome.run.seed, "share": share, "trials": trials}
-
-

@@ -156,9 +156,7 @@ def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mappi
     """The secondary rows of all comparisons, by outcome."""
     names = dict.fromkeys(row["outcome"] for comparison in comparisons for row in comparison["secondary"])
     for name in names:
-        yield [
-            row for comparison in comparisons for row in comparison["secondary"] if row["outcome"] == name
-        ]
+        yield [row for comparison in comparisons for row in comparison["secondary"] if row["outcome"] == name]
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
