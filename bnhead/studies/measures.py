@@ -1,7 +1,7 @@
 """What a verdict can be about: the measured quantities, each with its margin and its better direction.
 
-One row per measure. Commands, verdicts, tables and pages read these rows; a new measure is a new row. `values`
-gives a number for each test image where the measure is a mean over test images: a verdict then treats images
+One row per measure. Commands, verdicts, tables and pages read these rows; a new measure is a new row.
+`values` gives a number for each test image where the measure is a mean over test images: a verdict then treats images
 as a sample too (`bnhead.studies.intervals`). Of the others a run has one number.
 """
 
@@ -31,7 +31,7 @@ class Measure:
         is_relative: whether `margin` is a share of the control's mean.
         is_per_image: whether it is a mean over test images.
         values: `(result.json, predictions, task)` -> the numbers of a finished run; None if it has none.
-        chance: `(classes, task)` -> the number of a run that did not train; None where there is no such number.
+        chance: `(classes, task)` -> the number of a run that did not train; None where no such number exists.
     """
 
     name: str

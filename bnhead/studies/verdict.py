@@ -72,7 +72,8 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
     comparisons = [_judge_comparison(plan, comparison, outcomes) for comparison in plan.comparisons]
     slopes = trends(plan, outcomes) if plan.trend else []
     for row in slopes:
-        row["word"] = _word(row, plan.measures[0].better) if row["control"] else ""
+        better = plan.measures[0].better
+        row["word"] = word_of(row["interval"], row["margin"], better) if row["control"] else ""
         row["sentence"] = wording.trend_sentence(row)
     primary = [row for row in slopes if row["control"]] or comparisons
     if invalid := [row for row in comparisons if row["word"] == "INVALID"]:
@@ -116,7 +117,7 @@ def _judge_comparison(plan: Plan, comparison: Comparison, outcomes: Sequence[Out
             if planned != primary:
                 continue
             row = _empty_row(comparison, planned.name)
-        row["word"] = stop[0] if stop else _word(row, planned.better)
+        row["word"] = stop[0] if stop else word_of(row["interval"], row["margin"], planned.better)
         row["sentence"] = wording.sentence(row, stop[1] if stop else "")
         rows.append(row)
     converged = None
@@ -201,11 +202,17 @@ def _empty_row(comparison: Comparison, name: str) -> dict[str, Any]:
     }
 
 
-def _word(row: Mapping[str, Any], better: int) -> str:
-    """The word for an interval; `better` is 1 if higher is better and -1 if lower is."""
-    if not row["interval"]:
+def word_of(interval: Sequence[float] | None, margin: float | None, better: int) -> str:
+    """The word for an interval.
+
+    Args:
+        interval: both bounds of a difference; None if it has none.
+        margin: a difference inside +-margin is not material.
+        better: 1 if higher is better, -1 if lower is.
+    """
+    if not interval:
         return "INVALID"
-    (low, high), margin = row["interval"], row["margin"]
+    low, high = interval
     if -margin < low and high < margin:
         return "NO MATERIAL DIFFERENCE"
     if low > 0 or high < 0:
@@ -239,8 +246,8 @@ def _unstable(comparison: Comparison, untrained: Sequence[int], n: int) -> tuple
     control, treatment = untrained
     if n and (treatment >= UNSTABLE_SHARE * n or treatment > control):
         reason = (
-            f"{treatment} of {n} runs of {comparison.treatment} and {control} of {comparison.control} did not "
-            "train"
+            f"{treatment} of {n} runs of {comparison.treatment} and {control} of {comparison.control} "
+            "did not train"
         )
         return "UNSTABLE", reason
     return None
