@@ -11,7 +11,7 @@ from bnhead.runs.directory import RunDirectory
 from bnhead.studies import directory as files
 from bnhead.studies import worker
 from bnhead.studies.outcomes import SCORED, Outcome, failure_text, read_outcome, read_outcomes
-from bnhead.studies.plan import Plan, with_data
+from bnhead.studies.plan import Plan, PlannedRun, with_data
 from bnhead.studies.pool import Event, Job
 from bnhead.studies.progress import StudyLines
 from bnhead.studies.verdict import judge
@@ -52,7 +52,9 @@ def prepare(
     """
     current = files.read_plan(directory)
     if current is None:
-        config = requested.config(requested.runs[0], directory, machine_fields)
+        # `compare` knows its data without a worker
+        run = requested.runs[0]
+        config = requested.config(run, directory, machine_fields) if look is worker.look_at_data else None
         plan = with_data(requested, result_of(engine, Job("data", "", config, look)))
         files.write_plan(directory, plan)
         return plan
@@ -116,6 +118,7 @@ def fill(
     *,
     seeds: Sequence[int] | None = None,
     machine_fields: Mapping[str, Any] = MappingProxyType({}),
+    configure: Callable[[PlannedRun], Any] | None = None,
     work: Work = worker.train_one,
     bar: bool | None = None,
 ) -> list[Outcome]:
@@ -127,6 +130,7 @@ def fill(
         engine: does the runs.
         seeds: those whose runs are done; None for all of the plan's.
         machine_fields: fields of the runs' configs that are not settings, such as `data_dir`.
+        configure: a run -> what `work` gets; None gives it the run's `TrainConfig`.
         work: the job that does a run.
         bar: as of `StudyLines`.
 
@@ -143,7 +147,8 @@ def fill(
     # By seed, so that a study that is stopped has complete pairs.
     unfinished.sort(key=lambda run: plan.seeds.index(run.seed))
     runs = {run.id: run for run in unfinished}
-    jobs = [Job(run.id, run.cell, plan.config(run, directory, machine_fields), work) for run in unfinished]
+    configure = configure or (lambda run: plan.config(run, directory, machine_fields))
+    jobs = [Job(run.id, run.cell, configure(run), work) for run in unfinished]
     failures = files.read_failures(directory)
     alike: list[str] = []  # the identical failures in a row
     with StudyLines(unfinished, len(requested) - len(runs), bar=bar) as lines:
