@@ -18,12 +18,14 @@ TYPE_CHECKING = False  # type checkers take it for true; `typing` need not be im
 if TYPE_CHECKING:
     from bnhead import census, data, heads, layers, models, report, studies, training
     from bnhead.census.callback import DeadUnits
+    from bnhead.studies.compare import compare
 
 _MODULES = ("census", "data", "heads", "layers", "models", "report", "studies", "training")
 __all__ = [
     "DeadUnits",
     "__version__",
     "census",
+    "compare",
     "data",
     "heads",
     "layers",
@@ -33,7 +35,12 @@ __all__ = [
     "training",
 ]
 __getattr__, __dir__ = public.names(
-    __name__, {"DeadUnits": "bnhead.census.callback", **{name: f"bnhead.{name}" for name in _MODULES}}
+    __name__,
+    {
+        "DeadUnits": "bnhead.census.callback",
+        "compare": "bnhead.studies.compare",
+        **{name: f"bnhead.{name}" for name in _MODULES},
+    },
 )
 
 # An install maps the folder models/ to the package bnhead.models. In a bare checkout the root joins this

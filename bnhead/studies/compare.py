@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,7 @@ def compare(
             raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
     looks = (seeds,) if isinstance(seeds, int) else tuple(seeds)
     compared = ComparedData.of(data, batch_size)
-    models = {name: _built(name, builder, looks and 0) for name, builder in builders.items()}
+    models = {name: _built(name, builder, 0) for name, builder in builders.items()}
     task = _task_of(next(iter(models.values())), compared)
     plan = _plan_of(
         {name: model_sha256(model) for name, model in models.items()},
@@ -297,15 +298,19 @@ def train_run(task: RunTask, report: Callable[[dict], None]) -> Iterator[dict[st
 
 
 def model_sha256(model: keras.Model) -> str:
-    """The hash of a model's architecture and of how it is compiled, without the numbers in layers' names.
+    """The hash of a model's architecture and of how it is compiled.
 
-    Keras numbers unnamed layers on from model to model, so that names of equal models differ.
+    Layers' names and random seeds do not count: Keras numbers unnamed layers on from model to model, and the
+    initial weights of two seeds differ.
     """
     names = {layer.name: f"layer{n}" for n, layer in enumerate(model._flatten_layers())}
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {names.get(key, str(key)): plain(item) for key, item in value.items()}
+            numbered = value.get("name")
+            if isinstance(numbered, str) and numbered not in names:  # of an optimizer: adam_3
+                value = {**value, "name": re.sub(r"_\d+$", "", numbered)}
+            return {names.get(key, str(key)): plain(item) for key, item in value.items() if key != "seed"}
         if isinstance(value, list | tuple):
             return [plain(item) for item in value]
         if isinstance(value, np.generic):
