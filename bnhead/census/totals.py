@@ -19,6 +19,7 @@ from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError
 from bnhead.graph import taps
+from bnhead.graph.trace import separate
 
 # of size classes x units or units x units: added separately, since packing would copy them
 MATRICES = ("class_active", "together")
@@ -298,7 +299,7 @@ def compiled_add(watchpoints: int) -> Callable:
     if name == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(add)
+        return tf.function(separate(add))
     if name == "jax":
         import jax
 

@@ -306,3 +306,12 @@ def test_every_relu_inside_transformer_blocks_is_seen_dead():
     census = count(model, x, "all")
     assert census.figures()["dead/block/up/dataset"] == census.figures()["dead/second/up/dataset"] == 1
     assert default_layers(model) == ["fc"]
+
+
+def test_many_models_are_counted_without_a_warning_of_retracing(caplog):
+    """TensorFlow warns from the fifth tracing of one function on, and every model is traced once."""
+    x = np.ones((4, 3), "float32")
+    for _ in range(8):
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
+        assert len(count(model, x).layers) == 1
+    assert [record.message for record in caplog.records if "retracing" in record.message] == []
