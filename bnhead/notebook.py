@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import pandas
 
-RED, BLUE = "#e4572e", "#3b75af"  # dead units, other units
+RED, BLUE, GREY, GREEN = "#e4572e", "#3b75af", "#8a8f98", "#2e9e6b"  # red: dead units
 # One hue at a low opacity is readable on white and on black paper, with the notebook's own ink.
 _BAR = "background:linear-gradient(to right,{color}66 {percent:.1f}%,transparent {percent:.1f}%)"
 _CELL = "text-align:{align};padding:.25em .8em;white-space:nowrap"

@@ -524,13 +524,13 @@ class Census:
         return text + ">"
 
     def _repr_html_(self) -> str:
-        figures = [f for f in figures_at("summaries") if f in self.table_figures()]
+        figures = [row for row in figures_at("summaries") if row in self.table_figures()]
         headings = [("layer", ""), ("units", ""), *((figure.heading, figure.meaning) for figure in figures)]
         rows = []
         for row in self.rows():
             cells = [f"unknown: {row['unknown']}"]
             if not row["unknown"]:
-                cells = [figure.table_bar(row, row["units"]) for figure in figures]
+                cells = [f.bar(row[f.name], f.table_cell(row, row["units"])) for f in figures]
             rows.append([row["layer"], f"{row['units']:,}", *cells])
         notes = [f"{figure.heading}: {figure.meaning}" for figure in figures if figure.display == "charts"]
         bounds = {_bound_in_words(counts.bound) for counts in self.layers.values() if not counts.unknown}

@@ -82,14 +82,15 @@ class Figure:
         )
         return self.cell.format(**_texts(values), count=count) or self.text(values[self.name])
 
-    def table_bar(self, values: Mapping[str, float], units: int) -> Bar:
-        """The table cell in a notebook; a share of units has a bar.
+    def bar(self, value: float | None, text: str = "") -> Bar:
+        """The value as a cell in a notebook; a share of units has a bar.
 
         Args:
-            values, units: as for `table_cell`.
+            value: the figure's value.
+            text: what the cell says; empty for the value.
         """
-        share = values[self.name] if self.unit == "share" else math.nan
-        return Bar(self.table_cell(values, units), share, RED if self is DEAD else BLUE)
+        share = value if self.unit == "share" and value is not None else math.nan
+        return Bar(text or self.text(value), share, RED if self is DEAD else BLUE)
 
     def summary(self, values: Mapping[str, float | None]) -> str:
         """The value and its note: "51.5% (46.5% to 56.2% for 90 % of the inputs)".

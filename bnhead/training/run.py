@@ -17,6 +17,7 @@ from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
 from bnhead.training.feed import DataUsed, Feed
 from bnhead.training.result import measure_result, write_result
+from bnhead.training.run_result import RunResult
 from bnhead.training.signals import deferred
 from bnhead.training.state import Saver, fit, restore
 from bnhead.training.watchers import Watchers
@@ -26,7 +27,7 @@ def train(
     config: TrainConfig,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     reuse: Reuse | None = None,
-) -> dict:
+) -> RunResult:
     """Trains one model and leaves a run directory.
 
     A finished run is not repeated; its result is returned. An interrupted run resumes from its newest sound
@@ -41,7 +42,8 @@ def train(
         reuse: keeps the data and the traced graph for the next run.
 
     Returns:
-        The content of `result.json`: `status` ("finished"; "diverged" if a loss or weight is not finite;
+        The content of `result.json`, which prints the terminal's summary and shows itself in a notebook:
+        `status` ("finished"; "diverged" if a loss or weight is not finite;
         "failed_to_learn" if the loss was never below that of the best constant answer), `test_accuracy` (for
         regression `test_r2` and `test_mae`) and `test_loss` after the last epoch, `dead/<layer>/...`
         (`Counts.figures`, `inputs` and `bound`), the head's diagram, the number of parameters, the data's
@@ -67,13 +69,13 @@ def train(
     directory = replicas.processes.directory(config.directory)
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
         if not overwrite and (result := directory.finished_result(settings)) is not None:
-            return result
+            return RunResult(result, config)
         directory.check(settings, overwrite=overwrite)
         feed, model = prepare_training(config, replicas, reuse or Reuse())
         watchers = Watchers(config, directory, feed, model)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
-                return result
+                return RunResult(result, config)
             with directory.failure_recorded(), feed.data.naming_pictures():
                 data_used = DataUsed(feed)
                 checkpoint = restore_or_start(directory, settings, data_used, model)
@@ -89,7 +91,7 @@ def train(
                     feed, model, watchers, data_used, saver.latest, recompute=config.recompute_batch_stats
                 )
                 write_result(directory, feed, model, watchers, result)
-                return result
+                return RunResult(result, config)
 
 
 def prepare_training(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> tuple[Feed, keras.Model]:

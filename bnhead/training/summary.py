@@ -43,7 +43,7 @@ def format_summary(
         rows.append(("  first", f"step {failure['step']}: {origin}"))
     rows.append(("head", result.get("head", "")))
     rows += [(f"  {place}", PLACEMENTS[place]) for place in dict.fromkeys(config.parsed_head.placement)]
-    rows += _scores(config, result)
+    rows += scores(config, result)
     for layer in keys.layers_of(result):
         activation = config.fc_activation if layer.startswith("head_fc") else ""
         rows += _rows_of_units(layer, keys.figures(result, layer), activation)
@@ -79,7 +79,7 @@ def _next_commands(config: TrainConfig, program: str) -> list[tuple[str, str]]:
     ]
 
 
-def _scores(config: TrainConfig, result: dict) -> list[tuple[str, str]]:
+def scores(config: TrainConfig, result: dict) -> list[tuple[str, str]]:
     """A row for the test split, and for the validation split if there is one."""
     sizes = {"test": result["data"]["test"]}
     splits = result["data"].get("checks", {}).get("splits", {})
@@ -102,11 +102,10 @@ def _scores(config: TrainConfig, result: dict) -> list[tuple[str, str]]:
 
 
 def _rows_of_units(layer: str, figures: dict, activation: str) -> list[tuple[str, str]]:
-    """The reading of a layer's figures, then the figures, the dead units first."""
+    """The reading of a layer's figures, then the figures."""
     if _number(figures.get("per_input"), "g") == _NOT_FINITE:
         return [("dead units", f"{layer}: unknown, since values in the net are not finite")]
     rows = [row for row in figures_at("summaries") if row.name in figures]
-    rows.sort(key=lambda row: row.name != "dataset")
     return [
         (f"units of {layer}", read_layer(figures, activation)),
         ("  counted on", f"{_number(figures.get('inputs'), 'g')} test images"),
