@@ -11,15 +11,30 @@ of bnhead can be loaded in any program that imports both bnhead and Keras, in ei
 import os
 import sys
 
+from bnhead import public
 from bnhead.version import __version__
 
-_HOME = {  # public name -> its module
-    "heads": "bnhead.heads",
-    "census": "bnhead.census",
-    "models": "bnhead.models",
-    "DeadUnits": "bnhead.census",
-}
-__all__ = ["DeadUnits", "__version__", "census", "heads", "models"]
+TYPE_CHECKING = False  # type checkers take it for true; `typing` need not be imported
+if TYPE_CHECKING:
+    from bnhead import census, data, heads, layers, models, report, studies, training
+    from bnhead.census.callback import DeadUnits
+
+_MODULES = ("census", "data", "heads", "layers", "models", "report", "studies", "training")
+__all__ = [
+    "DeadUnits",
+    "__version__",
+    "census",
+    "data",
+    "heads",
+    "layers",
+    "models",
+    "report",
+    "studies",
+    "training",
+]
+__getattr__, __dir__ = public.names(
+    __name__, {"DeadUnits": "bnhead.census.callback", **{name: f"bnhead.{name}" for name in _MODULES}}
+)
 
 # An install maps the folder models/ to the package bnhead.models. In a bare checkout the root joins this
 # package's search path, so that models/ is importable under the same name.
@@ -56,16 +71,3 @@ if "keras" in sys.modules:
     import bnhead.layers  # noqa: F401
 else:
     sys.meta_path.insert(0, _AfterKeras())
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module 'bnhead' has no attribute {name!r}")
-    import importlib  # not at the top: Ctrl-C while it is imported would print a traceback
-
-    module = importlib.import_module(_HOME[name])
-    return module if module.__name__ == f"bnhead.{name}" else getattr(module, name)
-
-
-def __dir__():
-    return __all__

@@ -16,10 +16,46 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from bnhead import public
 from bnhead.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     import keras
+
+    from bnhead.models.cifar import (
+        allcnn as allcnn,
+        plain20 as plain20,
+        plain56 as plain56,
+        preresnet20 as preresnet20,
+        preresnet56 as preresnet56,
+        preresnet110 as preresnet110,
+        resnet8 as resnet8,
+        resnet14 as resnet14,
+        resnet20 as resnet20,
+        resnet32 as resnet32,
+        resnet44 as resnet44,
+        resnet56 as resnet56,
+        resnet110 as resnet110,
+        vgg16_bn as vgg16_bn,
+        wrn16_8 as wrn16_8,
+        wrn28_10 as wrn28_10,
+        wrn40_4 as wrn40_4,
+    )
+    from bnhead.models.imagenet import (
+        resnet18 as resnet18,
+        resnet18_v2 as resnet18_v2,
+        resnet34 as resnet34,
+        resnet34_v2 as resnet34_v2,
+        resnet50 as resnet50,
+        resnet50_v1 as resnet50_v1,
+        resnet50_v2 as resnet50_v2,
+        resnet101 as resnet101,
+        resnet101_v1 as resnet101_v1,
+        resnet101_v2 as resnet101_v2,
+        resnet152 as resnet152,
+        resnet152_v1 as resnet152_v1,
+        resnet152_v2 as resnet152_v2,
+    )
 
 _CIFAR = (
     "resnet8 resnet14 resnet20 resnet32 resnet44 resnet56 resnet110 preresnet20 preresnet56 preresnet110 "
@@ -29,7 +65,15 @@ _IMAGENET = (
     "resnet18 resnet34 resnet50 resnet101 resnet152 resnet50_v1 resnet101_v1 resnet152_v1 "
     "resnet18_v2 resnet34_v2 resnet50_v2 resnet101_v2 resnet152_v2"
 )
-__all__ = (*_CIFAR.split(), *_IMAGENET.split())
+BUILDERS = (*_CIFAR.split(), *_IMAGENET.split())
+__all__ = (*BUILDERS, "build", "find")
+__getattr__, __dir__ = public.names(
+    __name__,
+    {
+        **dict.fromkeys(_CIFAR.split(), "bnhead.models.cifar"),
+        **dict.fromkeys(_IMAGENET.split(), "bnhead.models.imagenet"),
+    },
+)
 # The nets of keras.applications: names are checked before Keras is imported, and a test compares the two
 _KERAS = (
     "ConvNeXtBase ConvNeXtLarge ConvNeXtSmall ConvNeXtTiny ConvNeXtXLarge DenseNet121 DenseNet169 "
@@ -48,7 +92,7 @@ _FAMILIES = (
 
 def check_backbone(name: str) -> None:
     """Raises UsageError unless `find` knows `name`; without Keras, so names in `keras:` and `hub:` pass."""
-    if name in __all__ or _family(name):
+    if name in BUILDERS or _family(name):
         return
     if name.endswith(".keras"):
         if not pathlib.Path(name).is_file():
@@ -58,12 +102,12 @@ def check_backbone(name: str) -> None:
             hint = nearest(net, APPLICATIONS) or f" (there are {', '.join(APPLICATIONS)})"
             raise UsageError(f"backbone {name!r} is not known{hint}")
     elif not re.fullmatch("hub:.+", name):
-        hint = _depths_near(name) or nearest(name, __all__) or f" (there are {_FAMILIES})"
+        hint = _depths_near(name) or nearest(name, BUILDERS) or f" (there are {_FAMILIES})"
         raise UsageError(f"backbone {name!r} is not known{hint}")
 
 
 def find(name: str) -> Callable:
-    """The builder called `name`: one of `__all__`, another depth of a CIFAR family, or an existing net.
+    """The builder called `name`: one of `BUILDERS`, another depth of a CIFAR family, or an existing net.
 
     `resnet26` is a CIFAR net. `resnet50` and `resnet152` are the ImageNet nets, although these depths are
     6n + 2 too.
@@ -72,8 +116,8 @@ def find(name: str) -> Callable:
         UsageError: an unknown name; the message has the nearest one.
     """
     check_backbone(name)
-    if name in __all__:
-        return _listed_builder(name)
+    if name in BUILDERS:
+        return __getattr__(name)
     if family := _family(name):
         builder, *numbers = family
         return functools.partial(getattr(importlib.import_module("bnhead.models.cifar"), builder), *numbers)
@@ -111,7 +155,7 @@ def build(
 
 
 def _family(name: str) -> tuple:
-    """Builder and numbers of a CIFAR net that is not in `__all__`; empty if `name` is not of this form."""
+    """Builder and numbers of a CIFAR net that is not in `BUILDERS`; empty if `name` is not of this form."""
     if len(name) > 20:  # a depth of so many digits cannot be built, and `int` is slow on thousands
         return ()
     match = re.fullmatch(r"(resnet|preresnet|plain)([1-9]\d*)|wrn([1-9]\d*)_([1-9]\d*)", name)
@@ -134,14 +178,3 @@ def _depths_near(name: str) -> str:
     below = (int(match[2]) - rest) // 6 * 6 + rest
     depths = [depth for depth in (below, below + 6) if depth > rest]
     return f"; did you mean {' or '.join(repr(f'{match[1]}{depth}{match[3]}') for depth in depths)}?"
-
-
-def _listed_builder(name: str) -> Callable:
-    module = "cifar" if name in _CIFAR.split() else "imagenet"
-    return getattr(importlib.import_module(f"bnhead.models.{module}"), name)
-
-
-def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module 'bnhead.models' has no attribute {name!r}")
-    return _listed_builder(name)

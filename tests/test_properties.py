@@ -8,12 +8,10 @@ import string
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bnhead import heads
-from bnhead.cli import data, diff, exits, inspect, study, train
-from bnhead.cli import heads as heads_command
+from bnhead.cli import data, diff, exits, heads as heads_command, inspect, study, train
 from bnhead.heads.grammar import TOKENS, parse
 from bnhead.studies.study import STUDIES
 from bnhead.training import TrainConfig

@@ -14,27 +14,31 @@ totals       sums over batches, on the device, and the counts they give
 probe        the pass over a set of inputs
 step         counting inside the training step
 revival      reviving dormant units
+axes         plots on Matplotlib axes
 plots        plots as PNG, and TensorBoard
 callback     `DeadUnits`, for `model.fit`
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-_MODULES = {  # public name -> its module; imported on first use, since reports need `figures` without Keras
-    "Census": "counts",
-    "Counts": "counts",
-    "DeadUnits": "callback",
-    "Probe": "probe",
-    "count": "probe",
-}
-__all__ = ["Census", "Counts", "DeadUnits", "Probe", "count"]
+from bnhead import public
 
+if TYPE_CHECKING:
+    from bnhead.census.callback import DeadUnits
+    from bnhead.census.changes import History
+    from bnhead.census.counts import Census, Counts
+    from bnhead.census.probe import Probe, count
 
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module 'bnhead.census' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"bnhead.census.{_MODULES[name]}"), name)
-
-
-def __dir__():
-    return __all__
+__all__ = ["Census", "Counts", "DeadUnits", "History", "Probe", "count"]
+# loaded at first use, since reports need `figures` without Keras
+__getattr__, __dir__ = public.names(
+    __name__,
+    {
+        "Census": "bnhead.census.counts",
+        "Counts": "bnhead.census.counts",
+        "DeadUnits": "bnhead.census.callback",
+        "History": "bnhead.census.changes",
+        "Probe": "bnhead.census.probe",
+        "count": "bnhead.census.probe",
+    },
+)

@@ -5,14 +5,16 @@
 training split, `corruptions` the test images; `checks` inspects a set before training.
 """
 
+from typing import TYPE_CHECKING
+
+from bnhead import public
 from bnhead.data.catalog import check_name
 
+if TYPE_CHECKING:
+    from bnhead.data.dataset import DataSet
+    from bnhead.data.sources import load
+
 __all__ = ["DataSet", "check_name", "load"]
-
-
-def __getattr__(name: str):
-    if name not in ("DataSet", "load"):
-        raise AttributeError(f"module 'bnhead.data' has no attribute {name!r}")
-    from bnhead.data import sources  # imports TensorFlow
-
-    return getattr(sources, name)
+__getattr__, __dir__ = public.names(  # these import TensorFlow
+    __name__, {"DataSet": "bnhead.data.dataset", "load": "bnhead.data.sources"}
+)

@@ -42,18 +42,17 @@ Modules: `grammar` has `Head` and its parser, `tokens` the table of tokens, `pre
 map, `surgery` reads and changes the head of an existing model.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
+from bnhead import public
 from bnhead.heads.grammar import Head, canonical, describe, parse, placement
 from bnhead.heads.presets import PRESETS
 from bnhead.heads.tokens import TOKENS, HeadError
 
-_WITH_KERAS = {  # public name -> its module, which imports Keras
-    **dict.fromkeys(("apply", "attach"), "build"),
-    **dict.fromkeys(
-        ("feature_map", "feature_shape", "fold", "inference", "insert_bn", "read", "swap"), "surgery"
-    ),
-}
+if TYPE_CHECKING:
+    from bnhead.heads.build import apply, attach
+    from bnhead.heads.surgery import feature_map, feature_shape, fold, inference, insert_bn, read, swap
+
 __all__ = [
     "PRESETS",
     "TOKENS",
@@ -73,13 +72,11 @@ __all__ = [
     "read",
     "swap",
 ]
-
-
-def __getattr__(name: str):
-    if name not in _WITH_KERAS:
-        raise AttributeError(f"module 'bnhead.heads' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"bnhead.heads.{_WITH_KERAS[name]}"), name)
-
-
-def __dir__():
-    return __all__
+_SURGERY = ("feature_map", "feature_shape", "fold", "inference", "insert_bn", "read", "swap")
+__getattr__, __dir__ = public.names(  # the others need no Keras
+    __name__,
+    {
+        **dict.fromkeys(("apply", "attach"), "bnhead.heads.build"),
+        **dict.fromkeys(_SURGERY, "bnhead.heads.surgery"),
+    },
+)

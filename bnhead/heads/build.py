@@ -8,8 +8,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from bnhead import layers as ours
-from bnhead import seeds
+from bnhead import layers as ours, seeds
 from bnhead.errors import UsageError
 from bnhead.heads.grammar import Head, parse
 from bnhead.heads.tokens import ACTIVATIONS, HeadError

@@ -10,6 +10,7 @@ population      moving averages recomputed on data
 plain           a copy of a model in plain Keras layers
 """
 
+from bnhead import public
 from bnhead.layers.controls import BatchCentering, BatchNoise, BatchScaling
 from bnhead.layers.dropout import ClassConditionalDropout
 from bnhead.layers.folding import fold_batch_norm
@@ -41,3 +42,4 @@ __all__ = [
     "plain",
     "recompute_batch_stats",
 ]
+__getattr__, __dir__ = public.names(__name__, {})

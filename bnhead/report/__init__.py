@@ -12,12 +12,14 @@ differ when a run is repeated, such as its duration.
 import pathlib
 from collections.abc import Mapping
 
+from bnhead import public
 from bnhead.report import pages, run_page, study_page, tensorboard
 from bnhead.runs import atomic
 from bnhead.runs.run_files import RunFiles
 from bnhead.studies.directory import read_study
 
 __all__ = ["build"]
+__getattr__, __dir__ = public.names(__name__, {})
 
 
 def build(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = None) -> None:

@@ -15,7 +15,6 @@ import zipfile
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from bnhead.runs import atomic
 
@@ -130,4 +129,6 @@ def _losses(outputs: np.ndarray, labels: np.ndarray, task: str) -> np.ndarray:
         positive = np.zeros(logits.shape, bool)
         positive[rows, labels] = True
         return np.logaddexp(0, np.where(positive, -logits, logits)).mean(1)
+    from scipy import special  # not at the top: reports read files of runs without SciPy
+
     return special.logsumexp(logits, axis=1) - logits[rows, labels]

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 from bnhead import errors
 from bnhead.errors import RunDirectoryError, StudyError
 from bnhead.runs.directory import RunDirectory
-from bnhead.studies import directory as files
-from bnhead.studies import worker
+from bnhead.studies import directory as files, worker
 from bnhead.studies.outcomes import SCORED, Outcome, failure_text, read_outcome, read_outcomes
 from bnhead.studies.plan import Plan, with_data
 from bnhead.studies.pool import Event, Job

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from bnhead.__main__ import main
-from bnhead.cli import study
-from bnhead.cli import train as train
+from bnhead.cli import study, train as train
 from bnhead.errors import UsageError
 from bnhead.runs import atomic
 from bnhead.studies import worker

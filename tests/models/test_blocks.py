@@ -17,7 +17,7 @@ from bnhead.models.blocks import endpoints
 LIGHT = ["resnet8", "resnet20", "preresnet20", "plain20", "vgg16_bn", "allcnn", "resnet18_v2"]
 
 
-EVERY_NAME = [pytest.param(n, marks=[] if n in LIGHT else pytest.mark.slow) for n in models.__all__]
+EVERY_NAME = [pytest.param(n, marks=[] if n in LIGHT else pytest.mark.slow) for n in models.BUILDERS]
 
 
 def build(name, head="bn_fc", **options):

@@ -73,7 +73,7 @@ def test_nearest_name():
 
 
 def test_every_public_name_is_a_builder():
-    for name in bnhead.models.__all__:
+    for name in bnhead.models.BUILDERS:
         assert callable(getattr(bnhead.models, name)), name
     with pytest.raises(AttributeError, match="no attribute 'resnet9'"):
         bnhead.models.resnet9  # noqa: B018

@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from bnhead.errors import UsageError
-from bnhead.studies import pool_local, worker
-from bnhead.studies import pool_ray as engine
+from bnhead.studies import pool_local, pool_ray as engine, worker
 from bnhead.studies.pool import Job
 from bnhead.training.config import TrainConfig
 from tests.studies import fake

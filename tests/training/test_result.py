@@ -13,8 +13,7 @@ from bnhead.data import load
 from bnhead.data.checks import inspect_data
 from bnhead.errors import CopyError
 from bnhead.layers import plain
-from bnhead.training import result as result_files
-from bnhead.training import train
+from bnhead.training import result as result_files, train
 
 
 def directory(config):
