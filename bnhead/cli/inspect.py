@@ -4,7 +4,6 @@ import math
 import os
 import pathlib
 import shlex
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from bnhead.runs import atomic
 from bnhead.runs.directory import CENSUS, RunDirectory
 from bnhead.training.config import PIXELS
 
-_NAMES = 12  # columns of the names of facts on the terminal
+_LABELS = 12  # columns of the labels on the terminal
 TASKS = ("classification", "multilabel", "regression")
 
 
@@ -146,12 +145,29 @@ def output_directory(request: Request, inspected: Inspected) -> RunDirectory:
     return RunDirectory(folder if inspected.dataset == own else folder / file_name(inspected.dataset))
 
 
+GROUPS = {
+    "Data": ("dataset", "task", "data_dir", "image_size", "examples", "batch_size"),
+    "Model": ("head", "weights", "seed", "pixels"),
+    "Count": ("layers", "eps", "codeath", "gradients"),
+    "Output": ("wide", "out", "overwrite"),
+}
+EXAMPLES = (
+    ("runs/digits/resnet20/bn_fc/seed0", "A run, on the test images of its own data set."),
+    (
+        "mine.keras --dataset=digits --layers=last",
+        "A model of your own: the last activation before the output.",
+    ),
+    ("keras:MobileNetV2 --dataset=cifar10 --weights=imagenet", "A net of keras.applications."),
+    ("resnet20 --dataset=digits --codeath --gradients", "Initial weights; co-death and gradients too."),
+)
 COMMAND = Command(
     "bnhead inspect",
     Request,
     "Counts the units of a model on test images: table, census.json, census.csv and index.html.",
     "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 6 memory or disk full, 130 interrupted.",
     positional="model",
+    groups=GROUPS,
+    examples=EXAMPLES,
 )
 
 
@@ -197,12 +213,9 @@ def inspect_model(request: Request) -> int:
     facts = _facts(request, inspected, source, census)
     census_files.write_census(directory, census, inspected, facts, source.dataset.classes)
     _print_census(census, f"{inspected.title}: {inspected.origin}", facts, wide=request.wide)
-    files = {
-        "page": directory.path / "index.html",
-        "files": directory.path / "census.{json,csv}",
-        "next": next_command(request),
-    }
-    print(texts.printable("\n".join(f"{name:<{_NAMES}}{text}" for name, text in files.items())))
+    page, command = str(directory.path / "index.html"), next_command(request)
+    rows = [("page", page), ("files", str(directory.path / "census.{json,csv}")), ("next", command)]
+    print(texts.printable("\n".join(f"{label:<{_LABELS}}{text}" for label, text in rows)))  # to be copied
     return 0
 
 
@@ -247,21 +260,18 @@ def _print_census(census: Any, title: str, facts: dict[str, str], *, wide: bool)
     from bnhead.report.census_remarks import conclusion, worst_layers
     from bnhead.report.census_tables import terminal_table
 
-    def fill(text: str, name: str = "") -> str:
-        indents = {"initial_indent": f"{name:<{_NAMES}}", "subsequent_indent": " " * _NAMES} if name else {}
-        return textwrap.fill(texts.one_line(text), width, break_long_words=False, **indents)
-
-    console = Console(highlight=False)
-    width = console.width
-    print("\n".join([fill(title), "", *(fill(text, name) for name, text in facts.items()), ""]))
-    table = terminal_table(census, width, wide=wide)
+    rows = [(name, texts.one_line(text)) for name, text in facts.items()]
+    print(f"{texts.wrapped(texts.one_line(title))}\n\n{texts.labelled(rows, _LABELS)}\n")
+    console = Console(highlight=False, width=texts.columns())
+    table = terminal_table(census, console.width, wide=wide)
     needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
-    Console(width=max(width, needed), highlight=False).print(table)  # never folded, also if it is wider
+    console.width = max(console.width, needed)  # a table that is wider than the terminal is not folded
+    console.print(table)
     for name, counts in census.layers.items():
         if counts.unknown:
-            print(fill(f"{name}: unknown, {counts.unknown}"))
+            print(texts.wrapped(texts.one_line(f"{name}: unknown, {counts.unknown}"), hanging=2))
     most = f" Most: {', '.join(worst_layers(census))}." if worst_layers(census) else ""
-    print("\n" + fill(conclusion(census) + most) + "\n")
+    print(f"\n{texts.wrapped(texts.one_line(conclusion(census) + most))}\n")
 
 
 def _count(request: Request, source: Any) -> Any:

@@ -23,7 +23,7 @@ class _Remark:
     Attributes:
         figure: the figure that the layer must have.
         applies: `(counts, figures, layers)` -> whether to write it; `layers` is the number of layers.
-        text: format of the sentence. Fields: the names of figures as text, `units`, and those of `_numbers`.
+        text: format of the sentence. Fields: the names of figures, as text, and those of `_numbers`.
     """
 
     figure: str
@@ -32,7 +32,6 @@ class _Remark:
 
 
 _REMARKS = (
-    _Remark("dataset", lambda c, f, n: f["dataset"] > 0, "dead: {dead} of {units} units ({dataset})"),
     _Remark(
         "runs_p",
         lambda c, f, n: f["runs_p"] < _ALPHA / n,
@@ -73,7 +72,7 @@ _REMARKS = (
 
 
 def remarks(counts: Counts, layers: int, classes: Sequence[str] = ()) -> list[str]:
-    """What stands out in one layer, most important first; empty for a flat or an unknown layer.
+    """What stands out in one layer beside its dead units, most important first; empty for an unknown layer.
 
     Args:
         counts: of the layer.
@@ -84,7 +83,7 @@ def remarks(counts: Counts, layers: int, classes: Sequence[str] = ()) -> list[st
         return []
     figures = counts.figures()
     fields = {name: _BY_NAME[name].text(value) for name, value in figures.items()}
-    fields |= {"units": f"{counts.units:,}", **_numbers(counts, classes)}
+    fields |= _numbers(counts, classes)
     return [
         remark.text.format(**fields)
         for remark in _REMARKS
@@ -95,7 +94,7 @@ def remarks(counts: Counts, layers: int, classes: Sequence[str] = ()) -> list[st
 def _numbers(counts: Counts, classes: Sequence[str]) -> dict[str, str]:
     """Further fields of the sentences."""
     dead = counts.dead
-    numbers = {"dead": f"{dead.sum():,}", "rare": counted(int((counts.rarely_active & ~dead).sum()), "unit")}
+    numbers = {"rare": counted(int((counts.rarely_active & ~dead).sum()), "unit")}
     if counts.blocks:
         pairs = zip(counts.blocks.dead, counts.blocks.sizes, strict=True)
         numbers["groups"] = ", ".join(f"{k} of {size}" for k, size in pairs)

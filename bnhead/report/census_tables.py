@@ -9,31 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bnhead.census.counts import Census, Counts
-from bnhead.census.figures import OF_COUNTS, Figure, figures_at
+from bnhead.census.figures import OF_COUNTS, Figure
 from bnhead.texts import one_line
 
 FULL_WIDTH = 120  # columns of a terminal that shows more than the figures of the charts
 _GAP = 2  # columns between two cells
 _LEAST_NAME = 16  # a name is never shorter than this
-
-
-def table_figures(census: Census) -> list[Figure]:
-    """The figures that are shown in tables and that at least one layer has."""
-    names = {name for counts in census.layers.values() for name in counts.figures()}
-    return [row for row in figures_at("tables") if row.name in names]
-
-
-def layer_rows(census: Census) -> list[tuple[str, str, list[str], str]]:
-    """For each layer its name, its units, a text for each of `table_figures`, and why it is unknown or ""."""
-    rows = []
-    for name, counts in census.layers.items():
-        values = {} if counts.unknown else counts.figures()
-        texts = [
-            figure.table_cell(values, counts.units) if figure.name in values else ""
-            for figure in table_figures(census)
-        ]
-        rows.append((name, str(counts.units), texts, counts.unknown))
-    return rows
 
 
 def terminal_table(census: Census, width: int = 80, *, wide: bool = False) -> Table:
@@ -50,7 +31,7 @@ def terminal_table(census: Census, width: int = 80, *, wide: bool = False) -> Ta
     names = list(census.layers)
     flat = [] if wide else [name for name in names[:-1] if _has_no_dead(census.layers[name])]
     flat = flat if len(flat) > 1 else []
-    figures = table_figures(census)
+    figures = census.table_figures()
     rows = [_layer_row(name, census.layers[name], figures) for name in names if name not in flat]
     if flat:
         rows.insert(-1, _folded_row([census.layers[name] for name in flat], figures))
@@ -120,10 +101,7 @@ def census_csv(census: Census) -> str:
     fields = ["layer", "units", "inputs", "bound", *(row.name for row in OF_COUNTS), "unknown"]
     table = csv.DictWriter(text, fields, restval="", lineterminator="\n")
     table.writeheader()
-    for name, counts in census.layers.items():
-        figures = {} if counts.unknown else counts.figures()
-        head = {"layer": name, "units": counts.units, "inputs": counts.inputs, "bound": counts.bound}
-        table.writerow({**head, **figures, "unknown": counts.unknown})
+    table.writerows(census.rows())
     return text.getvalue()
 
 

@@ -41,8 +41,8 @@ class Inspected:
 
     @property
     def title(self) -> str:
-        """The net, its head and the data: "resnet20 bn_fc on digits"."""
-        return f"{' '.join(filter(None, (self.net, self.head)))} on {self.dataset}"
+        """The net, its head and the data: "resnet20 with head bn_fc on digits"."""
+        return f"{self.net}{self.head and f' with head {self.head}'} on {self.dataset}"
 
     @property
     def origin(self) -> str:
