@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bnhead.census.counts import Census
 from bnhead.census.figures import DEAD, SILENT
-from bnhead.report.census_pictures import layer_pictures
+from bnhead.census.plots import as_svg, layer_drawings
 from bnhead.report.census_remarks import conclusion, remarks, worst_layers
 from bnhead.report.charts import bar_chart
 from bnhead.report.inspected import INITIAL, Inspected
@@ -26,8 +26,8 @@ _CAPTIONS = {
     ),
     "codeath": (
         "Units that are silent together",
-        "Red squares on the diagonal are groups of units that are silent on the same inputs; blue marks units "
-        "that are silent in turn.",
+        "Red squares on the diagonal are units that are silent on the same inputs; blue marks units that are "
+        "silent in turn.",
     ),
 }
 
@@ -83,6 +83,7 @@ def _layer(census: Census, name: str, number: int, classes: Sequence[str]) -> di
     counts = census.layers[name]
     figures = {} if counts.unknown else counts.figures()
     notes = remarks(counts, len(census.layers), classes)
+    drawings = layer_drawings(counts, classes=classes)
     return {
         "name": name,
         "number": number,
@@ -97,7 +98,7 @@ def _layer(census: Census, name: str, number: int, classes: Sequence[str]) -> di
         "remarks": notes,
         "is_notable": bool(notes or counts.unknown or counts.dead.any()),
         "is_open": False,
-        "pictures": {plot: Markup(svg) for plot, svg in layer_pictures(counts, classes).items()},
+        "pictures": {plot: Markup(as_svg(*drawing)) for plot, drawing in drawings.items()},
     }
 
 

@@ -66,7 +66,7 @@ _REMARKS = (
     _Remark(
         "class_dead",
         lambda c, f, n: _largest_class(c)[1] - _largest_class(c)[2] >= _FAR,
-        "silent on every input of class {class_name}: {class_share} of the units; median class {class_median}",
+        "silent on all of class {class_name}: {class_share} of the units; on the median class {class_median}",
     ),
 )
 

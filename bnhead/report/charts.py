@@ -167,7 +167,9 @@ def width_chart(points: Sequence[tuple[float, int, float]], top: float) -> dict[
     }
 
 
-def bar_chart(values: Sequence[float], form: Callable[[float], str], top: float | None = None) -> dict[str, Any]:
+def bar_chart(
+    values: Sequence[float], form: Callable[[float], str], top: float | None = None
+) -> dict[str, Any]:
     """One bar for each value, side by side, on an axis from 0.
 
     Args:
@@ -185,7 +187,12 @@ def bar_chart(values: Sequence[float], form: Callable[[float], str], top: float 
     bars = [
         None
         if math.isnan(value)
-        else (round((number + 0.1) * slot, 3), round(0.8 * slot, 3), vertical.down(value), vertical.across(value))
+        else (
+            round((number + 0.1) * slot, 3),
+            round(0.8 * slot, 3),
+            vertical.down(value),
+            vertical.across(value),
+        )
         for number, value in enumerate(values)
     ]
     ticks = [tick for tick in axis(0.5, len(values) + 0.5, 10).ticks if tick == int(tick) and tick >= 1]

@@ -34,7 +34,9 @@ def as_code(text: object) -> str:
 
 def breakable(text: object) -> markupsafe.Markup:
     """Escaped text in which a path or a name may break after its slashes, and not within `bn_fc`."""
-    return markupsafe.Markup(re.sub(r"(?<=[/:])(?=\w)", "<wbr>", str(markupsafe.escape(texts.printable(str(text))))))
+    return markupsafe.Markup(
+        re.sub(r"(?<=[/:])(?=\w)", "<wbr>", str(markupsafe.escape(texts.printable(str(text)))))
+    )
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:
