@@ -129,10 +129,9 @@ def as_svg(draw: Draw, size: Size) -> str:
         dpi=_DPI,
         metadata=nothing,
     ).decode()
-    # an element of HTML needs no name spaces, and the names of groups repeat from plot to plot
-    element = re.sub(
-        r' xmlns(:\w+)?="[^"]*"| version="[\d.]+"|(?<=<g) id="[^"]*"', "", text[text.index("<svg") :]
-    )
+    # inside HTML a style would be that of the whole page, the font is the page's, and names of groups repeat
+    outside = r' xmlns(:\w+)?="[^"]*"|(?<=<g) id="[^"]*"|<style.*?</style>|font-family: [^;"]*; '
+    element = re.sub(outside, "", text[text.index("<svg") :], flags=re.DOTALL)
     return element.replace(_PLACEHOLDER, "currentColor").strip()
 
 

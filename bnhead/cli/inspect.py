@@ -99,7 +99,7 @@ class Request:
         if not self.is_run:
             models.check_backbone(self.model)
             if not self.dataset:
-                example = f"bnhead inspect {shlex.quote(self.model)} --dataset=digits"
+                example = f"{texts.command()} inspect {shlex.quote(self.model)} --dataset=digits"
                 raise UsageError(f"dataset is missing; only a run has its own: {example}")
         if self.dataset:
             data.check_name(self.dataset, self.data_dir)
@@ -214,24 +214,25 @@ def inspect_model(request: Request) -> int:
     census_files.write_census(directory, census, inspected, facts, source.dataset.classes)
     _print_census(census, f"{inspected.title}: {inspected.origin}", facts, wide=request.wide)
     page, command = str(directory.path / "index.html"), next_command(request)
-    rows = [("page", page), ("files", str(directory.path / "census.{json,csv}")), ("next", command)]
+    rows = [("page", page), ("files", str(directory.path / "census.{json,csv}"))]
+    rows += [("next", command)] if command else []
     print(texts.printable("\n".join(f"{label:<{_LABELS}}{text}" for label, text in rows)))  # to be copied
     return 0
 
 
 def next_command(request: Request) -> str:
-    """The command that is useful after this inspection."""
+    """The command that is useful after this inspection; empty if there is none."""
     if request.is_run:
-        return shlex.join(["bnhead", "report", request.model])
-    if not request.model.endswith(".keras"):
-        flags = {"dataset": request.dataset, "backbone": request.model, "head": request.head}
-        if request.weights:
-            flags["weights"] = request.weights
-        return shlex.join(["bnhead", "train", *(f"--{name}={value}" for name, value in flags.items())])
-    flags = [f"--dataset={request.dataset}", "--codeath", "--gradients"]
-    if request.codeath and request.gradients:
-        flags = [f"--dataset={request.dataset}", "--examples=10000"]
-    return shlex.join(["bnhead", "inspect", request.model, *flags])
+        arguments = ["report", request.model]
+    elif request.model.endswith(".keras"):
+        if request.codeath and request.gradients:
+            return ""
+        arguments = ["inspect", request.model, f"--dataset={request.dataset}", "--codeath", "--gradients"]
+    else:
+        names = ("dataset", "head", *(["weights"] if request.weights else []))
+        flags = [f"--{name}={getattr(request, name)}" for name in names]
+        arguments = ["train", f"--backbone={request.model}", *flags]
+    return f"{texts.command()} {shlex.join(arguments)}"
 
 
 def _facts(request: Request, inspected: Inspected, source: Any, census: Any) -> dict[str, str]:

@@ -26,6 +26,8 @@ def check_directory(directory: RunDirectory, inspected: Inspected) -> None:
         RunDirectoryError: it holds the census of another inspection, which the message compares, or other
             files of the same names.
     """
+    if directory.path.exists() and not directory.path.is_dir():
+        raise RunDirectoryError(f"out {directory.path} cannot be written: it is a file")
     present = [name for name in CENSUS_FILES if (directory.path / name).exists()]
     if not present:
         return

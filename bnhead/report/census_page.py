@@ -17,7 +17,7 @@ _MOST_OPEN = 6  # so many layers show their pictures at once
 _CAPTIONS = {
     "activity": (
         "How often the units are active",
-        "A bar counts the units that are active on this share of the inputs; the red bar counts the dead ones.",
+        "A bar counts the units that are active on this share of the inputs; the red bar, the dead ones.",
     ),
     "classes": (
         "Activity by class",

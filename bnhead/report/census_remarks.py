@@ -35,7 +35,7 @@ _REMARKS = (
     _Remark(
         "runs_p",
         lambda c, f, n: f["runs_p"] < _ALPHA / n,
-        "the dead units lie side by side: {runs} runs, {runs_expected} expected by chance, p {runs_p}",
+        "the dead units lie side by side: {run_count}, {runs_expected} expected by chance, p {runs_p}",
     ),
     _Remark(
         "blocks_p",
@@ -94,7 +94,10 @@ def remarks(counts: Counts, layers: int, classes: Sequence[str] = ()) -> list[st
 def _numbers(counts: Counts, classes: Sequence[str]) -> dict[str, str]:
     """Further fields of the sentences."""
     dead = counts.dead
-    numbers = {"rare": counted(int((counts.rarely_active & ~dead).sum()), "unit")}
+    numbers = {
+        "rare": counted(int((counts.rarely_active & ~dead).sum()), "unit"),
+        "run_count": counted(counts.dead_runs.runs, "run"),
+    }
     if counts.blocks:
         pairs = zip(counts.blocks.dead, counts.blocks.sizes, strict=True)
         numbers["groups"] = ", ".join(f"{k} of {size}" for k, size in pairs)
