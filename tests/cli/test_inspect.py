@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from bnhead.cli.inspect import Request
 from bnhead.data import load
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.report.inspected import INITIAL
+from bnhead.runs.directory import RunDirectory
 from tests.data.small_sets import smooth, write_folder
 
 
@@ -25,10 +27,11 @@ def test_a_run_in_one_command(short_run, tmp_path, capsys):
     arguments = [config.workdir, f"--data_dir={config.data_dir}", f"--out={tmp_path / 'out'}", "--codeath"]
     assert inspect.main([*arguments, "--gradients"]) == 0
     out = capsys.readouterr().out
-    assert "head_fc" in out and "stage3_block1_relu2" in out
+    assert "head_fc" in out and "layers with no dead units" in out
     assert "the first 360 test images of digits/1.0.0" in out and f"{tmp_path}/out/index.html" in out
     assert "resnet8 with head bn_fc on digits: trained weights of a run" in out
-    assert max(map(len, out[out.index("layer ") :].splitlines()[:8])) <= 80
+    lines = out.splitlines()
+    assert max(map(len, lines[lines.index("", 2) :][:6])) <= 80  # the table; paths stay whole
     content = json.loads((tmp_path / "out" / "census.json").read_text())
     assert len(content["layers"]) == 8 and len(content["classes"]) == 10
     figures = content["layers"]["head_fc"]["figures"]
@@ -44,6 +47,20 @@ def test_a_run_in_one_command(short_run, tmp_path, capsys):
     html = (tmp_path / "out" / "index.html").read_text()
     # activity and classes of every layer; co-death of those in which two units or more change
     assert 16 < html.count("<figure><div role") <= 24
+
+
+def test_the_census_of_a_run_is_kept_in_the_run(short_run, tmp_path, capsys):
+    config, _ = short_run
+    run = RunDirectory(shutil.copytree(config.workdir, tmp_path / "run"))
+    arguments = [str(run.path), f"--data_dir={config.data_dir}", "--layers=last", "--examples=50"]
+    assert inspect.main(arguments) == 0
+    assert f"{run.path}/census/index.html" in capsys.readouterr().out
+    first = (run.path / "census" / "census.json").read_bytes()
+    assert json.loads(first)["weights"] == f"trained, of the run {run.path}"
+    assert inspect.main([*arguments, "--wide"]) == 0  # the same inspection replaces it
+    assert (run.path / "census" / "census.json").read_bytes() == first
+    assert run.finished_result(config.settings()) is not None and run.changes() == {}
+    assert "census" in run.clear() and not (run.path / "census").exists()
 
 
 def test_a_file_of_somebodys(tmp_path, data_dir, capsys):
