@@ -142,7 +142,8 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     if "://" in request.dir:
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
     study = named_study(request.study)
-    flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    # without the study's name, which may be that of a flag: batch_size
+    flags = {a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")}
     for name in study.varies:
         if name in flags or getattr(request, name) != getattr(TrainConfig, name):
             raise UsageError(f"flag --{name} is what study {request.study} varies; leave it out")

@@ -88,6 +88,13 @@ def test_bad_input_is_one_line_and_exits_2(arguments, message, capsys):
     assert err.startswith("bnhead study: ") and message in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_can_be_asked_for_by_its_name(name):
+    """Also one that is called like the flag that it varies."""
+    _, plan, _ = study.plan_of([name])
+    assert plan.study == name
+
+
 def test_what_a_study_varies_is_no_more_its_users_in_a_flag_file(tmp_path):
     (tmp_path / "flags").write_text("--fc_units=64\n")
     with pytest.raises(UsageError, match="flag --fc_units is what study width varies; leave it out"):
