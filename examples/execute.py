@@ -12,7 +12,9 @@ import nbformat
 HERE = Path(__file__).resolve().parent
 TIMEOUT = 900  # seconds for one cell
 # TensorFlow's start-up messages, which depend on the machine
-MACHINE = re.compile(r"([IWE]\d{4} \d\d:.*|WARNING: All log messages before absl.*|To enable the following.*)\n")
+MACHINE = re.compile(
+    r"([IWE]\d{4} \d\d:.*|WARNING: All log messages before absl.*|To enable the following.*)\n"
+)
 
 
 def execute(path: Path, folder: Path) -> nbformat.NotebookNode:

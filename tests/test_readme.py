@@ -15,8 +15,7 @@ import pytest
 
 from bnhead import DeadUnits, heads, models
 from bnhead.__main__ import COMMANDS, main
-from bnhead.cli import study as studies_command
-from bnhead.cli import train
+from bnhead.cli import study as studies_command, train
 from bnhead.studies import verdict
 from bnhead.studies.study import STUDIES
 from bnhead.training import TrainConfig
