@@ -14,6 +14,8 @@ from bnhead.report.inspected import Inspected
 from bnhead.runs import atomic
 from bnhead.runs.directory import CENSUS_FILES, RunDirectory, changed_settings
 
+_OF_MODEL = ("net", "weights_sha256")
+
 
 def check_directory(directory: RunDirectory, inspected: Inspected) -> None:
     """Checks that the directory holds the census of no other inspection. Writes nothing.
@@ -36,7 +38,10 @@ def check_directory(directory: RunDirectory, inspected: Inspected) -> None:
     if record is None:
         raise RunDirectoryError(f"out {directory.path} holds {present[0]} of an unknown model {advice}")
     if not inspected.is_same(record):
-        differences = changed_settings(record, dataclasses.asdict(inspected))
+        now = dataclasses.asdict(inspected)
+        if record.get("model") != inspected.model:  # the others follow from it
+            record, now = ({k: v for k, v in one.items() if k not in _OF_MODEL} for one in (record, now))
+        differences = changed_settings(record, now)
         raise RunDirectoryError(f"out {directory.path} holds another census: {differences} {advice}")
 
 

@@ -43,9 +43,13 @@ def test_another_inspection_is_refused_with_the_difference(tmp_path):
     with pytest.raises(RunDirectoryError) as caught:
         check_directory(RunDirectory(tmp_path), SECOND)
     assert str(caught.value) == (
-        f"out {tmp_path} holds another census: model 'resnet20' there, 'resnet32' now, net 'resnet20' there, "
-        "'resnet32' now (--overwrite replaces it, --out=DIR writes elsewhere)"
+        f"out {tmp_path} holds another census: model 'resnet20' there, 'resnet32' now "
+        "(--overwrite replaces it, --out=DIR writes elsewhere)"
     )
+    trained = dataclasses.replace(FIRST, weights="file", weights_sha256="12")
+    write(tmp_path, trained)
+    with pytest.raises(RunDirectoryError, match="another census: weights_sha256 '12' there, '34' now"):
+        check_directory(RunDirectory(tmp_path), dataclasses.replace(trained, weights_sha256="34"))
 
 
 @pytest.mark.parametrize("name", CENSUS_FILES)

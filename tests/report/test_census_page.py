@@ -101,7 +101,8 @@ def test_the_chart_has_a_bar_for_each_known_layer():
     assert [bar[3] > 0 for bar in dead["bars"] if bar] == [False, True, False, False]
     assert silent["texts"] == ["50.0%", "44.4%", "unknown", "50.0%", "50.0%"]
     assert make().count('<rect class="bar dataset"') == 4 and "None, in any layer" not in make()
-    assert "None, in any layer that is known." in make(Census({"fc": flat()}))
+    assert "None, in any layer that is known." in make(Census({"stem": flat(), "fc": flat()}))
+    assert "By depth" not in make(Census({"fc": with_classes()}))  # a single bar says nothing
 
 
 @pytest.mark.parametrize("figure", ["class-dead", "runs (expected), p"])
