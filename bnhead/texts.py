@@ -74,14 +74,16 @@ def wrapped(text: str, widest: int = 100, *, indent: int = 0, hanging: int | Non
     )
 
 
-def labelled(rows: Iterable[tuple[str, str]], width: int) -> str:
+def labelled(rows: Iterable[tuple[str, str]], width: int, *, whole: bool = False) -> str:
     """Rows of a label and a text, each text in lines beside its label.
 
     Args:
         rows: label and text.
         width: columns of the labels.
+        whole: whether each text stays in one line: commands and paths are there to be copied.
     """
-    return "\n".join(wrapped(f"{label:<{width}}{text}".rstrip(), hanging=width) for label, text in rows)
+    lines = (f"{label:<{width}}{text}".rstrip() for label, text in rows)
+    return "\n".join(lines if whole else (wrapped(line, hanging=width) for line in lines))
 
 
 def notice(line: str) -> None:

@@ -1,13 +1,7 @@
-"""Writes docs/heads.md and its pictures, which a test keeps current: `python docs/generate_heads.py`."""
+"""Tables and pictures of docs/heads.md, from the grammar and the presets."""
 
-import pathlib
-import sys
-
-DOCS = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))
-
-from bnhead import heads  # noqa: E402
-from bnhead.heads.diagram import svg  # noqa: E402
+from bnhead import heads
+from bnhead.heads.diagram import svg
 
 FEATURES, OUTPUTS = (8, 8, 64), 10  # ResNet-20 on CIFAR-10
 PLACEMENTS = {
@@ -35,69 +29,35 @@ CONTROLS = {
 }
 
 
-def page() -> str:
-    """The text of docs/heads.md."""
-    presets = []
+def placements() -> str:
+    """The positions that a final batch norm can have."""
+    rows = [f"| {name} | {text} | `{head}` | {_image(head)} |" for name, (head, text) in PLACEMENTS.items()]
+    return "\n".join(["| | position | `--head` | |", "|---|---|---|---|", *rows])
+
+
+def controls() -> str:
+    """The heads that do a part of what `bn_fc` does."""
+    rows = [f"| `{head}` | {text} | {_image(head)} |" for head, text in CONTROLS.items()]
+    return "\n".join(["| `--head` | effect | |", "|---|---|---|", *rows])
+
+
+def presets() -> str:
+    """A section for each published head: picture, text, parameters, note and source."""
+    sections = []
     for name, preset in heads.PRESETS.items():
         head = heads.parse(name)
-        presets += [
+        sections.append(
             f"### `{name}`\n\n{_image(name)}\n\n`--head={head.text}`, "
             f"{head.parameters(FEATURES, OUTPUTS):,} parameters. {preset.note}\n\nSource: {preset.source}."
-        ]
-    placements = [
-        f"| {name} | {text} | `{head}` | {_image(head)} |" for name, (head, text) in PLACEMENTS.items()
-    ]
-    controls = [f"| `{head}` | {text} | {_image(head)} |" for head, text in CONTROLS.items()]
-    return "\n".join(
-        [
-            "# Heads",
-            "",
-            "Written by `python docs/generate_heads.py`. Pictures and parameters are for features of 8x8x64,",
-            "as ResNet-20 has them on CIFAR-10, 10 classes and `--fc_units=256`. Batch norms are orange.",
-            "",
-            "## Positions of a batch norm",
-            "",
-            "| | position | `--head` | |",
-            "|---|---|---|---|",
-            *placements,
-            "",
-            "## Heads that explain a difference",
-            "",
-            "Each does only a part of what `bn_fc` does.",
-            "",
-            "| `--head` | effect | |",
-            "|---|---|---|",
-            *controls,
-            "",
-            "## Published heads",
-            "",
-            "`--head=fastai` stands for the text below its picture. The norms have our constants (momentum",
-            "0.9, epsilon 1e-5), the Dense layers our initial weights. Training is not part of a head.",
-            "",
-            "\n\n".join(presets),
-            "",
-        ]
-    )
+        )
+    return "\n\n".join(sections)
 
 
 def images() -> dict[str, str]:
-    """Path under docs/ -> SVG."""
+    """Path in the site -> SVG."""
     texts = [*heads.PRESETS, *(head for head, _ in PLACEMENTS.values()), *CONTROLS]
     return {f"heads/{text}.svg": svg(text, FEATURES, OUTPUTS) for text in dict.fromkeys(texts)}
 
 
 def _image(head: str) -> str:
     return f"![{head}](heads/{head}.svg)"
-
-
-def main() -> None:
-    """Writes the page and the pictures, and removes pictures of heads that the page no longer shows."""
-    (DOCS / "heads").mkdir(exist_ok=True)
-    for picture in (DOCS / "heads").glob("*.svg"):
-        picture.unlink()
-    for path, content in {"heads.md": page(), **images()}.items():
-        (DOCS / path).write_text(content)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,35 +1,103 @@
-"""docs/ is what its generators write."""
+"""docs/: what is generated is complete, and the built site has no dead link."""
 
-import importlib.util
+import dataclasses
+import html.parser
+import importlib
 import re
+import shutil
+import subprocess
+import sys
+import urllib.parse
 from pathlib import Path
 
+import pytest
+
+from bnhead import heads
+from bnhead.__main__ import COMMANDS
+from bnhead.census.figures import FIGURES
 from bnhead.cli import train
+from bnhead.report.verify import verify
+from bnhead.studies.study import STUDIES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def generator_of(name):
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
-    return generator
+@pytest.fixture(scope="module")
+def hooks():
+    """The hooks of MkDocs, which import all generators. They need no MkDocs."""
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path[:] = path
 
 
-def test_the_table_of_figures_is_up_to_date():
-    text = (DOCS / "census.md").read_text()
-    assert "| `per_input` | share of units" in text
-    assert generator_of("generate_figures").with_table(text) == text, "run python docs/generate_figures.py"
+def test_every_mark_of_a_page_is_filled(hooks):
+    marks = [mark for page in DOCS.glob("*.md") for mark in hooks.MARK.findall(page.read_text())]
+    assert sorted(marks) == sorted(hooks.TABLES)
+    assert "| `per_input` | share of units" in hooks.filled((DOCS / "census.md").read_text())
 
 
-def test_heads_page_and_pictures_are_up_to_date():
-    generator = generator_of("generate_heads")
-    wanted = {"heads.md": generator.page(), **generator.images()}
-    assert {f"heads/{path.name}" for path in (DOCS / "heads").iterdir()} == set(wanted) - {"heads.md"}
-    for path, content in wanted.items():
-        assert (DOCS / path).read_text() == content, f"{path}: run python docs/generate_heads.py"
-    for path in wanted:
-        assert path == "heads.md" or f"({path})" in wanted["heads.md"]
+def test_every_figure_head_and_study_is_in_its_table(hooks):
+    rows = {name: re.findall(r"^\| `(\w+)` \|", table(), re.M) for name, table in hooks.TABLES.items()}
+    assert rows["figures"] == [row.name for row in FIGURES]
+    assert rows["studies"] == list(STUDIES)
+    assert re.findall(r"^### `(\w+)`", hooks.TABLES["presets"](), re.M) == list(heads.PRESETS)
+    for name in ("placements", "controls", "presets"):
+        pictures = re.findall(r"\((heads/\S+\.svg)\)", hooks.TABLES[name]())
+        assert pictures and set(pictures) <= set(hooks.generated_pages())
+
+
+def test_placements_are_those_of_the_table(hooks):
+    rows = re.findall(r"^\| (P\d).*`(\w+)` \|", hooks.TABLES["placements"](), re.M)
+    assert len(rows) == 5
+    for placement, text in rows:
+        assert heads.placement(text) == (placement,)
+
+
+def test_every_flag_of_every_command_has_a_row(hooks):
+    pages = hooks.generate_commands.pages()
+    assert set(pages) == {"commands/index.md"} | {f"commands/{name}.md" for name in COMMANDS}
+    for name in COMMANDS:
+        command = importlib.import_module(f"bnhead.cli.{name}").COMMAND
+        rows = re.findall(r"</span>`--(?:\[no\])?(\w+)`", pages[f"commands/{name}.md"])
+        flags = [spec.name for spec in dataclasses.fields(command.settings)]
+        assert sorted(rows) == sorted(flag for flag in flags if flag != command.positional)
+        assert command.status in pages[f"commands/{name}.md"]
+
+
+def test_every_question_has_an_answer_a_command_and_a_link():
+    questions = (DOCS / "questions.md").read_text().split("\n## ")[1:]
+    assert [question.partition(".")[0] for question in questions] == [str(n) for n in range(1, 16)]
+    for question in questions:
+        title, answer, command, links = re.fullmatch(
+            r"(.+\?)\n\n(.+?)\n\n```sh\n(.+?)```\n\n(.+)", question.strip(), re.S
+        ).groups()
+        assert "\n\n" not in answer and command.startswith("bnhead ")
+        assert "](https://" in links and ".md" in links, title
+
+
+def test_the_answer_is_that_of_the_result_files(hooks):
+    answer = hooks.generate_gallery.generate_answer
+    readme = (DOCS.parent / "README.md").read_text()
+    assert answer.with_table(readme) == readme, "run python docs/generate_answer.py"
+    assert answer.PICTURE.read_text() == answer.picture(), "run python docs/generate_answer.py"
+    for row in answer.rows():
+        pairs = zip(row.comparison["treatment_scores"], row.comparison["control_scores"], strict=True)
+        differences = [treatment - control for treatment, control in pairs]
+        mean = 100 * sum(differences) / len(differences)
+        assert f"| {row.comparison['n']} | {mean:+.2f}".replace("-", "\N{MINUS SIGN}") in readme
+        assert all(len(shares) == row.comparison["n"] for shares in row.dead.values())
+
+
+def test_the_verdicts_follow_from_the_runs(hooks, tmp_path):
+    studies = hooks.generate_gallery.generate_answer.studies()
+    assert studies
+    for name in studies:
+        shutil.copytree(DOCS / "answer" / name, tmp_path / name)
+        hooks.generate_gallery.report.build(tmp_path / name)
+        assert verify(tmp_path / name) == []
 
 
 def test_the_commands_of_the_scale_page_are_taken():
@@ -39,3 +107,68 @@ def test_the_commands_of_the_scale_page_are_taken():
     distributions = [train.COMMAND.parse(arguments).distribution for arguments in commands]
     assert distributions == ["none", "none", "mirrored", "data_parallel", "data_parallel"]
     assert all(f"`{flag}`" in page for flag in ("--sync_bn", "--nosync_bn"))
+
+
+class Page(html.parser.HTMLParser):
+    """The ids and the addresses of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.addresses, self.loaded = {""}, [], []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids |= {value for name in ("id", "name") if (value := values.get(name))}
+        for name in ("href", "src"):
+            if values.get(name) is not None:
+                self.addresses.append(values[name])
+                if name == "src" or (
+                    tag == "link" and values.get("rel") in ("stylesheet", "preconnect", "icon")
+                ):
+                    self.loaded.append(values[name])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built strictly: path -> page."""
+    pytest.importorskip("mkdocs", reason="the site is built where the extra `docs` is installed")
+    place = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", place],
+        cwd=DOCS.parent, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {path: Page(path) for path in place.rglob("*.html")}
+
+
+def test_no_link_of_the_site_is_dead(site):
+    links = 0
+    for path, page in site.items():
+        for address in page.addresses:
+            parts = urllib.parse.urlsplit(address)
+            if parts.scheme or address.startswith(("//", "/")):
+                continue  # elsewhere, or of the page for missing pages
+            target = (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.is_file(), f"{path}: {address}"
+            if target in site:
+                assert urllib.parse.unquote(parts.fragment) in site[target].ids, f"{path}: {address}"
+                links += 1
+    assert links > 1000
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    loaded = {address for page in site.values() for address in page.loaded}
+    assert loaded and not [address for address in loaded if re.match(r"(https?:)?//", address)]
+
+
+def test_every_public_name_has_its_place_in_the_site(site, hooks):
+    (index,) = [path for path in site if path.name == "index.html" and path.parent.name == "bnhead"]
+    modules = hooks.generate_reference.public_modules()
+    assert {"bnhead", "bnhead.census", "bnhead.heads", "bnhead.models", "bnhead.errors"} <= set(modules)
+    for module in modules:
+        page = site[index.parent.parent / module / "index.html"]
+        shown = dir(importlib.import_module(module))
+        names = [name for name in hooks.generate_reference.public_names(module) if name in shown]
+        assert names and {f"{module}.{name}" for name in names} <= page.ids

@@ -57,6 +57,13 @@ def test_text_fits_the_terminal_and_words_stay_whole(monkeypatch):
     assert texts.columns(77) == 77, "of a pipe, as under pytest"
 
 
+def test_labels_stand_before_their_texts_and_commands_stay_in_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "22")
+    rows = [("head", "one two three four five"), ("", "six")]
+    assert texts.labelled(rows, 6) == "head  one two three\n      four five\n      six"
+    assert texts.labelled(rows, 6, whole=True) == "head  one two three four five\n      six"
+
+
 def test_a_notice_goes_to_stderr_in_one_line_unless_it_is_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     texts.notice("word " * 10)

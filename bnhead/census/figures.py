@@ -39,6 +39,7 @@ class Figure:
         name: last part of its key in logs and files.
         heading: a few words for a column or a line.
         meaning: one line, without a full stop.
+        reading: how to read it, in whole sentences for somebody new to the figure; empty if `meaning` does.
         formula: computes the value from a layer's `Counts`, or from its `Changes` if `needs` is `CHANGES`.
         needs: a key of `NEEDS`; a layer without it lacks the figure. Empty if the figure needs nothing.
         unit: a key of `UNITS`; a share is a share of the units, in [0, 1].
@@ -60,6 +61,7 @@ class Figure:
     display: str = "tables"
     cell: str = ""
     note: str = ""
+    reading: str = ""
 
     def is_counted(self, counts: Any) -> bool:
         """Whether a layer's counts have what the formula needs."""
@@ -111,6 +113,8 @@ FIGURES = (
         display="charts",
         cell="{count} ({dataset})",
         note="each fires on less than {bound} of inputs, at 95 %",
+        reading="A dead unit adds nothing to the output, and a dead ReLU gets no gradient that could revive "
+        "it. The share falls as more inputs are counted: compare layers and models on equally many.",
     ),
     Figure(
         "per_input",
@@ -119,6 +123,8 @@ FIGURES = (
         lambda c: sum(k * n for k, n in enumerate(c.inputs_by_silent.tolist())) / (c.inputs * c.units),
         display="charts",
         note="{per_input_p05} to {per_input_p95} for 90 % of the inputs",
+        reading="About half is usual for a ReLU in a fully connected layer. A unit of a feature map is "
+        "silent only if it is so at every position, which is rarer.",
     ),
     Figure(
         "per_input_p05",
@@ -155,6 +161,7 @@ FIGURES = (
         "share of units active everywhere on every input: there a ReLU is linear",
         lambda c: c.always_on.mean(),
         display="summaries",
+        reading="An activation without zeros, such as GELU or sigmoid, is always on in every unit.",
     ),
     Figure(
         "runs",
@@ -179,6 +186,10 @@ FIGURES = (
         lambda c: c.dead_runs.p,
         unit="probability",
         cell="{runs} ({runs_expected}), {runs_p}",
+        reading="A run is a row of dead units without a living one between them. Fewer runs than expected "
+        "mean that the dead units lie side by side, and p is the probability that chance alone "
+        "gives so few. The order of units means something only where channels were concatenated; "
+        "elsewhere a small p is chance.",
     ),
     Figure(
         "runs_z_per_input",
@@ -212,6 +223,7 @@ FIGURES = (
         "share of units whose mean activation is at most 0.025 of the layer's mean (ReDo)",
         lambda c: c.dormant(0.025).mean(),
         needs="magnitude",
+        reading="A dormant unit is weak beside its layer, not dead; ReDo revives units below this threshold.",
     ),
     Figure(
         "dormant_01",
@@ -234,6 +246,8 @@ FIGURES = (
         "share of units silent on all inputs of some class but not on all",
         lambda c: c.class_dead.any(0).mean(),
         needs="class_active",
+        reading="A unit that tells classes apart is silent on some of them, so that in the last layer of a "
+        "well-trained net most units are class-dead. It is no sign of damage: compare layers and classes.",
     ),
     Figure(
         "gradient_dead",

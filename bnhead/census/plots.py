@@ -1,13 +1,13 @@
-"""Plots of counts (`census.axes`) as PNG, and with the figures in TensorBoard. No display is needed."""
+"""Plots of counts (`census.axes`) as PNG and SVG, and in TensorBoard with the figures; no display needed."""
 
 import io
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bnhead.census import axes, keys
@@ -16,11 +16,10 @@ from bnhead.census.counts import Census, Counts
 from bnhead.census.figures import meaning_of
 
 _DPI = 220  # twice the pixels in which a page shows a picture
-_INK = {  # theme -> paper and ink; "page" is transparent
-    "light": ("#ffffff", "#1b1f24"),
-    "dark": ("#14171a", "#e6e6e6"),
-    "page": ("none", "#7d8590"),
-}
+_INK = {"light": ("#ffffff", "#1b1f24"), "dark": ("#14171a", "#e6e6e6")}  # theme -> paper and ink
+_PLACEHOLDER = "#010203"  # a colour that no plot has; a page's ink replaces it
+Draw = Callable[[Axes], Axes]
+Size = tuple[float, float]
 
 
 class TensorBoardWriter:
@@ -64,59 +63,89 @@ class TensorBoardWriter:
         self._writer.close()
 
 
-def layer_plots(
-    layer: str,
-    counts: Counts,
-    history: History | None = None,
-    classes: tuple[str, ...] = (),
-    theme: str = "light",
-) -> dict[str, bytes]:
-    """All plots of one layer; an unknown count has the raster only.
+def layer_plots(layer: str, counts: Counts, history: History | None = None) -> dict[str, bytes]:
+    """All plots of one layer as PNG, by name; see `layer_drawings`. Equal counts give equal bytes."""
+    drawings = layer_drawings(counts, history, title=layer)
+    return {name: as_png(draw, size) for name, (draw, size) in drawings.items()}
+
+
+def layer_drawings(
+    counts: Counts, history: History | None = None, classes: Sequence[str] = (), title: str = ""
+) -> dict[str, tuple[Draw, Size]]:
+    """The plots that a layer's counts allow; an unknown count has the raster only.
 
     Args:
-        layer: name of the layer.
-        counts: its counts.
+        counts: of the layer.
         history: its activity over several counts.
         classes: the classes' names; empty numbers them.
-        theme: "light", "dark", or "page", whose background is transparent and whose ink suits both.
+        title: of each plot; empty leaves the plots' own titles.
 
     Returns:
-        name -> PNG: "raster" from two counts on, "activity", and, if counted, "classes" and "codeath". Equal
-        counts give equal bytes.
+        Name of the plot -> a function that draws it on axes, and its size: "raster" from two counts on,
+        "activity", and, if counted, "classes" and "codeath".
     """
     activity = counts.active / max(counts.inputs, 1)
-    drawings: dict[str, Callable[[Axes], object]] = {}
+    drawings: dict[str, Draw] = {}
     if history is not None and len(history.epochs) > 1:
-        drawings["raster"] = lambda ax: axes.plot_raster(history.activity, history.epochs, ax, title=layer)
+        drawings["raster"] = lambda ax: axes.plot_raster(history.activity, history.epochs, ax, title=title)
     if not counts.unknown:
-        drawings["activity"] = lambda ax: axes.plot_activity(activity, ax, title=layer)
+        drawings["activity"] = lambda ax: axes.plot_activity(activity, ax, title=title)
         if counts.class_active is not None:
             drawings["classes"] = lambda ax: axes.plot_classes(
-                counts.class_activity, classes, ax, title=layer
+                counts.class_activity, classes, ax, title=title
             )
         if (phi := counts.phi) is not None and np.isfinite(np.diagonal(phi)).sum() > 1:
-            drawings["codeath"] = lambda ax: axes.plot_codeath(phi, ax, title=layer)
+            drawings["codeath"] = lambda ax: axes.plot_codeath(phi, ax, title=title)
     rows = 0 if counts.class_active is None else len(counts.class_active)
-    return {name: as_png(draw, axes.size_of(name, rows), theme) for name, draw in drawings.items()}
+    return {name: (draw, axes.size_of(name, rows)) for name, draw in drawings.items()}
 
 
-def as_png(draw: Callable[[Axes], object], size: tuple[float, float], theme: str = "light") -> bytes:
+def as_png(draw: Draw, size: Size, theme: str = "light") -> bytes:
     """A plot as PNG.
 
     Args:
         draw: draws on the axes.
         size: width and height in inches.
-        theme: as for `layer_plots`.
+        theme: "light" or "dark".
     """
     paper, ink = _INK[theme]
+    # no version of Matplotlib: equal plots, equal bytes
+    return _saved(draw, size, paper, ink, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def as_svg(draw: Draw, size: Size) -> str:
+    """A plot without its title as an SVG element inside HTML, transparent and in the ink of the page.
+
+    Args:
+        draw, size: as of `as_png`.
+    """
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    text = _saved(
+        lambda ax: draw(ax).set_title(""),
+        size,
+        "none",
+        _PLACEHOLDER,
+        format="svg",
+        dpi=_DPI,
+        metadata=nothing,
+    ).decode()
+    # inside HTML a style would be that of the whole page, the font is the page's, and names of groups repeat
+    outside = r' xmlns(:\w+)?="[^"]*"|(?<=<g) id="[^"]*"|<style.*?</style>|font-family: [^;"]*; '
+    element = re.sub(outside, "", text[text.index("<svg") :], flags=re.DOTALL)
+    return element.replace(_PLACEHOLDER, "currentColor").strip()
+
+
+def _saved(draw: Draw, size: Size, paper: str, ink: str, **options) -> bytes:
+    """The plot as a file, drawn without pyplot: no global state, no display."""
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style = {**dict.fromkeys(names, ink), "axes.facecolor": paper, "font.size": 9, "axes.titlesize": 10}
-    with matplotlib.rc_context(style):
-        # without pyplot: no global state, no display
-        figure = Figure(figsize=size, dpi=_DPI, facecolor=paper, layout="constrained")
-        FigureCanvasAgg(figure)
+    sizes = {"font.size": 9, "axes.titlesize": 10}  # points; 9 are 12 pixels of a page
+    letters = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "bnhead",
+    }  # text, not outlines; equal plots, equal bytes
+    with matplotlib.rc_context({**dict.fromkeys(names, ink), "axes.facecolor": paper, **sizes, **letters}):
+        figure = Figure(figsize=size, facecolor=paper, layout="constrained")
         draw(figure.add_subplot())
         buffer = io.BytesIO()
-        # no version of Matplotlib: equal plots, equal bytes
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, **options)
     return buffer.getvalue()

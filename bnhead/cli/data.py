@@ -1,7 +1,8 @@
 """The command `bnhead data NAME`."""
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from bnhead import texts
 from bnhead.cli.flags import Command, same_flag
@@ -63,7 +64,7 @@ def describe_data_set(settings: Description) -> int:
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs what it looks up
-    with quiet():
+    with quiet(f"TensorFlow and {settings.name}"):
         import tensorflow as tf
 
         tf.config.list_physical_devices()
@@ -83,7 +84,20 @@ def describe_data_set(settings: Description) -> int:
     if settings.sheet:
         contact_sheet.write_sheet(data, settings.sheet)
         print(f"{'sheet':<13}{settings.sheet}")
+    print(f"{'next':<13}{train_command(settings)}")
     return 0
+
+
+def train_command(settings: Description) -> str:
+    """The command that trains on the data set, opened in the same way."""
+    flags = {"dataset": settings.name}
+    for spec in fields(settings):
+        value = getattr(settings, spec.name)
+        if spec.name not in ("name", "sheet") and value != spec.default:
+            flags[spec.name] = value
+    return shlex.join(
+        [*texts.command().split(), "train", *(f"--{name}={value}" for name, value in flags.items())]
+    )
 
 
 def format_description(data, inspected: dict) -> str:
@@ -124,4 +138,4 @@ def format_description(data, inspected: dict) -> str:
         lines.append(("duplicates", within.replace("train test", "of test in train")))
     lines += [("fingerprint", f"train {data.train.fingerprint()[:16]}, test {data.test.fingerprint()[:16]}")]
     lines += [("warning", text) for text in inspected["warnings"]]
-    return "\n".join(f"{name:<13}{text}" for name, text in lines)
+    return texts.labelled(lines, 13)

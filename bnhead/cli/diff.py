@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bnhead import texts
+from bnhead.census import keys
+from bnhead.census.figures import FIGURES, UNITS
 from bnhead.cli.flags import Command
+from bnhead.cli.tables import table
 from bnhead.errors import UsageError
-from bnhead.runs.diff import describe_differences
+from bnhead.runs.diff import Differences, compare
 
 
 @dataclass(frozen=True)
@@ -36,5 +40,45 @@ def main(arguments: Sequence[str]) -> int:
 
 def compare_runs(pair: Pair) -> int:
     """Prints the differences between two runs."""
-    print(texts.printable(describe_differences(*pair.runs)))
+    print(texts.printable(format_differences(*pair.runs, compare(*pair.runs))))
     return 0
+
+
+def format_differences(first: str, second: str, differences: Differences) -> str:
+    """A table for each section. Shares are in percent and differ by points."""
+    lines = [texts.labelled([("first", first), ("second", second)], 8, whole=True)]
+    for section, values in differences.values.items():
+        # a run's diagram follows from its settings
+        rows = [_row(key, *pair) for key, pair in values.items() if (section, key) != ("result", "head")]
+        headings = [section, "first", "second", *(["difference"] if section == "result" else [])]
+        text = table(headings, [row[: len(headings)] for row in rows]) if rows else f"{section}  the same"
+        lines += ["", text]
+    return "\n".join([*lines, "", texts.wrapped(f"history: {differences.history}", hanging=2)])
+
+
+def _row(key: str, first: Any, second: Any) -> list[str]:
+    """The cells of a value that differs: key, both values, and the second less the first."""
+    form = _form(key)
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (first, second))
+    difference = ""
+    if numbers and form.endswith("%"):
+        difference = f"{100 * (second - first):+.2f} points"
+    elif numbers:
+        difference = f"{second - first:+{form}}"
+    return [key, *(_text(key, value, form) for value in (first, second)), difference]
+
+
+def _form(key: str) -> str:
+    """The format of a result: percent where the summary of a run has percent."""
+    if key.endswith("accuracy"):
+        return ".2%"
+    name = keys.parts(key)[1] if keys.is_key(key) else ""
+    return next((UNITS[row.unit] for row in FIGURES if row.name == name and row.unit == "share"), ".6g")
+
+
+def _text(key: str, value: Any, form: str) -> str:
+    if value is None:
+        return "-"
+    if key.endswith("sha256"):
+        return str(value)[:12]
+    return format(value, form) if isinstance(value, float) else str(value)

@@ -1,10 +1,9 @@
 """The command `bnhead inspect`: a model or run, and test images -> table, JSON, CSV and an HTML page."""
 
-import json
 import math
 import os
 import pathlib
-import sys
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +11,13 @@ from typing import Any
 from bnhead import data, heads, models, texts
 from bnhead.cli.flags import Command
 from bnhead.devices import startup
-from bnhead.errors import ResourcesError, RunDirectoryError, UsageError, nearest
+from bnhead.errors import ResourcesError, UsageError, nearest
+from bnhead.report.inspected import INITIAL, Inspected, file_name
+from bnhead.runs import atomic
+from bnhead.runs.directory import CENSUS, RunDirectory
 from bnhead.training.config import PIXELS
 
+_LABELS = 12  # columns of the labels on the terminal
 TASKS = ("classification", "multilabel", "regression")
 
 
@@ -72,7 +75,13 @@ class Request:
         "", "Pre-trained weights of a backbone that is given by name: imagenet or a file."
     )
     seed: int = _setting(0, "Seed of the initial weights of a backbone that is given by name.")
-    out: str = _setting("", "Output directory. Default: census/<name of the model>.")
+    wide: bool = _setting(False, "Print every figure and a row for each layer, at any width of the terminal.")
+    out: str = _setting(
+        "",
+        "Output directory. Default: census in a run's directory; for anything else census/<data set, model, "
+        "head, weights, seed>.",
+    )
+    overwrite: bool = _setting(False, "Replace the census of another model in the output directory.")
 
     def __post_init__(self):
         if not self.model:
@@ -90,7 +99,8 @@ class Request:
         if not self.is_run:
             models.check_backbone(self.model)
             if not self.dataset:
-                raise UsageError("dataset is missing; a run has its own, everything else needs --dataset")
+                example = f"{texts.command()} inspect {shlex.quote(self.model)} --dataset=digits"
+                raise UsageError(f"dataset is missing; only a run has its own: {example}")
         if self.dataset:
             data.check_name(self.dataset, self.data_dir)
 
@@ -99,19 +109,65 @@ class Request:
         """Whether the model is a directory, and so a run's."""
         return os.path.isdir(self.model)  # False also for text that cannot be a path
 
-    @property
-    def directory(self) -> str:
-        """`out`, or its default."""
-        name = pathlib.Path(self.model).resolve().name if self.is_run else pathlib.Path(self.model).stem
-        return self.out or f"census/{name.replace(':', '-')}"
+
+def inspected_by(request: Request) -> Inspected:
+    """The model, its weights and the data of a request, known without opening any of them.
+
+    Raises:
+        RunDirectoryError: the directory holds no finished run.
+    """
+    path = pathlib.Path(request.model)
+    net, head, seed = request.model, request.head, request.seed
+    dataset, task = request.dataset, request.task
+    weights, file = request.weights or INITIAL, request.weights
+    if request.is_run:
+        settings = RunDirectory(path).trained_settings()
+        net, head = settings.get("backbone", path.resolve().name), settings.get("head", "")
+        dataset, task = dataset or settings.get("dataset", ""), task or settings.get("task", "")
+        weights, seed, file = "run", None, path / "model.keras"
+    elif request.model.endswith(".keras"):
+        net, head, weights, seed, file = path.stem, "", "file", None, request.model
+    elif request.model.startswith("hub:"):
+        weights = "preset"
+    if os.path.isdir(file):
+        file = pathlib.Path(file, "model.keras")
+    sha256 = atomic.sha256(pathlib.Path(file)) if os.path.isfile(file) else ""
+    data_of = {"dataset": dataset, "task": task, "image_size": request.image_size, "pixels": request.pixels}
+    return Inspected(request.model, net, head, weights, seed, sha256, **data_of)
 
 
+def output_directory(request: Request, inspected: Inspected) -> RunDirectory:
+    """`out`, or its default: inside a run, for other data in a folder named after the data."""
+    if request.out or not request.is_run:
+        return RunDirectory(request.out or inspected.directory)
+    folder = pathlib.Path(request.model, CENSUS)
+    own = RunDirectory(request.model).trained_settings().get("dataset")
+    return RunDirectory(folder if inspected.dataset == own else folder / file_name(inspected.dataset))
+
+
+GROUPS = {
+    "Data": ("dataset", "task", "data_dir", "image_size", "examples", "batch_size"),
+    "Model": ("head", "weights", "seed", "pixels"),
+    "Count": ("layers", "eps", "codeath", "gradients"),
+    "Output": ("wide", "out", "overwrite"),
+}
+EXAMPLES = (
+    ("runs/digits/resnet20/bn_fc/seed0", "A run, on the test images of its own data set."),
+    (
+        "mine.keras --dataset=digits --layers=last",
+        "A model of your own: the last activation before the output.",
+    ),
+    ("keras:MobileNetV2 --dataset=cifar10 --weights=imagenet", "A net of keras.applications."),
+    ("resnet20 --dataset=digits --codeath --gradients", "Initial weights; co-death and gradients too."),
+)
 COMMAND = Command(
     "bnhead inspect",
     Request,
     "Counts the units of a model on test images: table, census.json, census.csv and index.html.",
     "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 6 memory or disk full, 130 interrupted.",
     positional="model",
+    groups=GROUPS,
+    examples=EXAMPLES,
 )
 
 
@@ -122,6 +178,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def inspect_model(request: Request) -> int:
     """Counts the units, writes the files and prints the table."""
+    from bnhead.report import census_files
+
+    inspected = inspected_by(request)
+    directory = output_directory(request, inspected)
+    if not request.overwrite:
+        census_files.check_directory(directory, inspected)
     with startup.quiet():
         import keras
         import tensorflow as tf
@@ -130,9 +192,6 @@ def inspect_model(request: Request) -> int:
 
         keras.ops.zeros(1)  # starts the backend, which writes to stderr
     import absl.logging
-    from rich.console import Console
-
-    from bnhead.report.census_tables import terminal_table
 
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs every look-up
     source = open_source(
@@ -151,9 +210,37 @@ def inspect_model(request: Request) -> int:
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         least = f"a smaller --batch_size than {request.batch_size} needs less"
         raise ResourcesError(f"model {request.model} needs more memory than there is; {least}") from error
+    facts = _facts(request, inspected, source, census)
+    census_files.write_census(directory, census, inspected, facts, source.dataset.classes)
+    _print_census(census, f"{inspected.title}: {inspected.origin}", facts, wide=request.wide)
+    page, command = str(directory.path / "index.html"), next_command(request)
+    rows = [("page", page), ("files", str(directory.path / "census.{json,csv}"))]
+    rows += [("next", command)] if command else []
+    print(texts.printable("\n".join(f"{label:<{_LABELS}}{text}" for label, text in rows)))  # to be copied
+    return 0
+
+
+def next_command(request: Request) -> str:
+    """The command that is useful after this inspection; empty if there is none."""
+    if request.is_run:
+        arguments = ["report", request.model]
+    elif request.model.endswith(".keras"):
+        if request.codeath and request.gradients:
+            return ""
+        arguments = ["inspect", request.model, f"--dataset={request.dataset}", "--codeath", "--gradients"]
+    else:
+        names = ("dataset", "head", *(["weights"] if request.weights else []))
+        flags = [f"--{name}={getattr(request, name)}" for name in names]
+        arguments = ["train", f"--backbone={request.model}", *flags]
+    return f"{texts.command()} {shlex.join(arguments)}"
+
+
+def _facts(request: Request, inspected: Inspected, source: Any, census: Any) -> dict[str, str]:
+    """Rows of facts on the terminal and on the page."""
     first = next(iter(census.layers.values()))
     facts = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
+        "weights": inspected.source,
         "counted on": f"the first {first.inputs:,} test images of {source.dataset.name}, in evaluation mode",
         "pixels": source.pixels,
         "bound": f"a unit that is dead here fires on less than {first.bound:.2%} of inputs, at 95 %",
@@ -163,15 +250,29 @@ def inspect_model(request: Request) -> int:
         facts["not looked at"] = "; ".join(sites)
     if census.notes:
         facts["notes"] = "; ".join(census.notes)
-    _write_census(request, census, facts, source.dataset.classes)
-    width = None if sys.stdout.isatty() else 190
-    Console(width=width, highlight=False).print(terminal_table(census))
+    return facts
+
+
+def _print_census(census: Any, title: str, facts: dict[str, str], *, wide: bool) -> None:
+    """Prints the facts, the table and the conclusion, in the width of the terminal."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    from bnhead.report.census_remarks import conclusion, worst_layers
+    from bnhead.report.census_tables import terminal_table
+
+    rows = [(name, texts.one_line(text)) for name, text in facts.items()]
+    print(f"{texts.wrapped(texts.one_line(title))}\n\n{texts.labelled(rows, _LABELS)}\n")
+    console = Console(highlight=False, width=texts.columns())
+    table = terminal_table(census, console.width, wide=wide)
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    console.width = max(console.width, needed)  # a table that is wider than the terminal is not folded
+    console.print(table)
     for name, counts in census.layers.items():
         if counts.unknown:
-            print(texts.one_line(f"{name}: unknown, {counts.unknown}"))
-    print(texts.printable("".join(f"\n{name:<13} {text}" for name, text in facts.items())))
-    print(texts.printable(f"{'look':<13} {pathlib.Path(request.directory) / 'index.html'}"))
-    return 0
+            print(texts.wrapped(texts.one_line(f"{name}: unknown, {counts.unknown}"), hanging=2))
+    most = f" Most: {', '.join(worst_layers(census))}." if worst_layers(census) else ""
+    print(f"\n{texts.wrapped(texts.one_line(conclusion(census) + most))}\n")
 
 
 def _count(request: Request, source: Any) -> Any:
@@ -209,23 +310,3 @@ def _loss(model: Any, task: str) -> Any:
     if task == "multilabel":
         return losses.BinaryCrossentropy(from_logits=last is not activations.sigmoid)
     return losses.SparseCategoricalCrossentropy(from_logits=last is not activations.softmax)
-
-
-def _write_census(request: Request, census: Any, facts: dict[str, str], classes: Sequence[str]) -> None:
-    from bnhead.report import census_page, census_tables
-    from bnhead.runs import atomic
-    from bnhead.runs.directory import RunDirectory
-
-    directory = RunDirectory(request.directory)
-    try:
-        directory.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(f"out {directory.path} cannot be written: {error.strerror}") from error
-    content = {"about": facts, "classes": list(classes), **census_tables.census_data(census)}
-    files = {
-        "census.json": json.dumps(atomic.finite_or_none(content), allow_nan=False) + "\n",
-        "census.csv": census_tables.census_csv(census),
-        "index.html": census_page.census_html(census, title=request.model, about=facts, classes=classes),
-    }
-    for name, text in files.items():
-        directory.replace(name, lambda path, text=text: path.write_text(text, encoding="utf-8"))

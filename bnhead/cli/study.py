@@ -6,19 +6,26 @@ import importlib
 import pathlib
 import shlex
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bnhead.cli import exits
+from bnhead import texts
+from bnhead.cli import exits, train
 from bnhead.cli.flags import Command
+from bnhead.cli.tables import table
+from bnhead.data.catalog import check_embedded
 from bnhead.errors import UsageError, nearest
+from bnhead.runs.reading import FEW_IMAGES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, named_study
+from bnhead.studies.wording import plain_verdict, verdict_table
 from bnhead.texts import duration
 from bnhead.training.config import TrainConfig
 
 ENGINES = ("local", "ray")
+FEW_SEEDS = 3  # with so few an interval is wide, and a verdict depends on each of them
 MOST_SEEDS = 10_000  # a study that needs more has too small a margin
 EXIT_FAILED = 7
 OpenPool = Callable[[int], contextlib.AbstractContextManager]
@@ -74,6 +81,12 @@ Request = dataclasses.make_dataclass(
 )
 
 
+GROUPS = {
+    "Study": ("seeds", "dir", "delta", "alpha", "amend", "dry_run", "engine", "workers"),
+    **{
+        heading: tuple(name for name in names if name not in OWNED) for heading, names in train.GROUPS.items()
+    },
+}
 COMMAND = Command(
     "bnhead study",
     Request,
@@ -83,6 +96,14 @@ COMMAND = Command(
     "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 6 the disk is full, 7 runs failed (the same command "
     "repeats them), 130 interrupted.",
     positional="study",
+    aliases={"lr": "learning_rate"},
+    examples=(
+        ("bn_before_fc", "The question of the package on the embedded digits: 20 runs."),
+        ("bn_before_fc --seeds=3 --epochs=5", "A first look in minutes."),
+        ("placement --dataset=cifar10 --epochs=60 --seeds=15", "Four placements on a data set of TFDS."),
+        ("width --dry_run", "Lists the runs and estimates their time; writes nothing."),
+    ),
+    groups=GROUPS,
     refused={name: "the study sets it" for name in OWNED},
 )
 
@@ -111,8 +132,11 @@ def listing() -> str:
     for name in STUDIES:
         study = named_study(name)
         strata = [dict(stratum) for stratum in study.strata(TrainConfig())]
-        lines += ["", f"{name}", f"  {study.question}", f"  {', '.join(study.heads)}"]
-        lines += [f"  {key}: {', '.join(f'{s[key]:g}' for s in strata)}" for key in strata[0]]
+        rows = [study.question, ", ".join(study.heads)]
+        rows += [f"{key}: {', '.join(f'{s[key]:g}' for s in strata)}" for key in strata[0]]
+        rows.append(f"{Request.seeds * len(study.heads) * len(strata)} runs with {Request.seeds} seeds")
+        lines += ["", name, *(texts.wrapped(row, indent=2) for row in rows)]
+    lines += ["", f"next  {texts.command()} study bn_before_fc --dry_run"]
     return "\n".join(lines)
 
 
@@ -142,7 +166,8 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     if "://" in request.dir:
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
     study = named_study(request.study)
-    flags = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    # without the study's name, which may be that of a flag: batch_size
+    flags = {a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")}
     for name in study.varies:
         if name in flags or getattr(request, name) != getattr(TrainConfig, name):
             raise UsageError(f"flag --{name} is what study {request.study} varies; leave it out")
@@ -182,22 +207,76 @@ def run_study(
             pace = lambda: runner.result_of(pool, job)["seconds"]  # noqa: E731
             print("\n" + estimate_time(plan, directory, workers, pace))
         return 0
-    from bnhead.studies.directory import locked_study
+    from bnhead.studies.directory import locked_study, read_plan, settled_plan
 
+    check_embedded(request.dataset, request.task, request.batch_size)
     with locked_study(directory):
+        if current := read_plan(directory):  # another plan is refused before TensorFlow is imported
+            settled_plan(current, plan, amend=request.amend)
+        print(texts.wrapped(f"{request.study}: {plan.question}", hanging=2))
+        print(f"{len(plan.runs)} runs in {directory}, {workers} at a time", flush=True)
         with open_pool(workers) as pool:
+            if current is None and sys.stderr.isatty():
+                texts.notice(f"loading TensorFlow and {request.dataset} ...")
             plan = runner.prepare(plan, directory, pool, amend=request.amend, machine_fields=local)
-            print(f"{request.study}: {plan.question}\n{len(plan.runs)} runs in {directory}", flush=True)
+            for line in cautions(plan):
+                print(texts.wrapped(f"warning: {line}", hanging=2), flush=True)
             outcomes = runner.fill(plan, directory, pool, machine_fields=local)
         verdict = runner.conclude(plan, directory, outcomes)
         if build_report is None:
             from bnhead.report import build as build_report
         build_report(directory, {outcome.run.id: outcome.files for outcome in outcomes})
-    print("\n".join(["", *(comparison["sentence"] for comparison in verdict["comparisons"])]))
-    for reason in verdict["exploratory"]:
-        print(f"exploratory: {reason}")
-    print(f"report  {directory / 'report.html'}")
+    print(f"\n{format_verdict(plan, verdict)}\n\n{format_next(request, verdict, directory)}")
     return EXIT_FAILED if verdict["flow"]["failed"] else 0
+
+
+def format_verdict(plan: Plan, verdict: Mapping[str, Any]) -> str:
+    """The end of a study: a sentence for one comparison, a table for several."""
+    comparisons = verdict["comparisons"]
+    if len(comparisons) == 1:
+        lines = [texts.wrapped(plain_verdict(plan, verdict, comparisons[0]))]
+    else:
+        title, headings, rows = verdict_table(plan, verdict)
+        lines = [texts.wrapped(title), table(headings, rows, right=("diff.",))]
+    lines += [texts.wrapped(f"exploratory: {reason}", hanging=2) for reason in verdict["exploratory"]]
+    return "\n".join(lines)
+
+
+def format_next(request: Request, verdict: Mapping[str, Any], directory: pathlib.Path) -> str:
+    """The report's path and the commands that are useful after a study."""
+    folder = shlex.quote(str(directory))
+    rows = [("report", str(directory / "report.html"))]
+    more = max((comparison["more_seeds"] or 0 for comparison in verdict["comparisons"]), default=0)
+    if verdict["flow"]["failed"]:
+        rows.append(("next", "the same command repeats the runs that failed"))
+    elif more:
+        seeds = request.seeds + more
+        rows.append(("to decide", command_of_study(request, seeds=seeds, dir=f"{directory}_{seeds}")))
+    rows.append(("to check", f"{texts.command()} verify {folder}"))
+    return texts.labelled(rows, 11, whole=True)
+
+
+def command_of_study(request: Request, **changes) -> str:
+    """The command of a study: the flags that are not at their defaults, some of them changed."""
+    flags = {
+        spec.name: changes.get(spec.name, getattr(request, spec.name))
+        for spec in dataclasses.fields(request)
+        if spec.name != "study" and changes.get(spec.name, getattr(request, spec.name)) != spec.default
+    }
+    return shlex.join(
+        [*texts.command().split(), "study", request.study, *(f"--{name}={v}" for name, v in flags.items())]
+    )
+
+
+def cautions(plan: Plan) -> list[str]:
+    """Reasons for which a study may not reach a verdict, known before its first run."""
+    lines = []
+    if len(plan.seeds) <= FEW_SEEDS:
+        lines.append(f"{len(plan.seeds)} seeds show large differences only; the default is {Request.seeds}")
+    if plan.data.get("test", FEW_IMAGES) < FEW_IMAGES:
+        images = plan.data["test"]
+        lines.append(f"{images} test images are few: one is {100 / images:.1f} points of accuracy")
+    return lines
 
 
 def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """The command `bnhead verify DIR`."""
 
 import pathlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bnhead import texts
 from bnhead.cli.flags import Command
 from bnhead.errors import RunDirectoryError
 
@@ -40,4 +42,6 @@ def verify_study(settings: Verification) -> int:
 
     differences = verify(directory)
     print("\n".join(differences) or f"{directory}: all numbers agree with the runs")
+    if differences:
+        print(f"\nnext  {texts.command()} report {shlex.quote(str(directory))}   writes the pages again")
     return EXIT_MISMATCH if differences else 0

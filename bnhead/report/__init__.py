@@ -2,8 +2,9 @@
 
 `study_page` and `run_page` collect the content of a page, with `study_figures` (captions and texts),
 `limits`, and `charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `tensorboard` as
-event files. `census_page` and `census_tables` do the same for a census, and `verify` recomputes a study.
-Reports of studies and runs need no TensorFlow.
+event files. `census_page`, `census_tables` and `census_files` do the same for a census (`inspected` says of
+what, `census_remarks` what stands out), and `verify` recomputes a study. Reports of studies and runs need no
+TensorFlow.
 
 The same files give the same bytes: a page contains neither the time nor the directory's name, nor facts that
 differ when a run is repeated, such as its duration.

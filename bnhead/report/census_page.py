@@ -1,36 +1,114 @@
 """The page of a census: one file that contains everything and loads nothing."""
 
-import base64
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
 
 from bnhead.census.counts import Census
-from bnhead.census.plots import layer_plots
-from bnhead.report.census_tables import layer_rows
+from bnhead.census.figures import DEAD, SILENT
+from bnhead.census.plots import as_svg, layer_drawings
+from bnhead.report.census_remarks import conclusion, remarks, worst_layers
+from bnhead.report.charts import bar_chart
+from bnhead.report.inspected import INITIAL, Inspected
 from bnhead.report.pages import html_page
 
+_MOST_OPEN = 6  # so many layers show their pictures at once
 _CAPTIONS = {
-    "raster": "Units over epochs",
-    "activity": "Activity of the units",
-    "classes": "Activity by class",
-    "codeath": "Which units are silent together",
+    "activity": (
+        "How often the units are active",
+        "A bar counts the units that are active on this share of the inputs; the red bar, the dead ones.",
+    ),
+    "classes": (
+        "Activity by class",
+        "A row is a class, a column a unit: light on the classes that it answers, red on those that leave it "
+        "silent; a column that is red from top to bottom is a dead unit.",
+    ),
+    "codeath": (
+        "Units that are silent together",
+        "Red squares on the diagonal are units that are silent on the same inputs; blue marks units that are "
+        "silent in turn.",
+    ),
 }
 
 
-def census_html(census: Census, *, title: str, about: Mapping[str, str], classes: Sequence[str] = ()) -> str:
+def census_html(
+    census: Census, inspected: Inspected, *, about: Mapping[str, str], classes: Sequence[str] = ()
+) -> str:
     """HTML in a light or dark theme, as the reader's system is set, with all pictures inside.
 
     Args:
         census: the counts.
-        title: name of the model. Like every name it is escaped.
-        about: rows of the table at the top.
+        inspected: what was counted. Like every name it is escaped.
+        about: rows of facts.
         classes: names of the classes.
     """
-    pictures = {
-        name: {
-            _CAPTIONS[plot]: base64.b64encode(png).decode()
-            for plot, png in layer_plots(name, counts, classes=tuple(classes), theme="page").items()
-        }
-        for name, counts in census.layers.items()
+    return html_page(census_content(census, inspected, about, classes), "census.html")
+
+
+def census_content(
+    census: Census, inspected: Inspected, about: Mapping[str, str], classes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of the page, in its order: summary, chart by depth, the last layer, the others, figures.
+
+    Args:
+        census, inspected, about, classes: as of `census_html`.
+    """
+    layers = [_layer(census, name, number, classes) for number, name in enumerate(census.layers, start=1)]
+    *others, head = layers
+    notable = [layer for layer in others if layer["is_notable"]]
+    notable.sort(key=lambda layer: -layer["figures"].get(DEAD.name, 0))
+    for layer in (head, *notable[:_MOST_OPEN]):
+        layer["is_open"] = True
+    return {
+        "title": inspected.title,
+        "origin": inspected.origin,
+        "is_trained": inspected.weights != INITIAL,
+        "conclusion": conclusion(census),
+        "worst": [layers[list(census.layers).index(name)] for name in worst_layers(census)],
+        "about": about,
+        "charts": _charts(layers),
+        "head": head,
+        "notable": notable,
+        "flat": [layer for layer in others if not layer["is_notable"]],
+        "layers": layers,
+        "main": (DEAD, SILENT),
+        "columns": census.table_figures(),
+        "captions": _CAPTIONS,
     }
-    tables = {"columns": census.table_figures(), "rows": layer_rows(census)}
-    return html_page({"title": title, "about": about, "pictures": pictures, **tables}, "census.html")
+
+
+def _layer(census: Census, name: str, number: int, classes: Sequence[str]) -> dict[str, Any]:
+    """What the page shows of one layer."""
+    counts = census.layers[name]
+    figures = {} if counts.unknown else counts.figures()
+    notes = remarks(counts, len(census.layers), classes)
+    drawings = layer_drawings(counts, classes=classes)
+    return {
+        "name": name,
+        "number": number,
+        "units": f"{counts.units:,}",
+        "unknown": counts.unknown,
+        "figures": figures,
+        "cells": {
+            figure.name: figure.table_cell(figures, counts.units)
+            for figure in census.table_figures()
+            if figure.name in figures
+        },
+        "remarks": notes,
+        "is_notable": bool(notes or counts.unknown or counts.dead.any()),
+        "is_open": False,
+        "pictures": {plot: Markup(as_svg(*drawing)) for plot, drawing in drawings.items()},
+    }
+
+
+def _charts(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A chart by depth for each figure of the charts."""
+    charts = []
+    for figure in (DEAD, SILENT):
+        values = [layer["figures"].get(figure.name, float("nan")) for layer in layers]
+        largest = max((value for value in values if value == value), default=0.0)
+        chart = bar_chart(values, "{:.0%}".format if largest > 0.05 else "{:.1%}".format)
+        texts = [layer["cells"].get(figure.name, "unknown") for layer in layers]
+        charts.append({"figure": figure, "largest": largest, "texts": texts, **chart})
+    return charts

@@ -167,6 +167,43 @@ def width_chart(points: Sequence[tuple[float, int, float]], top: float) -> dict[
     }
 
 
+def bar_chart(
+    values: Sequence[float], form: Callable[[float], str], top: float | None = None
+) -> dict[str, Any]:
+    """One bar for each value, side by side, on an axis from 0.
+
+    Args:
+        values: numbers from 0 on; NaN has no bar.
+        form: a value -> its label.
+        top: the largest value of the axis; None is that of the values.
+
+    Returns:
+        `slot`, the width of a bar and its gap; `bars` as (left, width, top, height), None for NaN; `x` as
+        (percent, number of the bar from 1) and `y` as (percent, label).
+    """
+    known = [value for value in values if not math.isnan(value)]
+    vertical = axis_from_zero(max(known, default=0.0) if top is None else top)
+    slot = 100 / len(values)
+    bars = [
+        None
+        if math.isnan(value)
+        else (
+            round((number + 0.1) * slot, 3),
+            round(0.8 * slot, 3),
+            vertical.down(value),
+            vertical.across(value),
+        )
+        for number, value in enumerate(values)
+    ]
+    ticks = [tick for tick in axis(0.5, len(values) + 0.5, 10).ticks if tick == int(tick) and tick >= 1]
+    return {
+        "slot": round(slot, 3),
+        "bars": bars,
+        "x": [(round((tick - 0.5) * slot, 2), f"{tick:g}") for tick in ticks],
+        "y": [(vertical.down(tick), form(tick)) for tick in vertical.ticks],
+    }
+
+
 def svg_path(points: Sequence[tuple[float, float]]) -> str:
     """An SVG path through points. A single point is a dash of length 0, which a round cap makes a dot."""
     if not points:

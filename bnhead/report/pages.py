@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from bnhead import texts
 
@@ -31,6 +32,13 @@ def as_code(text: object) -> str:
     return f"`{joined}`" if "|" not in joined else escaped(joined)
 
 
+def breakable(text: object) -> markupsafe.Markup:
+    """Escaped text in which a path or a name may break after its slashes, and not within `bn_fc`."""
+    return markupsafe.Markup(
+        re.sub(r"(?<=[/:])(?=\w)", "<wbr>", str(markupsafe.escape(texts.printable(str(text)))))
+    )
+
+
 def _environment(*, autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bnhead.report", "templates"),
@@ -41,5 +49,5 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=texts.shown,
     )
-    environment.filters |= {"plain": escaped, "code": as_code}
+    environment.filters |= {"plain": escaped, "code": as_code, "breakable": breakable}
     return environment

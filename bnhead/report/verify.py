@@ -34,11 +34,10 @@ def verify(
     Raises:
         RunDirectoryError: plan or verdict does not exist or cannot be read.
     """
-    plan = read_plan(directory)
-    written = RunDirectory(directory).read("verdict.json")
-    if plan is None or written is None:
-        missing = "plan.json" if plan is None else "verdict.json"
-        raise RunDirectoryError(f"dir {directory} holds no {missing}; `bnhead study` writes it")
+    for name in ("plan.json", "verdict.json"):
+        if RunDirectory(directory).read(name) is None:
+            raise RunDirectoryError(f"{directory} holds no study with a verdict: {name} is missing")
+    plan, written = read_plan(directory), RunDirectory(directory).read("verdict.json")
     outcomes = read_outcomes(plan, directory, read_failures(directory))
     lines, unhashed = [], []
     for run, outcome in zip(plan.runs, outcomes, strict=True):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bnhead.errors import RunDirectoryError
@@ -11,24 +12,28 @@ from bnhead.runs.directory import RunDirectory
 _MEASURED_TIMES = ("images_per_second",)  # differ between any two runs
 
 
-def describe_differences(first: str, second: str) -> str:
-    """The differences between the runs in two directories, as text.
+@dataclass(frozen=True)
+class Differences:
+    """What differs between two runs.
+
+    Attributes:
+        values: section (settings, ran on, result) -> key -> both values; None for a missing one.
+        history: the first epoch in which the histories differ, in words.
+    """
+
+    values: dict[str, dict[str, tuple[Any, Any]]]
+    history: str
+
+
+def compare(first: str, second: str) -> Differences:
+    """The differences between the runs in two directories.
 
     Raises:
         RunDirectoryError: a directory that holds no run.
     """
     minus, plus = _read_sections(first), _read_sections(second)
-    lines = []
-    for name in ("settings", "ran on", "result"):
-        rows = []
-        for key, (old, new) in differing_values(minus[name], plus[name]).items():
-            numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (old, new))
-            rows.append((key, _format(old), _format(new), f"{new - old:+.6g}" if numbers else ""))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-        lines += ["", name, *(f"  {'  '.join(row)}".rstrip() for row in cells or [["the same"]])]
-    lines += ["", "history", f"  {first_differing_epoch(minus['history'], plus['history'])}"]
-    return "\n".join([f"- {first}", f"+ {second}", *lines])
+    values = {name: differing_values(minus[name], plus[name]) for name in ("settings", "ran on", "result")}
+    return Differences(values, first_differing_epoch(minus["history"], plus["history"]))
 
 
 def differing_values(first: dict, second: dict) -> dict[str, tuple[Any, Any]]:
@@ -86,7 +91,3 @@ def _equal(first: Any, second: Any) -> bool:
     if all(isinstance(x, float) and math.isnan(x) for x in (first, second)):
         return True
     return first == second and type(first) is type(second)
-
-
-def _format(value: Any) -> str:
-    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

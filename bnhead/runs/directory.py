@@ -10,6 +10,7 @@ model.keras       the trained model, plain Keras layers
 best.keras        the model of the best epoch, if there is a validation split
 checkpoints/      the states from which an unfinished run resumes
 tensorboard/      event files
+census/           the units of the trained model, counted by `bnhead inspect`
 lock              names the process that writes the directory; exists while one does
 """
 
@@ -34,7 +35,13 @@ _FILES = ("config.json", "environment.json", "status.json", history.NAME, "resul
 _HASHED = ("config.json", "environment.json", history.NAME, "result.json")  # in every finished run
 _STATUS = {"status", "sha256"}  # keys of a finished run's `status.json`
 EVENTS = "events.out.tfevents.*"
-_FOLDERS = {"checkpoints": "step-*", "tensorboard": EVENTS}  # name -> the files that a run writes in it
+CENSUS = "census"
+CENSUS_FILES = ("census.json", "census.csv", "index.html")
+_FOLDERS = {  # name -> the files that are written in it
+    "checkpoints": ("step-*",),
+    "tensorboard": (EVENTS,),
+    CENSUS: CENSUS_FILES,
+}
 _ENTRIES = (*_FILES, *_FOLDERS)
 
 
@@ -64,6 +71,19 @@ class RunDirectory:
                 f"{self.path / 'result.json'} {change}, so it is not the run's; --overwrite trains it again"
             )
         return {key: math.nan if value is None else value for key, value in result.items()}
+
+    def trained_settings(self) -> dict:
+        """The settings of the run that left its trained model here.
+
+        Raises:
+            RunDirectoryError: there is none.
+        """
+        settings = self.read("config.json")
+        if settings is None or not (self.path / "model.keras").is_file():
+            raise RunDirectoryError(
+                f"{self.path} holds no finished run; give a run directory or a .keras file"
+            )
+        return settings
 
     def check(self, settings: dict, *, overwrite: bool = False) -> None:
         """Checks that a run with these settings may use the directory. Writes nothing.
@@ -206,7 +226,7 @@ class RunDirectory:
                 continue
             for temporary in path.glob(f"{atomic.WRITING}*"):
                 shutil.rmtree(temporary)
-            for file in path.rglob(_FOLDERS[name]):
+            for file in [file for pattern in _FOLDERS[name] for file in path.rglob(pattern)]:
                 file.unlink()
             folders = [path, *(inner for inner in path.rglob("*") if inner.is_dir())]
             for folder in reversed(folders):  # folders with files of others stay

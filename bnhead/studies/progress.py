@@ -1,41 +1,51 @@
 """The progress of a study on the terminal: a line for each run that ends, and the remaining time."""
 
+import statistics
 import sys
 import time
 from collections.abc import Sequence
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bnhead.studies.plan import PlannedRun
 from bnhead.studies.pool import Event
-from bnhead.texts import duration
+from bnhead.texts import duration, wrapped
 
 
 class StudyLines:
-    """Prints a line for each run that ends; on a terminal also a bar, in epochs. A context manager.
+    """Prints a line for each run that ends; on a terminal also a bar with the remaining time.
+
+    A context manager.
 
     Args:
         runs: the runs to do.
-        finished: the number of runs that have a result already.
+        seconds: durations of the runs that have a result already.
         bar: whether to draw the bar; None draws it if stdout is a terminal.
+
+    Attributes:
+        ended: number of runs that have ended, those before this session included.
+        kept: number of them with a result.
+        planned: number of all runs.
     """
 
-    def __init__(self, runs: Sequence[PlannedRun], finished: int, *, bar: bool | None = None):
+    def __init__(self, runs: Sequence[PlannedRun], seconds: Sequence[float], *, bar: bool | None = None):
         self._runs = {run.id: run for run in runs}
-        self._planned, self._ended = len(runs) + finished, finished
-        self._fractions = dict.fromkeys(self._runs, 0.0)
-        self._start = time.monotonic()
+        self.planned, self.ended, self.kept = len(runs) + len(seconds), len(seconds), len(seconds)
+        self._seconds = [value for value in seconds if value > 0]
+        self._shares = dict.fromkeys(self._runs, 0.0)  # of each run's steps that are done
+        self._first: dict[str, tuple[float, float]] = {}  # time and share of a run's first report
+        self._workers = 1
         columns = (
-            TextColumn("runs"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[remaining]}"),
+            TextColumn("runs  {task.fields[remaining]}"),
         )
         self._bar = Progress(
             *columns, transient=True, disable=not (sys.stdout.isatty() if bar is None else bar)
         )
-        self._task = self._bar.add_task("", total=self._planned, completed=finished, remaining="")
+        self._task = self._bar.add_task(
+            "", total=self.planned, completed=self.ended, remaining=self.remaining() or "workers start"
+        )
 
     def __enter__(self) -> "StudyLines":
         self._bar.start()
@@ -49,28 +59,49 @@ class StudyLines:
         run = self._runs[event.job.id]
         name = f"{run.cell}, seed {run.seed}"
         if event.state == "progress":
-            self._fractions[run.id] = event.detail["epoch"] / event.detail["epochs"]
+            share = self._shares[run.id] = event.detail["share"]
+            self._first.setdefault(run.id, (time.monotonic(), share))
+            self._workers = max(self._workers, sum(0 < share < 1 for share in self._shares.values()))
         elif event.state == "died":
+            self._first.pop(run.id, None)
+            self._shares[run.id] = 0.0
             self._print(f"{name}: its worker died ({event.detail['message']}); started again")
         elif event.state in ("done", "failed"):
-            self._fractions[run.id] = 1.0
-            self._ended += 1
-            width = len(str(self._planned))
-            remaining = f"  {self.remaining()}" if self._ended < self._planned else ""
-            self._print(f"{self._ended:>{width}} of {self._planned}  {name}: {ending(event)}{remaining}")
-        self._bar.update(self._task, completed=self._ended, remaining=self.remaining())
+            self._shares[run.id] = 1.0
+            self._first.pop(run.id, None)
+            if seconds := event.detail.get("seconds"):
+                self._seconds.append(seconds)
+            self.ended += 1
+            self.kept += event.state == "done"
+            self._print(f"{self.ended:>{len(str(self.planned))}} of {self.planned}  {name}: {ending(event)}")
+        done = self.ended + sum(share for share in self._shares.values() if share < 1)
+        remaining = self.remaining()
+        self._bar.update(self._task, completed=int(done), **({"remaining": remaining} if remaining else {}))
 
     def remaining(self) -> str:
-        """The remaining time at the pace so far; empty before the first epoch has ended."""
-        share = sum(self._fractions.values()) / max(1, len(self._fractions))
-        if share in (0, 1):
+        """The remaining time, going by the runs that have ended, or by the steps of those that are under way.
+
+        Empty before a run has done steps.
+        """
+        now = time.monotonic()
+        paces = [
+            (now - start) / (self._shares[run] - share)
+            for run, (start, share) in self._first.items()
+            if self._shares[run] > share
+        ]
+        each = self._seconds or paces
+        left = sum(1 - share for share in self._shares.values())
+        if not each or not left:
             return ""
-        return f"about {duration((time.monotonic() - self._start) * (1 - share) / share)} left"
+        return (
+            f"about {duration(statistics.median(each) * left / min(self._workers, len(self._shares)))} left"
+        )
 
     def _print(self, line: str) -> None:
         if self._bar.disable:
             print(line, flush=True)
         else:
+            line = wrapped(line, hanging=4)
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -84,6 +115,8 @@ def ending(event: Event) -> str:
         parts.append(f"test accuracy {detail['test_accuracy']:.2%}")
     if detail.get("test_r2") is not None:
         parts.append(f"test R^2 {detail['test_r2']:.4f}")
+    if detail.get("dead") is not None:
+        parts.append(f"dead {detail['dead']:.1%}")
     if detail.get("seconds"):
         parts.append(f"{detail['seconds']:.1f} s")
     return ", ".join(parts)

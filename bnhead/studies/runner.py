@@ -1,12 +1,14 @@
 """A study from its plan to its verdict. Runs with a result are kept, and the missing ones are done."""
 
+import contextlib
 import pathlib
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from bnhead import errors
-from bnhead.errors import RunDirectoryError, StudyError
+from bnhead.errors import Interrupted, RunDirectoryError, StudyError
 from bnhead.runs.directory import RunDirectory
 from bnhead.studies import directory as files, worker
 from bnhead.studies.outcomes import SCORED, Outcome, failure_text, read_outcome, read_outcomes
@@ -150,7 +152,8 @@ def fill(
     jobs = [Job(run.id, run.cell, configure(run), work) for run in unfinished]
     failures = files.read_failures(directory)
     alike: list[str] = []  # the identical failures in a row
-    with StudyLines(unfinished, len(requested) - len(runs), bar=bar) as lines:
+    seconds = [o.environment.get("seconds") or 0.0 for o in requested if o.status in SCORED]
+    with StudyLines(unfinished, seconds, bar=bar) as lines, _kept_runs_named(lines):
         for event in engine.run(jobs):
             lines.show(event)
             run = runs[event.job.id]
@@ -171,6 +174,16 @@ def fill(
         read_outcome(plan, outcome.run, directory, failures) if outcome.run.id in runs else outcome
         for outcome in outcomes
     ]
+
+
+@contextlib.contextmanager
+def _kept_runs_named(lines: StudyLines) -> Iterator[None]:
+    """Makes Ctrl-C say how many runs are kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{lines.kept} of {lines.planned} runs are kept; the same command goes on"
+        raise Interrupted(signal.SIGINT, kept) from None
 
 
 def sound_outcomes(plan: Plan, directory: pathlib.Path) -> list[Outcome]:

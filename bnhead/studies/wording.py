@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from bnhead.census import keys
 from bnhead.census.figures import Figure
 from bnhead.studies.measures import MEASURES
 
@@ -204,3 +205,105 @@ def _unsigned_zero(text: str) -> str:
 
 def _or_dash(value: float | None, form: Callable[[float], str]) -> str:
     return form(value).replace("-", _MINUS) if is_number(value) else NONE
+
+
+# ---- a verdict in words: `plan` is a `Plan`, `verdict` the content of `verdict.json` -----------
+
+
+def dead_shares(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Mean share of dead units in control and treatment, of the first layer counted; None if unknown."""
+    cells = {cell["name"]: cell["dead"] for cell in verdict["cells"]}
+    shares = []
+    for side in ("control", "treatment"):
+        means = [
+            figure["mean"]
+            for name, figure in cells.get(comparison[side], {}).items()
+            if keys.short_parts(name)[1] == "dataset"
+        ]
+        shares.append(means[0] if means else None)
+    return tuple(shares)
+
+
+def as_change(shares: Sequence[float | None]) -> str:
+    """Control and treatment in ASCII: "9.0% -> 0.0%"; a dash if one is unknown."""
+    return " -> ".join(f"{share:.1%}" for share in shares) if all(map(is_number, shares)) else "-"
+
+
+def _range_in_ascii(bounds: Sequence[float | None] | None, primary: str) -> str:
+    if not bounds or not all(map(is_number, bounds)):
+        return "-"
+    return " to ".join(ascii_difference(value, primary) for value in bounds)
+
+
+def _word_and_seeds(comparison: Mapping[str, Any]) -> str:
+    more = comparison["more_seeds"]
+    return f"{comparison['word']}, {f'over {MANY_SEEDS}' if more > MANY_SEEDS else more} more" if more else (
+        comparison["word"]
+    )  # fmt: skip
+
+
+MANY_SEEDS = 50  # beyond, the estimate of the seeds that would decide is noise
+COLUMNS = {  # heading of the table of verdicts -> cell of (plan, verdict, comparison)
+    "diff.": lambda plan, _, c: ascii_difference(c["mean"], plan.primary) if is_number(c["mean"]) else "-",
+    "interval": lambda plan, _, c: _range_in_ascii(c["interval"], plan.primary),
+    "dead units": lambda _, verdict, c: as_change(dead_shares(verdict, c)),
+    "verdict, seeds to go": lambda _, __, c: _word_and_seeds(c),
+}
+
+
+def verdict_table(plan: Any, verdict: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
+    """The comparisons as a table for the terminal, in ASCII.
+
+    Returns:
+        Its title, its headings, and a row of cells for each comparison. What all comparisons share, such as
+        the control, stands in the title and not in the rows.
+    """
+    comparisons = verdict["comparisons"]
+    pairs = {(plan.cell(c["control"]).head, plan.cell(c["treatment"]).head) for c in comparisons}
+    strata = {tuple(c["stratum"].items()) for c in comparisons}
+    controls, treatments = ({pair[side] for pair in pairs} for side in (0, 1))
+    named = [(c, plan.cell(c["treatment"]).head, c["stratum"]) for c in comparisons]
+    if len(strata) == 1 and len(controls) == 1:
+        subject, heading, names = f" against {controls.pop()}", "head", [head for _, head, _ in named]
+    elif len(pairs) == 1 and all(strata):
+        subject = f" of {treatments.pop()} against {controls.pop()}"
+        heading = ", ".join(comparisons[0]["stratum"])
+        names = [", ".join(f"{value:g}" if is_number(value) else str(value) for value in stratum.values())
+                 for _, _, stratum in named]  # fmt: skip
+    else:
+        subject, heading, names = "", "comparison", [c["name"] for c in comparisons]
+    points = " in points" if unit(plan.primary) else ""
+    title = (
+        f"{plan.primary.replace('_', ' ')}{subject}{points}, with {100 * (1 - plan.alpha):g} % intervals, "
+        f"{len(plan.seeds)} seeds"
+    )
+    cells = [[cell(plan, verdict, c) for cell in COLUMNS.values()] for c in comparisons]
+    rows = [[name, *row] for name, row in zip(names, cells, strict=True)]
+    return title, [heading, *COLUMNS], rows
+
+
+def plain_verdict(plan: Any, verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """One comparison in plain words, the verdict first, in ASCII.
+
+    "UNDECIDED. bn_fc +3.70 points of test accuracy against fc, could be -5.41 to +12.81; 3 seeds are too few.
+    Dead units 9.0% -> 0.0%."
+    """
+    word, mean, seeds = comparison["word"], comparison["mean"], f"{comparison['n']} seeds"
+    finding, _, reason = comparison["sentence"].rpartition(f": {word}")
+    if word in ("INVALID", "UNSTABLE") or not is_number(mean):
+        sentences = [f"{word}{reason}", f"{finding}."]
+    else:
+        metric = plan.primary.replace("_", " ")
+        subject = f"points of {metric}" if unit(plan.primary) else f"of {metric}"
+        interval = _range_in_ascii(comparison["interval"], plan.primary)
+        ending = {"UNDECIDED": f"{seeds} are too few"}.get(word, seeds)
+        if word == "NO MATERIAL DIFFERENCE":
+            ending = f"less than {as_margin(plan.delta, plan.primary)} either way, {seeds}"
+        difference = ascii_difference(mean, plan.primary)
+        sentences = [
+            f"{word}.",
+            f"{comparison['treatment']} {difference} {subject} against {comparison['control']}, "
+            f"could be {interval}; {ending}.",
+        ]
+    shares = dead_shares(verdict, comparison)
+    return " ".join([*sentences, *([f"Dead units {as_change(shares)}."] if None not in shares else [])])

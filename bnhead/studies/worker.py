@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from bnhead.census import keys
 from bnhead.devices import startup
 from bnhead.studies.plan import THREADS
 from bnhead.training.config import TrainConfig
@@ -29,24 +30,25 @@ def train_one(config: TrainConfig, report: Report) -> dict[str, Any]:
 
     Args:
         config: the run's settings and directory.
-        report: gets `{"epoch": number, "epochs": number}` after each epoch.
+        report: gets `{"share": number}`, the share of the steps that are done, every few seconds.
 
     Returns:
-        `status`, `seconds` and the primary metrics of the result.
+        `status`, `seconds`, the primary metrics of the result, and `dead`, the share of dead units of the
+        first layer counted; None for what is unknown.
     """
     keras = start_keras()
     from bnhead.runs.directory import RunDirectory
+    from bnhead.training.logs import Share
     from bnhead.training.run import train
 
     keras.backend.clear_session()  # else the names of layers count on from the previous run
     gc.collect()
-    reporter = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: report({"epoch": epoch + 1, "epochs": config.epochs})
-    )
+    reporter = Share(lambda share: report({"share": share}))
     result = train(config, [reporter], _reuse())
     environment = RunDirectory(config.directory).read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
-    return {**figures, "seconds": environment.get("seconds")}
+    dead = [result.get(keys.key(layer, "dataset")) for layer in keys.layers_of(result, "dataset")]
+    return {**figures, "dead": next(iter(dead), None), "seconds": environment.get("seconds")}
 
 
 def pace(config: TrainConfig, report: Report) -> dict[str, Any]:

@@ -6,10 +6,11 @@ Keras prefixes figures of the data that is evaluated each epoch with `val_`. Her
 which nothing is chosen, and the prefix is `test_`.
 """
 
+import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -49,6 +50,28 @@ class Pace(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         logs["images_per_second"] = self._steps * self._batch_size / self._seconds
+
+
+class Share(keras.callbacks.Callback):
+    """Reports the share of the training's steps that are done: after the first step, then every second.
+
+    Args:
+        report: called with the share, in (0, 1].
+    """
+
+    def __init__(self, report: Callable[[float], object]):
+        super().__init__()
+        self._report, self._epoch, self._reported_at = report, 0, -math.inf
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.monotonic()
+        if now - self._reported_at >= 1:
+            self._reported_at = now
+            steps = self.params["steps"]
+            self._report((self._epoch * steps + batch + 1) / (self.params["epochs"] * steps))
 
 
 class Elapsed:

@@ -83,9 +83,7 @@ def open_source(
     """
     path = pathlib.Path(model)
     if os.path.isdir(model):  # False also for an impossible path
-        settings = RunDirectory(path).read("config.json")
-        if settings is None or not (path / "model.keras").is_file():
-            raise RunDirectoryError(f"{path} holds no finished run; give a run directory or a .keras file")
+        settings = RunDirectory(path).trained_settings()
         dataset = dataset or settings.get("dataset")
         if not dataset:
             raise RunDirectoryError(f"{path / 'config.json'} names no dataset; give --dataset")

@@ -54,8 +54,8 @@ def format_summary(
         rows.append(("time", f"{seconds:.1f} s"))
     rows += [("warning", text) for text in result["data"].get("checks", {}).get("warnings", [])]
     rows += [("warning", text) for text in cautions(config.settings(), result, _history(config))]
-    rows += [("run", config.directory), *_next_commands(config, program)]
-    return texts.labelled(rows, 20)
+    commands = [("run", config.directory), *_next_commands(config, program)]
+    return f"{texts.labelled(rows, 20)}\n{texts.labelled(commands, 20, whole=True)}"
 
 
 def _history(config: TrainConfig) -> list[dict[str, float]]:
@@ -68,8 +68,10 @@ def _history(config: TrainConfig) -> list[dict[str, float]]:
 def _next_commands(config: TrainConfig, program: str) -> list[tuple[str, str]]:
     """The commands that are useful after the run; the paired one has the same seed and batches."""
     logs = os.path.join(config.workdir or "runs", "")
-    flags = {**config.changed(), "head": config.parsed_head.counterpart.text}
-    flags = {name: value for name, value in flags.items() if name not in ("workdir", "overwrite", "dry_run")}
+    flags = {"head": config.parsed_head.counterpart.text}
+    for name, value in config.changed().items():
+        if name not in ("head", "workdir", "overwrite", "dry_run", "verbose"):
+            flags[name] = value
     command = shlex.join([*program.split(), *(f"--{name}={value}" for name, value in flags.items())])
     return [
         ("next", f"{texts.command()} report {shlex.quote(config.directory)}"),

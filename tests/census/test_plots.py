@@ -1,4 +1,5 @@
 import io
+import re
 
 import matplotlib
 import matplotlib.image
@@ -29,7 +30,17 @@ def activity_png(theme):
 
 
 def test_equal_counts_give_equal_bytes():
-    assert activity_png("page") == activity_png("page")
+    assert activity_png("light") == activity_png("light")
+
+
+def test_an_svg_is_an_element_of_a_page_in_its_ink():
+    svg = plots.as_svg(lambda ax: axes.plot_activity(np.linspace(0, 1, 9), ax), axes.size_of("activity"))
+    assert (
+        svg.startswith("<svg ") and svg.endswith("</svg>") and "xmlns" not in svg and "<metadata" not in svg
+    )
+    assert "currentColor" in svg and ">units</text>" in svg and "<style" not in svg
+    assert "activity of the units" not in svg
+    assert not re.search(r'<g id="', svg)
 
 
 def batch_counts():

@@ -1,10 +1,17 @@
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from bnhead.cli import data
+from bnhead.cli import data, train
 from tests.data.small_sets import smooth, write_folder
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("bnhead.texts.shutil.which", lambda name: f"/bin/{name}")
 
 
 def test_it_tells_what_the_checks_saw_and_draws_a_sheet(data_dir, tmp_path, capsys):
@@ -18,7 +25,10 @@ def test_it_tells_what_the_checks_saw_and_draws_a_sheet(data_dir, tmp_path, caps
     assert "  class      0: 128 / 14 / 36" in lines and "  class      9: 12 / 14 / 36" in lines
     assert "pixels       uint8, 0 to 255, mean 7" in "\n".join(lines)
     assert "0 of test in train" in "\n".join(lines)
-    assert lines[-1] == f"sheet        {sheet}" and sheet.stat().st_size > 10_000
+    assert lines[-2] == f"sheet        {sheet}" and sheet.stat().st_size > 10_000
+    command = lines[-1].removeprefix("next         bnhead train ")
+    config = train.COMMAND.parse(shlex.split(command))
+    assert config.validation == 0.1 and config.imbalance == "one_majority:10" and config.data_dir == data_dir
 
 
 def test_numbers_and_domains(data_dir, capsys):

@@ -1,6 +1,8 @@
 import pytest
 
 from bnhead.__main__ import main
+from bnhead.cli.diff import format_differences
+from bnhead.runs.diff import Differences
 
 
 def test_help(capsys):
@@ -21,3 +23,41 @@ def test_bad_input_is_one_line(arguments, status, message, capsys):
     assert main(["diff", *arguments]) == status
     err = capsys.readouterr().err
     assert err.startswith("bnhead diff: ") and message in err and err.count("\n") == 1
+
+
+def test_a_table_for_each_section_with_shares_in_percent(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = {
+        "test_accuracy": (0.997222, 0.95),
+        "test_loss": (0.5, 0.25),
+        "dead/head_fc/dataset": (0.0, 0.125),
+        "dead/head_fc/runs": (2.0, 3.0),
+        "epochs": (2, None),
+        "head": ("8x8x64 -> fc", "8x8x64 -> bn -> fc"),
+        "data.train_sha256": ("0123456789abcdef", "fedcba9876543210"),
+    }
+    values = {"settings": {"head": ("fc", "bn_fc")}, "ran on": {}, "result": result}
+    text = format_differences(
+        "runs/one", "runs/other", Differences(values, "they part in epoch 2: loss differ")
+    )
+    assert (
+        text
+        == """\
+first   runs/one
+second  runs/other
+
+settings  first  second
+head      fc     bn_fc
+
+ran on  the same
+
+result                first         second        difference
+test_accuracy         99.72%        95.00%        -4.72 points
+test_loss             0.5           0.25          -0.25
+dead/head_fc/dataset  0.0%          12.5%         +12.50 points
+dead/head_fc/runs     2             3             +1
+epochs                2             -
+data.train_sha256     0123456789ab  fedcba987654
+
+history: they part in epoch 2: loss differ"""
+    )

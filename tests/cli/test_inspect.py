@@ -1,7 +1,9 @@
 import csv
 import dataclasses
 import functools
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +16,9 @@ from bnhead.census import Census, count
 from bnhead.cli import inspect
 from bnhead.cli.inspect import Request
 from bnhead.data import load
-from bnhead.errors import UsageError
+from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.report.inspected import INITIAL
+from bnhead.runs.directory import RunDirectory
 from tests.data.small_sets import smooth, write_folder
 
 
@@ -23,8 +27,11 @@ def test_a_run_in_one_command(short_run, tmp_path, capsys):
     arguments = [config.workdir, f"--data_dir={config.data_dir}", f"--out={tmp_path / 'out'}", "--codeath"]
     assert inspect.main([*arguments, "--gradients"]) == 0
     out = capsys.readouterr().out
-    assert "head_fc" in out and "stage3_block1_relu2" in out
+    assert "head_fc" in out and "layers with no dead units" in out
     assert "the first 360 test images of digits/1.0.0" in out and f"{tmp_path}/out/index.html" in out
+    assert "resnet8 with head bn_fc on digits: trained weights of a run" in out
+    lines = out.splitlines()
+    assert max(map(len, lines[lines.index("", 2) :][:6])) <= 80  # the table; paths stay whole
     content = json.loads((tmp_path / "out" / "census.json").read_text())
     assert len(content["layers"]) == 8 and len(content["classes"]) == 10
     figures = content["layers"]["head_fc"]["figures"]
@@ -39,7 +46,21 @@ def test_a_run_in_one_command(short_run, tmp_path, capsys):
     assert [row["layer"] for row in table] == list(content["layers"])
     html = (tmp_path / "out" / "index.html").read_text()
     # activity and classes of every layer; co-death of those in which two units or more change
-    assert 16 < html.count("data:image/png;base64,") <= 24
+    assert 16 < html.count("<figure><div role") <= 24
+
+
+def test_the_census_of_a_run_is_kept_in_the_run(short_run, tmp_path, capsys):
+    config, _ = short_run
+    run = RunDirectory(shutil.copytree(config.workdir, tmp_path / "run"))
+    arguments = [str(run.path), f"--data_dir={config.data_dir}", "--layers=last", "--examples=50"]
+    assert inspect.main(arguments) == 0
+    assert f"{run.path}/census/index.html" in capsys.readouterr().out
+    first = (run.path / "census" / "census.json").read_bytes()
+    assert json.loads(first)["weights"] == f"trained, of the run {run.path}"
+    assert inspect.main([*arguments, "--wide"]) == 0  # the same inspection replaces it
+    assert (run.path / "census" / "census.json").read_bytes() == first
+    assert run.finished_result(config.settings()) is not None and run.changes() == {}
+    assert "census" in run.clear() and not (run.path / "census").exists()
 
 
 def test_a_file_of_somebodys(tmp_path, data_dir, capsys):
@@ -94,7 +115,11 @@ def test_weights_that_are_not_finite_are_unknown_and_the_files_are_valid(tmp_pat
     ("arguments", "status", "message"),
     [
         ([], 2, "bnhead inspect: MODEL is missing"),
-        (["resnet20"], 2, "bnhead inspect: dataset is missing"),
+        (
+            ["resnet20"],
+            2,
+            "dataset is missing; only a run has its own: bnhead inspect resnet20 --dataset=digits",
+        ),
         (["resnet20", "--dataset=digts"], 2, "data set 'digts' is not known; did you mean 'digits'"),
         (
             ["resnet20", "--dataset=digits", "--layer=all"],
@@ -164,7 +189,7 @@ def request(**settings):
         ({"model": ""}, "model is missing"),
         ({"model": "resnt20"}, "backbone 'resnt20' is not known; did you mean 'resnet20'"),
         ({"model": "nothere.keras"}, "backbone 'nothere.keras': no such file"),
-        ({"dataset": ""}, "dataset is missing; a run has its own, everything else needs --dataset"),
+        ({"dataset": ""}, "dataset is missing; only a run has its own: .*inspect resnet20 --dataset=digits"),
         ({"pixels": "sined"}, "pixels 'sined' is not known; did you mean 'signed'"),
         ({"examples": 0}, "examples must be at least 1, got 0"),
         ({"eps": -0.5}, "eps must be at least 0, got -0.5"),
@@ -177,13 +202,90 @@ def test_what_makes_no_sense(settings, message):
         request(**settings)
 
 
-def test_where_things_are_written(tmp_path):
-    assert request().directory == "census/resnet20"
-    assert request(model="keras:ResNet50").directory == "census/keras-ResNet50"
-    assert request(out="elsewhere").directory == "elsewhere"
-    run = tmp_path / "seed0"
-    run.mkdir()
-    assert Request(model=str(run)).directory == "census/seed0" and Request(model=str(run)).is_run
+def written_run(path, **settings):
+    """A directory with what `inspect` reads of a run before it opens the model."""
+    path.mkdir(parents=True)
+    settings = {
+        "backbone": "resnet8",
+        "head": "bn_fc",
+        "dataset": "digits",
+        "task": "classification",
+        **settings,
+    }
+    (path / "config.json").write_text(json.dumps(settings))
+    (path / "model.keras").write_text("a model")
+    return path
+
+
+def place(**settings):
+    made = request(**settings)
+    return str(inspect.output_directory(made, inspect.inspected_by(made)).path)
+
+
+def test_every_inspection_has_its_place(tmp_path):
+    assert place() == "census/digits-resnet20-out-seed0"
+    assert place(model="keras:ResNet50", head="bn_fc", weights="imagenet", seed=2) == (
+        "census/digits-keras-ResNet50-bn_fc-imagenet-seed2"
+    )
+    assert place(out="elsewhere") == "elsewhere"
+    (tmp_path / "mine.keras").write_text("a model")
+    name = place(model=str(tmp_path / "mine.keras"))
+    assert name == f"census/digits-mine-{hashlib.sha256(b'a model').hexdigest()[:8]}"
+    run = written_run(tmp_path / "seed0")
+    assert place(model=str(run), dataset="") == place(model=str(run)) == f"{run}/census"
+    assert place(model=str(run), dataset="digits/rotation") == f"{run}/census/digits-rotation"
+
+
+def test_weights_are_known_before_they_are_loaded(tmp_path):
+    run = written_run(tmp_path / "seed0")
+    of_run = inspect.inspected_by(request(model=str(run), dataset=""))
+    assert (of_run.weights, of_run.net, of_run.head, of_run.seed) == ("run", "resnet8", "bn_fc", None)
+    assert of_run.weights_sha256 == hashlib.sha256(b"a model").hexdigest() and of_run.dataset == "digits"
+    named = inspect.inspected_by(request(seed=5))
+    assert (named.weights, named.seed, named.weights_sha256) == (INITIAL, 5, "")
+    pretrained = inspect.inspected_by(request(weights=str(run)))
+    assert pretrained.weights == str(run) and pretrained.weights_sha256 == of_run.weights_sha256
+    with pytest.raises(RunDirectoryError, match="holds no finished run"):
+        inspect.inspected_by(request(model=str(tmp_path)))
+
+
+def test_the_census_of_another_model_is_refused_before_tensorflow_is_imported(tmp_path):
+    out = tmp_path / "out"
+    code = (
+        "import sys; from bnhead.cli import inspect\n"
+        "from bnhead.census.counts import Census; from bnhead.report import census_files\n"
+        "made = inspect.Request(model='resnet20', dataset='digits', out=sys.argv[1])\n"
+        "directory = inspect.output_directory(made, inspect.inspected_by(made))\n"
+        "import json; directory.path.mkdir(); import dataclasses\n"
+        "record = {'inspected': dataclasses.asdict(inspect.inspected_by(made))}\n"
+        "(directory.path / 'census.json').write_text(json.dumps(record))\n"
+        "status = inspect.main(['resnet20', '--dataset=digits', '--seed=1', f'--out={sys.argv[1]}'])\n"
+        "assert status == 3 and not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"out {out} holds another census: seed 0 there, 1 now (--overwrite replaces it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ({"head": "bn_fc"}, "train --backbone=resnet20 --dataset=digits --head=bn_fc"),
+        (
+            {"weights": "imagenet"},
+            "train --backbone=resnet20 --dataset=digits --head=out --weights=imagenet",
+        ),
+    ],
+)
+def test_the_next_command(settings, command, tmp_path):
+    assert inspect.next_command(request(**settings)).endswith(f" {command}")
+    (tmp_path / "my net.keras").write_text("")
+    mine = request(model=str(tmp_path / "my net.keras"))
+    quoted = f"'{tmp_path}/my net.keras'"
+    assert inspect.next_command(mine).endswith(f" inspect {quoted} --dataset=digits --codeath --gradients")
+    assert inspect.next_command(dataclasses.replace(mine, codeath=True, gradients=True)) == ""
+    run = written_run(tmp_path / "seed0")
+    assert inspect.next_command(request(model=str(run))).endswith(f" report {run}")
 
 
 def test_every_field_has_its_help():

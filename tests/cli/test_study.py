@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import pathlib
 import re
@@ -12,9 +13,15 @@ from bnhead.__main__ import main
 from bnhead.cli import study, train as train
 from bnhead.errors import UsageError
 from bnhead.runs import atomic
+from bnhead.runs.directory import RunDirectory
 from bnhead.studies import worker
 from bnhead.studies.study import STUDIES
 from tests.studies import fake
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
+    monkeypatch.setattr("bnhead.texts.shutil.which", lambda name: f"/bin/{name}")
 
 
 def one_line_report(directory, runs):
@@ -36,8 +43,9 @@ def test_without_a_name_the_studies_are_listed(capsys):
     assert main(["study"]) == 0
     out = capsys.readouterr().out
     for name in STUDIES:
-        assert f"\n{name}\n  {STUDIES[name].question}\n" in out
-    assert "  fc_units: 32, 64, 128" in out
+        assert f" {name} {STUDIES[name].question} {', '.join(STUDIES[name].heads)} " in " ".join(out.split())
+    assert "  fc_units: 32, 64, 128" in out and "  140 runs with 10 seeds\n" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
 
 
 def test_help_tells_the_flags_of_study_and_train_but_not_those_that_are_the_studys(capsys):
@@ -86,6 +94,13 @@ def test_bad_input_is_one_line_and_exits_2(arguments, message, capsys):
     assert main(["study", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("bnhead study: ") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_can_be_asked_for_by_its_name(name):
+    """Also one that is called like the flag that it varies."""
+    _, plan, _ = study.plan_of([name])
+    assert plan.study == name
 
 
 def test_what_a_study_varies_is_no_more_its_users_in_a_flag_file(tmp_path):
@@ -150,8 +165,12 @@ def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, c
     arguments = ["bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
     assert cheap(arguments) == 0
     out = capsys.readouterr().out
-    assert "8 of 8  bn_fc, seed 3" in out and "4 seeds: HELPS.\n" in out
-    assert out.endswith(f"report  {tmp_path / 'report.html'}\n")
+    assert "8 of 8  bn_fc, seed 3" in out and "\nHELPS. bn_fc +" in out
+    assert "warning" not in out
+    assert out.splitlines()[-2:] == [
+        f"report     {tmp_path / 'report.html'}",
+        f"to check   bnhead verify {tmp_path}",
+    ]
     assert json.loads((tmp_path / "verdict.json").read_text())["word"] == "HELPS"
     assert (tmp_path / "report.md").read_text() == "x\n"
     assert cheap(arguments) == 0
@@ -174,6 +193,64 @@ def test_a_finished_study_reads_each_file_of_its_runs_once(tmp_path, monkeypatch
     reads = [path for path in reads if "runs" in path.parts and path.name != "status.json"]
     assert len(reads) == len(set(reads)) == 4 * 4
     assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_end_of_a_study_fits_80_columns(tmp_path, name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    assert cheap([name, "--seeds=3", "--epochs=2"]) == 0
+    out = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "\nwarning: 3 seeds show large differences only; the default is 10\n" in out
+    plan = study.plan_of([name, "--seeds=3"])[1]
+    verdict = RunDirectory(f"studies/{name}").read("verdict.json")
+    assert study.format_verdict(plan, verdict) in out
+    assert len(verdict["comparisons"]) == 1 or "verdict, seeds to go\n" in out
+
+
+def test_an_undecided_study_names_the_command_that_decides(tmp_path):
+    request, _, _ = study.plan_of(["bn_before_fc", "--seeds=3", "--epochs=5", f"--dir={tmp_path / 'a b'}"])
+    verdict = {"comparisons": [{"more_seeds": 7}, {"more_seeds": None}], "flow": {"failed": 0}}
+    lines = study.format_next(request, verdict, tmp_path / "a b").splitlines()
+    command = shlex.split(lines[1].removeprefix("to decide  "))
+    again, plan, _ = study.plan_of(command[2:])
+    assert command[:3] == ["bnhead", "study", "bn_before_fc"] and len(plan.seeds) == 10
+    assert plan.settings["epochs"] == 5 and again.dir == f"{tmp_path / 'a b'}_10"
+    failed = study.format_next(request, {**verdict, "flow": {"failed": 2}}, tmp_path)
+    assert "the same command repeats the runs that failed" in failed and "to decide" not in failed
+
+
+def test_another_plan_is_refused_before_a_worker_starts(tmp_path, capsys):
+    arguments = ["bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
+    assert cheap(arguments) == 0
+
+    def open_pool(workers):
+        raise AssertionError("a pool was opened")
+
+    assert study.main([*arguments, "--momentum=0.5"], open_pool, one_line_report) == 3
+    assert study.main([*arguments[:3], "--task=regression"], open_pool, one_line_report) == 4
+    err = capsys.readouterr().err.splitlines()
+    assert "dir holds another plan" in err[0] and "task regression needs numbers" in err[1]
+
+
+def test_ctrl_c_says_how_many_runs_are_kept(tmp_path, capsys):
+    def interrupted(config, report):
+        if config.seed == 1:
+            raise KeyboardInterrupt
+        return fake.work(config, report)
+
+    assert cheap(["bn_before_fc", "--seeds=4", f"--dir={tmp_path}"], interrupted) == 130
+    err = capsys.readouterr().err
+    assert err == ("bnhead study: interrupted by SIGINT; 2 of 8 runs are kept; the same command goes on\n")
+
+
+def test_few_test_images_are_a_warning():
+    _, plan, _ = study.plan_of(["width", "--seeds=4"])
+    assert study.cautions(dataclasses.replace(plan, data={"test": 99})) == [
+        "99 test images are few: one is 1.0 points of accuracy"
+    ]
+    assert study.cautions(dataclasses.replace(plan, data={"test": 100})) == []
 
 
 def test_exit_status_of_failed_runs_and_of_a_mismatch(tmp_path, capsys):

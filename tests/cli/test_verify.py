@@ -15,6 +15,7 @@ def test_help(capsys):
         (["a", "b"], 2, "argument 'b' is not a flag"),
         (["--all"], 2, "flag --all is not known"),
         (["nowhere"], 3, "dir nowhere does not exist"),
+        (["tests"], 3, "tests holds no study with a verdict: plan.json is missing"),
     ],
 )
 def test_bad_input_of_verify(arguments, status, message, capsys):

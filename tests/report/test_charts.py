@@ -83,3 +83,18 @@ def test_widths_are_on_a_logarithmic_axis():
     assert [dot[0] for dot in chart["dots"]] == [x[64], x[64], x[128], x[512]]
     assert chart["path"].startswith(f"M{x[64]:g} 60L")  # the median 0.2 of an axis to 0.5
     assert charts.svg_path([(1, 2)]) == "M1 2h0" and charts.svg_path([]) == ""
+
+
+def test_bars_start_at_zero_and_unknown_values_have_none():
+    chart = charts.bar_chart([0.0, 0.3, float("nan"), 0.15], "{:.0%}".format)
+    assert chart["slot"] == 25 and chart["y"][0] == (100, "0%") and chart["y"][-1] == (0, "30%")
+    nothing, full, unknown, half = chart["bars"]
+    assert unknown is None and nothing == (2.5, 20, 100, 0)
+    assert full == (27.5, 20, 0, 100) and half == (77.5, 20, 50, 50)
+    assert chart["x"] == [(12.5, "1"), (37.5, "2"), (62.5, "3"), (87.5, "4")]
+
+
+def test_many_bars_have_few_labels():
+    chart = charts.bar_chart([0.5] * 60, "{:.0%}".format, top=1.0)
+    assert [text for _, text in chart["x"]] == ["10", "20", "30", "40", "50", "60"]
+    assert chart["x"][0][0] == pytest.approx(100 * 9.5 / 60, abs=0.01) and chart["y"][-1] == (0, "100%")

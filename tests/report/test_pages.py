@@ -9,7 +9,7 @@ from bnhead.report.study_page import study_content
 from bnhead.studies.directory import read_study
 from tests.studies.fake import SHAPES, write_study
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):

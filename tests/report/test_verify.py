@@ -113,7 +113,7 @@ def test_no_study_at_all(place, name):
             path.rename(place.parent / path.name)
     else:
         (place / name).unlink()
-    with pytest.raises(RunDirectoryError, match=f"holds no {name}"):
+    with pytest.raises(RunDirectoryError, match=f"holds no study with a verdict: {name} is missing"):
         verify(place)
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bnhead.cli.diff import main
-from bnhead.runs.diff import describe_differences, differing_values, first_differing_epoch
+from bnhead.runs.diff import compare, differing_values, first_differing_epoch
 
 pytestmark = pytest.mark.quick
 
@@ -40,31 +40,22 @@ def runs(tmp_path):
     return first, write(tmp_path / "other", settings, result, second, {"keras": "3.16", "started": "then"})
 
 
-def test_the_report_has_what_differs_and_nothing_else(runs, capsys):
-    assert main(runs) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"- {runs[0]}",
-        f"+ {runs[1]}",
-        "",
-        "settings",
-        "  head  fc  bn_fc",
-        "",
-        "ran on",
-        "  keras  3.15  3.16",
-        "",
-        "result",
-        "  test_accuracy  0.5     0.75     +0.25",
-        "  data.name      digits  cifar10",
-        "  data.train     7       -",
-        "",
-        "history",
-        "  they part in epoch 2: loss differ",
-    ]
+def test_every_section_has_what_differs_and_nothing_else(runs):
+    differences = compare(*runs)
+    assert differences.values == {
+        "settings": {"head": ("fc", "bn_fc")},
+        "ran on": {"keras": ("3.15", "3.16")},
+        "result": {
+            "test_accuracy": (0.5, 0.75), "data.name": ("digits", "cifar10"), "data.train": (7, None)
+        },
+    }  # fmt: skip
+    assert differences.history == "they part in epoch 2: loss differ"
 
 
 def test_a_run_equals_itself(runs):
-    printed = describe_differences(runs[0], runs[0]).splitlines()
-    assert printed.count("  the same") == 3 and printed[-1] == "  the same in all 2 epochs"
+    differences = compare(runs[0], runs[0])
+    assert not any(differences.values.values())
+    assert differences.history == "the same in all 2 epochs"
 
 
 def test_nan_equals_nan_and_types_count():

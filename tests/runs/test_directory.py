@@ -175,7 +175,8 @@ def test_only_what_a_run_made_is_removed_from_its_folders(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.begin({"a": 1})
     foreign = [
-        somebodys(directory.path / name) for name in ("tensorboard/notes.txt", "checkpoints/best/mine")
+        somebodys(directory.path / name)
+        for name in ("tensorboard/notes.txt", "checkpoints/best/mine", "census/notes")
     ]
     gone = [
         somebodys(directory.path / name)
@@ -185,11 +186,24 @@ def test_only_what_a_run_made_is_removed_from_its_folders(tmp_path):
             "checkpoints/step-0000000003",
             "checkpoints/step-0000000002.damaged",
             "checkpoints/.writing-x/step-0000000004",
+            "census/census.json",
+            "census/other-data/index.html",
         )
     ]
     directory.clear()
     assert all(path.read_text() == "mine" for path in foreign) and not any(path.exists() for path in gone)
     assert not (directory.path / "tensorboard/units").exists()
+
+
+def test_the_settings_of_a_trained_model_need_the_model(tmp_path):
+    directory = RunDirectory(tmp_path)
+    with pytest.raises(RunDirectoryError, match="holds no finished run; give a run directory"):
+        directory.trained_settings()
+    directory.write("config.json", {"a": 1})
+    with pytest.raises(RunDirectoryError, match="holds no finished run"):
+        directory.trained_settings()
+    (tmp_path / "model.keras").write_text("")
+    assert directory.trained_settings() == {"a": 1}
 
 
 def test_a_linked_folder_is_unlinked_and_left(tmp_path):
@@ -284,7 +298,7 @@ def test_without_hashes_a_missing_model_is_seen(tmp_path):
     assert run.changes() == {"model.keras": "is missing"}
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "census"])
 def test_a_folder_that_is_a_link_to_nothing_is_told_before_anything_is_removed(tmp_path, name):
     run = begun(tmp_path, seed=1, head="fc")
     (tmp_path / name).symlink_to(tmp_path / "nowhere")

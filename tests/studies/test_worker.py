@@ -90,7 +90,8 @@ def test_a_run_tells_its_epochs_and_its_figures(short_config, monkeypatch):
     monkeypatch.setattr(worker, "start_keras", lambda: keras)
     told, config = [], short_config()
     outcome = worker.train_one(config, told.append)
-    assert told == [{"epoch": 1, "epochs": 2}, {"epoch": 2, "epochs": 2}]
+    assert told[0] == {"share": 0.1}, "the first of two epochs of 5 steps"
     result = json.loads((pathlib.Path(config.workdir) / "result.json").read_text())
     assert outcome["status"] == "finished" and outcome["test_accuracy"] == result["test_accuracy"]
+    assert outcome["dead"] == result["dead/head_fc/dataset"]
     assert outcome["seconds"] > 0 and np.isfinite(outcome["test_accuracy"])

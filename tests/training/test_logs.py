@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bnhead.training import train
-from bnhead.training.logs import cut_events
+from bnhead.training.logs import Share, cut_events
 
 
 def events(config, run):
@@ -79,3 +79,16 @@ def test_cutting_events_leaves_what_is_no_event_file_and_what_lies_behind_a_link
     assert (run / "events.out.tfevents.1.a").stat().st_size == 3
     assert (shared / "events.out.tfevents.1.a").stat().st_size == 3
     assert (shared / "events.out.tfevents.2.other").stat().st_size == 8
+
+
+def test_the_share_of_steps_is_reported_after_the_first_and_then_every_second(monkeypatch):
+    now, reported = [100.0], []
+    monkeypatch.setattr("bnhead.training.logs.time.monotonic", lambda: now[0])
+    share = Share(reported.append)
+    share.set_params({"epochs": 2, "steps": 5})
+    for epoch in (0, 1):
+        share.on_epoch_begin(epoch)
+        for batch in range(5):
+            share.on_train_batch_end(batch)
+            now[0] += 0.4
+    assert reported == [0.1, 0.4, 0.7, 1.0]

@@ -1,0 +1,96 @@
+"""The files of a census. A directory holds those of one inspection: a model, its weights and the data.
+
+`census.json` records which one. The same inspection replaces its files; another one does so only on request.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+from bnhead.census.counts import Census
+from bnhead.errors import RunDirectoryError
+from bnhead.report import census_page, census_tables
+from bnhead.report.inspected import Inspected
+from bnhead.runs import atomic
+from bnhead.runs.directory import CENSUS_FILES, RunDirectory, changed_settings
+
+_OF_MODEL = ("net", "weights_sha256")
+
+
+def check_directory(directory: RunDirectory, inspected: Inspected) -> None:
+    """Checks that the directory holds the census of no other inspection. Writes nothing.
+
+    Args:
+        directory: the directory, which need not exist.
+        inspected: the inspection whose files are to be written.
+
+    Raises:
+        RunDirectoryError: it holds the census of another inspection, which the message compares, or other
+            files of the same names.
+    """
+    if directory.path.exists() and not directory.path.is_dir():
+        raise RunDirectoryError(f"out {directory.path} cannot be written: it is a file")
+    present = [name for name in CENSUS_FILES if (directory.path / name).exists()]
+    if not present:
+        return
+    advice = "(--overwrite replaces it, --out=DIR writes elsewhere)"
+    record = _record(directory)
+    if record is None:
+        raise RunDirectoryError(f"out {directory.path} holds {present[0]} of an unknown model {advice}")
+    if not inspected.is_same(record):
+        now = dataclasses.asdict(inspected)
+        if record.get("model") != inspected.model:  # the others follow from it
+            record, now = ({k: v for k, v in one.items() if k not in _OF_MODEL} for one in (record, now))
+        differences = changed_settings(record, now)
+        raise RunDirectoryError(f"out {directory.path} holds another census: {differences} {advice}")
+
+
+def write_census(
+    directory: RunDirectory,
+    census: Census,
+    inspected: Inspected,
+    about: Mapping[str, str],
+    classes: Sequence[str] = (),
+) -> None:
+    """Writes `census.json`, `census.csv` and `index.html`, each completely or not at all.
+
+    Files of another inspection are removed first, and `census.json` is written first: the directory never
+    mixes two.
+
+    Args:
+        directory: the directory.
+        census: the counts.
+        inspected: what was counted.
+        about: rows of facts for the page.
+        classes: names of the classes.
+
+    Raises:
+        RunDirectoryError: the directory cannot be written.
+        ResourcesError: the disk is full.
+    """
+    origin = {"inspected": dataclasses.asdict(inspected), "weights": inspected.source}
+    content = {**origin, "about": dict(about), "classes": list(classes), **census_tables.census_data(census)}
+    texts = {
+        "census.json": json.dumps(atomic.finite_or_none(content), allow_nan=False) + "\n",
+        "census.csv": census_tables.census_csv(census),
+        "index.html": census_page.census_html(census, inspected, about=about, classes=classes),
+    }
+    try:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        record = _record(directory)
+        if record is None or not inspected.is_same(record):
+            for name in reversed(CENSUS_FILES):
+                (directory.path / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise atomic.unwritable(error, f"out {directory.path}") from error
+    for name, text in texts.items():
+        directory.replace(name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+
+
+def _record(directory: RunDirectory) -> dict | None:
+    """What the census in the directory counted; None if that is not recorded."""
+    try:
+        record = (directory.read("census.json") or {}).get("inspected")
+    except RunDirectoryError:
+        return None
+    return record if isinstance(record, dict) else None

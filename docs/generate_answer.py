@@ -1,0 +1,218 @@
+"""The answer on the first page, from the studies in docs/answer/: `python docs/generate_answer.py`.
+
+Writes the table and the commands between the two marks in README.md, and the picture docs/answer/answer.svg.
+A test compares both with the result files.
+"""
+
+import pathlib
+import re
+import sys
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bnhead.census import keys  # noqa: E402
+from bnhead.report import charts  # noqa: E402
+from bnhead.studies import wording  # noqa: E402
+from bnhead.studies.directory import StudyFiles, read_study  # noqa: E402
+from bnhead.training import TrainConfig  # noqa: E402
+
+ANSWER = ROOT / "docs" / "answer"
+PICTURE = ANSWER / "answer.svg"
+MARKS = "<!-- answer -->", "<!-- end of answer -->"
+_WIDTH, _LEFT, _MIDDLE, _ROW, _TOP = 860, 150, 560, 92, 58
+_STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}"
+    ".quiet{fill:#57606a;font-size:12px}.end{text-anchor:end}.mid{text-anchor:middle}"
+    ".band{fill:#eaeef2}.zero{stroke:#8c959f}.grid{stroke:#d0d7de}"
+    ".fc{fill:#57606a;stroke:#57606a}.bn{fill:#d9480f;stroke:#d9480f}.interval{stroke-width:3}"
+    ".seed{fill-opacity:.55;stroke:none}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.quiet{fill:#9198a1}.band{fill:#262c36}"
+    ".zero{stroke:#6e7681}.grid{stroke:#3d444d}.fc{fill:#9198a1;stroke:#9198a1}"
+    ".bn{fill:#ff922b;stroke:#ff922b}}"
+)
+
+
+class Row(NamedTuple):
+    """A comparison of the answer.
+
+    Attributes:
+        setting: data set and backbone.
+        comparison: of `verdict.json`.
+        primary: the metric's name.
+        delta: the margin.
+        dead: cell -> the share of dead units of the head's layer in each run, in [0, 1].
+    """
+
+    setting: str
+    comparison: dict
+    primary: str
+    delta: float
+    dead: dict[str, list[float]]
+
+
+def studies() -> dict[str, StudyFiles]:
+    """Name in docs/answer/ -> the study, in the order of the names."""
+    return {
+        path.parent.name: read_study(path.parent) for path in sorted(ANSWER.glob("*/plan.json"), reverse=True)
+    }
+
+
+def command(study: StudyFiles) -> str:
+    """The command that makes a study: its name and the settings that are not at their defaults."""
+    plan = study.plan
+    flags = [
+        f"--{name}={value}" for name, value in plan.settings.items() if value != getattr(TrainConfig(), name)
+    ]
+    return " ".join(["bnhead study", plan.study, *flags, f"--seeds={len(plan.seeds)}"])
+
+
+def rows() -> list[Row]:
+    """A row for each comparison of each study."""
+    found = []
+    for study in studies().values():
+        settings = study.plan.settings
+        setting = f"{settings['dataset']}, {settings['backbone']}"
+        for comparison in study.verdict["comparisons"]:
+            cells = comparison["control"], comparison["treatment"]
+            dead = {cell: [_dead_share(run.result) for run in study.of_cell(cell)] for cell in cells}
+            found.append(Row(setting, comparison, study.plan.primary, study.plan.delta, dead))
+    return found
+
+
+def _dead_share(result: dict) -> float:
+    (layer,) = keys.layers_of(result)
+    return keys.figures(result, layer)["dataset"]
+
+
+def table() -> str:
+    """The answer as a table: accuracy, verdict and dead units of each comparison."""
+    lines = [
+        "| data set, backbone | seeds | test accuracy, `bn_fc` less `fc`, points | verdict "
+        "| dead units, `fc` | dead units, `bn_fc` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows():
+        comparison = row.comparison
+        difference = wording.as_difference(comparison["mean"], row.primary)
+        interval = wording.as_interval(comparison["interval"], row.primary)
+        shares = [_share_text(row.dead[comparison[side]]) for side in ("control", "treatment")]
+        cells = [row.setting, str(comparison["n"]), f"{difference} {interval}", comparison["word"], *shares]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _share_text(shares: list[float]) -> str:
+    mean = sum(shares) / len(shares)
+    return f"{mean:.1%} ({min(shares):.1%} to {max(shares):.1%})"
+
+
+def picture() -> str:
+    """The answer as an SVG that follows the reader's light or dark theme."""
+    comparisons = rows()
+    scaled = [
+        {
+            "seeds": row.comparison["seeds"],
+            "differences": [100 * value for value in row.comparison["differences"]],
+            "mean": 100 * row.comparison["mean"],
+            "interval": [100 * value for value in row.comparison["interval"]],
+        }
+        for row in comparisons
+    ]
+    chart = charts.difference_chart(scaled, 100 * comparisons[0].delta)
+    shares = charts.axis_from_zero(
+        max(share for row in comparisons for cell in row.dead.values() for share in cell)
+    )
+    bottom = _TOP + _ROW * len(comparisons)
+    parts = [
+        _text(_LEFT, 22, "Test accuracy, bn_fc less fc, in points", "title"),
+        _text(_MIDDLE + 40, 22, "Dead units of the FC layer", "title"),
+        _text(
+            _LEFT, 40, "dots: seeds; bar: 95 % interval of the mean; grey: no material difference", "quiet"
+        ),
+        _text(_MIDDLE + 40, 40, "dots: seeds; line: mean", "quiet"),
+        _rectangle(_across(chart["band"][0]), _across(chart["band"][1]), bottom),
+    ]
+    for x, tick in chart["ticks"]:
+        parts.append(_vertical(_across(x), bottom, "zero" if tick == 0 else "grid"))
+        parts.append(_text(_across(x), bottom + 18, f"{tick:+g}" if tick else "0", "quiet mid"))
+    for tick in shares.ticks:
+        parts.append(_vertical(_aside(shares.across(tick)), bottom, "grid"))
+        parts.append(_text(_aside(shares.across(tick)), bottom + 18, f"{100 * tick:.3g} %", "quiet mid"))
+    for index, (row, strip) in enumerate(zip(comparisons, chart["rows"], strict=True)):
+        top = _TOP + _ROW * index
+        parts += [*_labels(row, top), *_strip(strip, top), *_dead_dots(row, shares, top)]
+    size = f'viewBox="0 0 {_WIDTH} {bottom + 30}" width="{_WIDTH}" height="{bottom + 30}"'
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
+    title = f"<title>{escape(' '.join(row.comparison['sentence'] for row in comparisons))}</title>"
+    return "\n".join([opening, title, f"<style>{_STYLE}</style>", *parts, "</svg>", ""])
+
+
+def _labels(row: Row, top: float) -> list[str]:
+    dataset, backbone = row.setting.split(", ")
+    texts = [(dataset, "title"), (backbone, ""), (f"{row.comparison['n']} seeds", "quiet")]
+    lines = [_text(8, top + 26 + 17 * k, text, kind) for k, (text, kind) in enumerate(texts)]
+    return [*lines, _text(8, top + 26 + 17 * 3, row.comparison["word"].lower(), "quiet")]
+
+
+def _strip(strip: dict, top: float) -> list[str]:
+    y = top + 30
+    parts = []
+    if strip["interval"]:
+        left, right = map(_across, strip["interval"])
+        parts.append(f'<path class="bn interval" d="M{left:g} {y}H{right:g}"/>')
+    if strip["mean"] is not None:
+        parts.append(f'<circle class="bn" cx="{_across(strip["mean"]):g}" cy="{y}" r="6"/>')
+    for x, level, *_ in strip["dots"]:
+        parts.append(f'<circle class="bn seed" cx="{_across(x):g}" cy="{y + 18 + 8 * level:g}" r="3.6"/>')
+    return parts
+
+
+def _dead_dots(row: Row, axis: charts.Axis, top: float) -> list[str]:
+    parts = []
+    for k, (kind, side) in enumerate((("fc", "control"), ("bn", "treatment"))):
+        y, values = top + 30 + 32 * k, row.dead[row.comparison[side]]
+        mean = _aside(axis.across(sum(values) / len(values)))
+        parts += [
+            f'<circle class="{kind} seed" cx="{_aside(axis.across(v)):g}" cy="{y}" r="4"/>' for v in values
+        ]
+        parts.append(f'<path class="{kind} interval" d="M{mean:g} {y - 9}v18"/>')
+        parts.append(_text(_MIDDLE + 30, y + 4, row.comparison[side], "quiet end"))
+    return parts
+
+
+def _across(percent: float) -> float:
+    return round(_LEFT + (_MIDDLE - 60 - _LEFT) * percent / 100, 1)
+
+
+def _aside(percent: float) -> float:
+    return round(_MIDDLE + 40 + (_WIDTH - 30 - _MIDDLE - 40) * percent / 100, 1)
+
+
+def _text(x: float, y: float, text: str, kind: str) -> str:
+    shown = escape(text.replace("-", "\N{MINUS SIGN}") if text[:1] == "-" else text)
+    return f'<text class="{kind}" x="{x:g}" y="{y:g}">{shown}</text>'
+
+
+def _vertical(x: float, bottom: float, kind: str) -> str:
+    return f'<path class="{kind}" d="M{x:g} {_TOP}V{bottom:g}"/>'
+
+
+def _rectangle(left: float, right: float, bottom: float) -> str:
+    return f'<rect class="band" x="{left:g}" y="{_TOP}" width="{right - left:g}" height="{bottom - _TOP:g}"/>'
+
+
+def with_table(readme: str) -> str:
+    """The README with the table and the commands of the present result files."""
+    first, last = map(re.escape, MARKS)
+    commands = "\n".join(map(command, studies().values()))
+    answer = f"{MARKS[0]}\n{table()}\n\n```sh\n{commands}\n```\n{MARKS[1]}"
+    return re.sub(f"{first}.*{last}", lambda _: answer, readme, flags=re.S)
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(picture())
+    readme = ROOT / "README.md"
+    readme.write_text(with_table(readme.read_text()))

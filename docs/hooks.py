@@ -1,0 +1,98 @@
+"""Hooks of MkDocs: pages and tables that are made from types, files and the README when the site is built.
+
+A page of docs/ marks the place of a table with a comment: `<!-- generated: figures -->`.
+"""
+
+import importlib
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+sys.path[:0] = [str(ROOT), str(DOCS)]
+
+import generate_commands  # noqa: E402
+import generate_figures  # noqa: E402
+import generate_gallery  # noqa: E402
+import generate_heads  # noqa: E402
+import generate_reference  # noqa: E402
+import generate_studies  # noqa: E402
+
+TABLES = {
+    "figures": generate_figures.table,
+    "gallery": generate_gallery.cards,
+    "placements": generate_heads.placements,
+    "controls": generate_heads.controls,
+    "presets": generate_heads.presets,
+    "studies": generate_studies.table,
+}
+PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+MARK = re.compile(r"<!-- generated: (\w+) -->")
+
+
+def filled(text: str) -> str:
+    """The text of a page with its tables."""
+    return MARK.sub(lambda mark: TABLES[mark[1]](), text)
+
+
+def from_root(text: str) -> str:
+    """A page of the repository's root as one of the site: links to docs/ and to the root's pages."""
+    for page, source in PAGES.items():
+        text = text.replace(f"]({source}", f"]({page}")
+    return text.replace("](docs/", "](").replace('"docs/', '"')
+
+
+def generated_pages() -> dict[str, str | bytes]:
+    """Path in the site -> content, of everything that docs/ does not hold."""
+    return {
+        **{page: from_root((ROOT / source).read_text()) for page, source in PAGES.items()},
+        **generate_heads.images(),
+        **generate_commands.pages(),
+        **generate_reference.pages(),
+        **generate_gallery.files(),
+    }
+
+
+def on_config(config):
+    """Puts the generated pages into the navigation, and lets mkdocstrings read bnhead as it is installed."""
+    sections = {
+        "Commands": [{title: path} for path, title in generate_commands.titles().items()],
+        "API": [{title: path} for path, title in generate_reference.titles().items()],
+    }
+    for entry in config.nav:
+        for name, pages in sections.items():
+            if name in entry:
+                entry[name] = pages
+    # models/ is bnhead.models in an install, and mkdocstrings reads files
+    global _sources
+    _sources = tempfile.TemporaryDirectory()
+    tree = pathlib.Path(_sources.name) / "bnhead"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "bnhead", tree, ignore=ignored)
+    shutil.copytree(ROOT / "models", tree / "models", ignore=ignored)
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [_sources.name]
+    return config
+
+
+on_config.mkdocs_priority = 100  # before mkdocstrings, which reads its settings in this event
+
+
+def on_files(files, config):
+    """Adds the generated pages and pictures."""
+    File = importlib.import_module("mkdocs.structure.files").File
+    for path, content in generated_pages().items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Fills in the tables of a page."""
+    return filled(markdown)
+
+
+def on_post_build(config):
+    """Removes the copy that mkdocstrings has read."""
+    _sources.cleanup()

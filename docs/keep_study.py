@@ -1,0 +1,33 @@
+"""Copies the small files of a study to docs/answer/: `python docs/keep_study.py studies/bn_before_fc digits`.
+
+Plan, verdict, and each run's settings, environment, history and result: what `bnhead report` and
+`bnhead verify` read. Models, checkpoints and event files are left out, and so are their hashes.
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+
+ANSWER = pathlib.Path(__file__).resolve().parent / "answer"
+OF_STUDY = ("plan.json", "verdict.json")
+OF_RUN = ("config.json", "environment.json", "history.csv", "result.json")
+
+
+def keep(study: pathlib.Path, name: str) -> None:
+    """Replaces docs/answer/<name> by the small files of a study."""
+    shutil.rmtree(ANSWER / name, ignore_errors=True)
+    paths = [study / file for file in OF_STUDY]
+    paths += [run / file for run in sorted((study / "runs").iterdir()) for file in OF_RUN]
+    for path in paths:
+        target = ANSWER / name / path.relative_to(study)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for run in (study / "runs").iterdir():
+        status = json.loads((run / "status.json").read_text())
+        status["sha256"] = {file: digest for file, digest in status["sha256"].items() if file in OF_RUN}
+        (ANSWER / name / "runs" / run.name / "status.json").write_text(json.dumps(status, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    keep(pathlib.Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,90 @@
+import dataclasses
+import json
+
+import pytest
+
+from bnhead.errors import RunDirectoryError
+from bnhead.report.census_files import check_directory, write_census
+from bnhead.report.inspected import INITIAL, Inspected
+from bnhead.runs.directory import CENSUS_FILES, RunDirectory
+from tests.report.test_census_tables import census
+
+FIRST = Inspected("resnet20", "resnet20", "out", INITIAL, 0, "", "digits")
+SECOND = dataclasses.replace(FIRST, model="resnet32", net="resnet32")
+
+
+def write(path, inspected):
+    write_census(RunDirectory(path), census(), inspected, {"model": inspected.model}, ["cat", "dog"])
+
+
+def content(path):
+    return {name: (path / name).read_bytes() for name in CENSUS_FILES}
+
+
+def test_the_file_says_whose_weights_were_counted(tmp_path):
+    write(tmp_path / "new" / "folder", FIRST)
+    record = json.loads((tmp_path / "new" / "folder" / "census.json").read_text())
+    assert record["inspected"] == dataclasses.asdict(FIRST)
+    assert record["weights"] == "initial, seed 0; nothing was trained" and record["classes"] == ["cat", "dog"]
+    assert record["layers"]["[red]fc"]["figures"]["dataset"] == 1 / 3
+
+
+def test_the_same_inspection_replaces_its_files(tmp_path):
+    write(tmp_path, FIRST)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = content(tmp_path)
+    check_directory(RunDirectory(tmp_path), FIRST)
+    write(tmp_path, FIRST)
+    assert content(tmp_path) == before and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_another_inspection_is_refused_with_the_difference(tmp_path):
+    write(tmp_path, FIRST)
+    with pytest.raises(RunDirectoryError) as caught:
+        check_directory(RunDirectory(tmp_path), SECOND)
+    assert str(caught.value) == (
+        f"out {tmp_path} holds another census: model 'resnet20' there, 'resnet32' now "
+        "(--overwrite replaces it, --out=DIR writes elsewhere)"
+    )
+    trained = dataclasses.replace(FIRST, weights="file", weights_sha256="12")
+    write(tmp_path, trained)
+    with pytest.raises(RunDirectoryError, match="another census: weights_sha256 '12' there, '34' now"):
+        check_directory(RunDirectory(tmp_path), dataclasses.replace(trained, weights_sha256="34"))
+
+
+@pytest.mark.parametrize("name", CENSUS_FILES)
+@pytest.mark.parametrize("text", ["", "{}", '{"inspected": 3}', "not JSON"])
+def test_files_of_an_unknown_model_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RunDirectoryError, match=f"holds {name} of an unknown model"):
+        check_directory(RunDirectory(tmp_path), FIRST)
+    write(tmp_path, FIRST)  # on request
+    check_directory(RunDirectory(tmp_path), FIRST)
+
+
+def test_other_files_do_not_matter(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    check_directory(RunDirectory(tmp_path), FIRST)
+    check_directory(RunDirectory(tmp_path / "missing"), FIRST)
+
+
+def test_two_inspections_are_never_mixed(tmp_path, monkeypatch):
+    write(tmp_path, FIRST)
+
+    def fail(self, name, write):
+        if name != "census.json":
+            raise RunDirectoryError("the disk is gone")
+        return replace(self, name, write)
+
+    replace = RunDirectory.replace
+    monkeypatch.setattr(RunDirectory, "replace", fail)
+    with pytest.raises(RunDirectoryError, match="gone"):
+        write(tmp_path, SECOND)
+    assert [path.name for path in tmp_path.iterdir()] == ["census.json"]
+    assert json.loads((tmp_path / "census.json").read_text())["inspected"]["net"] == "resnet32"
+
+
+def test_a_file_is_no_directory(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RunDirectoryError, match="cannot be written: it is a file"):
+        check_directory(RunDirectory(tmp_path / "out"), FIRST)
