@@ -40,6 +40,7 @@ class Command(Generic[Settings]):
         headline: what the command does, in a sentence or two.
         status: the last paragraph of the help text, the exit statuses.
         positional: the field that is written without its name; a field of type `tuple` takes all of them.
+        optional: whether the positional argument can be left out.
         groups: headings of the help text and the fields under each. Without groups the flags are one list.
         refused: flags that a user may expect and that this command does not take, each with the reason.
         aliases: further names of fields: other name -> field.
@@ -51,6 +52,7 @@ class Command(Generic[Settings]):
     headline: str
     status: str
     positional: str = ""
+    optional: bool = False
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -129,6 +131,8 @@ class Command(Generic[Settings]):
         """The value of the positional field, and the arguments after it."""
         if self._positional_field.type is not str:
             return tuple(arguments), []
+        if not arguments and self.optional:
+            return self._positional_field.default, []
         if not arguments:
             metavar = _metavar(self._positional_field)
             raise UsageError(f"{metavar} is missing; {self._synopsis}")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import pathlib
+import re
 import shlex
 import statistics
 import sys
@@ -15,12 +16,13 @@ from bnhead.cli import exits, train
 from bnhead.cli.flags import Command
 from bnhead.cli.tables import table
 from bnhead.data.catalog import check_embedded
-from bnhead.errors import UsageError, nearest
+from bnhead.errors import RunDirectoryError, UsageError, nearest
 from bnhead.runs.reading import FEW_IMAGES
+from bnhead.studies.measures import MEASURES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
-from bnhead.studies.study import STUDIES, named_study
-from bnhead.studies.wording import plain_verdict, verdict_table
+from bnhead.studies.study import STUDIES, Study, named_study
+from bnhead.studies.wording import verdict_table
 from bnhead.texts import duration
 from bnhead.training.config import TrainConfig
 
@@ -39,8 +41,31 @@ def _flag(name: str, value_type: type, default, text: str) -> tuple:
 Request = dataclasses.make_dataclass(
     "Request",
     [
-        _flag("study", str, "", f"Name of the study: {', '.join(STUDIES)}."),
-        _flag("seeds", int, 10, "Number of seeds, 0 and up. Claiming no difference may need 15 to 20."),
+        _flag("study", str, "", f"Name of the study: {', '.join(STUDIES)}. Leave it out with --heads."),
+        _flag("heads", str, "", "Heads of your choice, the control first: --heads=fc,bn_fc,fastai."),
+        _flag("control", str, "", "The control, if it is not the first of --heads."),
+        _flag(
+            "vary",
+            str,
+            "",
+            "A setting and its values: --vary=fc_units=64,256,1024 compares the heads at each of them.",
+        ),
+        _flag("name", str, "heads", "Name of a study of --heads."),
+        _flag("question", str, "", "Question of a study of --heads, one sentence for the report."),
+        _flag(
+            "outcome",
+            str,
+            "",
+            f"Primary outcome of a study of --heads: {', '.join(MEASURES)}. Default: accuracy or r2, by the "
+            "task. The other outcomes are judged too, as secondary ones.",
+        ),
+        _flag(
+            "seeds",
+            str,
+            "10,20,40",
+            "Number of seeds, or several: the study is judged after each, and stops at the first that decides.",
+        ),
+        _flag("first_seed", int, 0, "The first seed; a new study that is to confirm another has new seeds."),
         _flag("dir", str, "", "Directory of the study. Default: studies/<name>."),
         _flag(
             "engine",
@@ -58,17 +83,24 @@ Request = dataclasses.make_dataclass(
         _flag(
             "delta",
             float,
-            0.01,
-            "A difference smaller than this is not material, in units of the primary metric: 0.01 is one "
-            "point of accuracy.",
+            0.0,
+            "A smaller difference of the primary outcome is not material: 0.01 is one point of accuracy. 0 is "
+            "the usual margin of the outcome.",
         ),
-        _flag("alpha", float, 0.05, "Error rate of each claim, over all comparisons of the study."),
+        _flag("alpha", float, 0.05, "Error rate, over all comparisons and looks of the study together."),
+        _flag(
+            "commands",
+            str,
+            "",
+            "Write the command of each missing run to this file, a line each, and train nothing: for a "
+            "cluster. The same command without it judges the runs.",
+        ),
         _flag("dry_run", bool, False, "Print runs, commands and estimated time, and write nothing."),
         _flag(
             "amend",
             bool,
             False,
-            "Continue in a directory whose plan has another delta, alpha or code, or fewer seeds. The "
+            "Continue in a directory whose plan has other margins, alpha, looks or code. The "
             "report calls the study exploratory from then on.",
         ),
         *(
@@ -82,7 +114,9 @@ Request = dataclasses.make_dataclass(
 
 
 GROUPS = {
-    "Study": ("seeds", "dir", "delta", "alpha", "amend", "dry_run", "engine", "workers"),
+    "Study": ("seeds", "first_seed", "delta", "alpha", "dir", "amend", "dry_run"),
+    "Heads of your choice": ("heads", "control", "vary", "outcome", "name", "question"),
+    "Workers": ("engine", "workers", "commands"),
     **{
         heading: tuple(name for name in names if name not in OWNED) for heading, names in train.GROUPS.items()
     },
@@ -96,11 +130,13 @@ COMMAND = Command(
     "Exit status: 0 ok, 2 usage, 3 directory, 4 data, 6 the disk is full, 7 runs failed (the same command "
     "repeats them), 130 interrupted.",
     positional="study",
+    optional=True,
     aliases={"lr": "learning_rate"},
     examples=(
-        ("bn_before_fc", "The question of the package on the embedded digits: 20 runs."),
+        ("bn_before_fc", "The question of the package on the embedded digits: 20 to 80 runs."),
         ("bn_before_fc --seeds=3 --epochs=5", "A first look in minutes."),
         ("placement --dataset=cifar10 --epochs=60 --seeds=15", "Four placements on a data set of TFDS."),
+        ("--heads=fc,bn_fc,fastai --dataset=cifar10", "Heads of your choice; the first is the control."),
         ("width --dry_run", "Lists the runs and estimates their time; writes nothing."),
     ),
     groups=GROUPS,
@@ -128,13 +164,20 @@ def main(
 
 def listing() -> str:
     """The named studies, each with its question and its heads."""
-    lines = ["usage: bnhead study NAME [--seeds=10] [--dir=DIR] [--flag=value ...]"]
+    lines = [
+        "usage: bnhead study NAME [--flag=value ...]",
+        "       bnhead study --heads=HEAD,HEAD,... [--flag=value ...]",
+    ]
+    first, *_, last = (int(look) for look in Request.seeds.split(","))
     for name in STUDIES:
         study = named_study(name)
         strata = [dict(stratum) for stratum in study.strata(TrainConfig())]
         rows = [study.question, ", ".join(study.heads)]
         rows += [f"{key}: {', '.join(f'{s[key]:g}' for s in strata)}" for key in strata[0]]
-        rows.append(f"{Request.seeds * len(study.heads) * len(strata)} runs with {Request.seeds} seeds")
+        cells = len(study.heads) * len(strata)
+        rows.append(
+            f"{cells * first} runs with {first} seeds; up to {cells * last} where {first} leave it open"
+        )
         lines += ["", name, *(texts.wrapped(row, indent=2) for row in rows)]
     lines += ["", f"next  {texts.command()} study bn_before_fc --dry_run"]
     return "\n".join(lines)
@@ -158,25 +201,87 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     if request.engine not in ENGINES:
         hint = nearest(request.engine, ENGINES)
         raise UsageError(f"engine {request.engine!r} is not known{hint} (engines: {', '.join(ENGINES)})")
-    for name, least in (("seeds", 1), ("workers", 0)):
-        value = getattr(request, name)
-        if value < least or (name == "seeds" and value > MOST_SEEDS):
-            most = f" and at most {MOST_SEEDS:,}" if name == "seeds" else ""
-            raise UsageError(f"{name} must be at least {least}{most}, got {value}")
+    if request.workers < 0:
+        raise UsageError(f"workers must be at least 0, got {request.workers}")
+    looks = _looks(request.seeds)
     if "://" in request.dir:
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
-    study = named_study(request.study)
+    name, study = _study_of(request)
     # without the study's name, which may be that of a flag: batch_size
     flags = {a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")}
-    for name in study.varies:
-        if name in flags or getattr(request, name) != getattr(TrainConfig, name):
-            raise UsageError(f"flag --{name} is what study {request.study} varies; leave it out")
+    for varied in study.varies:
+        if varied in flags or getattr(request, varied) != getattr(TrainConfig, varied):
+            raise UsageError(f"flag --{varied} is what the study varies; leave it out")
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - set(OWNED)
     base = TrainConfig(**{name: getattr(request, name) for name in fields})
-    seeds = range(request.seeds)
-    plan = make(request.study, study, base, seeds=seeds, delta=request.delta, alpha=request.alpha)
+    plan = make(
+        name,
+        study,
+        base,
+        looks=looks,
+        first_seed=request.first_seed,
+        delta=request.delta,
+        alpha=request.alpha,
+    )
     settings = base.settings()
     return plan, {name: getattr(base, name) for name in fields if name not in settings}
+
+
+def _looks(text: str) -> list[int]:
+    """The looks in `--seeds`: "10,20,40" -> [10, 20, 40]."""
+    try:
+        looks = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"seeds must be whole numbers such as 10 or 10,20,40, got {text!r}") from None
+    if max(looks) > MOST_SEEDS:
+        raise UsageError(f"seeds must be at most {MOST_SEEDS:,}, got {max(looks)}")
+    return looks
+
+
+def _study_of(request: Request) -> tuple[str, Study]:
+    """The study that the flags name or describe, and its name."""
+    own = {name: getattr(request, name) for name in ("control", "vary", "question", "outcome")}
+    if not request.heads:
+        if not request.study:
+            raise UsageError(f"a study or --heads is missing (studies: {', '.join(STUDIES)})")
+        for name, value in own.items():
+            if value:
+                raise UsageError(f"flag --{name} belongs to a study of --heads; {request.study} has its own")
+        return request.study, named_study(request.study)
+    if request.study:
+        raise UsageError(f"heads must be left out for study {request.study!r}, which has its own")
+    if not re.fullmatch(r"[\w.-]{1,60}", request.name):
+        raise UsageError(f"name must be letters, digits, _, . or -, got {request.name!r:.70}")
+    heads = request.heads.split(",")
+    if request.control and request.control not in heads:
+        raise UsageError(
+            f"control must be one of the heads{nearest(request.control, heads)} ({request.heads}), "
+            f"got {request.control!r}"
+        )
+    if request.control:
+        heads = [request.control, *(head for head in heads if head != request.control)]
+    if len(heads) < 2:
+        raise UsageError(f"heads must be at least 2, a control and another, got {request.heads!r}")
+    strata, varies = _strata(request.vary) if request.vary else (({},), ())
+    question = request.question or f"Do {' and '.join(heads[1:])} differ from {heads[0]}?"
+    return request.name, Study(question, tuple(heads), lambda base: strata, varies, request.outcome)
+
+
+def _strata(text: str) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """The strata and the setting of `--vary`: "fc_units=64,256"."""
+    key, _, values = text.partition("=")
+    fields = {spec.name: spec for spec in dataclasses.fields(TrainConfig) if spec.name not in OWNED}
+    if key not in fields:
+        raise UsageError(f"vary must be a setting=values{nearest(key, fields)}, got {text!r:.60}")
+    of_type, strata = fields[key].type, []
+    for value in values.split(","):
+        try:
+            strata.append({key: value == "true" if of_type is bool else of_type(value)})
+        except ValueError:
+            raise UsageError(f"vary: {key} cannot be {value!r}") from None
+    if len(strata) < 2:
+        raise UsageError(f"vary needs at least two values of {key}, got {values!r}")
+    return tuple(strata), (key,)
 
 
 def run_study(
@@ -197,7 +302,7 @@ def run_study(
     engine = importlib.import_module(f"bnhead.studies.pool_{request.engine}")
     open_pool = open_pool or engine.Pool
     workers = min(request.workers or engine.cores(), len(plan.runs))
-    directory = pathlib.Path(request.dir or f"studies/{request.study}")
+    directory = pathlib.Path(request.dir or f"studies/{plan.study}")
     from bnhead.studies import runner, worker
 
     if request.dry_run:
@@ -213,16 +318,19 @@ def run_study(
     with locked_study(directory):
         if current := read_plan(directory):  # another plan is refused before TensorFlow is imported
             settled_plan(current, plan, amend=request.amend)
-        print(texts.wrapped(f"{request.study}: {plan.question}", hanging=2))
-        print(f"{len(plan.runs)} runs in {directory}, {workers} at a time", flush=True)
+        print(texts.wrapped(f"{plan.study}: {plan.question}", hanging=2))
+        looks = " or ".join(str(seeds * len(plan.cells)) for seeds in plan.looks)
+        print(f"{looks} runs in {directory}, {workers} at a time", flush=True)
         with open_pool(workers) as pool:
             if current is None and sys.stderr.isatty():
                 texts.notice(f"loading TensorFlow and {request.dataset} ...")
             plan = runner.prepare(plan, directory, pool, amend=request.amend, machine_fields=local)
             for line in cautions(plan):
                 print(texts.wrapped(f"warning: {line}", hanging=2), flush=True)
-            outcomes = runner.fill(plan, directory, pool, machine_fields=local)
-        verdict = runner.conclude(plan, directory, outcomes)
+            if request.commands:
+                print(write_commands(plan, directory, local, pathlib.Path(request.commands)))
+                return 0
+            verdict, outcomes = runner.finish_study(plan, directory, pool, machine_fields=local)
         if build_report is None:
             from bnhead.report import build as build_report
         build_report(directory, {outcome.run.id: outcome.files for outcome in outcomes})
@@ -231,29 +339,42 @@ def run_study(
 
 
 def format_verdict(plan: Plan, verdict: Mapping[str, Any]) -> str:
-    """The end of a study: a sentence for one comparison, a table for several."""
+    """The end of a study: sentences for one comparison, a table for several."""
     comparisons = verdict["comparisons"]
     if len(comparisons) == 1:
-        lines = [texts.wrapped(plain_verdict(plan, verdict, comparisons[0]))]
+        rows = [comparisons[0], *comparisons[0]["secondary"][:1]]
+        lines = [texts.wrapped(row["sentence"]) for row in rows]
     else:
         title, headings, rows = verdict_table(plan, verdict)
-        lines = [texts.wrapped(title), table(headings, rows, right=("diff.",))]
+        lines = [texts.wrapped(verdict["sentence"]), "", texts.wrapped(title)]
+        lines.append(table(headings, rows, right=("diff.",)))
     lines += [texts.wrapped(f"exploratory: {reason}", hanging=2) for reason in verdict["exploratory"]]
     return "\n".join(lines)
 
 
 def format_next(request: Request, verdict: Mapping[str, Any], directory: pathlib.Path) -> str:
     """The report's path and the commands that are useful after a study."""
-    folder = shlex.quote(str(directory))
     rows = [("report", str(directory / "report.html"))]
-    more = max((comparison["more_seeds"] or 0 for comparison in verdict["comparisons"]), default=0)
     if verdict["flow"]["failed"]:
         rows.append(("next", "the same command repeats the runs that failed"))
-    elif more:
-        seeds = request.seeds + more
-        rows.append(("to decide", command_of_study(request, seeds=seeds, dir=f"{directory}_{seeds}")))
-    rows.append(("to check", f"{texts.command()} verify {folder}"))
+    elif verdict["next"]:
+        rows.append(("to decide", decisive_step(request, verdict["next"], directory)))
+    rows.append(("to check", f"{texts.command()} verify {shlex.quote(str(directory))}"))
     return texts.labelled(rows, 11, whole=True)
+
+
+def decisive_step(request: Request, step: Mapping[str, Any], directory: pathlib.Path) -> str:
+    """What would decide an undecided study: a command, or a sentence where no command can."""
+    if step["kind"] == "look":
+        return command_of_study(request)
+    if step["kind"] == "images":
+        return "more test images, not more seeds: most of the interval is from the test images"
+    if step["seeds"] is None:
+        return "over 1,000 seeds would be needed; a larger --delta is decided sooner"
+    first = request.first_seed + max(_looks(request.seeds))
+    return command_of_study(
+        request, seeds=str(step["seeds"]), first_seed=first, dir=f"{directory}_from_seed_{first}"
+    )
 
 
 def command_of_study(request: Request, **changes) -> str:
@@ -263,8 +384,9 @@ def command_of_study(request: Request, **changes) -> str:
         for spec in dataclasses.fields(request)
         if spec.name != "study" and changes.get(spec.name, getattr(request, spec.name)) != spec.default
     }
+    name = [request.study] if request.study else []
     return shlex.join(
-        [*texts.command().split(), "study", request.study, *(f"--{name}={v}" for name, v in flags.items())]
+        [*texts.command().split(), "study", *name, *(f"--{name}={v}" for name, v in flags.items())]
     )
 
 
@@ -288,6 +410,34 @@ def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any])
     for run in plan.runs:
         lines.append(f"{run.id}  {command_of(plan.config(run, directory, local))}")
     return "\n".join(lines)
+
+
+def write_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any], path: pathlib.Path) -> str:
+    """Writes the commands of the missing runs of the first look that lacks some, a line each.
+
+    Returns:
+        What was written and how to go on.
+
+    Raises:
+        RunDirectoryError: the file cannot be written.
+    """
+    from bnhead.studies import worker
+    from bnhead.studies.outcomes import SCORED, read_outcomes
+
+    threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
+    open_runs = [o.run for o in read_outcomes(plan, directory) if o.status not in SCORED]
+    for seeds in plan.looks:
+        if runs := [run for run in open_runs if run.seed in plan.seeds[:seeds]]:
+            break
+    lines = [f"{threads} {command_of(plan.config(run, directory, local))}\n" for run in runs]
+    try:
+        path.write_text("".join(lines))
+    except OSError as error:
+        raise RunDirectoryError(f"commands {path} cannot be written: {error.strerror}") from error
+    return (
+        f"{len(lines)} commands in {path}, for {plan.looks[0] if not runs else seeds} seeds\n"
+        "next  run them anywhere that sees this directory, then the same command without --commands"
+    )
 
 
 def command_of(config: TrainConfig) -> str:

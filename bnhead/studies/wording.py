@@ -229,25 +229,25 @@ def as_change(shares: Sequence[float | None]) -> str:
     return " -> ".join(f"{share:.1%}" for share in shares) if all(map(is_number, shares)) else "-"
 
 
-def _range_in_ascii(bounds: Sequence[float | None] | None, primary: str) -> str:
+def _range_in_ascii(bounds: Sequence[float | None] | None, name: str) -> str:
     if not bounds or not all(map(is_number, bounds)):
         return "-"
-    return " to ".join(ascii_difference(value, primary) for value in bounds)
+    return " to ".join(ascii_difference(value, name) for value in bounds)
 
 
-def _word_and_seeds(comparison: Mapping[str, Any]) -> str:
-    more = comparison["more_seeds"]
-    return f"{comparison['word']}, {f'over {MANY_SEEDS}' if more > MANY_SEEDS else more} more" if more else (
-        comparison["word"]
-    )  # fmt: skip
+def _dead_units(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """The change of the dead share and its verdict: "9.0% -> 0.0% fewer"."""
+    words = {"HELPS": " fewer", "HURTS": " more", "NO MATERIAL DIFFERENCE": " same", "UNDECIDED": " open"}
+    rows = [comparison, *comparison["secondary"]]
+    word = next((row["word"] for row in rows if row["outcome"] == "dead_share"), "")
+    return as_change(dead_shares(verdict, comparison)) + words.get(word, "")
 
 
-MANY_SEEDS = 50  # beyond, the estimate of the seeds that would decide is noise
-COLUMNS = {  # heading of the table of verdicts -> cell of (plan, verdict, comparison)
-    "diff.": lambda plan, _, c: ascii_difference(c["mean"], plan.primary) if is_number(c["mean"]) else "-",
-    "interval": lambda plan, _, c: _range_in_ascii(c["interval"], plan.primary),
-    "dead units": lambda _, verdict, c: as_change(dead_shares(verdict, c)),
-    "verdict, seeds to go": lambda _, __, c: _word_and_seeds(c),
+COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
+    "diff.": lambda _, c: ascii_difference(c["mean"], c["outcome"]) if is_number(c["mean"]) else "-",
+    "interval": lambda _, c: _range_in_ascii(c["interval"], c["outcome"]),
+    "verdict": lambda _, c: c["word"],
+    "dead units": _dead_units,
 }
 
 
@@ -272,38 +272,12 @@ def verdict_table(plan: Any, verdict: Mapping[str, Any]) -> tuple[str, list[str]
                  for _, _, stratum in named]  # fmt: skip
     else:
         subject, heading, names = "", "comparison", [c["name"] for c in comparisons]
-    points = " in points" if unit(plan.primary) else ""
+    outcome = comparisons[0]["outcome"]
+    points = " in points" if unit(outcome) else ""
     title = (
-        f"{plan.primary.replace('_', ' ')}{subject}{points}, with {100 * (1 - plan.alpha):g} % intervals, "
-        f"{len(plan.seeds)} seeds"
+        f"{metric_name(outcome)}{subject}{points}; all intervals hold together with "
+        f"{100 * (1 - plan.alpha):g} %; {verdict['look']['seeds']} seeds"
     )
-    cells = [[cell(plan, verdict, c) for cell in COLUMNS.values()] for c in comparisons]
+    cells = [[cell(verdict, c) for cell in COLUMNS.values()] for c in comparisons]
     rows = [[name, *row] for name, row in zip(names, cells, strict=True)]
     return title, [heading, *COLUMNS], rows
-
-
-def plain_verdict(plan: Any, verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
-    """One comparison in plain words, the verdict first, in ASCII.
-
-    "UNDECIDED. bn_fc +3.70 points of test accuracy against fc, could be -5.41 to +12.81; 3 seeds are too few.
-    Dead units 9.0% -> 0.0%."
-    """
-    word, mean, seeds = comparison["word"], comparison["mean"], f"{comparison['n']} seeds"
-    finding, _, reason = comparison["sentence"].rpartition(f": {word}")
-    if word in ("INVALID", "UNSTABLE") or not is_number(mean):
-        sentences = [f"{word}{reason}", f"{finding}."]
-    else:
-        metric = plan.primary.replace("_", " ")
-        subject = f"points of {metric}" if unit(plan.primary) else f"of {metric}"
-        interval = _range_in_ascii(comparison["interval"], plan.primary)
-        ending = {"UNDECIDED": f"{seeds} are too few"}.get(word, seeds)
-        if word == "NO MATERIAL DIFFERENCE":
-            ending = f"less than {as_margin(plan.delta, plan.primary)} either way, {seeds}"
-        difference = ascii_difference(mean, plan.primary)
-        sentences = [
-            f"{word}.",
-            f"{comparison['treatment']} {difference} {subject} against {comparison['control']}, "
-            f"could be {interval}; {ending}.",
-        ]
-    shares = dead_shares(verdict, comparison)
-    return " ".join([*sentences, *([f"Dead units {as_change(shares)}."] if None not in shares else [])])
