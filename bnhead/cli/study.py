@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib
 import pathlib
-import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from bnhead.cli.tables import table
 from bnhead.data.catalog import check_embedded
 from bnhead.errors import UsageError, nearest
 from bnhead.runs.reading import FEW_IMAGES
+from bnhead.studies.commands import DEFAULTS, train_command
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, named_study
@@ -40,7 +40,12 @@ Request = dataclasses.make_dataclass(
     "Request",
     [
         _flag("study", str, "", f"Name of the study: {', '.join(STUDIES)}."),
-        _flag("seeds", int, 10, "Number of seeds, 0 and up. Claiming no difference may need 15 to 20."),
+        _flag(
+            "seeds",
+            int,
+            DEFAULTS["seeds"],
+            "Number of seeds, 0 and up. Claiming no difference may need 15 to 20.",
+        ),
         _flag("dir", str, "", "Directory of the study. Default: studies/<name>."),
         _flag(
             "engine",
@@ -58,11 +63,13 @@ Request = dataclasses.make_dataclass(
         _flag(
             "delta",
             float,
-            0.01,
+            DEFAULTS["delta"],
             "A difference smaller than this is not material, in units of the primary metric: 0.01 is one "
             "point of accuracy.",
         ),
-        _flag("alpha", float, 0.05, "Error rate of each claim, over all comparisons of the study."),
+        _flag(
+            "alpha", float, DEFAULTS["alpha"], "Error rate of each claim, over all comparisons of the study."
+        ),
         _flag("dry_run", bool, False, "Print runs, commands and estimated time, and write nothing."),
         _flag(
             "amend",
@@ -286,19 +293,8 @@ def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any])
     threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
     lines = [f"{plan.study}: {plan.question}", f"each run with {threads}", ""]
     for run in plan.runs:
-        lines.append(f"{run.id}  {command_of(plan.config(run, directory, local))}")
+        lines.append(f"{run.id}  {train_command(dataclasses.asdict(plan.config(run, directory, local)))}")
     return "\n".join(lines)
-
-
-def command_of(config: TrainConfig) -> str:
-    """The `bnhead train` command of a run: the flags that are not at their defaults."""
-    changed = config.changed()
-    flags = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name in changed or name in ("head", "seed")
-    }
-    return " ".join(["bnhead train", *(shlex.quote(f"--{name}={value}") for name, value in flags.items())])
 
 
 def estimate_time(plan: Plan, directory: pathlib.Path, workers: int, pace: Callable[[], float | None]) -> str:

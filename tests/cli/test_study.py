@@ -15,6 +15,7 @@ from bnhead.errors import UsageError
 from bnhead.runs import atomic
 from bnhead.runs.directory import RunDirectory
 from bnhead.studies import worker
+from bnhead.studies.commands import train_command
 from bnhead.studies.study import STUDIES
 from tests.studies import fake
 
@@ -143,7 +144,7 @@ def test_the_commands_of_a_dry_run_are_the_runs(arguments):
     _, plan, machine_fields = study.plan_of(arguments)
     for run in plan.runs:
         config = plan.config(run, pathlib.Path("some where"), machine_fields)
-        assert train.COMMAND.parse(shlex.split(study.command_of(config))[2:]) == config
+        assert train.COMMAND.parse(shlex.split(train_command(dataclasses.asdict(config)))[2:]) == config
 
 
 def test_the_estimate_goes_by_the_runs_that_are_done(tmp_path):
