@@ -15,11 +15,6 @@ from bnhead.studies.directory import StudyFiles
 from bnhead.studies.plan import Cell
 
 
-def drawn_figures() -> list[Figure]:
-    """The figures that are drawn, the dead units before the silent ones."""
-    return sorted(figures_at("charts"), key=lambda row: row.name != "dataset")
-
-
 def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
     """The figures after the last epoch: mean over the seeds, with the range.
 
@@ -35,7 +30,7 @@ def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
     for layer in keys.layers_of(key for run in study.runs.values() for key in run.result):
         counted = {run.result.get(keys.key(layer, "inputs")) for run in study.runs.values()} - {None}
         inputs = f"{counted.pop():,.0f}" if len(counted) == 1 else ""
-        for row in drawn_figures():
+        for row in figures_at("charts"):
             key = keys.key(layer, row.name)
             rows = [
                 (stratum, [_over_seeds(study.of_cell(cell.name), key) for cell in cells])
@@ -71,7 +66,7 @@ def dead_unit_charts(of_cell: Callable[[str], Sequence[RunFiles]], groups: Group
     columns = dict.fromkeys(column for cell in cells for run in of_cell(cell) for column in run.history)
     drawn_charts = []
     for layer in keys.layers_of(columns):
-        for row in drawn_figures():
+        for row in figures_at("charts"):
             chart = by_epoch(of_cell, groups, keys.key(layer, row.name), wording.as_share,
                              tick=_as_tick, from_zero=True)  # fmt: skip
             if chart is not None:
@@ -84,7 +79,7 @@ def width_charts(study: StudyFiles) -> list[dict[str, Any]]:
     laws = [law for law in study.verdict["width_law"] if law.get("points")]
     drawn_charts = []
     for layer in dict.fromkeys(law["layer"] for law in laws):
-        for row in drawn_figures():
+        for row in figures_at("charts"):
             chosen = [law for law in laws if (law["layer"], law.get("figure")) == (layer, row.name)]
             if chosen:
                 chart = {"title": row.meaning, "layer": layer, **_width_chart(study, chosen)}

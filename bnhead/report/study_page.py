@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bnhead.census import keys
+from bnhead.census.figures import figures_at
 from bnhead.heads.grammar import PLACEMENTS
 from bnhead.report import dead_units, provisional, study_figures
 from bnhead.report.limits import study_limits
@@ -164,7 +165,7 @@ def code_rows(study: StudyFiles) -> dict[str, str]:
 def cell_table(study: StudyFiles) -> dict[str, Any]:
     """The table of cells: headings, its figures of dead units (`shares`), and a row of texts per cell."""
     primary = study.plan.primary
-    shares = {row.name: row for row in dead_units.drawn_figures()}
+    shares = {row.name: row for row in figures_at("charts")}
     names = dict.fromkeys(key for cell in study.verdict["cells"] for key in cell["dead"])
     columns = [key for key in names if keys.short_parts(key)[1] in shares]
     layers = list(dict.fromkeys(keys.short_parts(key)[0] for key in columns))

@@ -72,7 +72,7 @@ def test_width_has_a_chart_for_each_figure_with_both_heads(read):
         ("bn_fc", "treatment"),
     ]
     assert charts[1]["widths"] == [32, 64, 128, 256, 512, 1024, 2048]
-    law = read("width").verdict["width_law"][0]
+    law = read("width").verdict["width_law"][1]
     assert law["figure"] == "per_input"
     slope, low, high = (math.exp(value) for value in (law["slope"], *law["interval"]))
     assert charts[1]["slopes"][0] == (
@@ -86,8 +86,8 @@ def test_width_has_a_chart_for_each_figure_with_both_heads(read):
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0, "fc: no unit is silent at any width"),
-     (1.0, "fc: no slope, since in some seed all units or none are silent at every width")],
+    [(0.0, "fc: no unit is dead at any width"),
+     (1.0, "fc: no slope, since in some seed all units or none are dead at every width")],
 )  # fmt: skip
 def test_widths_without_a_slope_say_why(read, share, text):
     width = read("width")
