@@ -213,7 +213,7 @@ def bar_chart(
         (percent, number of the bar from 1) and `y` as (percent, label).
     """
     known = [value for value in values if not math.isnan(value)]
-    vertical = axis_from_zero(max(known, default=0.0) if top is None else top)
+    vertical = enclosing_axis(0.0, max(known, default=0.0) if top is None else top)
     slot = 100 / len(values)
     bars = [
         None
