@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import pathlib
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
