@@ -1,5 +1,6 @@
 """The command `bnhead inspect`: a model or run, and test images -> table, JSON, CSV and an HTML page."""
 
+import contextlib
 import math
 import os
 import pathlib
@@ -129,9 +130,11 @@ def inspected_by(request: Request) -> Inspected:
         net, head, weights, seed, file = path.stem, "", "file", None, request.model
     elif request.model.startswith("hub:"):
         weights = "preset"
-    if os.path.isdir(file):
-        file = pathlib.Path(file, "model.keras")
-    sha256 = atomic.sha256(pathlib.Path(file)) if os.path.isfile(file) else ""
+    sha256 = ""  # of a file that cannot be read: opening it reports the error
+    with contextlib.suppress(OSError):
+        sha256 = atomic.sha256(
+            pathlib.Path(file, "model.keras") if os.path.isdir(file) else pathlib.Path(file)
+        )
     data_of = {"dataset": dataset, "task": task, "image_size": request.image_size, "pixels": request.pixels}
     return Inspected(request.model, net, head, weights, seed, sha256, **data_of)
 
@@ -184,7 +187,7 @@ def inspect_model(request: Request) -> int:
     directory = output_directory(request, inspected)
     if not request.overwrite:
         census_files.check_directory(directory, inspected)
-    with startup.quiet():
+    with startup.quiet(f"TensorFlow, {request.model} and {inspected.dataset}"):
         import keras
         import tensorflow as tf
 

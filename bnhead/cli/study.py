@@ -18,6 +18,7 @@ from bnhead.cli.tables import table
 from bnhead.data.catalog import check_embedded
 from bnhead.errors import RunDirectoryError, UsageError, nearest
 from bnhead.runs.reading import FEW_IMAGES
+from bnhead.studies.commands import DEFAULTS, train_command
 from bnhead.studies.measures import MEASURES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
@@ -50,22 +51,23 @@ Request = dataclasses.make_dataclass(
             "",
             "A setting and its values: --vary=fc_units=64,256,1024 compares the heads at each of them.",
         ),
-        _flag("name", str, "heads", "Name of a study of --heads."),
+        _flag("name", str, DEFAULTS["name"], "Name of a study of --heads."),
         _flag("question", str, "", "Question of a study of --heads, one sentence for the report."),
         _flag(
             "outcome",
             str,
             "",
-            f"Primary outcome of a study of --heads: {', '.join(MEASURES)}. Default: accuracy or r2, by the "
-            "task. The other outcomes are judged too, as secondary ones.",
+            f"Primary outcome of a study of --heads: {', '.join(MEASURES)}. Default: accuracy or r2, by "
+            "the task. The other outcomes are judged too, as secondary ones.",
         ),
         _flag(
             "seeds",
             str,
-            "10,20,40",
-            "Number of seeds, or several: the study is judged after each, and stops at the first that decides.",
+            DEFAULTS["seeds"],
+            "Number of seeds, or several: the study is judged after each, and stops at the first that "
+            "decides.",
         ),
-        _flag("first_seed", int, 0, "The first seed; a new study that is to confirm another has new seeds."),
+        _flag("first_seed", int, 0, "The first seed; a study that is to confirm another has new seeds."),
         _flag("dir", str, "", "Directory of the study. Default: studies/<name>."),
         _flag(
             "engine",
@@ -83,11 +85,16 @@ Request = dataclasses.make_dataclass(
         _flag(
             "delta",
             float,
-            0.0,
-            "A smaller difference of the primary outcome is not material: 0.01 is one point of accuracy. 0 is "
-            "the usual margin of the outcome.",
+            DEFAULTS["delta"],
+            "A smaller difference of the primary outcome is not material: 0.01 is one point of accuracy. "
+            "0 is the usual margin of the outcome.",
         ),
-        _flag("alpha", float, 0.05, "Error rate, over all comparisons and looks of the study together."),
+        _flag(
+            "alpha",
+            float,
+            DEFAULTS["alpha"],
+            "Error rate, over all comparisons and looks of the study together.",
+        ),
         _flag(
             "commands",
             str,
@@ -408,7 +415,7 @@ def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any])
     threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
     lines = [f"{plan.study}: {plan.question}", f"each run with {threads}", ""]
     for run in plan.runs:
-        lines.append(f"{run.id}  {command_of(plan.config(run, directory, local))}")
+        lines.append(f"{run.id}  {train_command(dataclasses.asdict(plan.config(run, directory, local)))}")
     return "\n".join(lines)
 
 
@@ -429,26 +436,15 @@ def write_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any]
     for seeds in plan.looks:
         if runs := [run for run in open_runs if run.seed in plan.seeds[:seeds]]:
             break
-    lines = [f"{threads} {command_of(plan.config(run, directory, local))}\n" for run in runs]
+    commands = [train_command(dataclasses.asdict(plan.config(run, directory, local))) for run in runs]
     try:
-        path.write_text("".join(lines))
+        path.write_text("".join(f"{threads} {command}\n" for command in commands))
     except OSError as error:
         raise RunDirectoryError(f"commands {path} cannot be written: {error.strerror}") from error
     return (
-        f"{len(lines)} commands in {path}, for {plan.looks[0] if not runs else seeds} seeds\n"
-        "next  run them anywhere that sees this directory, then the same command without --commands"
+        f"{len(commands)} commands in {path}, the missing runs of {seeds} seeds\n"
+        "next  run them on any machine that sees this directory, then this command without --commands"
     )
-
-
-def command_of(config: TrainConfig) -> str:
-    """The `bnhead train` command of a run: the flags that are not at their defaults."""
-    changed = config.changed()
-    flags = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name in changed or name in ("head", "seed")
-    }
-    return " ".join(["bnhead train", *(shlex.quote(f"--{name}={value}") for name, value in flags.items())])
 
 
 def estimate_time(plan: Plan, directory: pathlib.Path, workers: int, pace: Callable[[], float | None]) -> str:

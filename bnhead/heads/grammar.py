@@ -19,6 +19,7 @@ PLACEMENTS = {  # where the four batch norms that are all called final act
     "P2": "between the FC and the output layer",
     "P3": "on the logits",
 }
+_PARTS = {"beta": "offset", "bias": "bias", "gamma": "gain"}
 LONGEST_NUMBER = 30  # digits; Python refuses to read integers of more than 4,300
 
 
@@ -137,6 +138,28 @@ class Head:
             if t.type.pools and features:
                 steps.append(str(t.type.pools(features) or "?"))
         return " -> ".join(steps) + (f"  [{', '.join(self.placement)}]" if self.placement else "")
+
+    def explain(self) -> str:
+        """The head in words: `batch norm (P1, on the pooled features), then an FC layer`.
+
+        Average pooling, and an output layer that follows an FC layer, go without saying.
+        """
+        phrases, places = [], iter(self.placement)
+        has_fc = any(t.type.linear for t in self.tokens[:-1])
+        for t in self.tokens:
+            if str(t) == "gap" or (has_fc and t is self.tokens[-1] and str(t) == "out"):
+                continue
+            number = "" if t.number is None else _decimal(t.number)
+            phrase = t.type.meaning.format(number=number) or t.name
+            if t.type.linear and number:
+                phrase += f" of {number} units"
+            if t.left_out:
+                phrase += f" without {' and '.join(_PARTS[part] for part in sorted(t.left_out))}"
+            if t.type.normalises_batch:
+                place = next(places)
+                phrase += f" ({place}, {PLACEMENTS[place]})"
+            phrases.append(phrase)
+        return ", then ".join(phrases)
 
     def parameters(self, features: Sequence[int], outputs: int, *, fc_units: int = 256) -> int:
         """Number of the head's weights, moving averages included, as `count_params()`.

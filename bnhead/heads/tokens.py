@@ -63,6 +63,7 @@ class TokenType:
         normalises_batch: whether it is a batch norm or a part of one; `placement` lists these.
         after_output: whether it may follow the output layer.
         reads_labels: whether it needs the labels in training.
+        meaning: a few words for a reader, a format string over `number`; empty where the name says it all.
     """
 
     name: str
@@ -75,6 +76,7 @@ class TokenType:
     normalises_batch: bool = False
     after_output: bool = False
     reads_labels: bool = False
+    meaning: str = ""
 
     @property
     def example(self) -> str:
@@ -114,31 +116,48 @@ ACTIVATIONS = {  # token -> Keras' name
 }
 _ROWS = (
     # pooling
-    TokenType("gap", pools=_CHANNELS),
-    TokenType("gmp", pools=_CHANNELS),
-    TokenType("catpool", pools=lambda shape: 2 * shape[-1]),
-    TokenType("gem", pools=_CHANNELS, weights=lambda *_: 1),
+    TokenType("gap", pools=_CHANNELS, meaning="average pooling"),
+    TokenType("gmp", pools=_CHANNELS, meaning="maximum pooling"),
+    TokenType(
+        "catpool", pools=lambda shape: 2 * shape[-1], meaning="average and maximum pooling side by side"
+    ),
+    TokenType("gem", pools=_CHANNELS, weights=lambda *_: 1, meaning="generalised mean pooling"),
     TokenType("flatten", pools=lambda shape: None if None in shape else math.prod(shape)),
     # linear layers
-    TokenType("fc", number=_UNITS, label="{fc_activation}", **_DENSE),
-    TokenType("dense", number=_UNITS, **_DENSE),
-    TokenType("out", label="{outputs}", **_DENSE),
+    TokenType("fc", number=_UNITS, label="{fc_activation}", meaning="an FC layer", **_DENSE),
+    TokenType("dense", number=_UNITS, meaning="an FC layer without activation", **_DENSE),
+    TokenType("out", label="{outputs}", meaning="the output layer", **_DENSE),
     # normalisation over the batch, and its parts
-    TokenType("bn", **_BATCH_NORM),
-    TokenType("gbn", number=_GHOST, **_BATCH_NORM),
-    TokenType("brn", **{**_BATCH_NORM, "weights": lambda *arguments: 1 + _affine_weights(2)(*arguments)}),
-    TokenType("fbn", **_BATCH_NORM),
-    TokenType("center", **_BATCH_STATISTICS),
-    TokenType("scale", **_BATCH_STATISTICS),
-    TokenType("noise", **{**_BATCH_STATISTICS, "weights": lambda width, *_: 2 * width + 1}),
+    TokenType("bn", meaning="batch norm", **_BATCH_NORM),
+    TokenType(
+        "gbn",
+        number=_GHOST,
+        meaning="ghost batch norm over {number} examples at a time",
+        **_BATCH_NORM,
+    ),
+    TokenType(
+        "brn",
+        meaning="batch renorm",
+        **{**_BATCH_NORM, "weights": lambda *arguments: 1 + _affine_weights(2)(*arguments)},
+    ),
+    TokenType("fbn", meaning="batch norm with frozen statistics and so without noise", **_BATCH_NORM),
+    TokenType("center", meaning="a batch norm's centring alone", **_BATCH_STATISTICS),
+    TokenType("scale", meaning="a batch norm's scaling alone", **_BATCH_STATISTICS),
+    TokenType(
+        "noise",
+        meaning="a batch norm's noise alone with nothing normalised",
+        **{**_BATCH_STATISTICS, "weights": lambda width, *_: 2 * width + 1},
+    ),
     # normalisation of each example
-    TokenType("ln", weights=_affine_weights(0), **_AFFINE),
-    TokenType("rms", weights=lambda width, *_: width),
-    TokenType("gn", number=_GROUPS, weights=_group_norm_weights, **_AFFINE),
-    TokenType("l2", weights=lambda *_: 1),
+    TokenType("ln", weights=_affine_weights(0), meaning="layer norm within each example", **_AFFINE),
+    TokenType("rms", weights=lambda width, *_: width, meaning="RMS norm within each example"),
+    TokenType(
+        "gn", number=_GROUPS, weights=_group_norm_weights, meaning="group norm of {number} groups", **_AFFINE
+    ),
+    TokenType("l2", weights=lambda *_: 1, meaning="features of unit length times a learned scale"),
     # dropout and activations
-    TokenType("dropout", number=_RATE),
-    TokenType("cdropout", number=_RATE, reads_labels=True),
+    TokenType("dropout", number=_RATE, meaning="dropout at a rate of {number}"),
+    TokenType("cdropout", number=_RATE, reads_labels=True, meaning="class-conditional dropout"),
     *map(TokenType, ACTIVATIONS),
 )
 TOKENS = {row.name: row for row in _ROWS}

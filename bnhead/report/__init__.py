@@ -1,20 +1,21 @@
 """Reports: from the files of a study or a run to pages for people and charts for TensorBoard.
 
-`study_page` and `run_page` collect the content of a page, with `study_figures` (captions and texts),
-`limits`, and `charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `tensorboard` as
-event files. `census_page`, `census_tables` and `census_files` do the same for a census (`inspected` says of
-what, `census_remarks` what stands out), and `verify` recomputes a study. Reports of studies and runs need no
+`study_page` and `run_page` collect the content of a page, with `study_figures` and `dead_units` (captions
+and texts), `provisional` (a study without a verdict), `event_pictures` (pictures of a run), `limits`, and
+`charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `tensorboard` as event files.
+`census_page`, `census_tables` and `census_files` do the same for a census (`inspected` says of what,
+`census_remarks` what stands out), and `verify` recomputes a study. Reports of studies and runs need no
 TensorFlow.
 
-The same files give the same bytes: a page contains neither the time nor the directory's name, nor facts that
-differ when a run is repeated, such as its duration.
+The same files and the same name of the directory give the same bytes: a page contains no fact that differs
+when a run is repeated, such as its duration, except the day on which the runs began.
 """
 
 import pathlib
 from collections.abc import Mapping
 
 from bnhead import public
-from bnhead.report import pages, run_page, study_page, tensorboard
+from bnhead.report import pages, provisional, run_page, study_page, tensorboard
 from bnhead.runs import atomic
 from bnhead.runs.run_files import RunFiles
 from bnhead.studies.directory import read_study
@@ -23,29 +24,39 @@ __all__ = ["build"]
 __getattr__, __dir__ = public.names(__name__, {})
 
 
-def build(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = None) -> None:
+def build(
+    directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = None, *, name: str | None = None
+) -> str:
     """Writes `report.md` and `report.html` into a study's or a run's directory, and a study's `tensorboard/`.
 
-    Missing and damaged runs of a study are listed in the report.
+    Missing and damaged runs of a study are listed in the report. The page of a study without a verdict shows
+    the runs so far and is marked INCOMPLETE.
 
     Args:
         directory: the study's or the run's directory.
         runs: for a study, run id -> its files, if they have been read already.
+        name: the directory as the commands of the page name it; None for `directory` itself.
+
+    Returns:
+        The first sentence of the page.
 
     Raises:
-        RunDirectoryError: the directory holds neither, the study has no verdict yet, or a file cannot be
-            written.
+        RunDirectoryError: the directory holds neither, or a file cannot be written.
         ResourcesError: the disk is full. Existing files are unchanged.
     """
+    name = str(directory) if name is None else name
     try:
         if (directory / "config.json").is_file() and not (directory / "plan.json").exists():
-            study, content, name = None, run_page.run_content(run_page.read_single_run(directory)), "run"
+            study, template = None, "run"
+            content = run_page.run_content(run_page.read_single_run(directory), name)
         else:
-            study = read_study(directory, runs)
-            content, name = study_page.study_content(study), "study"
+            study, template = read_study(directory, runs), "study"
+            if not study.verdict:
+                study = provisional.without_verdict(study, directory)
+            content = study_page.study_content(study, name)
         texts = {
-            "report.md": pages.markdown_page(content, f"{name}.md"),
-            "report.html": pages.html_page(content, f"{name}.html"),
+            "report.md": pages.markdown_page(content, f"{template}.md"),
+            "report.html": pages.html_page(content, f"{template}.html"),
         }
         for file, text in texts.items():
             atomic.replace(directory / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
@@ -53,3 +64,4 @@ def build(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = None) -
             atomic.replace(directory / "tensorboard", lambda path: tensorboard.write_event_files(study, path))
     except OSError as error:
         raise atomic.unwritable(error, f"report in {directory}") from error
+    return content["sentence"]

@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 
 from bnhead.census.counts import Census
@@ -25,11 +26,16 @@ def check_directory(directory: RunDirectory, inspected: Inspected) -> None:
         inspected: the inspection whose files are to be written.
 
     Raises:
-        RunDirectoryError: it holds the census of another inspection, which the message compares, or other
-            files of the same names.
+        RunDirectoryError: it cannot be written, or holds the census of another inspection, which the message
+            compares, or other files of the same names.
     """
     if directory.path.exists() and not directory.path.is_dir():
         raise RunDirectoryError(f"out {directory.path} cannot be written: it is a file")
+    parent = next(path for path in (directory.path, *directory.path.absolute().parents) if path.exists())
+    if not os.access(parent, os.W_OK):
+        raise RunDirectoryError(
+            f"out {directory.path} cannot be written: {parent} is read-only; give --out=DIR"
+        )
     present = [name for name in CENSUS_FILES if (directory.path / name).exists()]
     if not present:
         return

@@ -40,11 +40,15 @@ def axis(low: float, high: float, max_steps: int = 5) -> Axis:
     return Axis(low, high, [round(k * step, 12) for k in range(first, last + 1)])
 
 
-def axis_from_zero(high: float) -> Axis:
-    """An axis from 0 to the next round number from `high` on."""
-    ticks = axis(0.0, high or 1.0).ticks
-    last = ticks[-1] if ticks[-1] >= high - 1e-12 else ticks[-1] + ticks[1]
-    return Axis(0.0, last, [*ticks, last] if last > ticks[-1] else ticks)
+def enclosing_axis(low: float, high: float, max_steps: int = 5) -> Axis:
+    """An axis whose ends are labelled: the round numbers next to `low` and `high`."""
+    if low >= high:
+        low, high = (low, 1.0) if low == 0 else (low - 0.01 * abs(low), high + 0.01 * abs(high))
+    ticks = axis(low, high, max_steps).ticks
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [round(k * step, 12) for k in range(first, last + 1)]
+    return Axis(ticks[0], ticks[-1], ticks)
 
 
 def difference_chart(rows: Sequence[Mapping[str, Any]], delta: float) -> dict[str, Any]:
@@ -100,31 +104,52 @@ def _strip(row: Mapping[str, Any], scale: Axis) -> dict[str, Any]:
 
 
 def panels(
-    groups: Sequence[Sequence[Sequence[Band]]], form: Callable[[float], str], *, full_range: bool = False
+    groups: Sequence[Sequence[Sequence[Band]]], form: Callable[[float], str], *, from_zero: bool = False
 ) -> list[dict[str, Any]]:
     """Bands by epoch: one panel for each group, all on the same axes.
 
     Args:
         groups: for each panel its lines, each a sequence of bands.
         form: a value -> its label.
-        full_range: whether the axis shows 0 and every value, instead of `curves.visible_range`.
+        from_zero: whether the axis begins at 0, and not where `curves.visible_range` does.
 
     Returns:
-        For each panel `lines` with `area` and `path` (SVG paths), `x` and `y` as (percent, label).
+        For each panel `lines` with `area` and `path` (SVG paths), `x` and `y` as (percent, label), and
+        whether low values are `cut` off.
     """
     lines = [line for group in groups for line in group]
     epochs = max((b.epoch for line in lines for b in line), default=1)
-    if full_range:
-        vertical = axis_from_zero(max((b.high for line in lines for b in line), default=1.0))
-    else:
+    low, high = (0.0, max((b.high for line in lines for b in line), default=1.0))
+    if not from_zero:
         low, high = visible_range(lines)
-        margin = 0.05 * (high - low)
-        vertical = axis(low - margin, high + margin)
+    vertical = enclosing_axis(low, high)
     horizontal = axis(1, max(epochs, 2), 6)
     x = [(horizontal.across(tick), f"{tick:g}") for tick in horizontal.ticks if tick == int(tick)]
     y = [(vertical.down(tick), form(tick)) for tick in vertical.ticks]
+    cut = any(b.low < vertical.low for line in lines for b in line)
     return [
-        {"x": x, "y": y, "lines": [_line_paths(line, horizontal, vertical) for line in group]}
+        {"x": x, "y": y, "lines": [_line_paths(line, horizontal, vertical) for line in group], "cut": cut}
+        for group in groups
+    ]
+
+
+def slopes(
+    groups: Sequence[Sequence[tuple[float, float]]], form: Callable[[float], str]
+) -> list[dict[str, Any]]:
+    """Pairs of values, each joined by a line: one panel for each group, all on the same axis.
+
+    Args:
+        groups: for each panel its pairs, control and treatment.
+        form: a value -> its label.
+
+    Returns:
+        For each panel `pairs` as (percent, percent) from the top, and `y` as (percent, label).
+    """
+    values = [value for group in groups for pair in group for value in pair]
+    vertical = enclosing_axis(min(values, default=0.0), max(values, default=1.0))
+    y = [(vertical.down(tick), form(tick)) for tick in vertical.ticks]
+    return [
+        {"pairs": [(vertical.down(before), vertical.down(after)) for before, after in group], "y": y}
         for group in groups
     ]
 
@@ -137,31 +162,37 @@ def _line_paths(bands: Sequence[Band], horizontal: Axis, vertical: Axis) -> dict
     return {"area": svg_path([*upper, *reversed(lower)]) + "Z" if bands else "", "path": svg_path(middle)}
 
 
-def width_chart(points: Sequence[tuple[float, int, float]], top: float) -> dict[str, Any]:
-    """Shares against width on a logarithmic axis.
+def width_chart(lines: Sequence[Sequence[tuple[float, int, float]]]) -> dict[str, Any]:
+    """Shares against width on a logarithmic axis, a line for each head.
 
     Args:
-        points: width, seed, share in [0, 1].
-        top: the largest share of the axis.
+        lines: for each head its points: width, seed, share in [0, 1].
 
     Returns:
-        `dots` as (x, y, width, seed, share), `path` through the medians, `x` and `y` as (percent, value).
+        `lines` with `dots` as (x, y, width, seed, share) and `path` through the medians; `x` and `y` as
+        (percent, value).
     """
-    widths = sorted({width for width, _, _ in points})
+    widths = sorted({width for points in lines for width, *_ in points})
     low, high = math.log2(widths[0]), math.log2(widths[-1])
-    margin = 0.08 * (high - low) or 1.0
+    margin = 0.04 * (high - low) or 1.0
     horizontal = Axis(low - margin, high + margin, [math.log2(width) for width in widths])
-    vertical = axis_from_zero(top)
-    middles = []
-    for width in widths:
-        median = statistics.median(share for w, _, share in points if w == width)
-        middles.append((horizontal.across(math.log2(width)), vertical.down(median)))
-    return {
-        "dots": [
+    vertical = enclosing_axis(0.0, max(share for points in lines for *_, share in points))
+    drawn = []
+    for points in lines:
+        by_width: dict[float, list[float]] = {}
+        for width, _, share in sorted(points):
+            by_width.setdefault(width, []).append(share)
+        middles = [
+            (horizontal.across(math.log2(width)), vertical.down(statistics.median(shares)))
+            for width, shares in by_width.items()
+        ]
+        dots = [
             (horizontal.across(math.log2(width)), vertical.down(share), width, seed, share)
             for width, seed, share in points
-        ],
-        "path": svg_path(middles),
+        ]
+        drawn.append({"dots": dots, "path": svg_path(middles)})
+    return {
+        "lines": drawn,
         "x": [(horizontal.across(t), w) for t, w in zip(horizontal.ticks, widths, strict=True)],
         "y": [(vertical.down(tick), tick) for tick in vertical.ticks],
     }
@@ -182,7 +213,7 @@ def bar_chart(
         (percent, number of the bar from 1) and `y` as (percent, label).
     """
     known = [value for value in values if not math.isnan(value)]
-    vertical = axis_from_zero(max(known, default=0.0) if top is None else top)
+    vertical = enclosing_axis(0.0, max(known, default=0.0) if top is None else top)
     slot = 100 / len(values)
     bars = [
         None

@@ -5,9 +5,11 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+WHOLE_EPOCHS = 10  # the whole of a training as short as this is drawn
+
 
 class Band(NamedTuple):
-    """One epoch over the seeds: number of finite values, least, median, largest."""
+    """One epoch over the seeds: number of finite values, minimum, median, maximum."""
 
     epoch: int
     n: int
@@ -40,20 +42,21 @@ def at_most(bands: Sequence[Band], size: int) -> list[Band]:
 
 
 def visible_range(lines: Sequence[Sequence[Band]]) -> tuple[float, float]:
-    """The range of values on an axis.
+    """The range of values on an axis: all of them, for up to `WHOLE_EPOCHS` epochs.
 
-    The top is the highest value. The bottom is the lowest median after a third of the training, so that the
-    first epochs do not flatten the end, which is judged; lower values are cut off.
+    Of a longer training the bottom is the lowest median after a third of it, so that the first epochs do not
+    flatten the end, which is judged; lower values are cut off.
 
     Returns:
-        Lowest and highest value, with the lowest below the highest.
+        Lowest and highest value.
     """
-    settled = [b for line in lines for b in line if 3 * b.epoch >= max(c.epoch for c in line)]
-    if not settled:
+    bands = [b for line in lines for b in line]
+    if not bands:
         return 0.0, 1.0
-    high = max(b.high for line in lines for b in line)
-    low = min(b.middle for b in settled)
-    return (low, high) if low < high else (high - abs(high) * 0.01 - 1e-6, high)
+    low, high = min(b.low for b in bands), max(b.high for b in bands)
+    if max(b.epoch for b in bands) > WHOLE_EPOCHS:
+        low = min(b.middle for line in lines for b in line if 3 * b.epoch >= max(c.epoch for c in line))
+    return low, high
 
 
 def swarm(values: Sequence[float], near: float) -> Iterator[int]:

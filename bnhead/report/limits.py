@@ -5,6 +5,7 @@ from typing import Any
 
 from bnhead.census import keys
 from bnhead.census.figures import rule_of_three
+from bnhead.report import provisional
 from bnhead.studies import wording
 from bnhead.studies.directory import StudyFiles
 
@@ -30,7 +31,7 @@ def study_limits(study: StudyFiles) -> Iterator[str]:
     yield from _of_the_intervals(study)
     margin = wording.as_margin(plan.delta, plan.primary)
     yield f"A difference below {margin} was called immaterial beforehand; that is a decision, not a finding."
-    if len(verdict["comparisons"]) > 1:
+    if len(verdict["comparisons"]) > 1 and verdict["word"] != provisional.WORD:
         yield (
             f"There are {len(verdict['comparisons'])} comparisons. Holm's p-values make up for that; each "
             "interval is of one comparison alone."

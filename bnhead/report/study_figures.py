@@ -2,12 +2,11 @@
 
 import base64
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from bnhead import heads
-from bnhead.census import keys
-from bnhead.census.figures import figures_at
 from bnhead.heads.diagram import svg
 from bnhead.report import charts
 from bnhead.report.curves import Band, at_most, band
@@ -19,9 +18,11 @@ TONES = {
     "HELPS": "good",
     "HURTS": "bad",
     "NO MATERIAL DIFFERENCE": "even",
+    "INCOMPLETE": "open",
     "UNDECIDED": "open",
     "MIXED": "open",
 }
+_FEW = 50
 _MAX_COLUMNS = 6  # epochs in the table beside a chart
 Groups = Sequence[tuple[str, list[tuple[str, str]]]]
 
@@ -74,7 +75,10 @@ def _comparison_texts(comparison: dict[str, Any], primary: str) -> dict[str, Any
         "sd": wording.as_spread(comparison.get("sd"), primary),
         **{key: wording.as_p_value(comparison.get(key)) for key in ("p", "p_holm", "p_tost", "p_holm_tost")},
         "interval_tost": wording.as_interval(comparison.get("interval_tost"), primary),
-        "more": comparison.get("more_seeds"),
+        "more": _as_many(comparison.get("more_seeds")),
+        "scores": [
+            _mean_score(comparison.get(name), primary) for name in ("control_scores", "treatment_scores")
+        ],
         "diverged": wording.as_list([f"{n} of the {side}" for side, n in untrained.items()]),
         "converged": converged and {
             "mean": wording.as_difference(converged.get("mean"), primary),
@@ -82,6 +86,39 @@ def _comparison_texts(comparison: dict[str, Any], primary: str) -> dict[str, Any
             "n": converged.get("n", wording.NONE),
         },
     }  # fmt: skip
+
+
+def _as_many(seeds: int | None) -> str:
+    """A number of seeds that was extrapolated from a few: beyond `_FEW` it is no more than "many"."""
+    return "" if seeds is None else str(seeds) if seeds <= _FEW else "many"
+
+
+def _mean_score(scores: Sequence[float | None] | None, primary: str) -> str:
+    numbers = [score for score in scores or () if wording.is_number(score)]
+    return wording.as_score(statistics.fmean(numbers) if numbers else None, primary)
+
+
+def raw_values(study: StudyFiles) -> list[dict[str, Any]]:
+    """The metric of each pair of runs: a panel for each comparison, with a line for each seed."""
+    primary = study.plan.primary
+    forms = score_forms(primary)
+    pairs, shown = [], []
+    for comparison in study.verdict["comparisons"]:
+        columns = [comparison.get(name) or [] for name in ("seeds", "control_scores", "treatment_scores")]
+        complete = [pair for pair in zip(*columns, strict=False) if all(map(wording.is_number, pair))]
+        if complete:
+            pairs.append(complete)
+            shown.append(comparison)
+    panels = charts.slopes([[pair[1:] for pair in complete] for complete in pairs], forms["tick"])
+    for panel, comparison, complete in zip(panels, shown, pairs, strict=True):
+        texts = [
+            f"seed {seed}: {forms['form'](before)} to {forms['form'](after)}"
+            for seed, before, after in complete
+        ]
+        panel["pairs"] = [(*ends, text) for ends, text in zip(panel["pairs"], texts, strict=True)]
+        panel |= {key: comparison[key] for key in ("control", "treatment")}
+        panel |= {"title": comparison["name"], "label": f"{comparison['name']}, {'; '.join(texts)}."}
+    return panels
 
 
 def panel_groups(study: StudyFiles) -> Groups:
@@ -113,7 +150,7 @@ def by_epoch(
     form: Callable[[float], str],
     *,
     tick: Callable[[float], str],
-    full_range: bool = False,
+    from_zero: bool = False,
 ) -> dict[str, Any] | None:
     """One column of the histories by epoch, as panels and as a table; None if no run has the column.
 
@@ -122,11 +159,11 @@ def by_epoch(
         groups: the panels, from `panel_groups`.
         column: name in `history.csv`.
         form, tick: a value -> its text; a value -> a label of the axis.
-        full_range: as for `charts.panels`.
+        from_zero: as for `charts.panels`.
     """
 
     def text(b: Band) -> str:
-        return form(b.middle) if b.n == 1 else f"{form(b.middle)} ({form(b.low)} to {form(b.high)})"
+        return with_range(b.low, b.middle, b.high, form)
 
     cells = list(dict.fromkeys(cell for _, lines in groups for _, cell in lines))
     bands = {
@@ -135,7 +172,7 @@ def by_epoch(
     if not any(bands.values()):
         return None
     panels = charts.panels(
-        [[bands[cell] for _, cell in lines] for _, lines in groups], tick, full_range=full_range
+        [[bands[cell] for _, cell in lines] for _, lines in groups], tick, from_zero=from_zero
     )
     for panel, (title, lines) in zip(panels, groups, strict=True):
         panel["title"] = title
@@ -153,8 +190,15 @@ def by_epoch(
         "epochs": epochs,
         "rows": [(cell, [by_cell[cell].get(epoch, wording.NONE) for epoch in epochs]) for cell in cells],
         "seeds": max(b.n for line in bands.values() for b in line),
+        "cut": any(panel["cut"] for panel in panels),
         "largest": max(b.high for line in bands.values() for b in line),
     }
+
+
+def with_range(low: float, middle: float, high: float, form: Callable[[float], str]) -> str:
+    """A value and its range: "9.0% (8.6% to 9.4%)"; the value alone if the range would show nothing else."""
+    texts = [form(value) for value in (middle, low, high)]
+    return texts[0] if len(set(texts)) == 1 else "{} ({} to {})".format(*texts)
 
 
 def score_forms(primary: str) -> dict[str, Callable[[float], str]]:
@@ -172,57 +216,6 @@ def learning_curves(study: StudyFiles) -> dict[str, Any] | None:
     return by_epoch(study.of_cell, panel_groups(study), primary, **score_forms(primary))
 
 
-def dead_unit_charts(of_cell: Callable[[str], Sequence[RunFiles]], groups: Groups) -> list[dict[str, Any]]:
-    """The dead units by epoch: a chart for each layer and figure in the histories."""
-    cells = dict.fromkeys(cell for _, lines in groups for _, cell in lines)
-    columns = dict.fromkeys(column for cell in cells for run in of_cell(cell) for column in run.history)
-    drawn_charts = []
-    for layer in keys.layers_of(columns):
-        for row in figures_at("charts"):
-            chart = by_epoch(of_cell, groups, keys.key(layer, row.name), wording.as_share,
-                             tick=lambda v: f"{100 * v:.3g}%", full_range=True)  # fmt: skip
-            if chart is not None:
-                drawn_charts.append({"layer": layer, "figure": row.name, "title": row.meaning, **chart})
-    return drawn_charts
-
-
-def width_charts(study: StudyFiles) -> list[dict[str, Any]]:
-    """The shares against the FC's width: a chart for each figure, with a panel for each head and layer."""
-    laws = [law for law in study.verdict["width_law"] if law.get("points")]
-    drawn_charts = []
-    for row in figures_at("charts"):
-        if of_figure := [law for law in laws if law.get("figure") == row.name]:
-            drawn_charts.append({"title": row.meaning, **_width_panels(study, of_figure)})
-    return drawn_charts
-
-
-def _width_panels(study: StudyFiles, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    comparisons = study.verdict["comparisons"]
-    control = study.plan.cell(comparisons[0]["control"]).head if comparisons else None
-    points = [[(p["fc_units"], p["seed"], p["share"]) for p in law["points"]] for law in laws]
-    top = max(share for law_points in points for *_, share in law_points)
-    panels = []
-    for law, law_points in zip(laws, points, strict=True):
-        chart = charts.width_chart(law_points, top)
-        chart["dots"] = [
-            (x, y, f"{width:g} units, seed {seed}: {wording.as_share(share)}")
-            for x, y, width, seed, share in chart["dots"]
-        ]
-        chart["x"] = [(x, f"{width:g}") for x, width in chart["x"]]
-        chart["y"] = [(y, f"{100 * tick:.3g}%") for y, tick in chart["y"]]
-        bounds = ", ".join(map(wording.as_slope, law.get("interval") or []))
-        slope = wording.as_slope(law.get("slope")) + (f" [{bounds}]" if bounds else "")
-        shares = {}
-        for width in dict.fromkeys(width for width, *_ in law_points):
-            (b,) = band([[share] for w, _, share in law_points if w == width])
-            texts = [wording.as_share(value) for value in (b.middle, b.low, b.high)]
-            shares[width] = texts[0] if b.n == 1 else "{} ({} to {})".format(*texts)
-        role = "control" if law["head"] == control else "treatment"
-        panel = {"head": law["head"], "layer": law["layer"], "slope": slope, "shares": shares}
-        panels.append({**panel, **chart, "role": role})
-    return {"panels": panels, "widths": sorted({width for law_points in points for width, *_ in law_points})}
-
-
 def head_diagrams(study: StudyFiles) -> list[dict[str, Any]]:
     """Each head once: its picture, its description, and its cells."""
     diagrams = []
@@ -235,7 +228,7 @@ def head_diagrams(study: StudyFiles) -> list[dict[str, Any]]:
 
 
 def head_diagram(text: str, description: object) -> dict[str, Any]:
-    """One head's picture.
+    """One head's picture, and the head in words.
 
     Args:
         text: the head.
@@ -250,13 +243,13 @@ def head_diagram(text: str, description: object) -> dict[str, Any]:
         head = heads.parse(text)
         picture = svg(head, features, int(outputs[1]) if outputs else 10)
     except heads.HeadError:
-        return {"text": text, "picture": "", "told": description, "places": ""}
+        return {"text": text, "picture": "", "description": description, "meaning": ""}
     size = re.search(r'width="(\d+)" height="(\d+)"', picture)
     picture = picture.replace(" role=", f' viewBox="0 0 {size[1]} {size[2]}" role=', 1)
     return {
         "text": text,
         "picture": base64.b64encode(picture.encode()).decode(),
         "size": (int(size[1]), int(size[2])),
-        "told": description or text,
-        "places": wording.as_list(list(head.placement)),
+        "description": description or text,
+        "meaning": head.explain(),
     }

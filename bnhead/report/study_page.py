@@ -1,15 +1,17 @@
 """The content of a study's report as plain data, from which both pages are written."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bnhead.census import keys
 from bnhead.census.figures import figures_at
-from bnhead.report import study_figures
+from bnhead.heads.grammar import PLACEMENTS
+from bnhead.report import dead_units, provisional, study_figures
 from bnhead.report.limits import study_limits
 from bnhead.runs.run_files import RunFiles
 from bnhead.studies import wording
+from bnhead.studies.commands import study_command, train_command
 from bnhead.studies.directory import StudyFiles
 from bnhead.studies.plan import PlannedRun
 
@@ -26,13 +28,33 @@ _STEPS = {  # key of the flow -> its word, and whether it is listed at 0
 _UNIQUE = ("started", "seconds", "sessions")  # of environment.json: these differ between any two runs
 
 
-def study_content(study: StudyFiles) -> dict[str, Any]:
-    """The content of the pages, in their order."""
+_VERDICTS = {
+    provisional.WORD: "not all runs have a result, and nothing is judged",
+    "HELPS": "the treatment is better, and chance is no likely reason",
+    "HURTS": "the treatment is worse, and chance is no likely reason",
+    "NO MATERIAL DIFFERENCE": "any difference is likely to be smaller than what is material",
+    "UNDECIDED": "these seeds show neither a difference nor that there is none",
+    "UNSTABLE": "runs of the treatment did not train",
+    "INVALID": "the runs cannot be compared; the sentence says why",
+    "MIXED": "the comparisons have different verdicts",
+}
+
+
+def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
+    """The content of the pages, in their order.
+
+    Args:
+        study: the study.
+        directory: its directory, as the commands of the page name it.
+    """
     plan, verdict = study.plan, study.verdict
     excluded = {exclusion["run"] for exclusion in verdict["exclusions"]}
     return {
         "study": plan.study,
+        "directory": directory,
         "question": plan.question,
+        "date": run_dates(study.runs.values()),
+        "facts": list(_facts(study)),
         "word": verdict["word"],
         "tone": study_figures.TONES.get(verdict["word"], "bad"),
         "sentence": verdict["sentence"],
@@ -46,11 +68,13 @@ def study_content(study: StudyFiles) -> dict[str, Any]:
         "tost_level": f"{100 * (1 - 2 * plan.alpha):g}",
         "seeds": len(plan.seeds),
         "rule": plan.exclusions,
+        "summary": dead_units.dead_summary(study),
         "differences": study_figures.paired_differences(study),
+        "raw": study_figures.raw_values(study),
         "roles": study_figures.line_roles(study),
         "curves": study_figures.learning_curves(study),
-        "dead": study_figures.dead_unit_charts(study.of_cell, study_figures.panel_groups(study)),
-        "width": study_figures.width_charts(study),
+        "dead": dead_units.dead_unit_charts(study.of_cell, study_figures.panel_groups(study)),
+        "width": dead_units.width_charts(study),
         "heads": study_figures.head_diagrams(study),
         "cells": cell_table(study),
         "flow": [
@@ -62,14 +86,80 @@ def study_content(study: StudyFiles) -> dict[str, Any]:
         "unread": [
             {"id": run.id, "cell": run.cell, "seed": run.seed, "problem": study.runs[run.id].problem}
             for run in plan.runs
-            if study.runs[run.id].problem and run.id not in excluded
+            if study.runs[run.id].problem and run.id not in excluded and verdict["word"] != provisional.WORD
         ],
+        "words": list(_words(study)),
         "limits": list(study_limits(study)),
-        "commands": [(run.cell, run.seed, run.id, run_command(study, run)) for run in plan.runs],
+        "again": list(_again(study, directory)),
+        "commands": [(run.cell, run.seed, run.id, run_command(study, run, directory)) for run in plan.runs],
         "machine": machine_rows(study.runs.values()),
-        "code": {**plan.code, "plan": study.plan_sha256},
+        "code": code_rows(study),
         "settings": plan.settings,
     }
+
+
+def run_dates(runs: Iterable[RunFiles]) -> str:
+    """The days on which the runs began, in UTC: "2026-11-28 to 2026-11-30"; empty if unknown."""
+    starts = [run.environment.get("started") for run in runs]
+    days = sorted({start[:10] for start in starts if isinstance(start, str)})
+    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""
+
+
+def _facts(study: StudyFiles) -> Iterator[str]:
+    """What the line above the title says of a study."""
+    settings, plan = study.plan.settings, study.plan
+    yield from (str(settings[key]) for key in ("dataset", "backbone") if key in settings)
+    for number, noun in (
+        (settings.get("epochs"), "epoch"),
+        (len(plan.seeds), "seed"),
+        (len(plan.runs), "run"),
+    ):
+        if number is not None:
+            yield f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _words(study: StudyFiles) -> Iterator[tuple[str, str]]:
+    """The words of the page that need an explanation."""
+    plan = study.plan
+    yield "head", "all layers after the backbone's feature map; its text names them in order"
+    yield "FC", "fully connected; an FC layer is a Dense layer with an activation"
+    yield "cell", "one head with one choice of settings, trained once with every seed"
+    if study.verdict["comparisons"]:
+        yield (
+            "control, treatment",
+            "the head that others are compared with, and the head that is compared with it",
+        )
+        margin = wording.as_margin(plan.delta, plan.primary)
+        yield "material", f"a difference of at least {margin}, which was fixed before the first run"
+    if any(keys.is_key(key) for run in study.runs.values() for key in run.result):
+        yield (
+            "silent",
+            "a unit is silent on an input if its output there is 0; about half is usual for a ReLU",
+        )
+        yield "dead", "a unit is dead if it is silent on every input counted"
+    places = {place for cell in plan.cells for place in cell.placement.split(", ")}
+    for place, meaning in PLACEMENTS.items():
+        if place in places:
+            yield place, f"the place of a batch norm, or of a part of one: {meaning}"
+    words = {study.verdict["word"], *(comparison["word"] for comparison in study.verdict["comparisons"])}
+    yield from ((word, meaning) for word, meaning in _VERDICTS.items() if word in words)
+
+
+def _again(study: StudyFiles, directory: str) -> Iterator[tuple[str, str]]:
+    """What can be done again, and its command."""
+    path = shlex.quote(directory)
+    if command := study_command(study.plan, directory):
+        yield "the study; runs with a result are kept", command
+    yield "this page and its files", f"bnhead report {path}"
+    yield "every number, from the runs", f"bnhead verify {path}"
+    yield "the study in TensorBoard", f"tensorboard --logdir {shlex.quote(f'{directory}/tensorboard')}"
+
+
+def code_rows(study: StudyFiles) -> dict[str, str]:
+    """The hashes of plan and code; the version is among those of the runs, if they recorded one."""
+    recorded = {name for run in study.runs.values() for name in run.environment}
+    rows = {name: value for name, value in study.plan.code.items() if name not in recorded}
+    return {**rows, "plan_sha256": study.plan_sha256}
 
 
 def cell_table(study: StudyFiles) -> dict[str, Any]:
@@ -78,14 +168,16 @@ def cell_table(study: StudyFiles) -> dict[str, Any]:
     shares = {row.name: row for row in figures_at("charts")}
     names = dict.fromkeys(key for cell in study.verdict["cells"] for key in cell["dead"])
     columns = [key for key in names if keys.short_parts(key)[1] in shares]
+    layers = list(dict.fromkeys(keys.short_parts(key)[0] for key in columns))
+    ranks = {figure: rank for rank, figure in enumerate(shares)}
+    columns.sort(key=lambda key: (layers.index(keys.short_parts(key)[0]), ranks[keys.short_parts(key)[1]]))
     parts = [keys.short_parts(key) for key in columns]
     several_layers = len({layer for layer, _ in parts}) > 1
     headings = [f"{layer} " * several_layers + shares[figure].heading for layer, figure in parts]
     rows = []
     for cell in study.verdict["cells"]:
         planned = study.plan.cell(cell["name"])
-        head = [] if planned.name.startswith(planned.head) else [planned.head]
-        placement = [planned.placement] if planned.placement else []
+        head = "" if planned.name.startswith(planned.head) else planned.head
         texts = [
             str(cell.get("n", wording.NONE)),
             wording.as_score(cell.get("mean"), primary),
@@ -99,31 +191,20 @@ def cell_table(study: StudyFiles) -> dict[str, Any]:
             is_partial = dead.get("n", cell.get("n")) != cell.get("n")
             partial = f" ({dead['n']} of {cell.get('n')})" if is_partial else ""
             texts.append(wording.as_share(dead.get("mean")) + partial)
-        rows.append({"name": planned.name, "about": ", ".join(head + placement), "texts": texts})
+        rows.append({"name": planned.name, "about": head, "texts": texts})
     return {
-        "headings": ["n", "mean", "sd", "least", "most", *headings],
+        "headings": ["n", "mean", "sd", "min", "max", *headings],
         "shares": [shares[name] for name in dict.fromkeys(figure for _, figure in parts)],
         "rows": rows,
     }
 
 
-def run_command(study: StudyFiles, run: PlannedRun) -> str:
-    """The command of one run, with every setting, on as many threads as in the study."""
+def run_command(study: StudyFiles, run: PlannedRun, directory: str = "DIR") -> str:
+    """The command of one run, on as many threads as in the study."""
     threads = study.plan.threads
     fixed = f"TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} " if threads else ""
     settings = study.runs[run.id].config or study.plan.run_settings(run)
-    return fixed + train_command(settings, f"DIR/runs/{run.id}")
-
-
-def train_command(settings: dict[str, Any], workdir: str) -> str:
-    """`python train.py` with a flag for each setting."""
-    flags = []
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            flags.append(f"--{name}" if value else f"--no{name}")
-        else:
-            flags.append(shlex.quote(f"--{name}={value}"))
-    return " ".join(["python train.py", *flags, f"--workdir={workdir}"])
+    return fixed + train_command({**settings, "workdir": f"{directory}/runs/{run.id}"})
 
 
 def machine_rows(runs: Iterable[RunFiles]) -> list[tuple[str, list[tuple[str, int]]]]:

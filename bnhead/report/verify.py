@@ -1,7 +1,10 @@
 """Recomputes all statements of a study from its runs and compares them with its files."""
 
+import functools
+import html
 import itertools
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,13 +23,13 @@ REPORTS = ("report.md", "report.html")
 
 
 def verify(
-    directory: pathlib.Path, build_report: Callable[[pathlib.Path], object] = report.build
+    directory: pathlib.Path, build_report: Callable[[pathlib.Path], object] | None = None
 ) -> list[str]:
     """The disagreements: of ids with settings, results with histories, verdict and report with the runs.
 
     Args:
         directory: the study's directory.
-        build_report: writes the report of a study into its directory.
+        build_report: writes the report of a study into its directory; None is `bnhead.report.build`.
 
     Returns:
         A line for each disagreement; empty if all agree.
@@ -38,6 +41,8 @@ def verify(
         if RunDirectory(directory).read(name) is None:
             raise RunDirectoryError(f"{directory} holds no study with a verdict: {name} is missing")
     plan, written = read_plan(directory), RunDirectory(directory).read("verdict.json")
+    if build_report is None:
+        build_report = functools.partial(report.build, name=_written_name(directory))
     outcomes = read_outcomes(plan, directory, read_failures(directory))
     lines, unhashed = [], []
     for run, outcome in zip(plan.runs, outcomes, strict=True):
@@ -93,6 +98,16 @@ def _report_disagreements(
                 if written != computed:
                     difference = _first_difference(written, computed)
                     yield f"{name}: {difference}" if name in REPORTS else f"{name} differs"
+
+
+def _written_name(directory: pathlib.Path) -> str:
+    """The study's directory as its page calls it; it may have been moved since."""
+    try:
+        text = (directory / "report.html").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        text = ""
+    found = re.search('<meta name="study-directory" content="(.*?)">', text)
+    return html.unescape(found[1]) if found else str(directory)
 
 
 def _event_files(directory: pathlib.Path) -> set[str]:

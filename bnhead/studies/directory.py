@@ -31,7 +31,7 @@ class StudyFiles:
         plan: the plan.
         plan_sha256: the hash in `plan.json`.
         is_edited: whether `plan.json` was edited after it was hashed.
-        verdict: the content of `verdict.json`.
+        verdict: the content of `verdict.json`; empty before there is one.
         runs: run id -> its files, in the plan's order.
     """
 
@@ -100,9 +100,8 @@ def read_study(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = No
         raise RunDirectoryError(f"{directory} is a file, not a study's directory")
     if content is None:
         raise RunDirectoryError(f"{directory} holds neither a study nor a run: plan.json is missing")
-    if verdict is None:
-        raise RunDirectoryError(f"{directory} holds a study without a verdict yet: verdict.json is missing")
     plan = from_json(content, str(directory / "plan.json"))
+    verdict = verdict or {}
     for problem in _verdict_problems(verdict, {cell.name for cell in plan.cells}):
         raise RunDirectoryError(f"{directory / 'verdict.json'}: {problem}")
     if runs is None:
@@ -111,7 +110,9 @@ def read_study(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = No
 
 
 def _verdict_problems(verdict: dict[str, Any], cells: set[str]) -> Iterator[str]:
-    """The values that no study writes, in a verdict of the right shape."""
+    """The values that no study writes, in a verdict of the right shape; none in an empty one."""
+    if not verdict:
+        return
     named = {comparison[side] for comparison in verdict["comparisons"] for side in ("control", "treatment")}
     for name in sorted((named | {cell["name"] for cell in verdict["cells"]}) - cells):
         yield f"the plan has no cell called {name!r}"

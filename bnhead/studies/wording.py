@@ -259,17 +259,17 @@ def verdict_table(plan: Any, verdict: Mapping[str, Any]) -> tuple[str, list[str]
         the control, stands in the title and not in the rows.
     """
     comparisons = verdict["comparisons"]
-    pairs = {(plan.cell(c["control"]).head, plan.cell(c["treatment"]).head) for c in comparisons}
-    strata = {tuple(c["stratum"].items()) for c in comparisons}
-    controls, treatments = ({pair[side] for pair in pairs} for side in (0, 1))
-    named = [(c, plan.cell(c["treatment"]).head, c["stratum"]) for c in comparisons]
-    if len(strata) == 1 and len(controls) == 1:
-        subject, heading, names = f" against {controls.pop()}", "head", [head for _, head, _ in named]
-    elif len(pairs) == 1 and all(strata):
-        subject = f" of {treatments.pop()} against {controls.pop()}"
-        heading = ", ".join(comparisons[0]["stratum"])
-        names = [", ".join(f"{value:g}" if is_number(value) else str(value) for value in stratum.values())
-                 for _, _, stratum in named]  # fmt: skip
+    controls, treatments = (
+        [plan.cell(c[side]).head for c in comparisons] for side in ("control", "treatment")
+    )
+    # the first setting that tells the strata apart: batch_size, with which learning_rate changes
+    strata = [c["stratum"] for c in comparisons]
+    heading = next((key for key in strata[0] if len({s.get(key) for s in strata}) == len(strata)), "")
+    if heading and len({*zip(controls, treatments, strict=True)}) == 1:
+        subject = f" of {treatments[0]} against {controls[0]}"
+        names = [f"{s[heading]:g}" if is_number(s[heading]) else str(s[heading]) for s in strata]
+    elif len(set(controls)) == 1 and all(stratum == strata[0] for stratum in strata):
+        subject, heading, names = f" against {controls[0]}", "head", treatments
     else:
         subject, heading, names = "", "comparison", [c["name"] for c in comparisons]
     outcome = comparisons[0]["outcome"]

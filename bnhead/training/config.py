@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bnhead import data, heads, models
 from bnhead.errors import UsageError, nearest
@@ -266,14 +268,25 @@ class TrainConfig:
 
     def changed(self) -> dict:
         """The fields that differ from their defaults, as plain values."""
-        # the default of the learning rate depends on the task
-        defaults = {**dataclasses.asdict(TrainConfig(task=self.task)), "task": TrainConfig.task}
-        return {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
+        return changed(dataclasses.asdict(self))
 
     def settings(self) -> dict:
         """The fields as plain values, without `LOCATION_FIELDS`."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in LOCATION_FIELDS}
+
+
+def changed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a run that differ from their defaults.
+
+    Args:
+        fields: fields of `TrainConfig`, which need not be valid; other names count as changed.
+    """
+    task = fields.get("task")
+    # the default of the learning rate depends on the task
+    config = TrainConfig(task=task) if task in list(LEARNING_RATES) else TrainConfig()
+    defaults = {**dataclasses.asdict(config), "task": TrainConfig.task}
+    return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
 
 
 def _check_distribution(config: TrainConfig) -> None:

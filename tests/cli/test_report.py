@@ -20,7 +20,7 @@ def test_it_tells_where_the_report_is(tmp_path, capsys):
     [
         ([], 2, "DIR is missing; usage: bnhead report DIR"),
         (["a", "b"], 2, "argument 'b' is not a flag; write every setting as --name=value"),
-        (["--open", "a"], 2, "flag --open is not known"),
+        (["--open", "a"], 2, "flag --open is not known; `bnhead report --help` lists them"),
         (["nowhere"], 3, "nowhere holds neither a study nor a run: plan.json is missing"),
     ],
 )

@@ -88,3 +88,9 @@ def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(RunDirectoryError, match="cannot be written: it is a file"):
         check_directory(RunDirectory(tmp_path / "out"), FIRST)
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_the_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(RunDirectoryError, match=f"cannot be written: {tmp_path} is read-only; give --out"):
+        check_directory(RunDirectory(tmp_path / "new" / "census"), FIRST)

@@ -17,11 +17,20 @@ def test_ticks_are_round(low, high, ticks):
     assert charts.axis(low, high).ticks == ticks
 
 
-def test_an_axis_from_zero_reaches_over_what_it_shows():
-    assert charts.axis_from_zero(0.53).high == pytest.approx(0.6) and charts.axis_from_zero(
-        0.6
-    ).high == pytest.approx(0.6)
-    assert charts.axis_from_zero(0).high > 0
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0, 0.53, [0, 0.2, 0.4, 0.6]), (0, 0.6, [0, 0.2, 0.4, 0.6]), (0.31, 0.94, [0.2, 0.4, 0.6, 0.8, 1]),
+     (0, 0, [0, 0.2, 0.4, 0.6, 0.8, 1])],
+)  # fmt: skip
+def test_the_ends_of_an_enclosing_axis_are_labelled(low, high, ticks):
+    axis = charts.enclosing_axis(low, high)
+    assert axis.ticks == ticks and (axis.low, axis.high) == (ticks[0], ticks[-1])
+
+
+@pytest.mark.parametrize("value", [0.5, -3.0, 1e-9, 1e6])
+def test_one_value_has_an_axis_around_it(value):
+    axis = charts.enclosing_axis(value, value)
+    assert axis.low < value < axis.high
 
 
 ROW = {"seeds": [0, 1, 2], "differences": [0.2, -0.4, 0.3], "mean": 0.1, "interval": [-0.3, 0.5]}
@@ -64,24 +73,27 @@ def test_panels_share_their_axes():
     assert first["lines"][0] == second["lines"][0] and second["lines"][1]["area"].endswith("Z")
     places = dict((label, y) for y, label in first["y"])
     last = float(re.search(r"L100 (\S+)$", second["lines"][1]["path"])[1])
-    per_unit = places["1.5"] - places["2.5"]
-    assert last == pytest.approx(places["2.5"] - 0.1 * per_unit, abs=0.02)
+    per_unit = places["1"] - places["2"]
+    assert last == pytest.approx(places["2"] - 0.6 * per_unit, abs=0.02)
+    assert not first["cut"] and charts.panels([[band([[0.1] + [0.9] * 11])]], str)[0]["cut"]
 
 
 def test_a_whole_axis_begins_at_zero():
-    (panel,) = charts.panels([[band([[0.4, 0.5]])]], "{:g}".format, full_range=True)
+    (panel,) = charts.panels([[band([[0.4, 0.5]])]], "{:g}".format, from_zero=True)
     assert (
         panel["y"][0] == (100.0, "0")
-        and charts.panels([[[]]], str, full_range=True)[0]["lines"][0]["path"] == ""
+        and charts.panels([[[]]], str, from_zero=True)[0]["lines"][0]["path"] == ""
     )
 
 
 def test_widths_are_on_a_logarithmic_axis():
-    chart = charts.width_chart([(64, 0, 0.1), (64, 1, 0.3), (128, 0, 0.4), (512, 0, 0.5)], 0.5)
+    first = [(64, 0, 0.1), (64, 1, 0.3), (128, 0, 0.4), (512, 0, 0.5)]
+    chart = charts.width_chart([first, [(128, 0, 1.0)]])
     x = dict((width, x) for x, width in chart["x"])
     assert x[512] - x[128] == pytest.approx(2 * (x[128] - x[64]), abs=0.03)
-    assert [dot[0] for dot in chart["dots"]] == [x[64], x[64], x[128], x[512]]
-    assert chart["path"].startswith(f"M{x[64]:g} 60L")  # the median 0.2 of an axis to 0.5
+    assert [dot[0] for dot in chart["lines"][0]["dots"]] == [x[64], x[64], x[128], x[512]]
+    assert chart["lines"][0]["path"].startswith(f"M{x[64]:g} 80L")  # the median 0.2 of an axis to 1
+    assert chart["lines"][1]["path"] == f"M{x[128]:g} 0h0"
     assert charts.svg_path([(1, 2)]) == "M1 2h0" and charts.svg_path([]) == ""
 
 
@@ -98,3 +110,14 @@ def test_many_bars_have_few_labels():
     chart = charts.bar_chart([0.5] * 60, "{:.0%}".format, top=1.0)
     assert [text for _, text in chart["x"]] == ["10", "20", "30", "40", "50", "60"]
     assert chart["x"][0][0] == pytest.approx(100 * 9.5 / 60, abs=0.01) and chart["y"][-1] == (0, "100%")
+
+
+def test_slopes_share_their_axis():
+    first, second = charts.slopes([[(0.2, 0.4)], [(0.6, 0.3), (0.5, 0.5)]], "{:g}".format)
+    assert (
+        first["y"]
+        == second["y"]
+        == [(100.0, "0.2"), (75.0, "0.3"), (50.0, "0.4"), (25.0, "0.5"), (0.0, "0.6")]
+    )
+    assert first["pairs"] == [(100.0, 50.0)] and second["pairs"] == [(0.0, 75.0), (25.0, 25.0)]
+    assert charts.slopes([], str) == []

@@ -30,12 +30,17 @@ def test_at_most_keeps_both_ends():
     assert at_most(bands[:3], 6) == bands[:3]
 
 
-def test_the_axis_leaves_the_first_third_out():
-    rising = band([[0.1, 0.5, 0.9, 0.95, 0.96, 0.97], [0.1, 0.3, 0.8, 0.91, 0.96, 0.99]])
-    assert visible_range([rising]) == (pytest.approx(0.4), 0.99)
+def test_the_axis_shows_the_whole_of_a_short_training():
+    rising = band([[0.1, 0.5, 0.9, 0.95], [0.2, 0.3, 0.8, 0.99]])
+    assert visible_range([rising]) == (0.1, 0.99)
     assert visible_range([]) == (0.0, 1.0)
-    low, high = visible_range([band([[0.5, 0.5, 0.5]])])
-    assert low < high == 0.5
+
+
+def test_the_axis_leaves_out_the_first_third_of_a_long_training():
+    rising = band([[0.1, 0.2, 0.3, 0.5, *[0.9] * 8], [0.1, 0.2, 0.3, 0.3, *[0.99] * 8]])
+    assert visible_range([rising]) == (pytest.approx(0.4), 0.99)
+    short = band([[0.1] * 10])
+    assert visible_range([short]) == (0.1, 0.1)
 
 
 def test_a_swarm_does_not_overlap():

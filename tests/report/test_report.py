@@ -1,7 +1,10 @@
 """`build`, the whole of it: the same files give the same bytes."""
 
+import html
 import json
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,18 +25,18 @@ def contents(directory):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     directory = write_study(tmp_path_factory.mktemp("study") / "here", "damaged")
-    report.build(directory)
+    report.build(directory, name="there")
     return directory
 
 
 def test_again_and_elsewhere_it_is_the_same(built, tmp_path):
     before = contents(built)
-    report.build(built)
+    report.build(built, name="there")
     assert contents(built) == before and len(before) > 20
     shutil.copytree(
         built, tmp_path / "another name", ignore=shutil.ignore_patterns("report.*", "tensorboard")
     )
-    report.build(tmp_path / "another name")
+    report.build(tmp_path / "another name", name="there")
     assert contents(tmp_path / "another name") == before
 
 
@@ -48,7 +51,7 @@ def test_neither_the_hash_seed_nor_the_day_nor_the_order_of_files_matter(built, 
             shutil.copy(file, place / "runs" / run.name)
     code = (
         "import pathlib, sys, time; time.time = lambda: 4e9; from bnhead import report; "
-        "report.build(pathlib.Path(sys.argv[1]))"
+        "report.build(pathlib.Path(sys.argv[1]), name='there')"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", code, str(place)], check=True, env=environment)
@@ -68,8 +71,44 @@ def test_what_differs_when_runs_are_done_again_is_not_in_it(built, tmp_path):
             file.write_text(
                 "\n".join([lines[0], *(line.rpartition(",")[0] + ",1.5" for line in lines[1:])]) + "\n"
             )
-    report.build(place)
-    assert contents(place) == contents(built)
+    report.build(place, name="there")
+    later = {name: text.replace(b"2027-02-03", b"2026-01-01") for name, text in contents(place).items()}
+    assert later == contents(built), "only the day differs"
+
+
+def test_the_commands_name_the_directory_as_it_was_typed(tmp_path, monkeypatch):
+    write_study(tmp_path / "some where", seeds=2)
+    monkeypatch.chdir(tmp_path)
+    report.build(pathlib.Path("some where"))
+    for name in ("report.md", "report.html"):
+        text = html.unescape(pathlib.Path("some where", name).read_text())
+        for command in (
+            "bnhead study bn_before_fc --seeds=2 '--dir=some where'",
+            "bnhead report 'some where'",
+            "bnhead verify 'some where'",
+            "tensorboard --logdir 'some where/tensorboard'",
+        ):
+            assert command in text
+        assert str(tmp_path) not in text and "DIR" not in text
+
+
+def test_an_unfinished_study_is_incomplete(tmp_path):
+    directory = write_study(tmp_path, "two", seeds=3)
+    verdict, *runs = directory / "verdict.json", *sorted(directory.glob("runs/*"))
+    finished = json.loads(verdict.read_text())
+    verdict.unlink()
+    shutil.rmtree(runs[0])
+    (runs[1] / "result.json").unlink()
+    assert report.build(directory) == "4 of 6 runs have a result. There is no verdict yet."
+    for name in ("report.md", "report.html"):
+        text = (directory / name).read_text()
+        assert "INCOMPLETE" in text and "The study is not finished." in text and "97." in text
+        assert not re.search(
+            "HELPS|HURTS|UNDECIDED|INVALID|MATERIAL|Holm", re.sub("<style>.*</style>", "", text)
+        )
+        assert finished["sentence"] not in text
+    assert len((directory / "report.html").read_text().split('class="dot"')) - 1 < 3
+    assert not verdict.exists()
 
 
 def test_no_study_is_an_error_that_leaves_nothing(tmp_path):

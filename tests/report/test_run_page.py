@@ -33,7 +33,16 @@ def test_the_page_of_a_run(directory):
     assert page.open == [] and page.headings[:2] == [1, 2]
     share = f"{result['dead/head_fc/per_input']:.1%}"
     assert f"<dd>{share}</dd>" in html and f"| {share} |" in markdown
-    assert "--head=bn_fc" in markdown and "2026-01-01" not in html and "12.3" not in markdown
+    assert f"bnhead train --head=bn_fc --seed=1 --workdir={directory}" in markdown
+    assert "2026-01-01" in html and "12.3" not in markdown
+    reading = f"head_fc: {result['dead/head_fc/dataset']:.1%}".replace("%", " % dead; ")
+    assert reading in html and reading in markdown and "silent per input is usual for ReLU" in html
+    settings = markdown.partition("## Settings")[2]
+    assert (
+        settings.index("| head | bn_fc |")
+        < settings.index("At their defaults")
+        < settings.index("| dataset |")
+    )
     before = (directory / "report.html").read_bytes()
     report.build(directory)
     assert (directory / "report.html").read_bytes() == before
@@ -46,7 +55,7 @@ def test_curves_are_the_history(directory):
     assert rows["training"][-1] == f"{run.history['accuracy'][-1]:.2%}"
     assert rows["test"][0] == f"{run.history['test_accuracy'][0]:.2%}"
     np.testing.assert_equal(
-        run_page.run_content(run)["dead"][0]["largest"], max(run.history["dead/head_fc/per_input"])
+        run_page.run_content(run)["dead"][1]["largest"], max(run.history["dead/head_fc/per_input"])
     )
 
 

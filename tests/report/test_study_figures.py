@@ -42,6 +42,40 @@ def test_diverged_runs_and_missing_numbers_are_told(read):
     assert len(row["chart"]["dots"]) + row["chart"]["left"] == 8 and row["word"] == "INVALID"
 
 
+def test_raw_values_are_the_scores_of_the_pairs(read):
+    damaged = read("damaged")
+    (panel,) = study_figures.raw_values(damaged)
+    (comparison,) = damaged.verdict["comparisons"]
+    assert len(panel["pairs"]) == comparison["n"] == 8
+    assert (panel["control"], panel["treatment"]) == ("fc", "bn_fc")
+    before, after = comparison["control_scores"][0], comparison["treatment_scores"][0]
+    assert panel["pairs"][0][2] == f"seed {comparison['seeds'][0]}: {before:.2%} to {after:.2%}"
+    assert study_figures.raw_values(dataclasses.replace(damaged, verdict={"comparisons": []})) == []
+
+
+def test_the_scores_beside_a_difference_are_its_pairs(read):
+    two = read("two")
+    (row,) = study_figures.paired_differences(two)["rows"]
+    (comparison,) = two.verdict["comparisons"]
+    assert row["scores"] == [
+        f"{np.mean(comparison[side]):.2%}" for side in ("control_scores", "treatment_scores")
+    ]
+
+
+@pytest.mark.parametrize(("seeds", "text"), [(None, ""), (1, "1"), (50, "50"), (51, "many"), (726, "many")])
+def test_a_number_of_seeds_that_is_far_off_is_many(read, seeds, text):
+    two = read("two")
+    (comparison,) = two.verdict["comparisons"]
+    changed = {**two.verdict, "comparisons": [{**comparison, "more_seeds": seeds}]}
+    (row,) = study_figures.paired_differences(dataclasses.replace(two, verdict=changed))["rows"]
+    assert row["more"] == text
+
+
+def test_a_range_that_shows_nothing_is_left_out():
+    assert study_figures.with_range(0.1, 0.2, 0.3, "{:.0%}".format) == "20% (10% to 30%)"
+    assert study_figures.with_range(0.2, 0.2001, 0.2002, "{:.0%}".format) == "20%"
+
+
 def test_a_panel_for_each_comparison_and_for_cells_that_none_names(read):
     two = read("two")
     assert study_figures.panel_groups(two) == [
@@ -66,38 +100,10 @@ def test_curves_tell_the_medians_of_the_histories(read):
         assert f"{cell}: {texts[-1]} at the end." in chart["panels"][0]["label"]
 
 
-def test_dead_units_by_layer_and_figure(read):
-    two = read("two")
-    drawn = study_figures.dead_unit_charts(two.of_cell, study_figures.panel_groups(two))
-    assert [(chart["layer"], chart["figure"]) for chart in drawn] == [
-        ("head_fc", "per_input"),
-        ("head_fc", "dataset"),
-    ]
-    last = [run.history["dead/head_fc/dataset"][-1] for run in two.of_cell("fc")]
-    assert drawn[1]["rows"][0][1][-1].startswith(f"{np.median(last):.1%} (")
-    assert study_figures.dead_unit_charts(lambda cell: [], study_figures.panel_groups(two)) == []
-
-
-def test_width_has_a_chart_for_each_figure(read):
-    charts = study_figures.width_charts(read("width"))
-    assert ["on an input" in chart["title"] for chart in charts] == [True, False]
-    assert [(panel["head"], panel["role"]) for panel in charts[0]["panels"]] == [
-        ("fc", "control"),
-        ("bn_fc", "treatment"),
-    ]
-    assert charts[0]["widths"] == [32, 64, 128, 256, 512, 1024, 2048]
-    law = read("width").verdict["width_law"][0]
-    low, high = law["interval"]
-    assert charts[0]["panels"][0]["slope"] == f"{law['slope']:+.2f} [{low:+.2f}, {high:+.2f}]"
-    own = [point["share"] for point in law["points"] if point["fc_units"] == 64]
-    assert charts[0]["panels"][0]["shares"][64] == f"{np.median(own):.1%} ({min(own):.1%} to {max(own):.1%})"
-    assert study_figures.width_charts(read("two")) == []
-
-
 def test_heads_are_drawn_once_with_the_features_of_the_runs(read):
     drawn = study_figures.head_diagrams(read("width"))
     assert [one["text"] for one in drawn] == ["fc", "bn_fc"] and len(drawn[0]["cells"]) == 7
-    assert drawn[1]["places"] == "P1"
+    assert drawn[1]["meaning"] == "batch norm (P1, on the pooled features), then an FC layer"
     picture = ElementTree.fromstring(base64.b64decode(drawn[1]["picture"]))
     words = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert words[0] == "2x2x64" and "out 10" in words

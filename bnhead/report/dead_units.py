@@ -1,0 +1,129 @@
+"""The dead units of a study: in a sentence, by epoch and by width."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from bnhead.census import keys
+from bnhead.census.figures import Figure, figures_at
+from bnhead.report import charts
+from bnhead.report.study_figures import Groups, by_epoch, with_range
+from bnhead.runs.run_files import RunFiles
+from bnhead.studies import wording
+from bnhead.studies.directory import StudyFiles
+from bnhead.studies.plan import Cell
+
+
+def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
+    """The figures after the last epoch: mean over the seeds, with the range.
+
+    Returns:
+        For each layer and figure `layer`, `figure`, `inputs` (text), the names of the `heads`, and `rows`
+        with the name of the stratum, empty if there is one only, and a text for each head.
+    """
+    strata: dict[str, list[Cell]] = {}
+    for cell in study.plan.cells:
+        strata.setdefault(_stratum_name(cell), []).append(cell)
+    names = [_head_name(cell) for cell in next(iter(strata.values()))]
+    summaries = []
+    for layer in keys.layers_of(key for run in study.runs.values() for key in run.result):
+        counted = {run.result.get(keys.key(layer, "inputs")) for run in study.runs.values()} - {None}
+        inputs = f"{counted.pop():,.0f}" if len(counted) == 1 else ""
+        for row in figures_at("charts"):
+            key = keys.key(layer, row.name)
+            rows = [
+                (stratum, [_over_seeds(study.of_cell(cell.name), key) for cell in cells])
+                for stratum, cells in strata.items()
+            ]
+            if any(text != wording.NONE for _, texts in rows for text in texts):
+                summaries.append(
+                    {"layer": layer, "figure": row, "inputs": inputs, "heads": names, "rows": rows}
+                )
+    return summaries
+
+
+def _stratum_name(cell: Cell) -> str:
+    return ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+                     for key, value in cell.stratum.items())  # fmt: skip
+
+
+def _head_name(cell: Cell) -> str:
+    return cell.name.partition(" at ")[0] if cell.stratum else cell.name
+
+
+def _over_seeds(runs: Sequence[RunFiles], key: str) -> str:
+    """Mean and range of a figure over the seeds."""
+    values = [value for run in runs if wording.is_number(value := run.result.get(key))]
+    if not values:
+        return wording.NONE
+    return with_range(min(values), statistics.fmean(values), max(values), wording.as_share)
+
+
+def dead_unit_charts(of_cell: Callable[[str], Sequence[RunFiles]], groups: Groups) -> list[dict[str, Any]]:
+    """The dead units by epoch: a chart for each layer and figure in the histories."""
+    cells = dict.fromkeys(cell for _, lines in groups for _, cell in lines)
+    columns = dict.fromkeys(column for cell in cells for run in of_cell(cell) for column in run.history)
+    drawn_charts = []
+    for layer in keys.layers_of(columns):
+        for row in figures_at("charts"):
+            chart = by_epoch(of_cell, groups, keys.key(layer, row.name), wording.as_share,
+                             tick=_as_tick, from_zero=True)  # fmt: skip
+            if chart is not None:
+                drawn_charts.append({"layer": layer, "figure": row.name, "title": row.meaning, **chart})
+    return drawn_charts
+
+
+def width_charts(study: StudyFiles) -> list[dict[str, Any]]:
+    """The shares against the FC's width: a chart for each layer and figure, with a line for each head."""
+    laws = [law for law in study.verdict["width_law"] if law.get("points")]
+    drawn_charts = []
+    for layer in dict.fromkeys(law["layer"] for law in laws):
+        for row in figures_at("charts"):
+            chosen = [law for law in laws if (law["layer"], law.get("figure")) == (layer, row.name)]
+            if chosen:
+                chart = {"title": row.meaning, "layer": layer, **_width_chart(study, chosen)}
+                drawn_charts.append({**chart, "slopes": list(_slopes_in_words(chosen, row))})
+    return drawn_charts
+
+
+def _width_chart(study: StudyFiles, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    comparisons = study.verdict["comparisons"]
+    control = study.plan.cell(comparisons[0]["control"]).head if comparisons else None
+    points = [[(p["fc_units"], p["seed"], p["share"]) for p in law["points"]] for law in laws]
+    chart = charts.width_chart(points)
+    chart["x"] = [(x, f"{width:g}") for x, width in chart["x"]]
+    chart["y"] = [(y, _as_tick(tick)) for y, tick in chart["y"]]
+    for line, law, law_points in zip(chart["lines"], laws, points, strict=True):
+        line["dots"] = [
+            (x, y, f"{law['head']}, {width:g} units, seed {seed}: {wording.as_share(share)}")
+            for x, y, width, seed, share in line["dots"]
+        ]
+        line["shares"] = {}
+        for width in dict.fromkeys(width for width, *_ in law_points):
+            shares = [share for w, _, share in law_points if w == width]
+            middle = statistics.median(shares)
+            line["shares"][width] = with_range(min(shares), middle, max(shares), wording.as_share)
+        line |= {"head": law["head"], "role": "control" if law["head"] == control else "treatment"}
+    return {**chart, "widths": sorted({width for law_points in points for width, *_ in law_points})}
+
+
+def _slopes_in_words(laws: Sequence[dict[str, Any]], row: Figure) -> Iterator[str]:
+    """A sentence for each head: the factor by which each doubling of the width multiplies the odds."""
+    state = "dead" if row.name == "dataset" else "silent"
+    for law in laws:
+        if not wording.is_number(law.get("slope")):
+            if any(point["share"] for point in law["points"]):
+                reason = f"in some seed all units or none are {state} at every width"
+                yield f"{law['head']}: no slope, since {reason}"
+            else:
+                yield f"{law['head']}: no unit is {state} at any width"
+            continue
+        factors = [math.exp(value) for value in (law["slope"], *(law.get("interval") or []))]
+        bounds = f" ({factors[1]:.2f} to {factors[2]:.2f})" if len(factors) == 3 else ""
+        factor = f"{factors[0]:.2f}{bounds} times the odds of being {state}"
+        yield f"{law['head']}: each doubling of the width, {factor}"
+
+
+def _as_tick(share: float) -> str:
+    return f"{100 * share:.3g}%"

@@ -1,0 +1,55 @@
+"""A study without a verdict: what its runs so far show, without any statement about them."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from bnhead.studies.directory import StudyFiles, read_failures
+from bnhead.studies.outcomes import SCORED, read_outcomes
+from bnhead.studies.verdict import judge
+
+WORD = "INCOMPLETE"
+# Whoever reads them before the last run has ended, and then stops or goes on, tests more than once.
+_NO_STATEMENTS = (
+    "interval",
+    "p",
+    "p_holm",
+    "interval_tost",
+    "p_tost",
+    "p_holm_tost",
+    "more_seeds",
+    "converged",
+)
+
+
+def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
+    """The study with the numbers of its runs so far in the place of a verdict.
+
+    Differences, means and dead units are those of the runs that have ended. There are no intervals, p-values
+    and verdicts.
+
+    Args:
+        study: the files of a study without `verdict.json`.
+        directory: its directory.
+    """
+    plan = study.plan
+    outcomes = read_outcomes(plan, directory, read_failures(directory))
+    numbers = judge(plan, outcomes)
+    nothing: dict[str, Any] = dict.fromkeys(_NO_STATEMENTS)
+    comparisons = [
+        {**comparison, **nothing, "word": "", "sentence": ""} for comparison in numbers["comparisons"]
+    ]
+    ended = sum(outcome.status in SCORED for outcome in outcomes)
+    return dataclasses.replace(
+        study,
+        verdict={
+            **numbers,
+            "word": WORD,
+            "sentence": f"{ended} of {len(outcomes)} runs have a result. There is no verdict yet.",
+            "comparisons": comparisons,
+            "exclusions": [
+                one for one in numbers["exclusions"] if one["reason"] not in ("not started", "not finished")
+            ],
+            "width_law": [{**law, "slope": None, "interval": None} for law in numbers["width_law"]],
+        },
+    )

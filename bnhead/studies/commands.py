@@ -1,0 +1,87 @@
+"""The commands that do a run or a study again, with the flags that differ from their defaults."""
+
+import shlex
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from bnhead.studies.measures import measures_of
+from bnhead.studies.plan import Plan
+from bnhead.studies.study import STUDIES, Study
+from bnhead.training.config import changed
+
+DEFAULTS = {"seeds": "10,20,40", "delta": 0.0, "alpha": 0.05, "name": "heads"}  # of `bnhead study`
+_ALWAYS = ("head", "seed")  # a command names them also at their defaults
+
+
+def train_command(settings: Mapping[str, Any]) -> str:
+    """The `bnhead train` command of a run: head, seed, and the other settings that differ from the defaults.
+
+    Args:
+        settings: fields of `TrainConfig`.
+    """
+    differing = changed(settings)
+    used = {key: value for key, value in settings.items() if key in differing or key in _ALWAYS}
+    return _command("train", used)
+
+
+def study_command(plan: Plan, directory: str) -> str:
+    """The `bnhead study` command of a plan; empty if no command makes this plan.
+
+    Args:
+        plan: the plan.
+        directory: the study's directory, as in the command.
+    """
+    if not plan.cells or "backbone" not in plan.settings:  # of `compare`
+        return ""
+    if plan.study in STUDIES:
+        settings = _named_settings(plan, STUDIES[plan.study])
+        start, flags = f"study {plan.study}", {}
+    else:
+        settings, start = dict(plan.settings), "study"
+        flags = {"heads": ",".join(dict.fromkeys(cell.head for cell in plan.cells)), "question": plan.question}
+        strata = [dict(cell.stratum) for cell in plan.cells if cell.stratum]
+        if strata:
+            (key,) = strata[0]
+            values = ",".join(dict.fromkeys(str(stratum[key]) for stratum in strata))
+            flags["vary"] = f"{key}={values}"
+        if plan.measures[0].name != measures_of(plan.task)[0]:
+            flags["outcome"] = plan.measures[0].name
+        if plan.study != DEFAULTS["name"]:
+            flags["name"] = plan.study
+    if settings is None:
+        return ""
+    numbers = {
+        "seeds": ",".join(map(str, plan.looks)),
+        "first_seed": plan.seeds[0],
+        "delta": 0.0 if plan.delta == plan.measures[0].measure.margin else plan.delta,
+        "alpha": plan.alpha,
+    }
+    flags |= {key: value for key, value in numbers.items() if value != DEFAULTS.get(key, 0)}
+    return _command(start, {**flags, **changed(settings), "dir": directory})
+
+
+def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:
+    """The settings of the flags of a named study; None if they lead to no such plan.
+
+    A setting that varies with the strata and is a flag all the same, as the learning rate in `batch_size`, is
+    known by the strata that it leads to.
+    """
+    cells = [dict(cell.stratum) for cell in plan.cells[:: len(study.heads)]]
+    free = [key for key in cells[0] if key not in study.varies]
+    for values in [{key: cell[key] for key in free} for cell in cells] if free else [{}]:
+        settings = {**plan.settings, **values}
+        base = types.SimpleNamespace(**settings)  # a config would look for the data
+        if [dict(stratum) for stratum in study.strata(base)] == cells:
+            return settings
+    return None
+
+
+def _command(start: str, flags: Mapping[str, Any]) -> str:
+    words = [
+        (f"--{name}" if value else f"--no{name}")
+        if isinstance(value, bool)
+        else shlex.quote(f"--{name}={value}")
+        for name, value in flags.items()
+    ]
+    return " ".join(["bnhead", start, *words])

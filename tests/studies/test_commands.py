@@ -1,0 +1,54 @@
+import dataclasses
+import shlex
+
+import pytest
+
+from bnhead.cli import study as study_cli, train as train_cli
+from bnhead.studies import commands
+from bnhead.training.config import TrainConfig
+from tests.studies.fake import plan_of
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bn_before_fc"],
+        ["placement", "--seeds=4", "--delta=0.005", "--epochs=3", "--mixed_precision", "--deterministic"],
+        ["batch_size", "--learning_rate=0.2"],
+        ["learning_rate", "--alpha=0.01", "--dataset=folder:my pictures"],
+        ["width", "--task=regression", "--dataset=digits_rotation"],
+    ],
+)
+def test_the_command_of_a_study_makes_its_plan(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my pictures").mkdir()
+    plan = study_cli.plan_of(arguments)[1]
+    program, command, *again = shlex.split(commands.study_command(plan, "some where"))
+    assert (program, command, again[-1]) == ("bnhead", "study", "--dir=some where")
+    assert study_cli.plan_of(again)[1] == plan
+    # seeds and dir are always there; of the rest only what was asked for
+    assert {flag.partition("=")[0] for flag in again} == {
+        *(flag.partition("=")[0] for flag in arguments), "--seeds", "--dir"
+    }  # fmt: skip
+
+
+def test_a_study_that_no_command_makes():
+    plan = plan_of("batch_size")
+    assert commands.study_command(dataclasses.replace(plan, study="mine"), "d") == ""
+    assert commands.study_command(dataclasses.replace(plan, cells=plan.cells[2:]), "d") == ""
+    assert commands.study_command(dataclasses.replace(plan, cells=()), "d") == ""
+
+
+def test_the_command_of_a_run_has_what_differs_from_the_defaults(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my $(pictures)").mkdir()
+    config = TrainConfig(dataset="folder:my $(pictures)", mixed_precision=True, deterministic=True)
+    command = commands.train_command({**config.settings(), "workdir": "there"})
+    program, name, *flags = shlex.split(command)
+    assert (program, name) == ("bnhead", "train") and sorted(flags) == sorted([
+        *("--dataset=folder:my $(pictures)", f"--head={config.head}", "--mixed_precision", "--deterministic"),
+        *("--seed=0", "--workdir=there"),
+    ])  # fmt: skip
+    assert train_cli.COMMAND.parse(shlex.split(command)[2:]) == dataclasses.replace(config, workdir="there")
