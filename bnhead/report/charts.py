@@ -55,8 +55,8 @@ def difference_chart(rows: Sequence[Mapping[str, Any]], delta: float) -> dict[st
     """Paired differences, a row for each comparison, on one axis.
 
     Args:
-        rows: each with `seeds`, `differences` (None for a missing number), `mean` and `interval`, in the unit
-            of the axis.
+        rows: each with `seeds`, `differences` (None for a missing number), `mean`, `interval` and the `inner`
+            interval, in the unit of the axis.
         delta: half the width of the band around zero, in that unit.
 
     Returns:
@@ -90,17 +90,24 @@ def _strip(row: Mapping[str, Any], scale: Axis) -> dict[str, Any]:
     levels = list(swarm(positions, _NEAR))
     bounds = [scale.across(v) for v in row["interval"] if v is not None]
     has_interval = len(bounds) == 2
-    is_visible = has_interval and bounds[0] <= 100 and bounds[1] >= 0
     mean = None if row["mean"] is None else scale.across(row["mean"])
     return {
         "dots": [(x, k, seed, v) for x, k, (seed, v) in zip(positions, levels, inside, strict=True)],
         "levels": max(levels, default=0) + 1,
         "mean": mean if mean is not None and 0 <= mean <= 100 else None,
-        "interval": (max(0, bounds[0]), min(100, bounds[1])) if is_visible else None,
+        "interval": _clipped(bounds),
+        "inner": _clipped([scale.across(v) for v in row["inner"] if v is not None]),
         "cut": (has_interval and bounds[0] < 0, has_interval and bounds[1] > 100),
         "left": sum(value < scale.low for _, value in pairs),
         "right": sum(value > scale.high for _, value in pairs),
     }
+
+
+def _clipped(bounds: Sequence[float]) -> tuple[float, float] | None:
+    """The visible part of an interval in percent; None without one."""
+    if len(bounds) != 2 or bounds[0] > 100 or bounds[1] < 0:
+        return None
+    return max(0, bounds[0]), min(100, bounds[1])
 
 
 def panels(

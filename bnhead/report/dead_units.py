@@ -109,20 +109,19 @@ def _width_chart(study: StudyFiles, laws: Sequence[dict[str, Any]]) -> dict[str,
 
 
 def _slopes_in_words(laws: Sequence[dict[str, Any]], row: Figure) -> Iterator[str]:
-    """A sentence for each head: the factor by which each doubling of the width multiplies the odds."""
+    """A sentence for each head: points per doubling of the width, and the factor of the odds."""
     state = "dead" if row.name == "dataset" else "silent"
     for law in laws:
         if not wording.is_number(law.get("slope")):
-            if any(point["share"] for point in law["points"]):
-                reason = f"in some seed all units or none are {state} at every width"
-                yield f"{law['head']}: no slope, since {reason}"
-            else:
-                yield f"{law['head']}: no unit is {state} at any width"
             continue
-        factors = [math.exp(value) for value in (law["slope"], *(law.get("interval") or []))]
-        bounds = f" ({factors[1]:.2f} to {factors[2]:.2f})" if len(factors) == 3 else ""
-        factor = f"{factors[0]:.2f}{bounds} times the odds of being {state}"
-        yield f"{law['head']}: each doubling of the width, {factor}"
+        slope, bounds = law["slope"], law.get("interval")
+        text = f"{wording.as_difference(slope, 'dead_share')} points of {state} units"
+        text += f" {wording.as_interval(bounds, 'dead_share')}" if bounds else ""
+        if odds := law.get("logit"):
+            factors = [math.exp(value) for value in (odds["slope"], *(odds.get("interval") or []))]
+            text += f", {factors[0]:.2f} times the odds"
+            text += f" ({factors[1]:.2f} to {factors[2]:.2f})" if len(factors) == 3 else ""
+        yield f"{law['head']}: each doubling of the width, {text}"
 
 
 def _as_tick(share: float) -> str:

@@ -24,17 +24,20 @@ def study_limits(study: StudyFiles) -> Iterator[str]:
     if varied:
         yield f"Beside the head only {wording.as_list(varied)} varied, over the values in the cells."
     yield from _of_the_test_split(study)
+    seeds = verdict.get("look", {}).get("seeds", len(plan.seeds))
     yield (
-        f"A replicate is a seed, and there are {len(plan.seeds)}. An interval covers other seeds; it does "
-        "not cover other test examples, data sets or nets."
+        f"A replicate is a seed, and there are {seeds}. Intervals of means over test images cover other "
+        "seeds and other images of the same kind; other intervals cover other seeds only. None covers other data "
+        "sets or nets."
     )
     yield from _of_the_intervals(study)
-    margin = wording.as_margin(plan.delta, plan.primary)
+    margin = wording.as_margin(plan.delta, plan.measures[0].name)
     yield f"A difference below {margin} was called immaterial beforehand; that is a decision, not a finding."
-    if len(verdict["comparisons"]) > 1 and verdict["word"] != provisional.WORD:
+    if verdict["word"] != provisional.WORD:
         yield (
-            f"There are {len(verdict['comparisons'])} comparisons. Holm's p-values make up for that; each "
-            "interval is of one comparison alone."
+            f"The intervals of the primary outcome hold together with {100 * (1 - plan.alpha):g} %, over all "
+            f"comparisons and {len(plan.looks)} look{'s' if len(plan.looks) > 1 else ''}; the secondary "
+            "outcomes are another family."
         )
     yield (
         "Runs are judged at the last epoch. A head that learns faster but ends equal does not count as "
@@ -81,7 +84,8 @@ def _of_the_test_split(study: StudyFiles) -> Iterator[str]:
 
 
 def _of_the_intervals(study: StudyFiles) -> Iterator[str]:
-    primary, unit = study.plan.primary, wording.unit(study.plan.primary)
+    primary = study.plan.measures[0].name
+    unit = wording.unit(primary)
     bounds = [comparison.get("interval") or (None, None) for comparison in study.verdict["comparisons"]]
     halves = [(high - low) / 2 for low, high in bounds if wording.is_number(low) and wording.is_number(high)]
     if halves:

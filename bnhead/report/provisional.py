@@ -10,16 +10,7 @@ from bnhead.studies.verdict import judge
 
 WORD = "INCOMPLETE"
 # Whoever reads them before the last run has ended, and then stops or goes on, tests more than once.
-_NO_STATEMENTS = (
-    "interval",
-    "p",
-    "p_holm",
-    "interval_tost",
-    "p_tost",
-    "p_holm_tost",
-    "more_seeds",
-    "converged",
-)
+_NO_STATEMENTS = ("interval", "interval_seeds", "converged")
 
 
 def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
@@ -37,7 +28,8 @@ def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
     numbers = judge(plan, outcomes)
     nothing: dict[str, Any] = dict.fromkeys(_NO_STATEMENTS)
     comparisons = [
-        {**comparison, **nothing, "word": "", "sentence": ""} for comparison in numbers["comparisons"]
+        {**comparison, **nothing, "word": "", "sentence": "", "secondary": []}
+        for comparison in numbers["comparisons"]
     ]
     ended = sum(outcome.status in SCORED for outcome in outcomes)
     return dataclasses.replace(
@@ -46,10 +38,14 @@ def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
             **numbers,
             "word": WORD,
             "sentence": f"{ended} of {len(outcomes)} runs have a result. There is no verdict yet.",
+            "next": None,
             "comparisons": comparisons,
+            "trends": [],
             "exclusions": [
                 one for one in numbers["exclusions"] if one["reason"] not in ("not started", "not finished")
             ],
-            "width_law": [{**law, "slope": None, "interval": None} for law in numbers["width_law"]],
+            "width_law": [
+                {**law, "slope": None, "interval": None, "logit": None} for law in numbers["width_law"]
+            ],
         },
     )

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,86 +21,107 @@ TONES = {
     "UNDECIDED": "open",
     "MIXED": "open",
 }
-_FEW = 50
 _MAX_COLUMNS = 6  # epochs in the table beside a chart
 Groups = Sequence[tuple[str, list[tuple[str, str]]]]
 
 
-def paired_differences(study: StudyFiles) -> dict[str, Any]:
-    """Paired differences with intervals: `chart` for all of them, `rows` with texts for each comparison."""
-    primary = study.plan.primary
-    factor = 100 if wording.is_share(primary) else 1
+def forests(study: StudyFiles) -> list[dict[str, Any]]:
+    """The judged rows, outcome by outcome, the primary one first; slopes before differences.
+
+    Returns:
+        For each outcome `title`, `role` ("primary", "secondary"), `unit`, `margin` and `level` (texts), the
+        `chart` of all rows, and `rows` with texts and coordinates.
+    """
+    verdict = study.verdict
+    drawn = []
+    if trends := verdict.get("trends"):
+        title = f"{wording.metric_name(trends[0]['outcome'])} per doubling of {trends[0]['per']}"
+        drawn.append(_forest(study, title, "primary", trends))
+    comparisons = verdict["comparisons"]
+    rows = [*comparisons, *(row for one in comparisons for row in one.get("secondary", ()))]
+    for name in dict.fromkeys(row["outcome"] for row in rows):
+        of_outcome = [row for row in rows if row["outcome"] == name]
+        drawn.append(
+            _forest(study, wording.metric_name(name), "secondary" if drawn else "primary", of_outcome)
+        )
+    return drawn
+
+
+def _forest(study: StudyFiles, title: str, role: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    name = rows[0]["outcome"]
+    factor = 100 if wording.is_share(name) else 1
 
     def scaled(value: float | None) -> float | None:
         return factor * value if wording.is_number(value) else None
 
-    comparisons = study.verdict["comparisons"]
     in_units = [
         {
-            "seeds": comparison["seeds"],
-            "differences": [scaled(value) for value in comparison["differences"]],
-            "mean": scaled(comparison.get("mean")),
-            "interval": [scaled(value) for value in comparison.get("interval") or []],
+            "seeds": row["seeds"],
+            "differences": [scaled(value) for value in row["differences"]],
+            "mean": scaled(row.get("mean")),
+            "interval": [scaled(value) for value in row.get("interval") or []],
+            "inner": [scaled(value) for value in row.get("interval_seeds") or []],
         }
-        for comparison in comparisons
+        for row in rows
     ]
-    chart = charts.difference_chart(in_units, factor * study.plan.delta)
-    rows = []
-    for comparison, strip in zip(comparisons, chart.pop("rows"), strict=True):
+    margins = [row["margin"] for row in rows if wording.is_number(row.get("margin"))]
+    margin = min(margins, default=next((m.margin for m in study.plan.measures if m.name == name), 0.01))
+    chart = charts.difference_chart(in_units, factor * margin)
+    texts = []
+    for row, strip in zip(rows, chart.pop("rows"), strict=True):
         strip["dots"] = [
-            (x, level, f"seed {seed}: {wording.as_difference(value / factor, primary)}")
+            (x, level, f"seed {seed}: {wording.as_difference(value / factor, name)}")
             for x, level, seed, value in strip["dots"]
         ]
-        placement = study.plan.cell(comparison["treatment"]).placement
-        rows.append({**_comparison_texts(comparison, primary), "place": placement, "chart": strip})
+        placement = study.plan.cell(row["treatment"]).placement if "per" not in row else ""
+        texts.append({**_row_texts(row), "place": placement, "chart": strip})
     chart["ticks"] = [(x, f"{tick:+g}".replace("-", "\N{MINUS SIGN}") if tick else "0")
                       for x, tick in chart["ticks"]]  # fmt: skip
-    return {"chart": chart, "rows": rows}
-
-
-def _comparison_texts(comparison: dict[str, Any], primary: str) -> dict[str, Any]:
-    untrained = {side: n for side, n in (comparison.get("diverged") or {}).items() if n}
-    converged = comparison.get("converged") or {}
+    levels = [row["level"] for row in rows if wording.is_number(row.get("level"))]
     return {
-        "name": comparison["name"],
-        "control": comparison["control"],
-        "treatment": comparison["treatment"],
-        "word": comparison["word"],
-        "tone": TONES.get(comparison["word"], "bad"),
-        "sentence": comparison["sentence"],
-        "mean": wording.as_difference(comparison.get("mean"), primary),
-        "interval": wording.as_interval(comparison.get("interval"), primary),
-        "n": comparison.get("n", wording.NONE),
-        "sd": wording.as_spread(comparison.get("sd"), primary),
-        **{key: wording.as_p_value(comparison.get(key)) for key in ("p", "p_holm", "p_tost", "p_holm_tost")},
-        "interval_tost": wording.as_interval(comparison.get("interval_tost"), primary),
-        "more": _as_many(comparison.get("more_seeds")),
+        "title": title,
+        "role": role,
+        "unit": wording.unit(name),
+        "margin": wording.as_margin(margin, name),
+        "level": f"{100 * max(levels, default=0):.4g}",
+        "better": next((m.better for m in study.plan.measures if m.name == name), 1),
+        "has_images": any(row.get("images") for row in rows),
+        "chart": chart,
+        "rows": texts,
+    }
+
+
+def _row_texts(row: dict[str, Any]) -> dict[str, Any]:
+    name = row["outcome"]
+    untrained = {side: n for side, n in (row.get("diverged") or {}).items() if n}
+    converged = row.get("converged") or {}
+    return {
+        "name": row["name"],
+        "word": row["word"],
+        "tone": TONES.get(row["word"], "bad"),
+        "mean": wording.as_difference(row.get("mean"), name),
+        "interval": wording.as_interval(row.get("interval"), name),
+        "interval_seeds": wording.as_interval(row.get("interval_seeds"), name),
+        "n": row.get("n", wording.NONE),
+        "images": f"{row['images']:,}" if row.get("images") else wording.NONE,
+        "sd": wording.as_spread(row.get("sd"), name),
         "scores": [
-            _mean_score(comparison.get(name), primary) for name in ("control_scores", "treatment_scores")
+            wording.as_score(row[f"{side}_mean"], name)
+            for side in ("control", "treatment")
+            if wording.is_number(row.get(f"{side}_mean"))
         ],
         "diverged": wording.as_list([f"{n} of the {side}" for side, n in untrained.items()]),
         "converged": converged and {
-            "mean": wording.as_difference(converged.get("mean"), primary),
-            "interval": wording.as_interval(converged.get("interval"), primary),
+            "mean": wording.as_difference(converged.get("mean"), name),
+            "interval": wording.as_interval(converged.get("interval"), name),
             "n": converged.get("n", wording.NONE),
         },
     }  # fmt: skip
 
 
-def _as_many(seeds: int | None) -> str:
-    """A number of seeds that was extrapolated from a few: beyond `_FEW` it is no more than "many"."""
-    return "" if seeds is None else str(seeds) if seeds <= _FEW else "many"
-
-
-def _mean_score(scores: Sequence[float | None] | None, primary: str) -> str:
-    numbers = [score for score in scores or () if wording.is_number(score)]
-    return wording.as_score(statistics.fmean(numbers) if numbers else None, primary)
-
-
 def raw_values(study: StudyFiles) -> list[dict[str, Any]]:
-    """The metric of each pair of runs: a panel for each comparison, with a line for each seed."""
-    primary = study.plan.primary
-    forms = score_forms(primary)
+    """The primary outcome of each pair of runs: a panel for each comparison, with a line for each seed."""
+    forms = score_forms(study.plan.measures[0].name)
     pairs, shown = [], []
     for comparison in study.verdict["comparisons"]:
         columns = [comparison.get(name) or [] for name in ("seeds", "control_scores", "treatment_scores")]

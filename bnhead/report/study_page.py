@@ -63,13 +63,14 @@ def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
         "stale": verdict["plan_sha256"] != study.plan_sha256,
         "metric": wording.metric_name(plan.primary),
         "unit": wording.unit(plan.primary),
-        "delta": wording.as_margin(plan.delta, plan.primary),
+        "delta": wording.as_margin(plan.delta, plan.measures[0].name),
         "level": f"{100 * (1 - plan.alpha):g}",
-        "tost_level": f"{100 * (1 - 2 * plan.alpha):g}",
+        "outcome": wording.metric_name(plan.measures[0].name),
         "seeds": len(plan.seeds),
         "rule": plan.exclusions,
         "summary": dead_units.dead_summary(study),
-        "differences": study_figures.paired_differences(study),
+        "sentences": [row["sentence"] for row in _secondary(study)],
+        "forests": study_figures.forests(study),
         "raw": study_figures.raw_values(study),
         "roles": study_figures.line_roles(study),
         "curves": study_figures.learning_curves(study),
@@ -85,13 +86,15 @@ def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
         "exclusions": verdict["exclusions"],
         "unread": [
             {"id": run.id, "cell": run.cell, "seed": run.seed, "problem": study.runs[run.id].problem}
-            for run in plan.runs
+            for run in study.judged_runs
             if study.runs[run.id].problem and run.id not in excluded and verdict["word"] != provisional.WORD
         ],
         "words": list(_words(study)),
         "limits": list(study_limits(study)),
         "again": list(_again(study, directory)),
-        "commands": [(run.cell, run.seed, run.id, run_command(study, run, directory)) for run in plan.runs],
+        "commands": [
+            (run.cell, run.seed, run.id, run_command(study, run, directory)) for run in study.judged_runs
+        ],
         "machine": machine_rows(study.runs.values()),
         "code": code_rows(study),
         "settings": plan.settings,
@@ -105,14 +108,20 @@ def run_dates(runs: Iterable[RunFiles]) -> str:
     return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else ""
 
 
+def _secondary(study: StudyFiles) -> list[dict[str, Any]]:
+    """The secondary rows of a study of a single comparison, whose sentences fit on a page."""
+    comparisons = study.verdict["comparisons"]
+    return [row for one in comparisons for row in one.get("secondary", ())] if len(comparisons) == 1 else []
+
+
 def _facts(study: StudyFiles) -> Iterator[str]:
     """What the line above the title says of a study."""
     settings, plan = study.plan.settings, study.plan
     yield from (str(settings[key]) for key in ("dataset", "backbone") if key in settings)
     for number, noun in (
         (settings.get("epochs"), "epoch"),
-        (len(plan.seeds), "seed"),
-        (len(plan.runs), "run"),
+        (study.verdict.get("look", {}).get("seeds", len(plan.seeds)), "seed"),
+        (study.verdict["flow"].get("started"), "run"),
     ):
         if number is not None:
             yield f"{number} {noun}{'' if number == 1 else 's'}"
@@ -129,7 +138,7 @@ def _words(study: StudyFiles) -> Iterator[tuple[str, str]]:
             "control, treatment",
             "the head that others are compared with, and the head that is compared with it",
         )
-        margin = wording.as_margin(plan.delta, plan.primary)
+        margin = wording.as_margin(plan.delta, plan.measures[0].name)
         yield "material", f"a difference of at least {margin}, which was fixed before the first run"
     if any(keys.is_key(key) for run in study.runs.values() for key in run.result):
         yield (

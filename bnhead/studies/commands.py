@@ -39,7 +39,10 @@ def study_command(plan: Plan, directory: str) -> str:
         start, flags = f"study {plan.study}", {}
     else:
         settings, start = dict(plan.settings), "study"
-        flags = {"heads": ",".join(dict.fromkeys(cell.head for cell in plan.cells)), "question": plan.question}
+        flags = {
+            "heads": ",".join(dict.fromkeys(cell.head for cell in plan.cells)),
+            "question": plan.question,
+        }
         strata = [dict(cell.stratum) for cell in plan.cells if cell.stratum]
         if strata:
             (key,) = strata[0]

@@ -61,7 +61,7 @@ def compare(
     delta: float = 0.0,
     alpha: float = 0.05,
     question: str = "",
-    dir: str = "studies/compare",  # noqa: A002  (the name of the command's flag)
+    dir: str = "studies/compare",
     progress: bool | None = None,
     fit: Mapping[str, Any] | None = None,
 ) -> Verdict:
@@ -73,8 +73,8 @@ def compare(
 
     Args:
         build: `(head, seed) -> compiled keras.Model`; the head is one of `heads`, any text.
-        data: `(train, test)`, each `(x, y)` arrays or a `tf.data.Dataset` of batches `(x, y)`; or the name of a
-            data set, as of `--dataset`. Test data must fit in memory. `batch_size` is for arrays and names.
+        data: `(train, test)`, each `(x, y)` arrays or a `tf.data.Dataset` of batches `(x, y)`; or the name of
+            a data set, as of `--dataset`. Test data must fit in memory. `batch_size` is for arrays and names.
         heads: the control first.
         builders: instead of `build` and `heads`: name -> function of the seed that returns a compiled model.
         control: another head as control.
@@ -82,8 +82,8 @@ def compare(
             and stops at the first that decides.
         epochs: of each run.
         batch_size: of training.
-        metric: "accuracy", "nll", "r2" or "dead_share"; or a metric that the model was compiled with, for which
-            `delta` is needed. "" is accuracy for classes, else R^2.
+        metric: "accuracy", "nll", "r2" or "dead_share"; or a metric that the model was compiled with, for
+            which `delta` is needed. "" is accuracy for classes, else R^2.
         better: "higher" or "lower", for a metric of the model.
         delta: the margin: a smaller difference is not material. 0 is the usual one of the metric.
         alpha: error rate.

@@ -20,7 +20,7 @@ from bnhead.errors import RunDirectoryError
 from bnhead.runs import lock
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.run_files import RunFiles, read_run_files
-from bnhead.studies.plan import Plan, amended, from_json, is_edited, plan_differences, to_json
+from bnhead.studies.plan import Plan, PlannedRun, amended, from_json, is_edited, plan_differences, to_json
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,15 @@ class StudyFiles:
     verdict: dict[str, Any]
     runs: dict[str, RunFiles]
 
+    @property
+    def judged_runs(self) -> list[PlannedRun]:
+        """The runs of the look that was judged, in the plan's order."""
+        seeds = self.plan.seeds[: self.verdict.get("look", {}).get("seeds", len(self.plan.seeds))]
+        return [run for run in self.plan.runs if run.seed in seeds]
+
     def of_cell(self, name: str) -> list[RunFiles]:
-        """The runs of one cell, in the plan's order."""
-        return [self.runs[run.id] for run in self.plan.runs if run.cell == name]
+        """The judged runs of one cell, in the plan's order."""
+        return [self.runs[run.id] for run in self.judged_runs if run.cell == name]
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def judge(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         )
         if not (verdict["next"] and is_next_complete):
             break
-    return {**verdict, "flow": flow(outcomes), "exclusions": exclusions(outcomes)}
+    return {**verdict, "flow": flow(at_look), "exclusions": exclusions(at_look)}
 
 
 def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[str, Any]:

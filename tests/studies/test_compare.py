@@ -1,3 +1,4 @@
+import itertools
 import json
 import pathlib
 
@@ -121,7 +122,7 @@ def test_runs_of_a_seed_see_the_same_batches():
 
     assert labels_of(0) == labels_of(0)
     assert labels_of(0) != labels_of(1) and labels_of(0) != labels_of(0, epoch=1)
-    assert sorted(sum(labels_of(0), [])) == sorted(Y[:60].tolist())
+    assert sorted(itertools.chain(*labels_of(0))) == sorted(Y[:60].tolist())
 
 
 @pytest.mark.slow
