@@ -48,6 +48,8 @@ Pairs = Sequence[tuple[Outcome, Outcome]]
 def judge(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The content of `verdict.json`. The order of the outcomes and the times of the runs do not matter.
 
+    Its flow and its exclusions are of the runs of its look, and of the next look once that has begun.
+
     Args:
         plan: the plan.
         outcomes: of all its runs.
@@ -55,15 +57,15 @@ def judge(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     order = {run.id: index for index, run in enumerate(plan.runs)}
     outcomes = sorted(outcomes, key=lambda outcome: order[outcome.run.id])
     for number, seeds in enumerate(plan.looks, 1):
-        counted = set(plan.seeds[:seeds])
-        at_look = [outcome for outcome in outcomes if outcome.run.seed in counted]
+        at_look = [outcome for outcome in outcomes if outcome.run.seed in plan.seeds[:seeds]]
         verdict = _judge_look(plan, at_look, number)
-        following = set(plan.seeds[seeds : plan.looks[number]]) if number < len(plan.looks) else set()
-        is_next_complete = following and all(
-            outcome.status in SCORED for outcome in outcomes if outcome.run.seed in following
-        )
-        if not (verdict["next"] and is_next_complete):
+        next_seeds = plan.seeds[seeds : plan.looks[number]] if number < len(plan.looks) else ()
+        following = [outcome for outcome in outcomes if outcome.run.seed in next_seeds]
+        are_complete = following and all(outcome.status in SCORED for outcome in following)
+        if not (verdict["next"] and are_complete):
             break
+    if verdict["next"] and any(outcome.status != "missing" for outcome in following):
+        at_look += following  # begun: a run that failed there must be seen
     return {**verdict, "flow": flow(at_look), "exclusions": exclusions(at_look)}
 
 
@@ -76,8 +78,11 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
         row["word"] = word_of(row["interval"], row["margin"], better) if row["control"] else ""
         row["sentence"] = wording.trend_sentence(row)
     primary = [row for row in slopes if row["control"]] or comparisons
-    if invalid := [row for row in comparisons if row["word"] == "INVALID"]:
-        primary = invalid  # no slope counts without all its runs
+    # no slope counts without all its runs, or where runs of one of its points did not train
+    for word in ("INVALID", "UNSTABLE")[: 2 if slopes else 1]:
+        if stopped := [row for row in comparisons if row["word"] == word]:
+            primary = stopped
+            break
     words = {row["word"] for row in primary}
     verdict = {
         "format": FORMAT,
@@ -151,7 +156,12 @@ def _row(
     layers = {outcome.layer for pair in pairs for outcome in pair if outcome.layer}
     if len(pairs) < 2 or (name in ("dead_share", "silent_share") and len(layers) > 1):
         return None
-    images = max(len(outcome.values[name]) for pair in pairs for outcome in pair)
+    sizes = {len(outcome.values[name]) for pair in pairs for outcome in pair} - {
+        1
+    }  # 1: chance, for every image
+    if len(sizes) > 1:
+        return None
+    images = max(sizes, default=1)
     control, treatment = (
         np.stack([np.broadcast_to(pair[side].values[name], (images,)) for pair in pairs]) for side in (0, 1)
     )

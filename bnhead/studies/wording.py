@@ -142,10 +142,14 @@ def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
     comparisons, trends = verdict["comparisons"], verdict["trends"]
     place = " with ".join(str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings)
     subject = f"On {place}: " if place else ""
-    if any(row["word"] == "INVALID" for row in comparisons) or not (trends or len(comparisons) > 1):
-        first = next((row for row in comparisons if row["word"] == "INVALID"), comparisons[0])
-        texts = [first["sentence"], *(row["sentence"] for row in first["secondary"][:1])]
-        return subject + " ".join(texts if first["word"] != "INVALID" else texts[:1])
+    stops = ("INVALID", "UNSTABLE") if trends else ("INVALID",)
+    for first in (row for word in stops for row in comparisons if row["word"] == word):
+        return subject + first["sentence"]
+    if not trends and len(comparisons) == 1:
+        (first,) = comparisons
+        # the reason for UNSTABLE is that of every outcome
+        others = first["secondary"][:1] if first["word"] != "UNSTABLE" else []
+        return subject + " ".join(row["sentence"] for row in (first, *others))
     if trends:
         order = sorted(trends, key=lambda row: not row["control"])  # the verdict first
         return subject + " ".join(row["sentence"] for row in order)
@@ -192,6 +196,8 @@ def _higher(difference: float, name: str) -> str:
 def _range(bounds: Sequence[float], name: str) -> str:
     """`"from 5.41 points lower to 12.81 points higher"`."""
     low, high = bounds
+    if low == high == 0:
+        return "no difference"
     if low < 0 < high:
         return f"from {_higher(low, name)} to {_higher(high, name)}"
     near, far = sorted(bounds, key=abs)
