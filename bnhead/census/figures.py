@@ -2,7 +2,7 @@
 
 A row has the figure's name, formula, input, unit, heading and meaning. Logs, `history.csv`, `result.json`,
 TensorBoard and the files of a census contain every figure as `dead/<layer>/<name>` (`census.keys`); `display`
-lists the further outputs. To add a figure, add a row; `python docs/generate_figures.py` updates the docs.
+lists the further outputs. To add a figure, add a row; the site's table reads them too.
 
 The formulas read attributes of `Counts` and `Changes` without importing them, so that reports start quickly.
 """
