@@ -129,28 +129,28 @@ class Verdict:
         metric, unit = wording.metric_name(primary), wording.unit(primary)
         headings = [
             ("comparison", "treatment against control"),
-            (f"{metric}, control", "mean over the seeds"),
-            ("treatment", "mean over the seeds"),
+            ("verdict", ""),
             (f"difference{f', {unit}' * bool(unit)}", "treatment less control, mean over the seeds"),
             (level, "of the difference"),
+            (f"{metric}, control", "mean over the seeds"),
+            ("treatment", "mean over the seeds"),
             (f"{DEAD.heading}, control", DEAD.meaning),
             ("treatment", DEAD.meaning),
-            ("verdict", ""),
         ]
         rows = [
             [
                 row["comparison"],
-                wording.as_score(row["control_score"], primary),
-                wording.as_score(row["treatment_score"], primary),
+                row["verdict"],
                 wording.as_difference(row["difference"], primary),
                 wording.as_interval(row["low"] is not None and (row["low"], row["high"]), primary),
+                wording.as_score(row["control_score"], primary),
+                wording.as_score(row["treatment_score"], primary),
                 _dead_bar(row["control_dead"]),
                 _dead_bar(row["treatment_dead"]),
-                row["verdict"],
             ]
             for row in self.rows()
         ]
-        notes = [f"{DEAD.heading}: {DEAD.meaning}; mean over the seeds"]
+        notes = [f"{DEAD.meaning}; mean over the seeds"]
         exploratory = [f"exploratory: {reason}" for reason in self.files.verdict["exploratory"]]
         title = f"{self.word}. {plan.question} ({counted(len(plan.seeds), 'seed')})"
         return notebook.table(title, headings, rows, [*notes, *exploratory])
