@@ -17,8 +17,8 @@ from bnhead.census import keys  # noqa: E402
 from bnhead.cli.study import format_verdict  # noqa: E402
 from bnhead.report import charts  # noqa: E402
 from bnhead.studies import wording  # noqa: E402
+from bnhead.studies.commands import study_command  # noqa: E402
 from bnhead.studies.directory import StudyFiles, read_study  # noqa: E402
-from bnhead.training import TrainConfig  # noqa: E402
 
 ANSWER = ROOT / "docs" / "answer"
 PICTURE = ANSWER / "answer.svg"
@@ -61,12 +61,8 @@ def studies() -> dict[str, StudyFiles]:
 
 
 def command(study: StudyFiles) -> str:
-    """The command that makes a study: its name and the settings that are not at their defaults."""
-    plan = study.plan
-    flags = [
-        f"--{name}={value}" for name, value in plan.settings.items() if value != getattr(TrainConfig(), name)
-    ]
-    return " ".join(["bnhead study", plan.study, *flags, f"--seeds={len(plan.seeds)}"])
+    """The command that makes a study, in its default directory."""
+    return study_command(study.plan, "").removesuffix(" --dir=")
 
 
 def rows() -> list[Row]:
