@@ -167,7 +167,8 @@ class Verdict:
 def _draw_comparison(ax: "Axes", y: int, numbers: Mapping[str, Any], factor: float) -> None:
     """A row of the forest plot."""
     differences: Sequence[float] = [factor * d for d in numbers["differences"]]
-    ax.scatter(differences, [y] * len(differences), s=22, color=notebook.BLUE, alpha=0.45, lw=0)
+    # above the line, which would hide them
+    ax.scatter(differences, [y - 0.17] * len(differences), s=24, color=notebook.BLUE, alpha=0.6, lw=0)
     if numbers.get("interval"):
         ax.hlines(y, *(factor * bound for bound in numbers["interval"]), color=notebook.BLUE, lw=2.5)
         ax.scatter([factor * numbers["mean"]], [y], s=55, color=notebook.BLUE, zorder=3)
