@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RED, BLUE, GREY, GREEN = "#e4572e", "#3b75af", "#8a8f98", "#2e9e6b"  # red: dead units
 # One hue at a low opacity is readable on white and on black paper, with the notebook's own ink.
 _BAR = "background:linear-gradient(to right,{color}66 {percent:.1f}%,transparent {percent:.1f}%)"
-_CELL = "text-align:{align};padding:.25em .8em;white-space:nowrap"
+_CELL = "text-align:{align};padding:.25em .7em;white-space:nowrap"
 
 
 class Bar(NamedTuple):
@@ -68,13 +68,13 @@ def table(
         if isinstance(content, Bar):
             # NaN is not between 0 and 1
             if 0 <= content.share <= 1:
-                style += ";" + _BAR.format(color=content.color, percent=100 * content.share)
+                style += ";min-width:6em;" + _BAR.format(color=content.color, percent=100 * content.share)
             content = content.text
         span = f' colspan="{width}"' if width > 1 else ""
         return f'<td{span} style="{style}">{_escaped(content)}</td>'
 
     head = "".join(
-        f'<th title="{_escaped(meaning)}" style="{_CELL.format(align="right" if i else "left")}">'
+        f'<th title="{_escaped(meaning)}" style="text-align:{"right" if i else "left"};padding:.25em .7em">'
         f"{_escaped(text)}</th>"
         for i, (text, meaning) in enumerate(headings)
     )

@@ -40,6 +40,19 @@ def first_line(error: BaseException) -> str:
     return printable(lines[0].rstrip()) if lines else type(error).__name__
 
 
+def cause(error: BaseException) -> str:
+    """The line in which an error of a layer's call names its cause.
+
+    Keras writes it in bold, between the layer's name and its arguments; AutoGraph puts a traceback before it.
+    """
+    text = str(error)
+    if bold := re.search(r"\x1b\[1m(.*?)\x1b\[0m", text, re.DOTALL):
+        text = bold[1]
+    elif raised := re.findall(r"^\s+\w*Error: (.+)$", text, re.MULTILINE):
+        text = raised[-1]
+    return first_line(ValueError(re.sub(r" for '\{\{node [^']*'", "", text)))
+
+
 def shown(value: object) -> object:
     """The value as a template writes it: text as `printable`; HTML is unchanged."""
     return value if hasattr(value, "__html__") else printable(str(value))

@@ -1,7 +1,7 @@
 """The answer on the first page, from the studies in docs/answer/: `python docs/generate_answer.py`.
 
-Writes the table and the commands between the two marks in README.md, and the picture docs/answer/answer.svg.
-A test compares both with the result files.
+Writes what stands between two marks in README.md, such as `<!-- answer -->` and `<!-- end of answer -->`, and
+the picture docs/answer/answer.svg. A test compares both with the result files.
 """
 
 import pathlib
@@ -14,14 +14,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bnhead.census import keys  # noqa: E402
+from bnhead.cli.study import format_verdict  # noqa: E402
 from bnhead.report import charts  # noqa: E402
 from bnhead.studies import wording  # noqa: E402
+from bnhead.studies.commands import study_command  # noqa: E402
 from bnhead.studies.directory import StudyFiles, read_study  # noqa: E402
-from bnhead.training import TrainConfig  # noqa: E402
 
 ANSWER = ROOT / "docs" / "answer"
 PICTURE = ANSWER / "answer.svg"
-MARKS = "<!-- answer -->", "<!-- end of answer -->"
 _WIDTH, _LEFT, _MIDDLE, _ROW, _TOP = 860, 150, 560, 92, 58
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}"
@@ -61,12 +61,8 @@ def studies() -> dict[str, StudyFiles]:
 
 
 def command(study: StudyFiles) -> str:
-    """The command that makes a study: its name and the settings that are not at their defaults."""
-    plan = study.plan
-    flags = [
-        f"--{name}={value}" for name, value in plan.settings.items() if value != getattr(TrainConfig(), name)
-    ]
-    return " ".join(["bnhead study", plan.study, *flags, f"--seeds={len(plan.seeds)}"])
+    """The command that makes a study, in its default directory."""
+    return study_command(study.plan, "").removesuffix(" --dir=")
 
 
 def rows() -> list[Row]:
@@ -122,9 +118,8 @@ def picture() -> str:
         for row in comparisons
     ]
     chart = charts.difference_chart(scaled, 100 * comparisons[0].delta)
-    shares = charts.axis_from_zero(
-        max(share for row in comparisons for cell in row.dead.values() for share in cell)
-    )
+    largest = max(share for row in comparisons for cell in row.dead.values() for share in cell)
+    shares = charts.enclosing_axis(0, largest)
     bottom = _TOP + _ROW * len(comparisons)
     parts = [
         _text(_LEFT, 22, "Test accuracy, bn_fc less fc, in points", "title"),
@@ -204,15 +199,28 @@ def _rectangle(left: float, right: float, bottom: float) -> str:
     return f'<rect class="band" x="{left:g}" y="{_TOP}" width="{right - left:g}" height="{bottom - _TOP:g}"/>'
 
 
-def with_table(readme: str) -> str:
-    """The README with the table and the commands of the present result files."""
-    first, last = map(re.escape, MARKS)
+def ending() -> str:
+    """The last study's end on the terminal."""
+    *_, study = studies().values()
+    return f"```text\n{format_verdict(study.plan, study.verdict)}\n```"
+
+
+def answer() -> str:
+    """The table and the commands of its studies."""
     commands = "\n".join(map(command, studies().values()))
-    answer = f"{MARKS[0]}\n{table()}\n\n```sh\n{commands}\n```\n{MARKS[1]}"
-    return re.sub(f"{first}.*{last}", lambda _: answer, readme, flags=re.S)
+    return f"{table()}\n\n```sh\n{commands}\n```"
+
+
+def filled(readme: str) -> str:
+    """The README with the answer of the present result files."""
+    for name, text in (("answer", answer()), ("verdict", ending())):
+        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        pattern = ".*".join(map(re.escape, marks))
+        readme = re.sub(pattern, lambda _, new=text, m=marks: f"{m[0]}\n{new}\n{m[1]}", readme, flags=re.S)
+    return readme
 
 
 if __name__ == "__main__":
     PICTURE.write_text(picture())
     readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text()))
+    readme.write_text(filled(readme.read_text()))

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import generate_answer
 
 from bnhead import report
-from bnhead.cli.study import command_of
-from bnhead.training import TrainConfig
+from bnhead.studies.commands import train_command
 
 
 class Report(NamedTuple):
@@ -44,7 +43,7 @@ def reports() -> list[Report]:
     name, study = next(iter(generate_answer.studies().items()))
     run = study.plan.runs[-1]
     about = f"One run of that study: `{run.cell}`, seed {run.seed}."
-    command = command_of(TrainConfig(**study.plan.run_settings(run)))
+    command = train_command(study.plan.run_settings(run))
     return [*found, Report("A single run", about, f"{name}/runs/{run.id}", command)]
 
 

@@ -23,20 +23,19 @@ def public_modules() -> tuple[str, ...]:
 
 
 def public_names(module: str) -> dict[str, object]:
-    """Name -> value of everything public in a module: what `dir` shows, without imports from elsewhere."""
+    """Name -> value of everything public in a module: what `dir` shows, without what it only imports."""
     home = importlib.import_module(module)
     listed = getattr(home, "__all__", ())
-    names = sorted({*dir(home), *listed}, key=str.lower)
-    values = {name: getattr(home, name) for name in names if not name.startswith("_")}
-    return {name: value for name, value in values.items() if name in listed or _is_ours(value, not listed)}
+    values = {name: getattr(home, name) for name in dir(home) if not name.startswith("_")}
+    values = {name: value for name, value in values.items() if name in listed or _is_of(module, value)}
+    return dict(sorted(values.items(), key=lambda item: item[0].lower()))
 
 
-def _is_ours(value: object, constants: bool) -> bool:
-    """Whether a class or function is of bnhead; `constants` for what has no module."""
+def _is_of(module: str, value: object) -> bool:
+    """Whether a module defines a value; a constant does not know its module."""
     if isinstance(value, types.ModuleType):
         return False
-    home = getattr(value, "__module__", None)
-    return home.startswith("bnhead") if home else constants
+    return getattr(value, "__module__", module) == module
 
 
 def titles() -> dict[str, str]:

@@ -18,6 +18,7 @@ import generate_commands  # noqa: E402
 import generate_figures  # noqa: E402
 import generate_gallery  # noqa: E402
 import generate_heads  # noqa: E402
+import generate_notebooks  # noqa: E402
 import generate_reference  # noqa: E402
 import generate_studies  # noqa: E402
 
@@ -42,6 +43,7 @@ def from_root(text: str) -> str:
     """A page of the repository's root as one of the site: links to docs/ and to the root's pages."""
     for page, source in PAGES.items():
         text = text.replace(f"]({source}", f"]({page}")
+    text = re.sub(r"\]\((examples/\w+)\.ipynb", r"](\1.md", text)
     return text.replace("](docs/", "](").replace('"docs/', '"')
 
 
@@ -53,12 +55,14 @@ def generated_pages() -> dict[str, str | bytes]:
         **generate_commands.pages(),
         **generate_reference.pages(),
         **generate_gallery.files(),
+        **generate_notebooks.files(),
     }
 
 
 def on_config(config):
     """Puts the generated pages into the navigation, and lets mkdocstrings read bnhead as it is installed."""
     sections = {
+        "Examples": [{title: path} for path, title in generate_notebooks.titles().items()],
         "Commands": [{title: path} for path, title in generate_commands.titles().items()],
         "API": [{title: path} for path, title in generate_reference.titles().items()],
     }

@@ -1,4 +1,4 @@
-"""Executes the notebooks and stores their outputs: `python examples/execute.py [NOTEBOOK ...]`, all by default."""
+"""Executes notebooks, all by default, and stores their outputs: `python examples/execute.py [NOTEBOOK]`."""
 
 import os
 import re
@@ -18,7 +18,7 @@ MACHINE = re.compile(
 
 
 def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
-    """Returns the notebook with the outputs of the code beside which this file lies.
+    """Returns the notebook with the outputs of this checkout.
 
     Args:
         path: the notebook.

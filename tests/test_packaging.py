@@ -23,8 +23,8 @@ from bnhead.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tracked tree: folders and files that lie beside them.
-FOLDERS = (".ci", ".github", "benchmarks", "bnhead", "docs", "models", "tests")
-FILES = ("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
+FOLDERS = (".ci", ".github", "benchmarks", "bnhead", "docs", "examples", "models", "tests")
+FILES = ("setup.cfg", "setup.py", "pyproject.toml", "MANIFEST.in", "mkdocs.yml", "README.md", "LICENSE",
          "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", ".gitignore", "train.py")  # fmt: skip
 PASSING = shutil.ignore_patterns("__pycache__", "*.egg-info", ".ipynb_checkpoints")
 CODE = """

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,11 +57,12 @@ def test_the_readme_is_short_and_links_every_guide():
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
-def test_the_python_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
+def test_the_python_code_runs_from_top_to_bottom(page, data_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "docs/answer/digits", tmp_path / "studies/bn_before_fc")
     names = {}
     for block in blocks("python", page):
-        exec(block, names)
+        exec(block.replace("TrainConfig(", f"TrainConfig(data_dir={data_dir!r}, "), names)
     out = capsys.readouterr().out
     if page == "README":
         (shown,) = [block for block in blocks("text", page) if "inputs;" in block]
@@ -69,6 +71,8 @@ def test_the_python_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch, ca
     expected = {
         "heads": ["62x62x32 -> catpool -> 64 -> bn -> dropout(0.25) -> fc(512, relu) -> out(10)  [P1]"],
         "census": ["conv: 16 units, 256 inputs", "fc: 64 units, 256 inputs", "\n512\n"],
+        "runs": ["test accuracy ", "{'head_fc': {"],
+        "studies": ["On digits with ", "control_dead"],
         "models": ["76 layers, 55 after folding"],
     }
     assert all(text in out for text in expected.get(page, []))

@@ -88,3 +88,15 @@ def test_one_has_no_plural():
         "2 units",
         "1,024 units",
     ]
+
+
+def test_the_cause_of_an_error_in_a_layer():
+    keras_error = (
+        'in user code:\n\n    File "a.py", line 3\n        x\n\n    ValueError: Exception encountered when '
+        "calling Conv2D.call().\n    \n    \x1b[1mNegative dimension size for '{{node n/c}} = "
+        "Conv2D[T=1](a)' with input shapes: [4,2].\x1b[0m\n    \n    Arguments received:\n      * x=1"
+    )
+    assert texts.cause(ValueError(keras_error)) == "Negative dimension size with input shapes: [4,2]."
+    plain = 'in user code:\n\n    File "a.py", line 3\n        x\n\n    TypeError: no such axis\n'
+    assert texts.cause(TypeError(plain)) == "no such axis"
+    assert texts.cause(ValueError("just this\nand more")) == "just this"

@@ -17,7 +17,7 @@ from bnhead.census.codeath import sorted_order
 from bnhead.texts import plotted
 
 DEAD, UNKNOWN = notebook.RED, "#9a9a9a"
-_SIZES = {"activity": (4.2, 2.9), "classes": (4.8, 2.9), "raster": (4.8, 3.2), "codeath": (4.2, 3.4)}
+_SIZES = {"activity": (4.2, 2.9), "classes": (4.8, 3.4), "raster": (4.8, 3.4), "codeath": (4.2, 3.4)}
 _ALMOST_DEAD = 1e-9  # the colour map starts here: a share of 0 lies below it and gets the colour of the dead
 
 
@@ -69,12 +69,13 @@ def plot_activity(activity: np.ndarray, ax: Axes | None = None, *, title: str = 
     activity = np.asarray(activity, float)
     heights, _, _ = ax.hist(activity[activity > 0], bins=20, range=(0, 1), color=notebook.BLUE)
     dead = int((activity == 0).sum())
-    ax.bar_label(ax.bar(-0.05, dead, width=0.04, color=DEAD), [f"{dead} dead"], padding=1)
+    ax.bar(-0.05, dead, width=0.04, color=DEAD)
+    ax.annotate(f"{dead} dead", (-0.07, dead), ha="left", va="bottom")
     ax.set_ylim(0, 1.15 * max(1, dead, heights.max()))
     ax.set_xlim(-0.14, 1.02)
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.set_xlabel("active on this share of the inputs")
+    ax.set_xlabel("active on this share of the inputs (red: 0)")
     ax.set_ylabel("units")
     ax.set_title(plotted(title) or "activity of the units")
     return ax
@@ -98,7 +99,7 @@ def plot_classes(
     ax = notebook.axes(ax, *size_of("classes", len(activity)))
     filled = np.nan_to_num(activity)
     order = np.lexsort((-filled.max(0), filled.argmax(0), filled.max(0) == 0))
-    _show_shares(ax, activity[:, order], "active on this share of the class")
+    _show_shares(ax, activity[:, order], "active on this share of the class (red: 0)")
     ax.set_xlabel("unit, by the class it answers most")
     ax.set_ylabel("class")
     _label_some(ax.yaxis, list(names) or list(range(len(activity))), most=40)

@@ -18,7 +18,7 @@ from bnhead.census.codeath import effective_patterns, phi_matrix
 from bnhead.census.contiguity import Blocks, Runs, block_test, dead_runs
 from bnhead.census.figures import DEAD, OF_COUNTS, SILENT, Figure, figures_at, rule_of_three
 from bnhead.errors import UsageError, nearest
-from bnhead.texts import counted
+from bnhead.texts import columns, counted, wrapped
 
 if TYPE_CHECKING:
     import pandas
@@ -532,24 +532,27 @@ class Census:
             if not row["unknown"]:
                 cells = [f.bar(row[f.name], f.table_cell(row, row["units"])) for f in figures]
             rows.append([row["layer"], f"{row['units']:,}", *cells])
-        notes = [f"{figure.heading}: {figure.meaning}" for figure in figures if figure.display == "charts"]
+        notes = [figure.meaning for figure in figures if figure.display == "charts"]
         bounds = {_bound_in_words(counts.bound) for counts in self.layers.values() if not counts.unknown}
         notes += [*sorted(bounds), *self._remarks()]
         return notebook.table(repr(self)[1:-1], headings, rows, notes)
 
     def __str__(self) -> str:
+        def fit(line: str, hanging: int) -> str:  # a notebook or a file has no width to fit
+            return wrapped(line, hanging=hanging) if columns(0) else line
+
         lines = []
         for name, counts in self.layers.items():
             if counts.unknown:
                 lines.append(f"{name}: unknown, {counts.unknown}")
                 continue
             sample = f"{counted(counts.units, 'unit')}, {counted(counts.inputs, 'input')}"
-            lines.append(f"{name}: {sample}; {_bound_in_words(counts.bound)}")
+            lines.append(fit(f"{name}: {sample}; {_bound_in_words(counts.bound)}", 2))
             values = counts.figures()
             for row in figures_at("tables"):
                 if row.name in values:
                     cell = row.table_cell(values, counts.units)
-                    lines.append(f"  {row.heading:<19} {cell:<15}  {row.meaning}")
+                    lines.append(fit(f"  {row.heading:<19} {cell:<15}  {row.meaning}", 39))
         return "\n".join([*lines, *self._remarks()])
 
     def _remarks(self) -> list[str]:

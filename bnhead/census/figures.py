@@ -2,7 +2,7 @@
 
 A row has the figure's name, formula, input, unit, heading and meaning. Logs, `history.csv`, `result.json`,
 TensorBoard and the files of a census contain every figure as `dead/<layer>/<name>` (`census.keys`); `display`
-lists the further outputs. To add a figure, add a row; `python docs/generate_figures.py` updates the docs.
+lists the further outputs. To add a figure, add a row; the site's table reads them too.
 
 The formulas read attributes of `Counts` and `Changes` without importing them, so that reports start quickly.
 """
@@ -311,6 +311,17 @@ def meaning_of(key: str) -> str:
     """The meaning of a key's figure, of one layer or of all; empty for other names, such as `loss`."""
     name = keys.short_parts(key)[1] if key.startswith(keys.overall("")) else ""
     return next((row.meaning for row in FIGURES if row.name == name), "")
+
+
+def tensorboard_tag(key: str) -> str:
+    """The tag of a figure in TensorBoard, which sorts tags and shows few at a time.
+
+    The figures that are plotted keep their key and are alone in the group `dead`; the others are in the
+    group `dead_details`. Other names, such as `loss`, are their own tags.
+    """
+    if not keys.is_key(key) or keys.parts(key)[1] in {row.name for row in figures_at("charts")}:
+        return key
+    return f"dead_details/{keys.short(key)}"
 
 
 def rule_of_three(inputs: float) -> float:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bnhead.census import axes, keys
 from bnhead.census.changes import History
 from bnhead.census.counts import Census, Counts
-from bnhead.census.figures import meaning_of
+from bnhead.census.figures import meaning_of, tensorboard_tag
 
 _DPI = 220  # twice the pixels in which a page shows a picture
 _INK = {"light": ("#ffffff", "#1b1f24"), "dark": ("#14171a", "#e6e6e6")}  # theme -> paper and ink
@@ -36,11 +36,11 @@ class TensorBoardWriter:
         self._writer = tf.summary.create_file_writer(str(log_dir))
 
     def write_figures(self, figures: Mapping[str, float], step: int) -> None:
-        """Writes figures as scalars under their keys, with their meanings, except those that are NaN."""
+        """Writes figures as scalars under their tags, with their meanings, except those that are NaN."""
         with self._writer.as_default(step=step):
             for name, value in figures.items():
                 if math.isfinite(value):
-                    self._tf.summary.scalar(name, value, description=meaning_of(name))
+                    self._tf.summary.scalar(tensorboard_tag(name), value, description=meaning_of(name))
         self._writer.flush()
 
     def write_plots(self, census: Census, histories: Mapping[str, History], step: int) -> None:

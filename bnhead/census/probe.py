@@ -1,6 +1,7 @@
 """A streaming pass over a set of inputs: activations are reduced in the compiled graph, batch by batch."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError
 from bnhead.graph import flat_inputs, functional, taps, trace
 from bnhead.graph.inputs import arrays_of, batches, check_data
+from bnhead.texts import cause, first_line
 
 BY = ("output", "slope")
 
@@ -125,14 +127,15 @@ class Probe:
             x = self._arranged(x)
             if self._gradients and y is None:
                 raise UsageError("gradient-dead units need labels: data must be (x, y)")
-            if total is None:
-                if self._plan is None:
-                    self._make_plan(x)
-                # of arrays, all labels decide how they are read; of a stream, those of the first batch
-                labels = self._labels_of(y, stream=True) if arrays is None else self._labels_of(arrays[1])
-                run, add, layouts = self._compiled(labels)
-                total = totals.Totals(*layouts, add)
-            total.add(run(x, y if labels.form or self._gradients else None))
+            with _fitting(x):
+                if total is None:
+                    if self._plan is None:
+                        self._make_plan(x)
+                    # of arrays, all labels decide how they are read; of a stream, those of the first batch
+                    labels = self._labels_of(y, stream=True) if arrays is None else self._labels_of(arrays[1])
+                    run, add, layouts = self._compiled(labels)
+                    total = totals.Totals(*layouts, add)
+                total.add(run(x, y if labels.form or self._gradients else None))
         if total is None:
             raise UsageError("data must have at least one batch of inputs")
         census = totals.census_of(self._plan, labels, total.read())
@@ -240,16 +243,13 @@ class Probe:
         try:
             flat = flat_inputs(self._model, x)
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"data does not fit the model: {str(error).splitlines()[0]}") from error
+            if len(leaves) == len(inputs) == 1:  # of several, Keras names the one
+                _require_shape(leaves[0], inputs[0])
+            raise UsageError(f"data does not fit the model: {first_line(error)}") from error
         for tensor, declared in zip(flat, inputs, strict=True):
             if tensor is None:  # an optional input
                 continue
-            sizes = zip(tensor.shape[1:], declared.shape[1:], strict=False)
-            if len(tensor.shape) != len(declared.shape) or any(b not in (None, a) for a, b in sizes):
-                raise UsageError(
-                    f"data does not fit the model: input {declared.name!r} is {_batch_shape(declared)}, "
-                    f"got {_batch_shape(tensor)}"
-                )
+            _require_shape(tensor, declared)
             size, rows = declared.shape[0], tensor.shape[0]
             if size not in (None, rows):
                 raise UsageError(
@@ -341,8 +341,30 @@ def count(
     return Probe(model, layers, **options).count(data, batch_size=batch_size)
 
 
+@contextlib.contextmanager
+def _fitting(x: Any) -> Iterator[None]:
+    """Turns an error of the model's pass on a batch into one line; its traceback stays as the cause."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, TypeError) as error:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in keras.tree.flatten(x) if leaf is not None)
+        raise UsageError(f"data does not fit the model: inputs of shape {shapes}: {cause(error)}") from error
+
+
+def _require_shape(tensor: Any, declared: Any) -> None:
+    """Raises UsageError if a batch has not the shape that the model declares."""
+    sizes = zip(tensor.shape[1:], declared.shape[1:], strict=False)
+    if len(tensor.shape) != len(declared.shape) or any(b not in (None, a) for a, b in sizes):
+        raise UsageError(
+            f"data does not fit the model: input {declared.name!r} is {_batch_shape(declared)}, "
+            f"got {_batch_shape(tensor)}"
+        )
+
+
 def _batch_shape(tensor: Any) -> str:
-    return "(batch, " + ", ".join(map(str, tensor.shape[1:])) + ")" if len(tensor.shape) else "()"
+    return f"({', '.join(['batch', *map(str, tensor.shape[1:])])})" if len(tensor.shape) else "()"
 
 
 def _bad_weight(model: keras.Model) -> str:

@@ -146,10 +146,17 @@ class Inventory:
         inner = [site for site in self.activations if not site.is_output]
         if not inner:
             reasons = f" ({'; '.join(self.not_looked_at)})" if self.missed else ""
+            candidates = self._candidates()
             raise UsageError(
                 f"model {self.model!r} has no activation before its output{reasons}; name the layers to count"
+                f"{f', such as {candidates}' * bool(candidates)}"
             )
         return inner[-1:]
+
+    def _candidates(self, most: int = 5) -> str:
+        """Names of layers that can be counted at their output, the last ones before the model's output."""
+        names = dict.fromkeys(site.name for site in self.sites if site.units and not site.is_output)
+        return ", ".join(repr(name) for name in list(names)[-most:])
 
     @property
     def not_looked_at(self) -> list[str]:

@@ -51,6 +51,11 @@ COMMAND = Command(
     "pictures.",
     "Exit status: 0 ok, 2 usage, 4 data.",
     positional="name",
+    examples=(
+        ("digits", "The embedded set."),
+        ("folder:~/pictures --image_size=64 --sheet=sheet.png", "Your own pictures, some of them drawn."),
+        ("cifar10 --imbalance=longtail:100", "As training would see it with imbalanced classes."),
+    ),
 )
 
 

@@ -47,6 +47,10 @@ COMMAND = Command(
     "lists those alone.",
     "Exit status: 0 ok, 2 usage.",
     positional="heads",
+    examples=(
+        ("", "Every known head."),
+        ("bn_fc fastai --features=2048", "Two heads on a vector of 2,048 features."),
+    ),
 )
 
 

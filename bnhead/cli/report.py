@@ -1,6 +1,7 @@
 """The command `bnhead report DIR`."""
 
 import pathlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -40,7 +41,11 @@ def write_report(settings: ReportSettings) -> int:
 
     directory = pathlib.Path(settings.dir)
     report.build(directory)
-    for name in ("report.html", "report.md"):
-        print(texts.printable(f"{name:<12} {directory / name}"))
-    print(texts.printable(f"{'look':<12} tensorboard --logdir {directory / 'tensorboard'}"))
+    command = "verify" if (directory / "plan.json").exists() else "inspect"
+    rows = [
+        *((name, str(directory / name)) for name in ("report.html", "report.md")),
+        ("next", f"tensorboard --logdir {shlex.quote(str(directory / 'tensorboard'))}"),
+        ("", f"{texts.command()} {command} {shlex.quote(str(directory))}"),
+    ]
+    print(texts.printable(texts.labelled(rows, 13, whole=True)))
     return 0

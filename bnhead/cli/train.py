@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bnhead import texts
 from bnhead.cli.flags import Command
 from bnhead.data.catalog import check_embedded
 from bnhead.devices import startup
-from bnhead.runs.directory import RunDirectory
 from bnhead.training.config import TrainConfig
-from bnhead.training.summary import format_summary
+
+if TYPE_CHECKING:
+    from bnhead.runs.directory import RunDirectory
 
 EXIT_DIVERGED = 5
 GROUPS = {
@@ -65,6 +67,8 @@ def train_and_summarize(config: TrainConfig, program: str) -> int:
         config: the run's settings.
         program: the command as it is typed.
     """
+    from bnhead.runs.directory import RunDirectory  # imports NumPy, which `--help` need not wait for
+
     if config.distribution != "data_parallel":  # its processes agree first on which of them reads
         directory = RunDirectory(config.directory)
         if not config.dry_run:
@@ -105,14 +109,16 @@ def train_and_summarize(config: TrainConfig, program: str) -> int:
     return _summarize(config, directory, result, program)
 
 
-def _finished(config: TrainConfig, directory: RunDirectory) -> dict | None:
+def _finished(config: TrainConfig, directory: "RunDirectory") -> dict | None:
     return None if config.overwrite else directory.finished_result(config.settings())
 
 
 def _summarize(
-    config: TrainConfig, directory: RunDirectory, result: dict, program: str, *, was_finished: bool = False
+    config: TrainConfig, directory: "RunDirectory", result: dict, program: str, *, was_finished: bool = False
 ) -> int:
     """Prints the summary of a run, in the first process, and returns the exit status."""
+    from bnhead.training.summary import format_summary
+
     if directory.writable:
         seconds = (directory.read("environment.json") or {}).get("seconds")
         if was_finished:

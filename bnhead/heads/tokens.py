@@ -1,7 +1,7 @@
 """The tokens: names, numbers, parts that can be left out, parameter counts. Needs no Keras.
 
 A new token is one row of `_ROWS` here and its layer in `build.LAYERS`. Document it in the table of
-`bnhead/heads/__init__.py` and in the README.
+`bnhead/heads/__init__.py` and in `docs/heads.md`.
 """
 
 import math

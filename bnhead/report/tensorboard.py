@@ -1,4 +1,4 @@
-"""A study in TensorBoard: HParams, a curve for each run, bands over the seeds of each cell.
+"""A study in TensorBoard: verdict, HParams, a curve for each run, bands over the seeds of each cell.
 
 Uses TensorBoard's own protocol buffers and record writer, without TensorFlow. No clock is read: the events of
 epoch e have the time stamp of second e.
@@ -15,15 +15,18 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata as layout_metadata
 from tensorboard.plugins.hparams import api_pb2, metadata as hparams_metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from bnhead.census import keys
 from bnhead.census.figures import figures_at, meaning_of
 from bnhead.report.curves import band
+from bnhead.report.dead_units import dead_summary
 from bnhead.runs.run_files import RunFiles
 from bnhead.studies.directory import StudyFiles
 from bnhead.studies.plan import Cell, PlannedRun
+from bnhead.texts import printable
 
 _FILE = "events.out.tfevents.0.study"
 
@@ -34,7 +37,8 @@ def write_event_files(study: StudyFiles, directory: pathlib.Path) -> None:
     figures = {row.name for row in figures_at("charts")}
     names = dict.fromkeys(name for run in study.runs.values() for name in run.history if keys.is_key(name))
     columns = [study.plan.primary, *(name for name in names if keys.parts(name)[1] in figures)]
-    _write_events(directory, [(0, _experiment(study, columns)), (0, _layout(columns))])
+    summaries = (_experiment(study, columns), _layout(columns), _text(study))
+    _write_events(directory, [(0, summary) for summary in summaries])
     for cell in study.plan.cells:
         folder = folder_name(cell.name)
         for run in study.plan.runs:
@@ -52,7 +56,7 @@ def folder_name(cell: str) -> str:
 
 def _experiment(study: StudyFiles, columns: list[str]) -> Summary:
     cells = study.plan.cells
-    hparams = {"cell": [cell.name for cell in cells], "head": sorted({cell.head for cell in cells})}
+    hparams = {"head": sorted({cell.head for cell in cells})}
     for key in dict.fromkeys(key for cell in cells for key in cell.settings if key != "head"):
         values = [cell.settings[key] for cell in cells if key in cell.settings]
         # values of several types cannot be sorted
@@ -71,7 +75,7 @@ def _session(
 ) -> Iterator[tuple[int, Summary]]:
     if not files.history:
         return
-    hparams = {"cell": cell.name, "head": cell.head, **cell.settings, "seed": str(run.seed)}
+    hparams = {"head": cell.head, **cell.settings, "seed": str(run.seed)}
     start = summary_v2.hparams_pb(hparams, trial_id=run.id, start_time_secs=0)
     # It holds a map, which would be serialised in an order that depends on the hash seed.
     plugin = start.value[0].metadata.plugin_data
@@ -82,6 +86,8 @@ def _session(
         for epoch, value in enumerate(files.history.get(name, []), 1):
             if math.isfinite(value):
                 yield epoch, _scalar(name, value)
+    if not files.result:  # it goes on
+        return
     is_finished = files.result.get("status") == "finished"
     status = api_pb2.STATUS_SUCCESS if is_finished else api_pb2.STATUS_FAILURE
     end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=0)
@@ -109,6 +115,23 @@ def _layout(columns: list[str]) -> Summary:
     content = layout_pb2.Layout(category=[category]).SerializeToString()
     metadata = layout_metadata.create_summary_metadata()
     return _tensor_summary(layout_metadata.CONFIG_SUMMARY_TAG, make_tensor_proto(content), metadata)
+
+
+def _text(study: StudyFiles) -> Summary:
+    """The verdict, for the Text tab, as Markdown."""
+    lines = [f"# {study.verdict['word']}", study.verdict["sentence"], f"*{study.plan.question}*"]
+    if len(study.verdict["comparisons"]) > 1:
+        lines += [f"- {sentence}" for one in study.verdict["comparisons"] if (sentence := one["sentence"])]
+    for one in dead_summary(study):
+        shares = [
+            f"{stratum}{': ' if stratum else ''}"
+            + ", ".join(f"{head} {text}" for head, text in zip(one["heads"], texts, strict=True))
+            for stratum, texts in one["rows"]
+        ]
+        lines += [f"**{one['figure'].heading}, {one['layer']}**", *(f"- {text}" for text in shares)]
+    lines += [f"- exploratory: {reason}" for reason in study.verdict["exploratory"]]
+    tensor = make_tensor_proto(printable("\n\n".join(lines)).encode(), dtype="string")
+    return _tensor_summary("verdict", tensor, text_metadata.create_summary_metadata("", ""))
 
 
 def _scalar(tag: str, value: float) -> Summary:

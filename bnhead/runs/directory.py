@@ -121,7 +121,7 @@ class RunDirectory:
         if existing is not None and existing != settings and not overwrite:
             raise RunDirectoryError(
                 f"workdir {self.path} holds another run: {changed_settings(existing, settings)} "
-                "(--overwrite removes it)"
+                "(--overwrite removes it; another --workdir keeps both)"
             )
 
     def _has_foreign_files(self) -> bool:

@@ -129,28 +129,28 @@ class Verdict:
         metric, unit = wording.metric_name(primary), wording.unit(primary)
         headings = [
             ("comparison", "treatment against control"),
-            (f"{metric}, control", "mean over the seeds"),
-            ("treatment", "mean over the seeds"),
+            ("verdict", ""),
             (f"difference{f', {unit}' * bool(unit)}", "treatment less control, mean over the seeds"),
             (level, "of the difference"),
+            (f"{metric}, control", "mean over the seeds"),
+            ("treatment", "mean over the seeds"),
             (f"{DEAD.heading}, control", DEAD.meaning),
             ("treatment", DEAD.meaning),
-            ("verdict", ""),
         ]
         rows = [
             [
                 row["comparison"],
-                wording.as_score(row["control_score"], primary),
-                wording.as_score(row["treatment_score"], primary),
+                row["verdict"],
                 wording.as_difference(row["difference"], primary),
                 wording.as_interval(row["low"] is not None and (row["low"], row["high"]), primary),
+                wording.as_score(row["control_score"], primary),
+                wording.as_score(row["treatment_score"], primary),
                 _dead_bar(row["control_dead"]),
                 _dead_bar(row["treatment_dead"]),
-                row["verdict"],
             ]
             for row in self.rows()
         ]
-        notes = [f"{DEAD.heading}: {DEAD.meaning}; mean over the seeds"]
+        notes = [f"{DEAD.meaning}; mean over the seeds"]
         exploratory = [f"exploratory: {reason}" for reason in self.files.verdict["exploratory"]]
         title = f"{self.word}. {plan.question} ({counted(len(plan.seeds), 'seed')})"
         return notebook.table(title, headings, rows, [*notes, *exploratory])
@@ -167,7 +167,8 @@ class Verdict:
 def _draw_comparison(ax: "Axes", y: int, numbers: Mapping[str, Any], factor: float) -> None:
     """A row of the forest plot."""
     differences: Sequence[float] = [factor * d for d in numbers["differences"]]
-    ax.scatter(differences, [y] * len(differences), s=22, color=notebook.BLUE, alpha=0.45, lw=0)
+    # above the line, which would hide them
+    ax.scatter(differences, [y - 0.17] * len(differences), s=24, color=notebook.BLUE, alpha=0.6, lw=0)
     if numbers.get("interval"):
         ax.hlines(y, *(factor * bound for bound in numbers["interval"]), color=notebook.BLUE, lw=2.5)
         ax.scatter([factor * numbers["mean"]], [y], s=55, color=notebook.BLUE, zorder=3)

@@ -10,13 +10,15 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorboard.plugins.hparams import summary_v2
 
 from bnhead.census import DeadUnits, keys
-from bnhead.census.figures import meaning_of
+from bnhead.census.figures import DEAD, SILENT, meaning_of, tensorboard_tag
 from bnhead.runs.directory import EVENTS, RunDirectory
 
 
@@ -142,13 +144,24 @@ class Scalars(keras.callbacks.Callback):
     Args:
         directory: the run's directory; the events are in its folder `tensorboard`.
         description: Markdown shown under the Text tab.
+        settings: the run's settings, a row of the HParams tab.
+        primary: the metric that scores a run, `accuracy` or `r2`.
         histograms: whether every weight's histogram is written each epoch.
     """
 
-    def __init__(self, directory: RunDirectory, description: str, *, histograms: bool = False):
+    def __init__(
+        self,
+        directory: RunDirectory,
+        description: str,
+        settings: Mapping[str, Any],
+        primary: str,
+        *,
+        histograms: bool = False,
+    ):
         super().__init__()
         self._directory, self._folder = directory, directory.path / "tensorboard"
         self._description, self._histograms = description, histograms
+        self._settings, self._primary, self._has_session = settings, primary, False
         self._writers: dict = {}
 
     def state(self) -> dict:
@@ -158,6 +171,7 @@ class Scalars(keras.callbacks.Callback):
     def resume(self, state: dict) -> None:
         """Cuts the event files to their sizes in `state`, so that they hold no step twice."""
         self._description = ""  # the event files have it
+        self._has_session = any("/" not in name for name in state)  # it is written after the first epoch
         for line in cut_events(self._folder, state):
             self._directory.log(line)
 
@@ -170,11 +184,43 @@ class Scalars(keras.callbacks.Callback):
                 tf.summary.text("run", self._description)
             self._writers["train"].flush()
 
+    def _write_session(self, layers: Iterable[str]) -> None:
+        """Makes the run a row of the HParams tab: its settings, and the last values of some scalars.
+
+        The row is the folder above the runs `train` and `test`, which are its groups of metrics.
+        """
+        values = {
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in self._settings.items()
+        }
+        metrics = [
+            summary_v2.Metric(tag, group="test", display_name=f"test {tag}")
+            for tag in (self._primary, "loss")
+        ]
+        metrics += [
+            summary_v2.Metric(
+                keys.key(layer, row.name), group="train", display_name=f"{row.heading}, {layer}"
+            )
+            for layer in layers
+            for row in (DEAD, SILENT)
+        ]
+        experiment = summary_v2.hparams_config_pb([summary_v2.HParam(key) for key in values], metrics)
+        session = summary_v2.hparams_pb(values, trial_id=str(self._directory.path))
+        writer = tf.summary.create_file_writer(str(self._folder))
+        with writer.as_default(step=0):
+            for summary in (experiment, session):
+                tf.summary.experimental.write_raw_pb(summary.SerializeToString())
+        writer.close()
+        self._has_session = True
+
     def on_epoch_end(self, epoch, logs=None):
+        if not self._has_session:
+            self._write_session(keys.layers_of(logs))
         for name, value in _with_test_prefix(logs).items():
             run = "test" if name.startswith("test_") else "train"
             with self._writers[run].as_default(step=epoch + 1):
-                tf.summary.scalar(name.removeprefix("test_"), value, description=meaning_of(name))
+                tag = tensorboard_tag(name.removeprefix("test_"))
+                tf.summary.scalar(tag, value, description=meaning_of(name))
         if self._histograms:
             with self._writers["train"].as_default(step=epoch + 1):
                 for weight in self.model.weights:

@@ -112,6 +112,7 @@ class RunResult(dict):
 
     def __repr__(self) -> str:
         name, score = scores(self.config, self)[0]
+        score = score.partition(" (")[0]  # without its interval
         text = f"{self.config.head} on {self.config.dataset}: {self['status']}, {name} {score}"
         for layer, figures in self.dead.items():
             text += f", {layer} {DEAD.text(figures.get(DEAD.name))} dead"
@@ -123,7 +124,7 @@ class RunResult(dict):
         cells = [
             [layer, *(row.bar(figures.get(row.name)) for row in rows)] for layer, figures in self.dead.items()
         ]
-        notes = [f"{row.heading}: {row.meaning}" for row in rows if row.display == "charts"]
+        notes = [row.meaning for row in rows if row.display == "charts"]
         notes += [f"head: {self.get('head', '')}", f"run: {self.config.directory}"]
         return notebook.table(repr(self)[1:-1], headings, cells, notes)
 

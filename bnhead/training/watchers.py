@@ -56,7 +56,13 @@ class Watchers:
         self.scalars = None
         if directory.writable:
             description = f"`{config.backbone}`, head `{config.head}`: {self.diagram}"
-            self.scalars = Scalars(directory, description, histograms=config.weight_histograms)
+            self.scalars = Scalars(
+                directory,
+                description,
+                config.settings(),
+                TASKS[feed.task].primary,
+                histograms=config.weight_histograms,
+            )
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """In the order in which they see an epoch: those that add figures, then those that use them."""

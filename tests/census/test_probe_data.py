@@ -105,7 +105,8 @@ def test_unreadable_data_is_an_error_at_once(data, batch_size, message):
             r"batches of shape \(batch, 5, 4, 2\).*is it batched",
         ),
         (lambda x: x[:0], "data must have at least one batch of inputs"),
-        (lambda x: x[..., :1], "data does not fit the model"),
+        (lambda x: x[..., :1], r"input '\w+' is \(batch, 5, 4, 2\), got \(batch, 5, 4, 1\)"),
+        (lambda x: x.reshape(len(x), -1), r"input '\w+' is \(batch, 5, 4, 2\), got \(batch, 40\)"),
         (lambda x: iter([1, 2]), "data must be arrays, .* got batch"),
     ],
 )
@@ -114,6 +115,29 @@ def test_data_that_does_not_fit_the_model_gives_a_one_line_error(data, message):
     with pytest.raises(UsageError, match=message) as error:
         count(model, data(x))
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = layers.Dense(8, "relu", name="fc"), layers.Dense(3)
+
+    def call(self, x):
+        return self.out(self.fc(x))
+
+
+def test_a_pass_that_fails_names_the_shape_and_the_layer_in_one_line():
+    model = Subclassed()
+    model(np.zeros((2, 6), "float32"))
+    with pytest.raises(UsageError) as error:
+        count(model, np.zeros((4, 7), "float32"))
+    message = str(error.value)
+    assert message.startswith("data does not fit the model: inputs of shape (4, 7): Input 0")
+    assert "layer 'fc'" in message and "\n" not in message and error.value.__cause__ is not None
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3, activation="relu")])
+    model.add(layers.GlobalAveragePooling2D())
+    with pytest.raises(UsageError, match=r"inputs of shape \(4, 2, 2, 3\): Negative dimension size"):
+        count(model, np.zeros((4, 2, 2, 3), "float32"))
 
 
 def test_a_model_with_a_fixed_batch_size_needs_whole_batches():

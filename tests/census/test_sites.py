@@ -243,8 +243,12 @@ def test_default_is_the_last_activation_before_the_output():
     split = layers.Dense(5), layers.BatchNormalization(), layers.ReLU(name="after_bn"), layers.Dropout(0.5)
     assert default_layers(sequential(pool(), *split, layers.Dense(3), layers.Softmax())) == ["after_bn"]
     inputs = keras.Input((6,))
-    with pytest.raises(UsageError, match="has no activation before its output; name the layers to count"):
+    message = "has no activation before its output; name the layers to count"
+    with pytest.raises(UsageError, match=f"{message}$"):
         default_layers(keras.Model(inputs, layers.Dense(3, "softmax")(inputs)))
+    hidden = layers.BatchNormalization(name="norm")(layers.Dense(5, name="linear")(inputs))
+    with pytest.raises(UsageError, match=f"{message}, such as 'linear', 'norm'$"):
+        default_layers(keras.Model(inputs, layers.Dense(3, "softmax")(hidden)))
 
 
 def test_a_nested_model_is_counted_inside_or_at_its_output():

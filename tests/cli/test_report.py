@@ -12,6 +12,7 @@ def test_it_tells_where_the_report_is(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert f"report.html  {tmp_path}/report.html\n" in out and f"--logdir {tmp_path}/tensorboard" in out
+    assert f" verify {tmp_path}\n" in out
     assert (tmp_path / "report.md").is_file() and (tmp_path / "report.html").is_file()
 
 

@@ -53,8 +53,8 @@ def test_a_diverged_run_is_a_failure_without_what_is_not_finite(written):
 
 def test_the_experiment_names_what_varied(written):
     experiment = hparams(written[1], "_hparams_/experiment").experiment
-    assert [info.name for info in experiment.hparam_infos] == ["cell", "head", "learning_rate", "seed"]
-    rates = experiment.hparam_infos[2].domain_discrete
+    assert [info.name for info in experiment.hparam_infos] == ["head", "learning_rate", "seed"]
+    rates = experiment.hparam_infos[1].domain_discrete
     assert [value.number_value for value in rates.values] == [0.01, 0.03, 0.1, 0.3]
     assert [info.name.tag for info in experiment.metric_infos] == [
         "test_accuracy",
@@ -95,3 +95,26 @@ def test_equal_studies_have_equal_bytes(written, tmp_path):
 def test_a_name_is_one_folder(name):
     folder = tensorboard.folder_name(name)
     assert "/" not in folder and folder not in (".", "..") and folder.isascii()
+
+
+def test_the_verdict_is_a_text(written):
+    from tensorboard.util.tensor_util import make_ndarray
+
+    study, directory = written
+    assert events(directory).summary_metadata["verdict"].plugin_data.plugin_name == "text"
+    (event,) = events(directory).Tensors("verdict")
+    text = make_ndarray(event.tensor_proto).item().decode()
+    assert text.startswith(f"# {study.verdict['word']}\n\n{study.verdict['sentence']}")
+    for comparison in study.verdict["comparisons"]:
+        assert f"- {comparison['sentence']}" in text
+    assert "**dead, head_fc**" in text and "- learning_rate 0.1: fc " in text
+
+
+def test_a_run_that_goes_on_has_no_end(tmp_path):
+    study = read_study(write_study(tmp_path / "study", seeds=2))
+    run = study.of_cell("fc")[1]
+    run.result.clear()
+    tensorboard.write_event_files(study, tmp_path / "events")
+    place = tmp_path / "events" / "runs" / "fc"
+    assert "_hparams_/session_end_info" not in events(place / "seed1").summary_metadata
+    assert "_hparams_/session_end_info" in events(place / "seed0").summary_metadata

@@ -251,7 +251,11 @@ ARRANGED = [
     (holds_something_else_and_overwrites, 3, "is not empty and holds no run; choose another"),
     (hangs_in_the_air, 3, "nowhere, which does not exist"),
     (links_to_itself, 3, "Too many levels of symbolic links"),
-    (other_seed, 3, "holds another run: seed 7 there, 0 now (--overwrite removes it)"),
+    (
+        other_seed,
+        3,
+        "another run: seed 7 there, 0 now (--overwrite removes it; another --workdir keeps both)",
+    ),
     (other_head_and_rate, 3, "head 'bn_fc' there, 'fc' now, learning_rate 0.5 there, 0.1 now"),
     (older_settings, 3, "forgotten 1 there, None now"),
     (settings_cut_short, 3, "config.json cannot be read"),

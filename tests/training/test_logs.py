@@ -30,7 +30,7 @@ def scalars(accumulator, tag):
         ("train", "images_per_second", "images_per_second"),
         ("train", "dead/head_fc/per_input", "dead/head_fc/per_input"),
         ("train", "dead/head_fc/dataset", "dead/head_fc/dataset"),
-        ("train", "dead/head_fc/always_on", "dead/head_fc/always_on"),
+        ("train", "dead_details/head_fc/always_on", "dead/head_fc/always_on"),
     ],
 )
 def test_tensorboard_shows_what_history_has(short_run, run, tag, column):
@@ -92,3 +92,29 @@ def test_the_share_of_steps_is_reported_after_the_first_and_then_every_second(mo
             share.on_train_batch_end(batch)
             now[0] += 0.4
     assert reported == [0.1, 0.4, 0.7, 1.0]
+
+
+def test_a_run_is_a_row_of_hparams(short_run):
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    config, _ = short_run
+    metadata = events(config, "").summary_metadata
+    data = {tag: HParamsPluginData.FromString(one.plugin_data.content) for tag, one in metadata.items()}
+    hparams = data["_hparams_/session_start_info"].session_start_info.hparams
+    assert set(hparams) == set(config.settings())
+    assert hparams["head"].string_value == "bn_fc" and hparams["seed"].number_value == config.seed
+    named = [
+        (info.name.group, info.name.tag) for info in data["_hparams_/experiment"].experiment.metric_infos
+    ]
+    assert named == [
+        *(("test", "accuracy"), ("test", "loss")),
+        *(("train", "dead/head_fc/dataset"), ("train", "dead/head_fc/per_input")),
+    ]
+    for run, tag in named:
+        assert tag in events(config, run).Tags()["tensors"]
+
+
+def test_the_dead_and_the_silent_units_have_a_group_for_themselves(short_run):
+    config, _ = short_run
+    tags = [tag for tag in events(config, "train").Tags()["tensors"] if tag.startswith("dead/")]
+    assert tags == ["dead/head_fc/dataset", "dead/head_fc/per_input"]

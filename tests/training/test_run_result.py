@@ -61,7 +61,7 @@ def test_the_history_and_its_data_frame(result):
 def test_the_table(result):
     html = result._repr_html_()
     assert "head_fc" in html and f"head: {result['head']}".replace(">", "&gt;") in html
-    assert "silent per input: share of units silent on an input" in html
+    assert ">share of units silent on an input, on average<" in html
 
 
 def test_curves(result):
