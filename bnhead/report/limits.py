@@ -27,8 +27,8 @@ def study_limits(study: StudyFiles) -> Iterator[str]:
     seeds = verdict.get("look", {}).get("seeds", len(plan.seeds))
     yield (
         f"A replicate is a seed, and there are {seeds}. Intervals of means over test images cover other "
-        "seeds and other images of the same kind; other intervals cover other seeds only. None covers other data "
-        "sets or nets."
+        "seeds and other images of the same kind; the others cover other seeds only. None covers other "
+        "data sets or nets."
     )
     yield from _of_the_intervals(study)
     margin = wording.as_margin(plan.delta, plan.measures[0].name)

@@ -44,6 +44,8 @@ def study_command(plan: Plan, directory: str) -> str:
             "question": plan.question,
         }
         strata = [dict(cell.stratum) for cell in plan.cells if cell.stratum]
+        if strata and len(strata[0]) > 1:
+            return ""
         if strata:
             (key,) = strata[0]
             values = ",".join(dict.fromkeys(str(stratum[key]) for stratum in strata))
@@ -60,8 +62,8 @@ def study_command(plan: Plan, directory: str) -> str:
         "delta": 0.0 if plan.delta == plan.measures[0].measure.margin else plan.delta,
         "alpha": plan.alpha,
     }
-    flags |= {key: value for key, value in numbers.items() if value != DEFAULTS.get(key, 0)}
-    return _command(start, {**flags, **changed(settings), "dir": directory})
+    asked = {key: value for key, value in numbers.items() if value != DEFAULTS.get(key, 0)}
+    return _command(start, {**flags, **changed(settings), **asked, "dir": directory})
 
 
 def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:

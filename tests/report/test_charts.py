@@ -33,7 +33,13 @@ def test_one_value_has_an_axis_around_it(value):
     assert axis.low < value < axis.high
 
 
-ROW = {"seeds": [0, 1, 2], "differences": [0.2, -0.4, 0.3], "mean": 0.1, "interval": [-0.3, 0.5]}
+ROW = {
+    "seeds": [0, 1, 2],
+    "differences": [0.2, -0.4, 0.3],
+    "mean": 0.1,
+    "interval": [-0.3, 0.5],
+    "inner": [0.05, 0.15],
+}
 
 
 def test_differences_lie_where_their_values_are():
@@ -46,11 +52,13 @@ def test_differences_lie_where_their_values_are():
     for x, _, _, value in row["dots"]:
         assert x == pytest.approx(chart["zero"] + value * per_unit, abs=0.02)
     assert row["mean"] == pytest.approx(chart["zero"] + 0.1 * per_unit, abs=0.02)
+    assert row["inner"] == pytest.approx([chart["zero"] + v * per_unit for v in ROW["inner"]], abs=0.02)
     assert row["cut"] == (False, False) and row["left"] == row["right"] == 0
 
 
 def test_a_row_that_is_far_off_is_cut_and_says_so():
     far = {"seeds": [0, 1, 2], "differences": [-80.0, 0.2, 90.0], "mean": -40.0, "interval": [-70.0, 0.1]}
+    far["inner"] = [-60.0, 0.0]
     chart = charts.difference_chart([ROW, ROW, far], delta=1.0)
     row = chart["rows"][2]
     assert (row["left"], row["right"], row["mean"]) == (1, 1, None) and row["cut"] == (True, False)
@@ -60,7 +68,7 @@ def test_a_row_that_is_far_off_is_cut_and_says_so():
 
 
 def test_numbers_that_are_not_there():
-    empty = {"seeds": [0, 1], "differences": [None, None], "mean": None, "interval": []}
+    empty = {"seeds": [0, 1], "differences": [None, None], "mean": None, "interval": [], "inner": []}
     (row,) = charts.difference_chart([empty], delta=0.5)["rows"]
     assert row["dots"] == [] and row["mean"] is None and row["interval"] is None
 

@@ -17,7 +17,9 @@ def test_it_has_the_numbers_of_the_runs_and_no_statement(tmp_path):
     )  # fmt: skip
     for numbers, judged in zip(one["comparisons"], study.verdict["comparisons"], strict=True):
         assert numbers["differences"] == judged["differences"] and numbers["mean"] == judged["mean"]
-        assert {numbers[key] for key in ("word", "interval", "p", "p_holm_tost", "more_seeds")} == {"", None}
+        assert {numbers[key] for key in ("word", "interval", "interval_seeds", "converged")} == {"", None}
+        assert numbers["secondary"] == []
+    assert one["trends"] == [] and one["next"] is None
     assert {law["slope"] for law in one["width_law"]} == {None} and one["width_law"][0]["points"]
     assert one["cells"] == study.verdict["cells"]
 

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.quick
         ["batch_size", "--learning_rate=0.2"],
         ["learning_rate", "--alpha=0.01", "--dataset=folder:my pictures"],
         ["width", "--task=regression", "--dataset=digits_rotation"],
+        ["--heads=fc,bn_fc,fastai", "--question=Which?", "--seeds=3,5", "--first_seed=7"],
+        ["--heads=out,bn_out", "--question=Why?", "--vary=batch_size=32,64", "--name=mine", "--outcome=nll"],
     ],
 )
 def test_the_command_of_a_study_makes_its_plan(arguments, tmp_path, monkeypatch):
@@ -28,9 +30,9 @@ def test_the_command_of_a_study_makes_its_plan(arguments, tmp_path, monkeypatch)
     program, command, *again = shlex.split(commands.study_command(plan, "some where"))
     assert (program, command, again[-1]) == ("bnhead", "study", "--dir=some where")
     assert study_cli.plan_of(again)[1] == plan
-    # seeds and dir are always there; of the rest only what was asked for
+    # dir is always there; of the rest only what was asked for
     assert {flag.partition("=")[0] for flag in again} == {
-        *(flag.partition("=")[0] for flag in arguments), "--seeds", "--dir"
+        *(flag.partition("=")[0] for flag in arguments), "--dir"
     }  # fmt: skip
 
 

@@ -25,44 +25,40 @@ def outcomes_of(plan, share):
     return made
 
 
+def law_of(laws, head, figure):
+    return next(law for law in laws if (law["head"], law["figure"]) == (head, figure))
+
+
 def planted(slopes):
-    def share(head, width, seed):
-        return 1 / (1 + math.exp(2 - slopes[head][seed] * math.log2(width)))
-
-    return share
+    return lambda head, width, seed: 0.4 + slopes[head][seed] * (math.log2(width) - 8)
 
 
-def test_planted_slopes_are_found_with_an_interval_over_seeds():
+def test_planted_slopes_are_measured_with_an_interval_over_seeds():
     plan = with_data(plan_of("width", seeds=3), FACTS)
-    slopes = {"fc": [0.2, 0.25, 0.36], "bn_fc": [0.0, 0.01, -0.01]}
+    slopes = {"fc": [0.02, 0.025, 0.036], "bn_fc": [0.0, 0.001, -0.001]}
     laws = width_law(plan, outcomes_of(plan, planted(slopes)))
-    assert [(law["head"], law["figure"]) for law in laws] == [
-        ("fc", "per_input"),
-        ("fc", "dataset"),
-        ("bn_fc", "per_input"),
-        ("bn_fc", "dataset"),
-    ]
-    for law in (laws[0], laws[2]):
-        own = np.array(slopes[law["head"]])
-        assert law["slope"] == pytest.approx(own.mean(), abs=1e-5) and law["n"] == 3
-        assert law["interval"] == pytest.approx(DescrStatsW(own).tconfint_mean(), abs=1e-5)
-        assert len(law["points"]) == 21
-        assert law["points"][0] == {
-            "fc_units": 32,
-            "seed": 0,
-            "share": planted(slopes)(law["head"], 32, 0),
-        }
+    assert {(law["head"], law["figure"]) for law in laws} == {
+        (head, figure) for head in slopes for figure in ("per_input", "dataset")
+    }
+    for head, values in slopes.items():
+        law = law_of(laws, head, "per_input")
+        assert law["slope"] == pytest.approx(np.mean(values)) and law["n"] == 3
+        # two slopes and their difference are one family
+        assert law["interval"] == pytest.approx(DescrStatsW(values).tconfint_mean(0.05 / 3))
+        assert len(law["points"]) == 21 and law["points"][0]["fc_units"] == 32
 
 
-@pytest.mark.parametrize("end", [0.0, 1.0])
-def test_no_dead_unit_at_any_width_or_only_dead_ones_have_no_slope(end):
+def test_slopes_of_logits_need_five_dead_units_at_every_width():
     plan = with_data(plan_of("width", seeds=3), FACTS)
-    laws = width_law(plan, outcomes_of(plan, lambda head, width, seed: 0.3 if seed else end))
-    for law in laws:  # the half trials alone would give the same slope for each seed: an interval of no width
-        assert law["slope"] is None and law["interval"] is None and law["n"] == 0
-        assert len(law["points"]) == 21
-    some = width_law(plan, outcomes_of(plan, lambda head, width, seed: end if width < 64 else 0.3))[0]
-    assert math.isfinite(some["slope"]) and some["n"] == 3
+
+    def share(head, width, seed):
+        return 1 / (1 + math.exp(2 - 0.2 * math.log2(width))) if head == "fc" else 4 / width
+
+    laws = width_law(plan, outcomes_of(plan, share))
+    assert law_of(laws, "fc", "per_input")["logit"]["slope"] == pytest.approx(0.2, abs=1e-5)
+    assert law_of(laws, "bn_fc", "per_input")["logit"] is None
+    assert law_of(laws, "fc", "dataset")["logit"] is None  # nothing is dead, and the slope in points is 0
+    assert law_of(laws, "fc", "dataset")["slope"] == 0
 
 
 def test_a_seed_without_all_widths_does_not_count():
@@ -70,8 +66,9 @@ def test_a_seed_without_all_widths_does_not_count():
     outcomes = outcomes_of(plan, lambda head, width, seed: None if (width, seed) == (64, 1) else 0.3)
     outcomes[2] = dataclasses.replace(outcomes[2], status="diverged")  # fc at 32, seed 2
     laws = width_law(plan, outcomes)
-    assert [law["n"] for law in laws if law["figure"] == "per_input"] == [1, 2]
-    assert laws[0]["interval"] is None and len(laws[0]["points"]) == 19
+    law = law_of(laws, "fc", "per_input")
+    assert (law["n"], law["interval"], len(law["points"])) == (1, None, 19)
+    assert law_of(laws, "bn_fc", "per_input")["n"] == 2
 
 
 def test_only_where_the_width_varies():
