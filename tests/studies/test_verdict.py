@@ -4,8 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome
@@ -87,8 +86,8 @@ def test_the_sentence():
     )
     assert verdict_of([0.0] * 3)["sentence"] == (
         "On digits with resnet20: NO MATERIAL DIFFERENCE after 3 seeds. With bn_fc, test accuracy was "
-        "neither higher nor lower on average than with fc (90.0% -> 90.0%); no difference fits these runs, less than "
-        "1 point either way."
+        "neither higher nor lower on average than with fc (90.0% -> 90.0%); no difference fits these runs, "
+        "less than 1 point either way."
     )
 
 
