@@ -1,8 +1,8 @@
 """What a verdict can be about: the measured quantities, each with its margin and its better direction.
 
-One row per measure. Commands, verdicts, tables and pages read these rows. `values` gives a number for each
-test image where the measure is a mean over test images: a verdict then treats images as a sample too
-(`bnhead.studies.intervals`). Of the others a run has one number.
+One row per measure. Commands, verdicts, tables and pages read these rows; a new measure is a new row.
+`values` gives a number for each test image where the measure is a mean over test images: a verdict then
+treats images as a sample too (`bnhead.studies.intervals`). Of the others a run has one number.
 """
 
 from collections.abc import Callable, Mapping

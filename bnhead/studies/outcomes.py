@@ -93,6 +93,8 @@ def read_outcome(
         )
     try:
         predictions = read_predictions(files.path)
+        if predictions.images != (images := files.result["data"]["test"]):
+            raise ValueError(f"it has {predictions.images} images, and the test split {images}")
         numbers = {
             row.name: row.measure.values(files.result, predictions, plan.task) for row in plan.measures
         }

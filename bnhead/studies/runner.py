@@ -105,10 +105,12 @@ def finish_study(
     for number, seeds in enumerate(plan.looks, 1):
         outcomes = fill(plan, directory, engine, seeds=plan.seeds[:seeds], **options)
         verdict = conclude(plan, directory, outcomes)
-        step = verdict["next"]
-        if step is None or step["kind"] != "look" or verdict["look"]["number"] != number:
+        step, look = verdict["next"], verdict["look"]
+        # it is of an earlier look where runs failed, and of a later one where those were done before
+        if step is None or step["kind"] != "look" or look["number"] < number:
             break
-        print(f"undecided after {seeds} seeds; on to {step['seeds']}", flush=True)
+        if look["number"] == number:
+            print(f"undecided after {seeds} seeds; on to {step['seeds']}", flush=True)
     return verdict, outcomes
 
 

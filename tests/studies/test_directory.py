@@ -17,8 +17,8 @@ from bnhead.studies.directory import (
     write_failures,
     write_plan,
 )
-from bnhead.studies.plan import with_data
-from tests.studies.fake import FACTS, change_json, plan_of, write_study
+from bnhead.studies.plan import digest, to_json, with_data
+from tests.studies.fake import FACTS, change_json, dump, plan_of, write_study
 
 
 def test_a_second_process_is_turned_away_and_a_dead_one_is_not_in_the_way(tmp_path):
@@ -70,10 +70,21 @@ def test_a_plan_that_cannot_be_read(tmp_path):
         read_plan(tmp_path)
 
 
+def test_a_study_of_the_earlier_rules_is_refused_in_one_line(tmp_path):
+    content = to_json(plan_of())
+    earlier = {key: content[key] for key in content if key not in ("measures", "looks", "trend", "sha256")}
+    earlier |= {"format": 1, "delta": 0.01, "chance": 0.1}
+    dump(tmp_path / "plan.json", {**earlier, "sha256": digest(earlier)})
+    dump(tmp_path / "verdict.json", {})
+    with pytest.raises(RunDirectoryError, match="began under earlier rules") as refused:
+        read_plan(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_plan_that_was_edited(tmp_path):
     write_study(tmp_path, seeds=2)
     assert not read_study(tmp_path).is_edited
-    change_json(tmp_path / "plan.json", ["delta"], 0.02)
+    change_json(tmp_path / "plan.json", ["measures", 0, "margin"], 0.02)
     with pytest.raises(RunDirectoryError, match=r"plan\.json was changed since it was written: its hash"):
         read_plan(tmp_path)
     study = read_study(tmp_path)
@@ -134,10 +145,11 @@ def test_no_study(tmp_path):
         ("plan.json", ["cells", 1, "settings", "head"], [None], r"head must be of type str or .*\[None\]"),
         ("plan.json", ["settings", "momentum"], {}, r"momentum must be of type str or .*, got {}"),
         ("plan.json", ["primary"], "", r"primary must be a figure of the test split, got ''"),
-        ("plan.json", ["delta"], 0, r"delta must be between 0 and 1, got 0"),
+        ("plan.json", ["measures", 0, "margin"], 0, r"delta must be between 0 and 1, got 0"),
         ("plan.json", ["alpha"], 0.5, r"alpha must be between 0 and 0.5, got 0.5"),
-        ("plan.json", ["seeds"], [], r"seeds must be at least 1, got 0"),
-        ("plan.json", ["format"], 2, r"must be of format 1, got 2"),
+        ("plan.json", ["seeds"], [], r"seeds must be 2, as many as at the last look, got 0"),
+        ("plan.json", ["looks"], [0], r"seeds must be at least 1, got 0"),
+        ("plan.json", ["format"], 3, r"must be of format 2, got 3"),
         ("verdict.json", ["comparisons", 0, "differences"], [], r"has 0 differences of 2 seeds"),
         ("verdict.json", ["comparisons", 0, "control"], "fd", "the plan has no cell called 'fd'"),
         ("verdict.json", ["comparisons", 0, "converged"], "x", r"of type dict or null, got 'x'"),
@@ -164,7 +176,7 @@ def test_a_law_of_no_width_is_one_line(tmp_path):
 def test_another_plan_is_refused_by_name_and_amended_on_demand():
     before = with_data(plan_of(), FACTS)
     assert settled_plan(before, plan_of(), amend=False) == before
-    with pytest.raises(RunDirectoryError, match=r"dir holds another plan: delta 0\.01 there, 0\.02 now; "):
+    with pytest.raises(RunDirectoryError, match=r"dir holds another plan: measures accuracy 0\.01, "):
         settled_plan(before, plan_of(delta=0.02), amend=False)
     assert settled_plan(before, plan_of(delta=0.02), amend=True).delta == 0.02
     with pytest.raises(RunDirectoryError, match="study cannot be amended: bn_before_fc there, width now"):

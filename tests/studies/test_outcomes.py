@@ -1,12 +1,15 @@
 import json
+import math
 
+import numpy as np
 import pytest
+from scipy import special
 
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.run_files import read_run_files
 from bnhead.studies.outcomes import damage, exclusions, flow, read_outcomes
 from bnhead.studies.plan import with_data
-from tests.studies.fake import FACTS, plan_of, write_run
+from tests.studies.fake import FACTS, plan_of, predictions_of, write_run
 
 pytestmark = pytest.mark.quick
 
@@ -128,9 +131,8 @@ def test_every_digit_of_every_text_counts(plan, tmp_path):
     write_run(config, 0.9, replicas=1, batch_norm_examples=128)
     place = tmp_path / "runs" / plan.runs[0].id
     changed = 0
-    for path in sorted(place.iterdir()):
-        if path.name == "predictions.npz":
-            continue
+    texts = [path for path in sorted(place.iterdir()) if path.name != "predictions.npz"]
+    for path in texts:
         text = path.read_text()
         for at in (at for at, letter in enumerate(text) if letter.isdigit()):
             path.write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
@@ -141,16 +143,54 @@ def test_every_digit_of_every_text_counts(plan, tmp_path):
     assert changed > 200 and damage(read_run_files(place), config.settings(), "test_accuracy") == ""
 
 
-@pytest.mark.parametrize("damaged", [lambda content: content[:-30], lambda content: b"", None])
-def test_predictions_that_changed_or_are_gone_are_damage(plan, tmp_path, damaged):
-    """A verdict rests on them."""
+def test_every_byte_of_the_predictions_counts(plan, tmp_path):
     config = plan.config(plan.runs[0], tmp_path)
     write_run(config, 0.9)
     path = tmp_path / "runs" / plan.runs[0].id / "predictions.npz"
     content = path.read_bytes()
-    path.write_bytes(damaged(content)) if damaged else path.unlink()
-    outcome = read_outcomes(plan, tmp_path)[0]
-    assert outcome.status == "damaged" and outcome.reason.startswith("predictions.npz ")
+    for at in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        (first, *_) = read_outcomes(plan, tmp_path)
+        assert first.status == "damaged" and "predictions.npz" in first.reason, at
+    path.unlink()
+    (first, *_) = read_outcomes(plan, tmp_path)
+    assert first.status == "damaged" and first.reason.startswith("predictions.npz")
+
+
+def test_the_values_of_a_finished_run_are_those_of_its_images(plan, tmp_path):
+    config = plan.config(plan.runs[0], tmp_path)
+    result = write_run(config, 0.9, **{"dead/head_fc/dataset": 0.125})
+    kept = predictions_of(result, config)
+    (first, *_) = read_outcomes(plan, tmp_path)
+    assert first.layer == "head_fc" and first.score == 0.9
+    expected = {
+        "accuracy": (kept.outputs.argmax(1) == kept.labels).astype(float),
+        "dead_share": [0.125],
+        "silent_share": np.full(360, np.float32(0.4)),
+        "nll": special.logsumexp(kept.outputs.astype(float), axis=1) - kept.outputs[:, 0],
+    }
+    assert first.values.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(first.values[name], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed_to_learn"])
+def test_a_run_that_did_not_train_has_chance_and_no_dead_share(plan, tmp_path, status):
+    write_run(plan.config(plan.runs[0], tmp_path), 0.1, status=status, test_accuracy=0.1)
+    (first, *_) = read_outcomes(plan, tmp_path)
+    assert first.status == status and first.layer == "" and first.score == 0.1
+    assert {name: list(values) for name, values in first.values.items()} == {
+        "accuracy": [0.1],
+        "nll": [pytest.approx(math.log(10))],
+    }
+
+
+def test_predictions_of_other_images_than_the_result_are_damage(plan, tmp_path):
+    config = plan.config(plan.runs[0], tmp_path)
+    write_run(config, 0.9, data={**FACTS, "test": 359})
+    (first, *_) = read_outcomes(plan, tmp_path)
+    assert first.status == "damaged"
+    assert first.reason == "predictions.npz cannot be read: it has 360 images, and the test split 359"
 
 
 def test_a_model_that_is_gone_is_no_damage(plan, tmp_path):

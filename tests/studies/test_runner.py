@@ -197,7 +197,8 @@ def test_more_seeds_are_an_amendment_and_exploratory(tmp_path):
     verdict = runner.conclude(plan, tmp_path, outcomes)
     assert verdict["flow"]["finished"] == 10
     assert verdict["exploratory"] == [
-        "seeds was changed after the plan was written: 0 to 3 there, 0 to 4 now"
+        "looks was changed after the plan was written: 4 there, 5 now",
+        "seeds was changed after the plan was written: 0 to 3 there, 0 to 4 now",
     ]
 
 
@@ -213,6 +214,70 @@ def test_runs_of_two_codes_are_never_mixed(tmp_path):
     assert read_plan(tmp_path).code == plan_of().code
     plan = runner.prepare(other(), tmp_path, Inline(), amend=True)  # all are done: only the verdict is new
     assert len(plan.amendments) == 2
+
+
+def swings(config, report):
+    """A run of a study that stays undecided."""
+    swing = 0.05 * (-1) ** config.seed * (config.head == "bn_fc")
+    return {**fake.write_run(config, 0.9 + swing), "seconds": 1.0}
+
+
+def counted(work, done):
+    def counts(config, report):
+        done.append(config.seed)
+        return work(config, report)
+
+    return counts
+
+
+def test_a_study_stops_at_the_first_look_that_decides(tmp_path, capsys):
+    done = []
+    verdict = study(tmp_path, plan_of(seeds=(3, 5)), work=counted(fake.work, done))
+    assert verdict["word"] == "HELPS" and verdict["look"] == {"number": 1, "seeds": 3}
+    assert sorted(done) == [0, 0, 1, 1, 2, 2] and "undecided" not in capsys.readouterr().out
+    assert verdict["flow"]["planned"] == verdict["flow"]["finished"] == 6
+
+
+def test_an_undecided_study_goes_on_to_its_last_look(tmp_path, capsys):
+    done = []
+    verdict = study(tmp_path, plan_of(seeds=(3, 4, 6)), work=counted(swings, done))
+    assert verdict["word"] == "UNDECIDED" and verdict["look"] == {"number": 3, "seeds": 6}
+    assert done == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if line.startswith("undecided")]
+    assert told == ["undecided after 3 seeds; on to 4", "undecided after 4 seeds; on to 6"]
+
+
+def test_a_study_stopped_within_a_later_look_goes_on_there(tmp_path):
+    plan, done = plan_of(seeds=(3, 4, 6)), []
+
+    def stops(config, report):
+        if config.seed == 5:
+            raise KeyboardInterrupt
+        return swings(config, report)
+
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path / "stopped", plan, work=stops)
+    assert json.loads(verdict_bytes(tmp_path / "stopped"))["look"]["number"] == 2
+    study(tmp_path / "stopped", plan, work=counted(swings, done))
+    assert done == [5, 5]
+    study(tmp_path / "calm", plan, work=swings)
+    assert verdict_bytes(tmp_path / "stopped") == verdict_bytes(tmp_path / "calm")
+
+
+def test_a_failure_in_a_later_look_is_seen_and_ends_it(tmp_path):
+    def fails(config, report):
+        if config.seed == 4:
+            raise ValueError(f"no luck with {config.head}")
+        return swings(config, report)
+
+    verdict = study(tmp_path, plan_of(seeds=(3, 5, 7)), work=fails)
+    assert verdict["look"]["number"] == 1 and verdict["next"] == {"kind": "look", "seeds": 5}
+    assert verdict["flow"]["failed"] == 2 and verdict["flow"]["planned"] == 10
+    assert {one["seed"] for one in verdict["exclusions"]} == {4}
+    done = []
+    verdict = study(tmp_path, plan_of(seeds=(3, 5, 7)), work=counted(swings, done))
+    assert done == [4, 4, 5, 5, 6, 6] and verdict["look"]["number"] == 3
 
 
 def test_data_that_is_not_there_leaves_no_plan(tmp_path):
