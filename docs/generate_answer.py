@@ -74,7 +74,7 @@ def rows() -> list[Row]:
         for comparison in study.verdict["comparisons"]:
             cells = comparison["control"], comparison["treatment"]
             dead = {cell: [_dead_share(run.result) for run in study.of_cell(cell)] for cell in cells}
-            found.append(Row(setting, comparison, study.plan.primary, study.plan.delta, dead))
+            found.append(Row(setting, comparison, study.plan.measures[0].name, study.plan.delta, dead))
     return found
 
 
@@ -114,6 +114,7 @@ def picture() -> str:
             "differences": [100 * value for value in row.comparison["differences"]],
             "mean": 100 * row.comparison["mean"],
             "interval": [100 * value for value in row.comparison["interval"]],
+            "inner": [100 * value for value in row.comparison["interval_seeds"]],
         }
         for row in comparisons
     ]

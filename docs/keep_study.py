@@ -1,6 +1,6 @@
 """Copies the small files of a study to docs/answer/: `python docs/keep_study.py studies/bn_before_fc digits`.
 
-Plan, verdict, and each run's settings, environment, history and result: what `bnhead report` and
+Plan, verdict, and each run's settings, environment, history, predictions and result: what `bnhead report` and
 `bnhead verify` read. Models, checkpoints and event files are left out, and so are their hashes.
 """
 
@@ -11,7 +11,7 @@ import sys
 
 ANSWER = pathlib.Path(__file__).resolve().parent / "answer"
 OF_STUDY = ("plan.json", "verdict.json")
-OF_RUN = ("config.json", "environment.json", "history.csv", "result.json")
+OF_RUN = ("config.json", "environment.json", "history.csv", "predictions.npz", "result.json")
 
 
 def keep(study: pathlib.Path, name: str) -> None:
