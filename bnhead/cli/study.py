@@ -31,6 +31,8 @@ ENGINES = ("local", "ray")
 FEW_SEEDS = 3  # with so few an interval is wide, and a verdict depends on each of them
 MOST_SEEDS = 10_000  # a study that needs more has too small a margin
 EXIT_FAILED = 7
+# The settings that a fingerprint of the data depends on: a plan has one.
+OF_DATA = ("task", "dataset", "image_size", "validation", "imbalance", "label_noise")
 OpenPool = Callable[[int], contextlib.AbstractContextManager]
 BuildReport = Callable[[pathlib.Path, Mapping[str, Any]], object]
 
@@ -215,9 +217,9 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
     name, study = _study_of(request)
     # without the study's name, which may be that of a flag: batch_size
-    flags = {a[2:].partition("=")[0].replace("-", "_") for a in arguments if a.startswith("--")}
+    flags = {_field(a[2:].partition("=")[0]) for a in arguments if a.startswith("--")}
     for varied in study.varies:
-        if varied in flags or getattr(request, varied) != getattr(TrainConfig, varied):
+        if {varied, f"no{varied}"} & flags or getattr(request, varied) != getattr(TrainConfig, varied):
             raise UsageError(f"flag --{varied} is what the study varies; leave it out")
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - set(OWNED)
     base = TrainConfig(**{name: getattr(request, name) for name in fields})
@@ -234,12 +236,18 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     return plan, {name: getattr(base, name) for name in fields if name not in settings}
 
 
+def _field(flag: str) -> str:
+    """The field that a flag's name stands for: "fc-units" -> "fc_units", "lr" -> "learning_rate"."""
+    name = flag.replace("-", "_")
+    return COMMAND.aliases.get(name, name)
+
+
 def _looks(text: str) -> list[int]:
     """The looks in `--seeds`: "10,20,40" -> [10, 20, 40]."""
     try:
         looks = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"seeds must be whole numbers such as 10 or 10,20,40, got {text!r}") from None
+        raise UsageError(f"seeds must be whole numbers such as 10 or 10,20,40, got {text!r:.60}") from None
     if max(looks) > MOST_SEEDS:
         raise UsageError(f"seeds must be at most {MOST_SEEDS:,}, got {max(looks)}")
     return looks
@@ -248,17 +256,24 @@ def _looks(text: str) -> list[int]:
 def _study_of(request: Request) -> tuple[str, Study]:
     """The study that the flags name or describe, and its name."""
     own = {name: getattr(request, name) for name in ("control", "vary", "question", "outcome")}
+    own["name"] = request.name if request.name != Request.name else ""
     if not request.heads:
         if not request.study:
             raise UsageError(f"a study or --heads is missing (studies: {', '.join(STUDIES)})")
+        study = named_study(request.study)
         for name, value in own.items():
             if value:
                 raise UsageError(f"flag --{name} belongs to a study of --heads; {request.study} has its own")
-        return request.study, named_study(request.study)
+        return request.study, study
     if request.study:
         raise UsageError(f"heads must be left out for study {request.study!r}, which has its own")
-    if not re.fullmatch(r"[\w.-]{1,60}", request.name):
-        raise UsageError(f"name must be letters, digits, _, . or -, got {request.name!r:.70}")
+    if not re.fullmatch(r"\w[\w.-]{0,59}", request.name):  # it names a directory
+        raise UsageError(
+            "name must be up to 60 letters, digits, _, . or - and begin with one of the first three, "
+            f"got {request.name!r:.70}"
+        )
+    if request.name in STUDIES:
+        raise UsageError(f"name {request.name!r} is that of another study; choose another --name")
     heads = request.heads.split(",")
     if request.control and request.control not in heads:
         raise UsageError(
@@ -277,18 +292,27 @@ def _study_of(request: Request) -> tuple[str, Study]:
 def _strata(text: str) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     """The strata and the setting of `--vary`: "fc_units=64,256"."""
     key, _, values = text.partition("=")
-    fields = {spec.name: spec for spec in dataclasses.fields(TrainConfig) if spec.name not in OWNED}
-    if key not in fields:
-        raise UsageError(f"vary must be a setting=values{nearest(key, fields)}, got {text!r:.60}")
-    of_type, strata = fields[key].type, []
-    for value in values.split(","):
-        try:
-            strata.append({key: value == "true" if of_type is bool else of_type(value)})
-        except ValueError:
-            raise UsageError(f"vary: {key} cannot be {value!r}") from None
+    key = _field(key)
+    types = {spec.name: spec.type for spec in dataclasses.fields(TrainConfig)}
+    settings = [name for name in TrainConfig().settings() if name not in OWNED]
+    if key not in settings:
+        raise UsageError(f"vary must be a setting=values, got {text!r:.60}{nearest(key, settings)}")
+    if key in OF_DATA:
+        raise UsageError(f"vary: all runs of a study have one {key}; do a study for each")
+    strata = [{key: _typed(types[key], key, value)} for value in values.split(",")]
     if len(strata) < 2:
-        raise UsageError(f"vary needs at least two values of {key}, got {values!r}")
+        raise UsageError(f"vary needs at least two values of {key}, got {values!r:.60}")
+    if len({stratum[key] for stratum in strata}) < len(strata):
+        raise UsageError(f"vary: a value of {key} is given twice: {values:.60}")
     return tuple(strata), (key,)
+
+
+def _typed(value_type: type, name: str, text: str) -> Any:
+    """A value of `--vary`."""
+    try:
+        return {"true": True, "false": False}[text.lower()] if value_type is bool else value_type(text)
+    except (KeyError, ValueError):
+        raise UsageError(f"vary: {name} cannot be {text!r:.60}") from None
 
 
 def run_study(
@@ -380,7 +404,11 @@ def decisive_step(request: Request, step: Mapping[str, Any], directory: pathlib.
         return "over 1,000 seeds would be needed; a larger --delta is decided sooner"
     first = request.first_seed + max(_looks(request.seeds))
     return command_of_study(
-        request, seeds=str(step["seeds"]), first_seed=first, dir=f"{directory}_from_seed_{first}"
+        request,
+        seeds=str(step["seeds"]),
+        first_seed=first,
+        dir=f"{directory}_from_seed_{first}",
+        amend=False,  # the plan of a new directory
     )
 
 
@@ -420,7 +448,7 @@ def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any])
 
 
 def write_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any], path: pathlib.Path) -> str:
-    """Writes the commands of the missing runs of the first look that lacks some, a line each.
+    """Writes the commands of the missing runs of the look that is next, a line each; none if none is.
 
     Returns:
         What was written and how to go on.
@@ -430,17 +458,23 @@ def write_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any]
     """
     from bnhead.studies import worker
     from bnhead.studies.outcomes import SCORED, read_outcomes
+    from bnhead.studies.verdict import judge
 
     threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
-    open_runs = [o.run for o in read_outcomes(plan, directory) if o.status not in SCORED]
-    for seeds in plan.looks:
-        if runs := [run for run in open_runs if run.seed in plan.seeds[:seeds]]:
-            break
+    outcomes = read_outcomes(plan, directory)
+    open_runs = [outcome.run for outcome in outcomes if outcome.status not in SCORED]
+    seeds = plan.looks[0]
+    if not any(run.seed in plan.seeds[:seeds] for run in open_runs):
+        step = judge(plan, outcomes)["next"] or {}
+        seeds = step["seeds"] if step.get("kind") == "look" else 0
+    runs = [run for run in open_runs if run.seed in plan.seeds[:seeds]]
     commands = [train_command(dataclasses.asdict(plan.config(run, directory, local))) for run in runs]
     try:
         path.write_text("".join(f"{threads} {command}\n" for command in commands))
     except OSError as error:
         raise RunDirectoryError(f"commands {path} cannot be written: {error.strerror}") from error
+    if not commands:
+        return f"0 commands in {path}: no run is missing\nnext  this command without --commands"
     return (
         f"{len(commands)} commands in {path}, the missing runs of {seeds} seeds\n"
         "next  run them on any machine that sees this directory, then this command without --commands"
@@ -460,7 +494,8 @@ def estimate_time(plan: Plan, directory: pathlib.Path, workers: int, pace: Calla
 
     finished = [outcome for outcome in read_outcomes(plan, directory) if outcome.status in SCORED]
     missing, total = len(plan.runs) - len(finished), len(plan.runs)
-    text = f"{total} runs of {plan.settings['epochs']} epochs, {len(finished)} done, {workers} at a time"
+    epochs = " or ".join(map(str, sorted({plan.run_settings(run)["epochs"] for run in plan.runs})))
+    text = f"{total} runs of {epochs} epochs, {len(finished)} done, {workers} at a time"
     if not missing:
         return text
     seconds = [run.environment["seconds"] for run in finished if run.environment.get("seconds")]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnhead.studies.measures import measures_of
-from bnhead.studies.plan import Plan
+from bnhead.studies.plan import Plan, head_as_given
 from bnhead.studies.study import STUDIES, Study
 from bnhead.training.config import changed
 
@@ -32,7 +32,7 @@ def study_command(plan: Plan, directory: str) -> str:
         plan: the plan.
         directory: the study's directory, as in the command.
     """
-    if not plan.cells or "backbone" not in plan.settings:  # of `compare`
+    if not plan.cells or "backbone" not in {**plan.settings, **plan.cells[0].settings}:  # of `compare`
         return ""
     if plan.study in STUDIES:
         settings = _named_settings(plan, STUDIES[plan.study])
@@ -40,7 +40,7 @@ def study_command(plan: Plan, directory: str) -> str:
     else:
         settings, start = dict(plan.settings), "study"
         flags = {
-            "heads": ",".join(dict.fromkeys(cell.head for cell in plan.cells)),
+            "heads": ",".join(dict.fromkeys(head_as_given(cell) for cell in plan.cells)),
             "question": plan.question,
         }
         strata = [dict(cell.stratum) for cell in plan.cells if cell.stratum]

@@ -450,6 +450,11 @@ def comparisons_of(cells: Sequence[Cell], heads_each: int) -> Iterable[Compariso
             yield Comparison(name, control.name, cell.name, cell.stratum)
 
 
+def head_as_given(cell: Cell) -> str:
+    """The head as the study names it, which may be another spelling of `cell.head`: "fastai"."""
+    return cell.name.removesuffix(_stratum_suffix(cell.stratum))
+
+
 def _stratum_suffix(stratum: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{key} {_abbreviated(value)}" for key, value in stratum.items())
     return f" at {settings}" if settings else ""

@@ -123,7 +123,8 @@ def _fitted(points: Sequence[Mapping[str, Any]], number_of_widths: int, level: f
         return {"slope": statistics.describe(lines)["mean"], "interval": interval}
 
     dead = [p["share"] * p["fc_units"] for p in points]
-    logit = slopes(lambda p: statistics.logit(p["share"], p["trials"])) if min(dead) >= LEAST_DEAD else None
+    enough = min(dead, default=0) >= LEAST_DEAD
+    logit = slopes(lambda p: statistics.logit(p["share"], p["trials"])) if enough else None
     return {
         **slopes(lambda p: p["share"]),
         "n": len(complete),

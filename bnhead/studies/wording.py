@@ -249,10 +249,12 @@ def _dead_units(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> st
     return as_change(dead_shares(verdict, comparison)) + words.get(word, "")
 
 
+# a table has no room for the longest word
+_IN_TABLE = {"NO MATERIAL DIFFERENCE": "NOT MATERIAL"}
 COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
     "diff.": lambda _, c: ascii_difference(c["mean"], c["outcome"]) if is_number(c["mean"]) else "-",
     "interval": lambda _, c: _range_in_ascii(c["interval"], c["outcome"]),
-    "verdict": lambda _, c: c["word"],
+    "verdict": lambda _, c: _IN_TABLE.get(c["word"], c["word"]),
     "dead units": _dead_units,
 }
 

@@ -15,8 +15,11 @@ from bnhead.errors import UsageError
 from bnhead.runs import atomic
 from bnhead.runs.directory import RunDirectory
 from bnhead.studies import worker
-from bnhead.studies.commands import train_command
+from bnhead.studies.commands import study_command, train_command
+from bnhead.studies.outcomes import read_outcomes
+from bnhead.studies.plan import run_id
 from bnhead.studies.study import STUDIES
+from bnhead.studies.verdict import judge
 from tests.studies import fake
 
 
@@ -27,6 +30,9 @@ def installed(monkeypatch):
 
 def one_line_report(directory, runs):
     (directory / "report.md").write_text("x\n")
+
+
+OWN = ("--heads=fc,bn_fc",)
 
 
 def cheap(arguments, work=fake.work):
@@ -45,14 +51,19 @@ def test_without_a_name_the_studies_are_listed(capsys):
     out = capsys.readouterr().out
     for name in STUDIES:
         assert f" {name} {STUDIES[name].question} {', '.join(STUDIES[name].heads)} " in " ".join(out.split())
-    assert "  fc_units: 32, 64, 128" in out and "  140 runs with 10 seeds\n" in out
+    assert (
+        "  fc_units: 32, 64, 128" in out
+        and "  140 runs with 10 seeds; up to 560 where 10 leave it open\n" in out
+    )
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
 def test_help_tells_the_flags_of_study_and_train_but_not_those_that_are_the_studys(capsys):
     assert main(["study", "--help"]) == 0
     out = capsys.readouterr().out
-    for flag in ("seeds=10", "dir=", "engine=local", "workers=0", "delta=0.01", "alpha=0.05", "[no]dry_run"):
+    for flag in ("seeds=10,20,40", "first_seed=0", "dir=", "engine=local", "workers=0", "delta=0.0",
+                 "alpha=0.05", "[no]dry_run", "heads=", "control=", "vary=", "outcome=", "name=heads",
+                 "question=", "commands="):  # fmt: skip
         assert f"  --{flag}\n" in out
     assert "  --learning_rate=" in out and "  --head=" not in out and "  --seed=" not in out
 
@@ -63,26 +74,134 @@ def test_flags_become_the_plan():
     )
     assert (request.study, request.workers, request.engine) == ("placement", 2, "local")
     assert plan.seeds == (0, 1, 2) and plan.delta == 0.02 and plan.settings["epochs"] == 7
-    assert len(study.plan_of(["placement"])[1].seeds) == 10
+    plan = study.plan_of(["placement"])[1]
+    assert plan.looks == (10, 20, 40) and plan.seeds == tuple(range(40)) and plan.delta == 0.01
+
+
+def test_looks_and_the_first_seed_become_the_plan():
+    _, plan, _ = study.plan_of(["bn_before_fc", "--seeds=3,5", "--first_seed=7"])
+    assert plan.looks == (3, 5) and plan.seeds == (7, 8, 9, 10, 11)
+    assert {run.seed for run in plan.runs} == set(plan.seeds)
+
+
+def test_heads_of_ones_choice_become_the_plan():
+    request, plan, _ = study.plan_of([
+        "--heads=fc,bn_fc,fastai", "--name=mine", "--question=Which head?", "--outcome=nll", "--epochs=7",
+    ])  # fmt: skip
+    assert (request.study, plan.study, plan.question) == ("", "mine", "Which head?")
+    assert [cell.name for cell in plan.cells] == ["fc", "bn_fc", "fastai"] and plan.settings["epochs"] == 7
+    assert [(pair.control, pair.treatment) for pair in plan.comparisons] == [
+        ("fc", "bn_fc"), ("fc", "fastai"),
+    ]  # fmt: skip
+    assert plan.measures[0].name == "nll" and plan.delta == plan.measures[0].measure.margin
+    assert {measure.name for measure in plan.measures} > {"accuracy", "dead_share"} and not plan.trend
+
+
+def test_heads_need_no_more_than_their_names():
+    _, plan, _ = study.plan_of(["--heads=fc,bn_fc,ln_fc"])
+    assert (plan.study, plan.question) == ("heads", "Do bn_fc and ln_fc differ from fc?")
+    assert plan.looks == (10, 20, 40) and plan.measures[0].name == "accuracy"
+
+
+def test_the_control_is_the_first_head_or_the_one_that_is_named():
+    _, plan, _ = study.plan_of(["--heads=fc,bn_fc,ln_fc", "--control=bn_fc"])
+    assert {pair.control for pair in plan.comparisons} == {"bn_fc"}
+    assert [pair.treatment for pair in plan.comparisons] == ["fc", "ln_fc"]
+    first = study.plan_of(["--heads=bn_fc,fc,ln_fc"])[1]
+    assert first == plan and study.plan_of(["--heads=bn_fc,fc,ln_fc", "--control=bn_fc"])[1] == plan
+
+
+@pytest.mark.parametrize(
+    ("vary", "key", "values"),
+    [
+        ("fc_units=64,256", "fc_units", [64, 256]),
+        ("fc-units=64,256", "fc_units", [64, 256]),
+        ("learning_rate=0.1,1", "learning_rate", [0.1, 1.0]),
+        ("lr=0.1,1", "learning_rate", [0.1, 1.0]),
+        ("backbone=resnet8,resnet20", "backbone", ["resnet8", "resnet20"]),
+        ("mixed_precision=false,true", "mixed_precision", [False, True]),
+        ("test_corruption=none,blur:3", "test_corruption", ["none", "blur:3"]),
+    ],
+)
+def test_a_varied_setting_has_its_type_and_a_comparison_at_each_value(vary, key, values, tmp_path):
+    _, plan, _ = study.plan_of(["--heads=fc,bn_fc", f"--vary={vary}", "--seeds=3"])
+    assert [pair.stratum for pair in plan.comparisons] == [{key: value} for value in values]
+    assert [type(pair.stratum[key]) for pair in plan.comparisons] == [type(value) for value in values]
+    assert len(plan.runs) == 2 * len(values) * 3 and key not in plan.settings
+    command = shlex.split(study_command(plan, "there"))
+    assert study.plan_of(command[2:])[1] == plan
+
+
+def test_varied_epochs_can_be_estimated(tmp_path):
+    _, plan, _ = study.plan_of(["--heads=fc,bn_fc", "--vary=epochs=4,2", "--seeds=3"])
+    text = study.estimate_time(plan, tmp_path, 2, lambda: 60.0)
+    assert text.startswith("12 runs of 2 or 4 epochs, 0 done, 2 at a time: about 6 min")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["plaecment"], "study 'plaecment' is not known; did you mean 'placement'"),
-        (["--seeds=3"], "STUDY is missing; usage: bnhead study STUDY [--flag=value ...]"),
+        (["--seeds=3"], "a study or --heads is missing (studies: batch_size, bn_before_fc, "),
+        (["--heads="], "a study or --heads is missing (studies: "),
+        (["--control=fc"], "a study or --heads is missing (studies: "),
         (["width", "more"], "argument 'more' is not a flag"),
         (["width", "--head=fc"], "flag --head cannot be given: the study sets it"),
         (["width", "--seed=1"], "flag --seed cannot be given: the study sets it"),
         (["width", "--workdir=x"], "flag --workdir cannot be given: the study sets it"),
-        (["width", "--fc_units=64"], "flag --fc_units is what study width varies; leave it out"),
-        (["batch_size", "--batch_size", "64"], "flag --batch_size is what study batch_size varies"),
+        (["width", "--fc_units=64"], "flag --fc_units is what the study varies; leave it out"),
+        (["width", "--fc-units=256"], "flag --fc_units is what the study varies; leave it out"),
+        (["batch_size", "--batch_size", "64"], "flag --batch_size is what the study varies; leave it out"),
+        (["batch_size", "--batch_size", "128"], "flag --batch_size is what the study varies; leave it out"),
+        ([*OWN, "--vary=fc_units=8,64", "--fc_units=256"], "flag --fc_units is what the study varies"),
+        ([*OWN, "--vary=fc_units=8,64", "--fc_units", "9"], "flag --fc_units is what the study varies"),
+        ([*OWN, "--vary=lr=1,2", "--lr=0"], "flag --learning_rate is what the study varies"),
+        ([*OWN, "--vary=mixup=0,0.2", "--mixup=0"], "flag --mixup is what the study varies"),
+        ([*OWN, "--vary=deterministic=true,false", "--nodeterministic"], "flag --deterministic is what the"),
+        ([*OWN, "width"], "heads must be left out for study 'width', which has its own"),
+        (["width", "--control=fc"], "flag --control belongs to a study of --heads; width has its own"),
+        (["width", "--vary=epochs=1,2"], "flag --vary belongs to a study of --heads; width has its own"),
+        (["width", "--name=mine"], "flag --name belongs to a study of --heads; width has its own"),
+        (["width", "--question=Why?"], "flag --question belongs to a study of --heads; width has its own"),
+        (["width", "--outcome=nll"], "flag --outcome belongs to a study of --heads; width has its own"),
+        (["widht", "--outcome=nll"], "study 'widht' is not known; did you mean 'width'"),
+        (["--heads=fc"], "heads must be at least 2, a control and another, got 'fc'"),
+        (["--heads=fc,fc"], "two of its cells have the same runs; every head must differ"),
+        (["--heads=fc,,bn_fc"], "head must be tokens joined by '_'"),
+        (["--heads=fc,bnfc"], "'bnfc' is not a token; did you mean 'bn_fc'?"),
+        ([*OWN, "--control=bnfc"], "control must be one of the heads; did you mean 'bn_fc'? (fc,bn_fc), got"),
+        ([*OWN, "--name="], "name must be up to 60 letters, digits, _, . or -"),
+        ([*OWN, "--name=.."], "name must be up to 60 letters, digits, _, . or -"),
+        ([*OWN, "--name=../mine"], "name must be up to 60 letters, digits, _, . or -"),
+        ([*OWN, "--name=" + 61 * "a"], "name must be up to 60 letters, digits, _, . or -"),
+        ([*OWN, "--name=width"], "name 'width' is that of another study; choose another --name"),
+        ([*OWN, "--outcome=nlll"], "outcome 'nlll' is not measured for classification; did you mean 'nll'?"),
+        ([*OWN, "--outcome=r2"], "outcome 'r2' is not measured for classification"),
+        ([*OWN, "--vary=fc_units"], "vary: fc_units cannot be ''"),
+        ([*OWN, "--vary=fc_units=64"], "vary needs at least two values of fc_units, got '64'"),
+        ([*OWN, "--vary=fc_units=64,x"], "vary: fc_units cannot be 'x'"),
+        ([*OWN, "--vary=fc_units=64,064"], "vary: a value of fc_units is given twice: 64,064"),
+        ([*OWN, "--vary=fc_units=0,64"], "fc_units must be at least 1, got 0"),
+        ([*OWN, "--vary=deterministic=true,maybe"], "vary: deterministic cannot be 'maybe'"),
+        ([*OWN, "--vary=fc_unit=1,2"], "vary must be a setting=values, got 'fc_unit=1,2'; did you mean 'fc_"),
+        ([*OWN, "--vary=seed=1,2"], "vary must be a setting=values, got 'seed=1,2'"),
+        ([*OWN, "--vary=data_dir=a,b"], "vary must be a setting=values, got 'data_dir=a,b'"),
+        *(
+            ([*OWN, f"--vary={name}=1,2"], f"vary: all runs of a study have one {name}; do a study for each")
+            for name in study.OF_DATA
+        ),
         (
             ["width", "--dir=gs://bucket/x"],
             "dir must be a path on a disk of this machine, got 'gs://bucket/x'",
         ),
-        (["width", "--seeds=0"], "seeds must be at least 1 and at most 10,000, got 0"),
-        (["width", "--seeds=10001"], "seeds must be at least 1 and at most 10,000, got 10001"),
+        (["width", "--seeds=0"], "seeds must be at least 1, got 0"),
+        (["width", "--seeds=10001"], "seeds must be at most 10,000, got 10001"),
+        (["width", "--seeds=5,10001"], "seeds must be at most 10,000, got 10001"),
+        (["width", "--seeds=ten"], "seeds must be whole numbers such as 10 or 10,20,40, got 'ten'"),
+        (["width", "--seeds=10,"], "seeds must be whole numbers such as 10 or 10,20,40, got '10,'"),
+        (["width", "--seeds=2,4"], "seeds must be at least 3 at the first of several looks, got 2"),
+        (["width", "--seeds=10,10"], "seeds must increase from look to look, got 10,10"),
+        (["width", "--first_seed=-1"], "first_seed must be at least 0, got -1"),
         (["width", "--workers=-1"], "workers must be at least 0, got -1"),
         (["width", "--engine=rey"], "engine 'rey' is not known; did you mean 'ray'"),
         (["width", "--delta=nan"], "delta must be between 0 and 1, got nan"),
@@ -106,7 +225,7 @@ def test_every_study_can_be_asked_for_by_its_name(name):
 
 def test_what_a_study_varies_is_no_more_its_users_in_a_flag_file(tmp_path):
     (tmp_path / "flags").write_text("--fc_units=64\n")
-    with pytest.raises(UsageError, match="flag --fc_units is what study width varies; leave it out"):
+    with pytest.raises(UsageError, match="flag --fc_units is what the study varies; leave it out"):
         study.plan_of(["width", f"--flagfile={tmp_path / 'flags'}"])
 
 
@@ -166,7 +285,7 @@ def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, c
     arguments = ["bn_before_fc", "--seeds=4", f"--dir={tmp_path}", "--epochs=2"]
     assert cheap(arguments) == 0
     out = capsys.readouterr().out
-    assert "8 of 8  bn_fc, seed 3" in out and "\nHELPS. bn_fc +" in out
+    assert "8 of 8  bn_fc, seed 3" in out and "\nHELPS after 4 seeds. With bn_fc, test accuracy" in out
     assert "warning" not in out
     assert out.splitlines()[-2:] == [
         f"report     {tmp_path / 'report.html'}",
@@ -180,7 +299,10 @@ def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, c
     err = capsys.readouterr().err
     assert "dir holds another plan: momentum 0.9 there, 0.5 now" in err and err.count("\n") == 1
     assert cheap([*arguments, "--delta=0.02", "--amend"]) == 0
-    assert "exploratory: delta was changed after the plan was written" in capsys.readouterr().out
+    assert (
+        "exploratory: measures was changed after the plan was written: accuracy 0.01, dead_share 0.02, "
+        "silent_share 0.02, nll 0.05 there, accuracy 0.02, "
+    ) in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_finished_study_reads_each_file_of_its_runs_once(tmp_path, monkeypatch):
@@ -203,24 +325,160 @@ def test_the_end_of_a_study_fits_80_columns(tmp_path, name, monkeypatch, capsys)
     assert cheap([name, "--seeds=3", "--epochs=2"]) == 0
     out = capsys.readouterr().out
     end = out.split("\n\n", 1)[1]  # where there is no terminal each run has one line
-    assert all(len(line) <= 80 for line in end.splitlines()), end
-    assert "\nwarning: 3 seeds show large differences only; the default is 10\n" in out
+    lines = [line for line in end.splitlines() if not line.startswith("to decide  ")]  # is there to be copied
+    assert all(len(line) <= 80 for line in lines), end
+    assert "\nwarning: 3 seeds show large differences only; the default is 10,20,40\n" in out
     plan = study.plan_of([name, "--seeds=3"])[1]
     verdict = RunDirectory(f"studies/{name}").read("verdict.json")
     assert study.format_verdict(plan, verdict) in out
-    assert len(verdict["comparisons"]) == 1 or "verdict, seeds to go\n" in out
+    assert len(verdict["comparisons"]) == 1 or re.search(r"  verdict +dead units\n", out)
 
 
-def test_an_undecided_study_names_the_command_that_decides(tmp_path):
-    request, _, _ = study.plan_of(["bn_before_fc", "--seeds=3", "--epochs=5", f"--dir={tmp_path / 'a b'}"])
-    verdict = {"comparisons": [{"more_seeds": 7}, {"more_seeds": None}], "flow": {"failed": 0}}
-    lines = study.format_next(request, verdict, tmp_path / "a b").splitlines()
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "bn_before_fc"])
+@pytest.mark.parametrize("word", ["NO MATERIAL DIFFERENCE", "UNDECIDED"])
+def test_a_table_of_the_widest_cells_fits_80_columns(tmp_path, name, word, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    plan = fake.plan_of(name, seeds=3)
+    verdict = judge(plan, read_outcomes(plan, tmp_path))
+    dead = {"head_fc/dataset": {"mean": 0.515}}
+    wide = {"word": word, "mean": -0.1041, "interval": [-0.2041, 0.1281]}
+    rows = [
+        {**row, **wide, "secondary": [{"outcome": "dead_share", "word": word}]}
+        for row in verdict["comparisons"]
+    ]
+    cells = [{**cell, "dead": dead} for cell in verdict["cells"]]
+    text = study.format_verdict(plan, {**verdict, "comparisons": rows, "cells": cells})
+    table = text[text.index("  diff.") :].splitlines()[1:]
+    assert len(table) == len(rows), text  # no cell is folded
+    shown = "NOT MATERIAL" if word == "NO MATERIAL DIFFERENCE" else word
+    assert all("51.5% -> 51.5%" in line and f"  {shown}  " in line for line in table)
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+
+
+def verdict_with(step, failed=0):
+    return {"next": step, "flow": {"failed": failed}}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bn_before_fc", "--seeds=3", "--epochs=5"],
+        ["batch_size", "--seeds=3", "--epochs=5", "--amend", "--deterministic"],
+        ["--heads=fc,bn_fc", "--control=bn_fc", "--question=What's it?", "--seeds=3", "--epochs=5"],
+        ["--heads=fc,fastai", "--vary=fc_units=8,16", "--name=mine", "--seeds=3", "--epochs=5"],
+    ],
+)
+def test_an_undecided_study_names_the_command_that_decides(tmp_path, arguments):
+    place = tmp_path / "a b"
+    request, before, _ = study.plan_of([*arguments, "--first_seed=4", f"--dir={place}"])
+    lines = study.format_next(request, verdict_with({"kind": "seeds", "seeds": 10}), place).splitlines()
     command = shlex.split(lines[1].removeprefix("to decide  "))
+    assert command[:2] == ["bnhead", "study"]
     again, plan, _ = study.plan_of(command[2:])
-    assert command[:3] == ["bnhead", "study", "bn_before_fc"] and len(plan.seeds) == 10
-    assert plan.settings["epochs"] == 5 and again.dir == f"{tmp_path / 'a b'}_10"
-    failed = study.format_next(request, {**verdict, "flow": {"failed": 2}}, tmp_path)
-    assert "the same command repeats the runs that failed" in failed and "to decide" not in failed
+    # new seeds in a new directory: the runs that raised the question do not answer it
+    assert plan.looks == (10,) and plan.seeds == tuple(range(7, 17))
+    assert not {run.id for run in plan.runs} & {run.id for run in before.runs}
+    assert again.dir == f"{place}_from_seed_7" and not again.amend
+    same = ("study", "question", "measures", "cells", "comparisons", "settings")
+    assert [getattr(plan, name) for name in same] == [getattr(before, name) for name in same]
+
+
+def test_a_study_between_two_looks_goes_on_with_the_same_command(tmp_path):
+    arguments = ["bn_before_fc", "--seeds=3,6", "--first_seed=2", "--delta=0.02", f"--dir={tmp_path / 'a b'}"]
+    request, plan, _ = study.plan_of(arguments)
+    command = shlex.split(study.decisive_step(request, {"kind": "look", "seeds": 6}, tmp_path / "a b"))
+    assert study.plan_of(command[2:])[:2] == (request, plan)
+
+
+def test_where_no_command_decides_a_sentence_says_so(tmp_path):
+    request, _, _ = study.plan_of(["bn_before_fc", "--seeds=3"])
+    step = study.decisive_step(request, {"kind": "images", "seeds": None}, tmp_path)
+    assert step.startswith("more test images, not more seeds")
+    step = study.decisive_step(request, {"kind": "seeds", "seeds": None}, tmp_path)
+    assert step.startswith("over 1,000 seeds would be needed")
+
+
+def test_failed_runs_come_before_what_would_decide(tmp_path):
+    request, _, _ = study.plan_of(["bn_before_fc", "--seeds=3"])
+    text = study.format_next(request, verdict_with({"kind": "seeds", "seeds": 10}, failed=2), tmp_path)
+    assert "the same command repeats the runs that failed" in text and "to decide" not in text
+    text = study.format_next(request, verdict_with(None), tmp_path)
+    assert "to decide" not in text and "\nnext" not in text
+
+
+def never(config, report):
+    raise AssertionError("a run was started")
+
+
+def written(path):
+    """The configs of the commands in a file, each checked to be a line that a shell runs."""
+    configs = []
+    for line in path.read_text().splitlines():
+        words = shlex.split(line)
+        assert dict(word.split("=") for word in words[:2]) == worker.ENVIRONMENT
+        assert words[2:4] == ["bnhead", "train"]
+        configs.append(train.COMMAND.parse(words[4:]))
+    return configs
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bn_before_fc", "--seeds=4", "--epochs=2"],
+        ["--heads=fc,fastai", "--vary=fc_units=8,16", "--seeds=3", "--epochs=2", "--mixed_precision"],
+    ],
+)
+def test_commands_are_written_for_the_runs_of_the_plan_and_nothing_is_trained(tmp_path, arguments, capsys):
+    place, file = tmp_path / "a b", tmp_path / "commands.txt"
+    assert cheap([*arguments, f"--dir={place}", f"--commands={file}"], never) == 0
+    plan, configs = study.plan_of(arguments)[1], written(file)
+    assert f"{len(plan.runs)} commands in {file}, the missing runs of {plan.looks[0]} seeds\n" in (
+        capsys.readouterr().out
+    )
+    assert [pathlib.Path(config.workdir) for config in configs] == [
+        place / "runs" / run.id for run in plan.runs
+    ]
+    assert [run_id(config.settings()) for config in configs] == [run.id for run in plan.runs]
+    assert (place / "plan.json").is_file() and not (place / "runs").exists()
+    assert not (place / "verdict.json").exists() and not (place / "report.md").exists()
+    for config in configs:
+        fake.write_run(config)
+    assert cheap([*arguments, f"--dir={place}"], never) == 0  # judges them
+    assert (place / "verdict.json").is_file()
+
+
+def test_commands_are_written_for_the_missing_runs_of_the_look_that_is_next(tmp_path, capsys):
+    file = tmp_path / "commands.txt"
+    arguments = ["bn_before_fc", "--seeds=3,6", "--epochs=2", f"--dir={tmp_path / 's'}"]
+    assert cheap([*arguments, f"--commands={file}"], never) == 0
+    first = written(file)
+    assert {config.seed for config in first} == {0, 1, 2} and len(first) == 6
+    for config in first[1:]:
+        fake.write_run(config, 0.9 + 0.01 * (config.seed * (config.head == "bn_fc")))
+    assert cheap([*arguments, f"--commands={file}"], never) == 0
+    assert written(file) == first[:1]
+    fake.write_run(first[0], 0.9)
+    capsys.readouterr()
+    assert cheap([*arguments, f"--commands={file}"], never) == 0
+    assert {config.seed for config in written(file)} == {3, 4, 5}
+    assert f"6 commands in {file}, the missing runs of 6 seeds\n" in capsys.readouterr().out
+
+
+def test_a_decided_study_needs_no_commands(tmp_path, capsys):
+    file = tmp_path / "commands.txt"
+    arguments = ["bn_before_fc", "--seeds=4,8", "--epochs=2", f"--dir={tmp_path / 's'}"]
+    assert cheap([*arguments, f"--commands={file}"], never) == 0
+    for config in written(file):  # an interval of no width
+        fake.write_run(config, 1.0 if config.head == "bn_fc" else 0.0)
+    assert cheap([*arguments, f"--commands={file}"], never) == 0
+    assert file.read_text() == "" and f"0 commands in {file}: no run is missing\n" in capsys.readouterr().out
+
+
+def test_commands_that_cannot_be_written_are_one_line(tmp_path, capsys):
+    arguments = ["bn_before_fc", "--seeds=3", f"--dir={tmp_path / 's'}", f"--commands={tmp_path}"]
+    assert cheap(arguments, never) == 3
+    err = capsys.readouterr().err
+    assert err == f"bnhead study: commands {tmp_path} cannot be written: Is a directory\n"
 
 
 def test_another_plan_is_refused_before_a_worker_starts(tmp_path, capsys):
