@@ -7,6 +7,7 @@ The tests compute on the CPU, in float32, also where there is a GPU: TensorFloat
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.pop("COLUMNS", None)  # texts are as wide as where there is no terminal; pytest-xdist sets it
 
 import pytest
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from bnhead.studies.directory import StudyFiles, read_failures
 from bnhead.studies.outcomes import SCORED, read_outcomes
-from bnhead.studies.verdict import judge
 
 WORD = "INCOMPLETE"
 # Whoever reads them before the last run has ended, and then stops or goes on, tests more than once.
@@ -23,6 +22,8 @@ def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
         study: the files of a study without `verdict.json`.
         directory: its directory.
     """
+    from bnhead.studies.verdict import judge  # not at the top: a page of a finished study needs no SciPy
+
     plan = study.plan
     outcomes = read_outcomes(plan, directory, read_failures(directory))
     numbers = judge(plan, outcomes)

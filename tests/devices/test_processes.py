@@ -45,7 +45,7 @@ def test_the_command_in_two_processes(tmp_path):
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
     status, (out, _), (silent, _) = run(ports[0])
-    assert status == [0, 0] and "replicas            2; batch norms see 128 of the 128 images" in out
+    assert status == [0, 0] and "2; batch norms normalise over 128 of the 128 images" in " ".join(out.split())
     assert "epoch" not in silent and "accuracy" not in silent
     status, (out, _), (silent, _) = run(ports[1])
     assert status == [0, 0] and "holds this run, finished" in out and "accuracy" not in silent
