@@ -278,7 +278,7 @@ def train_run(task: RunTask, report: Callable[[dict], None]) -> Iterator[dict[st
             predictions = _predict(model, probe, data)
             rows.append(row | _test_figures(model, data, predictions, plan, probe))
             directory.write_history(rows)
-            yield {"epoch": epoch + 1, "epochs": settings["epochs"]}
+            yield {"share": (epoch + 1) / settings["epochs"]}
             if not math.isfinite(rows[-1].get("loss", 0.0)):
                 break
         status = "finished" if math.isfinite(rows[-1].get("loss", 0.0)) else "diverged"

@@ -61,22 +61,21 @@ def judged(tmp_path, shape, seeds=15):
     ("shape", "title", "heading", "names"),
     [
         ("placement", "test accuracy against fc in points", "head", "bn_gap_fc bn_fc fc_bn fc_out_bn"),
-        ("width", "test accuracy of bn_fc against fc in points", "fc_units", "32 64 128 256 512 1024 2048"),
-        ("regression", "test r2 against fc", "head", "bn_fc"),
+        ("width", "dead units of bn_fc against fc in points", "fc_units", "32 64 128 256 512 1024 2048"),
+        ("regression", "test R\N{SUPERSCRIPT TWO} against fc", "head", "bn_fc"),
     ],
 )  # fmt: skip
 def test_the_table_has_what_the_comparisons_do_not_share(tmp_path, shape, title, heading, names):
     plan, verdict = judged(tmp_path, shape)
     caption, headings, rows = wording.verdict_table(plan, verdict)
-    assert caption == f"{title}, with 95 % intervals, 15 seeds"
+    assert caption == f"{title}; all intervals hold together with 95 %; 15 seeds"
     assert headings == [heading, *wording.COLUMNS] and [row[0] for row in rows] == names.split()
     for row, comparison in zip(rows, verdict["comparisons"], strict=True):
-        assert row[1] == wording.ascii_difference(comparison["mean"], plan.primary)
-        assert row[2] == " to ".join(
-            wording.ascii_difference(x, plan.primary) for x in comparison["interval"]
-        )
-        assert row[4].startswith(comparison["word"])
-    assert rows[0][3] == wording.as_change(wording.dead_shares(verdict, verdict["comparisons"][0]))
+        name = comparison["outcome"]
+        assert row[1] == wording.ascii_difference(comparison["mean"], name)
+        assert row[2] == " to ".join(wording.ascii_difference(x, name) for x in comparison["interval"])
+        assert row[3] == comparison["word"].replace("NO MATERIAL DIFFERENCE", "NOT MATERIAL")
+        assert row[4].startswith(wording.as_change(wording.dead_shares(verdict, comparison)))
 
 
 def test_a_table_of_comparisons_that_share_nothing_has_their_names(tmp_path):
@@ -85,7 +84,7 @@ def test_a_table_of_comparisons_that_share_nothing_has_their_names(tmp_path):
     caption, headings, rows = wording.verdict_table(
         plan, {**verdict, "comparisons": [verdict["comparisons"][1], other]}
     )
-    assert caption.startswith("test accuracy in points, ") and headings[0] == "comparison"
+    assert caption.startswith("dead units in points; ") and headings[0] == "comparison"
     assert [row[0] for row in rows] == [verdict["comparisons"][1]["name"], "x"]
 
 
@@ -96,33 +95,20 @@ def test_cells_of_what_is_not_known_are_dashes():
         "control": "a",
         "treatment": "b",
         "word": "INVALID",
-        "more_seeds": None,
+        "outcome": "accuracy",
+        "secondary": [],
     }
     cells = {"cells": [{"name": "a", "dead": {}}, {"name": "b", "dead": {"fc/dataset": {"mean": 0.5}}}]}
-    row = [cell(fake.plan_of(), cells, comparison) for cell in wording.COLUMNS.values()]  # fmt: skip
-    assert row == ["-", "-", "-", "INVALID"]
+    row = [cell(cells, comparison) for cell in wording.COLUMNS.values()]
+    assert row == ["-", "-", "INVALID", "-"]
     assert wording.dead_shares(cells, comparison) == (None, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("more", "text"), [(7, "UNDECIDED, 7 more"), (50, "UNDECIDED, 50 more"), (726, "UNDECIDED, over 50 more")]
-)
-def test_an_estimate_of_many_seeds_is_no_number(more, text):
-    comparison = {"word": "UNDECIDED", "more_seeds": more}
-    assert wording.COLUMNS["verdict, seeds to go"](None, None, comparison) == text
-
-
-COMPARISON = {
-    "name": "bn_fc against fc", "control": "fc", "treatment": "bn_fc", "mean": 0.037, "n": 3,
-    "interval": [-0.0541, 0.1281], "word": "UNDECIDED", "more_seeds": 7,
-    "sentence": "On digits, bn_fc against fc: test accuracy +3.70 points, 3 seeds: UNDECIDED, about 7 more.",
+ROW = {
+    "name": "bn_fc against fc", "control": "fc", "treatment": "bn_fc", "outcome": "accuracy", "n": 3,
+    "mean": 0.037, "interval": [-0.0541, 0.1281], "margin": 0.01, "word": "UNDECIDED",
+    "control_mean": 0.85, "treatment_mean": 0.887,
 }  # fmt: skip
-CELLS = {
-    "cells": [
-        {"name": "fc", "dead": {"head_fc/per_input": {"mean": 0.5}, "head_fc/dataset": {"mean": 0.0898}}},
-        {"name": "bn_fc", "dead": {"head_fc/dataset": {"mean": 0.0}}},
-    ]
-}
 
 
 @pytest.mark.parametrize(
@@ -130,27 +116,41 @@ CELLS = {
     [
         (
             {},
-            "UNDECIDED. bn_fc +3.70 points of test accuracy against fc, could be -5.41 to +12.81; 3 seeds "
-            "are too few. Dead units 9.0% -> 0.0%.",
+            "UNDECIDED after 3 seeds. With bn_fc, test accuracy was 3.70 points higher on average than with "
+            "fc (85.0% -> 88.7%), but anything from 5.41 points lower to 12.81 points higher fits these "
+            "runs.",
         ),
         (
             {"word": "HELPS", "interval": [0.01, 0.06]},
-            "HELPS. bn_fc +3.70 points of test accuracy against fc, could be +1.00 to +6.00; 3 seeds. Dead "
-            "units 9.0% -> 0.0%.",
+            "HELPS after 3 seeds. With bn_fc, test accuracy was 3.70 points higher on average than with fc "
+            "(85.0% -> 88.7%); from 1.00 to 6.00 points higher fits these runs.",
         ),
         (
             {"word": "NO MATERIAL DIFFERENCE", "mean": 0.001, "interval": [-0.003, 0.005]},
-            "NO MATERIAL DIFFERENCE. bn_fc +0.10 points of test accuracy against fc, could be -0.30 to "
-            "+0.50; less than 1 point either way, 3 seeds. Dead units 9.0% -> 0.0%.",
+            "NO MATERIAL DIFFERENCE after 3 seeds. With bn_fc, test accuracy was 0.10 points higher on "
+            "average than with fc (85.0% -> 88.7%); from 0.30 points lower to 0.50 points higher fits these "
+            "runs, less than 1 point either way.",
         ),
         (
-            {
-                "word": "INVALID",
-                "sentence": "On digits, bn_fc against fc: INVALID, 2 of 6 runs have no result.",
-            },
-            "INVALID, 2 of 6 runs have no result. On digits, bn_fc against fc. Dead units 9.0% -> 0.0%.",
+            {"word": "HELPS", "outcome": "dead_share", "mean": -0.05, "interval": [-0.06, -0.04]},
+            "HELPS after 3 seeds. With bn_fc, dead units were 5.00 points lower on average than with fc "
+            "(85.0% -> 88.7%); from 4.00 to 6.00 points lower fits these runs.",
         ),
+        ({"word": "INVALID", "interval": None}, "INVALID. bn_fc against fc: fewer than two pairs of runs."),
     ],
 )
-def test_one_comparison_in_plain_words(changed, sentence):
-    assert wording.plain_verdict(fake.plan_of(), CELLS, {**COMPARISON, **changed}) == sentence
+def test_a_verdict_in_a_sentence(changed, sentence):
+    assert wording.sentence({**ROW, **changed}) == sentence
+
+
+def test_a_reason_stands_in_the_place_of_the_numbers():
+    invalid = {**ROW, "word": "INVALID"}
+    assert wording.sentence(invalid, "2 seeds") == "INVALID. bn_fc against fc: 2 seeds."
+
+
+def test_a_trend_in_a_sentence():
+    trend = {**ROW, "outcome": "dead_share", "per": "fc_units", "word": "HELPS", "margin": 0.02 / 6}
+    assert wording.trend_sentence({**trend, "control": ""}).startswith(
+        "With bn_fc, dead units change by +3.70 points (-5.41 to +12.81) per doubling of fc_units."
+    )
+    assert wording.trend_sentence(trend).endswith("per doubling of fc_units; 0.333 points would be material.")
