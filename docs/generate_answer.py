@@ -125,9 +125,7 @@ def picture() -> str:
     parts = [
         _text(_LEFT, 22, "Test accuracy, bn_fc less fc, in points", "title"),
         _text(_MIDDLE + 40, 22, "Dead units of the FC layer", "title"),
-        _text(
-            _LEFT, 40, "dots: seeds; bar: 95 % interval of the mean; grey: no material difference", "quiet"
-        ),
+        _text(_LEFT, 40, "dots: seeds; bar: the judged interval; grey: no material difference", "quiet"),
         _text(_MIDDLE + 40, 40, "dots: seeds; line: mean", "quiet"),
         _rectangle(_across(chart["band"][0]), _across(chart["band"][1]), bottom),
     ]

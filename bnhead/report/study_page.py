@@ -109,9 +109,9 @@ def run_dates(runs: Iterable[RunFiles]) -> str:
 
 
 def _secondary(study: StudyFiles) -> list[dict[str, Any]]:
-    """The secondary rows of a study of a single comparison, whose sentences fit on a page."""
+    """The secondary rows of a study of a single comparison, except the first, which is in the headline."""
     comparisons = study.verdict["comparisons"]
-    return [row for one in comparisons for row in one.get("secondary", ())] if len(comparisons) == 1 else []
+    return list(comparisons[0].get("secondary", ()))[1:] if len(comparisons) == 1 else []
 
 
 def _facts(study: StudyFiles) -> Iterator[str]:
