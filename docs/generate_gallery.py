@@ -41,7 +41,7 @@ def reports() -> list[Report]:
         about = study.verdict["sentence"]
         found.append(Report(title, about, name, generate_answer.command(study)))
     name, study = next(iter(generate_answer.studies().items()))
-    run = study.plan.runs[-1]
+    run = study.judged_runs[-1]
     about = f"One run of that study: `{run.cell}`, seed {run.seed}."
     command = train_command(study.plan.run_settings(run))
     return [*found, Report("A single run", about, f"{name}/runs/{run.id}", command)]

@@ -41,7 +41,7 @@ def write_event_files(study: StudyFiles, directory: pathlib.Path) -> None:
     _write_events(directory, [(0, summary) for summary in summaries])
     for cell in study.plan.cells:
         folder = folder_name(cell.name)
-        for run in study.plan.runs:
+        for run in study.judged_runs:
             if run.cell == cell.name:
                 session = _session(cell, run, study.runs[run.id], columns)
                 _write_events(directory / "runs" / folder / f"seed{run.seed}", session)
