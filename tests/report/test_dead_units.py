@@ -74,25 +74,21 @@ def test_width_has_a_chart_for_each_figure_with_both_heads(read):
     assert charts[1]["widths"] == [32, 64, 128, 256, 512, 1024, 2048]
     law = read("width").verdict["width_law"][1]
     assert law["figure"] == "per_input"
-    slope, low, high = (math.exp(value) for value in (law["slope"], *law["interval"]))
+    slope, low, high = (f"{100 * value:+.2f}" for value in (law["slope"], *law["interval"]))
+    odds = [math.exp(value) for value in (law["logit"]["slope"], *law["logit"]["interval"])]
     assert charts[1]["slopes"][0] == (
-        f"fc: each doubling of the width, {slope:.2f} ({low:.2f} to {high:.2f}) times the odds of being "
-        "silent"
+        f"fc: each doubling of the width, {slope} points of silent units [{low}, {high}], "
+        f"{odds[0]:.2f} times the odds ({odds[1]:.2f} to {odds[2]:.2f})"
     )
+    assert read("width").verdict["width_law"][0]["logit"] is None and "odds" not in charts[0]["slopes"][0]
     own = [point["share"] for point in law["points"] if point["fc_units"] == 64]
     assert charts[1]["lines"][0]["shares"][64] == f"{np.median(own):.1%} ({min(own):.1%} to {max(own):.1%})"
     assert dead_units.width_charts(read("two")) == []
 
 
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.0, "fc: no unit is dead at any width"),
-     (1.0, "fc: no slope, since in some seed all units or none are dead at every width")],
-)  # fmt: skip
-def test_widths_without_a_slope_say_why(read, share, text):
+def test_widths_without_a_slope_have_a_chart_and_no_sentence(read):
     width = read("width")
-    law = width.verdict["width_law"][0]
-    points = [{**point, "share": share} for point in law["points"]]
-    flat = {**law, "slope": None, "interval": None, "points": points}
-    changed = dataclasses.replace(width, verdict={**width.verdict, "width_law": [flat]})
-    assert dead_units.width_charts(changed)[0]["slopes"] == [text]
+    law = {**width.verdict["width_law"][0], "slope": None, "interval": None, "logit": None}
+    changed = dataclasses.replace(width, verdict={**width.verdict, "width_law": [law]})
+    (chart,) = dead_units.width_charts(changed)
+    assert chart["slopes"] == [] and len(chart["lines"][0]["dots"]) == len(law["points"])

@@ -6,6 +6,7 @@ import pytest
 
 from bnhead.report import pages
 from bnhead.report.study_page import study_content
+from bnhead.studies import wording
 from bnhead.studies.directory import read_study
 from tests.studies.fake import SHAPES, write_study
 
@@ -78,45 +79,69 @@ def test_it_can_be_heard(written):
     assert figures == [tag for tag, _ in page.tags].count("figcaption") >= 4
 
 
+def forest_rows(verdict):
+    """The judged rows of a verdict, forest by forest, in the order of the pages."""
+    comparisons = verdict["comparisons"]
+    rows = [*comparisons, *(row for one in comparisons for row in one["secondary"])]
+    outcomes = dict.fromkeys(row["outcome"] for row in rows)
+    by_outcome = [[row for row in rows if row["outcome"] == name] for name in outcomes]
+    return [verdict["trends"]] * bool(verdict["trends"]) + by_outcome
+
+
 def test_the_numbers_are_those_of_the_files(written):
     study, html, _ = written
-    primary, tables = study.plan.primary, Page(html).tables
-    factor, step = (100, 0.01) if primary == "test_accuracy" else (1, 0.0001)
+    tables = Page(html).tables
 
-    def near(value):
+    def near(value, name):
+        factor, step = (100, 0.01) if wording.is_share(name) else (1, 0.0001)
         return pytest.approx(factor * value, abs=0.51 * step)
 
     def number(text):
         return float(text.replace("−", "-").rstrip("%"))  # noqa: RUF001
 
-    (statistics,) = [table for table in tables if table[0][0] == "comparison"]
-    for row, one in zip(statistics[1:], study.verdict["comparisons"], strict=True):
-        assert row[0] == one["name"] and row[1] == str(one["n"])
-        assert number(row[2]) == near(one["mean"]) and number(row[3]) == near(one["sd"])
-        bounds = [number(text) for text in row[4].strip("[]").split(", ")]
-        assert bounds == [near(value) for value in one["interval"]]
+    statistics = [table for table in tables if table[0][0] == "comparison"]
+    for table, rows in zip(statistics, forest_rows(study.verdict), strict=True):
+        for row, one in zip(table[1:], rows, strict=True):
+            name, images = one["outcome"], one.get("images")
+            assert row[:3] == [one["name"], str(one["n"]), f"{images:,}" if images else wording.NONE]
+            assert number(row[3]) == near(one["mean"], name) and number(row[4]) == near(one["sd"], name)
+            for text, interval in ((row[5], one["interval"]), (row[6], one.get("interval_seeds"))):
+                if interval is None:
+                    assert text == wording.NONE
+                else:
+                    bounds = [number(bound) for bound in text.strip("[]").split(", ")]
+                    assert bounds == [near(value, name) for value in interval]
     (cells,) = [table for table in tables if table[0][:2] == ["cell", "n"]]
     for row, cell in zip(cells[1:], study.verdict["cells"], strict=True):
-        assert row[0].startswith(cell["name"]) and number(row[2]) == near(cell["mean"])
+        assert row[0].startswith(cell["name"]) and number(row[2]) == near(cell["mean"], study.plan.primary)
 
 
 def test_every_seed_is_a_dot(written):
     study, html, _ = written
-    differences = [d for one in study.verdict["comparisons"] for d in one["differences"] if d is not None]
+    rows = [row for forest in forest_rows(study.verdict) for row in forest]
+    differences = [d for row in rows for d in row["differences"] if d is not None]
     beyond = [int(n) for n in re.findall(r">(?:&#9664; )?(\d+) beyond", html)]
     assert html.count('<circle class="dot"') + sum(beyond) == len(differences)
 
 
+def test_the_better_side_is_that_of_the_outcome(tmp_path):
+    html = pages.html_page(study_content(read_study(write_study(tmp_path))), "study.html")
+    sides = re.findall(r"<span>&#8592; (\w+) better</span><span>(\w+) better &#8594;</span>", html)
+    higher, lower = ("control", "treatment"), ("treatment", "control")
+    assert sides == [higher, lower, lower, lower]  # accuracy; dead and silent units, log-likelihood
+
+
 def test_both_pages_say_the_same(written):
     study, html, markdown = written
-    for one in study.verdict["comparisons"]:
-        (line,) = [
-            line
-            for line in markdown.splitlines()
-            if line.startswith(f"| {pages.escaped(one['name'])} | {one['word']}")
-        ]
-        _, _, mean, interval, *_ = [text.strip() for text in line.strip("|").replace(r"\|", "").split("|")]
-        assert f"<b>{mean}</b>" in html and f">{interval}</span>" in html
+    tables = [
+        block for block in re.findall(r"(?:^\|.*\n)+", markdown, re.M) if block.startswith("| comparison")
+    ]
+    for table, rows in zip(tables, forest_rows(study.verdict), strict=True):
+        for line, one in zip(table.splitlines()[2:], rows, strict=True):
+            start = f"| {pages.escaped(one['name'])} | {one['word']} | "
+            assert line.startswith(start)
+            mean, interval, inner, *_ = line.removeprefix(start).split(" | ")
+            assert f"<b>{mean}</b>" in html and f">{interval}</span>" in html and f">{inner}</td>" in html
     assert markdown.startswith(f"# {study.verdict['word']}\n\n**") and html.index("<h1") < html.index("<h2")
     assert "\n\n\n" not in markdown
     for heading in re.findall(r"^## (.*)$", markdown, re.M):
@@ -164,13 +189,18 @@ def test_what_is_not_there_is_said(tmp_path):
 
 def test_null_numbers_are_dashes(tmp_path):
     study = read_study(write_study(tmp_path, seeds=2))
-    nothing = dict.fromkeys(
-        ("mean", "sd", "interval", "p", "p_holm", "interval_tost", "p_tost", "more_seeds")
-    )
-    study.verdict["comparisons"][0].update(nothing, n=0, seeds=[], differences=[])
+    names = ("control_mean", "treatment_mean", "mean", "sd", "level", "images", "margin")
+    nothing = dict.fromkeys((*names, "interval", "interval_seeds", "variance"))
+    (comparison,) = study.verdict["comparisons"]
+    for row in (comparison, *comparison["secondary"]):
+        row.update(nothing, n=0, seeds=[], differences=[])
     study.verdict["cells"][0].update(dict.fromkeys(("mean", "sd", "min", "max")), n=0, dead={})
-    text = Page(pages.html_page(study_content(study), "study.html")).text
-    assert "None" not in text and "nan" not in text and "+–" not in text  # noqa: RUF001
+    said = study_content(study)
+    page, markdown = Page(pages.html_page(said, "study.html")), pages.markdown_page(said, "study.md")
+    tables = [table for table in page.tables if table[0][0] == "comparison"]
+    assert len(tables) == 4 and all(set(table[1][2:]) == {wording.NONE} for table in tables)
+    for text in (page.text.replace("None covers", ""), markdown.replace("None covers", "")):
+        assert "None" not in text and "nan" not in text and "+–" not in text  # noqa: RUF001
 
 
 def test_units_that_never_die_are_a_sentence(tmp_path):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from bnhead.report import study_figures
+from bnhead.studies import wording
 from bnhead.studies.directory import read_study
+from bnhead.studies.measures import MEASURES
 from tests.studies.fake import write_study
 
 
@@ -25,20 +27,56 @@ def read(tmp_path_factory):
 
 def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):
     placement = read("placement")
-    rows = study_figures.paired_differences(placement)["rows"]
+    rows = study_figures.forests(placement)[0]["rows"]
     assert [row["place"] for row in rows] == ["P0", "P1", "P2", "P3"]
     for row, one in zip(rows, placement.verdict["comparisons"], strict=True):
         assert float(row["mean"].replace("−", "-")) == pytest.approx(100 * one["mean"], abs=0.005)  # noqa: RUF001
         assert row["name"] == one["name"] and row["n"] == 10 and row["word"] == one["word"]
         told = {text for _, _, text in row["chart"]["dots"]}
-        assert len(told) == 10 and f"seed 3: {100 * one['differences'][3]:+.2f}".replace("-", "−") in told  # noqa: RUF001
+        assert told == {
+            f"seed {seed}: {wording.as_difference(value, 'accuracy')}"
+            for seed, value in zip(one["seeds"], one["differences"], strict=True)
+        }
+        assert len(row["chart"]["dots"]) == 10
+
+
+def test_a_forest_for_each_outcome_with_the_primary_one_first(read):
+    two = read("two")
+    drawn = study_figures.forests(two)
+    assert [(forest["title"], forest["role"]) for forest in drawn] == [
+        ("test accuracy", "primary"),
+        ("dead units", "secondary"),
+        ("silent units per image", "secondary"),
+        ("negative log-likelihood", "secondary"),
+    ]
+    (comparison,) = two.verdict["comparisons"]
+    for forest, row in zip(drawn, (comparison, *comparison["secondary"]), strict=True):
+        assert forest["margin"] == wording.as_margin(row["margin"], row["outcome"])
+        assert forest["level"] == f"{100 * row['level']:.4g}"
+        assert forest["has_images"] == (row["images"] is not None)
+        assert forest["better"] == MEASURES[row["outcome"]].better
+    slopes, *others = study_figures.forests(read("width"))
+    assert slopes["title"] == "dead units per doubling of fc_units" and slopes["role"] == "primary"
+    assert [row["name"] for row in slopes["rows"]] == ["fc", "bn_fc", "bn_fc against fc"]
+    assert {forest["role"] for forest in others} == {"secondary"} and others[0]["title"] == "dead units"
+
+
+@pytest.mark.parametrize("shape", ["two", "width", "learning_rate"])
+def test_the_interval_over_seeds_lies_inside_the_judged_one(read, shape):
+    for forest in study_figures.forests(read(shape)):
+        for row in forest["rows"]:
+            outer, inner = row["chart"]["interval"], row["chart"]["inner"]
+            if "per doubling" in forest["title"]:
+                assert outer and inner is None
+            else:
+                assert outer[0] <= inner[0] <= inner[1] <= outer[1]
 
 
 def test_diverged_runs_and_missing_numbers_are_told(read):
-    row = study_figures.paired_differences(read("learning_rate"))["rows"][-1]
+    row = study_figures.forests(read("learning_rate"))[0]["rows"][-1]
     assert row["word"] == "UNSTABLE" and row["tone"] == "bad" and row["diverged"] == "3 of the treatment"
     assert row["chart"]["left"] == 3 and row["chart"]["cut"][0]
-    row = study_figures.paired_differences(read("damaged"))["rows"][0]
+    row = study_figures.forests(read("damaged"))[0]["rows"][0]
     assert len(row["chart"]["dots"]) + row["chart"]["left"] == 8 and row["word"] == "INVALID"
 
 
@@ -55,20 +93,11 @@ def test_raw_values_are_the_scores_of_the_pairs(read):
 
 def test_the_scores_beside_a_difference_are_its_pairs(read):
     two = read("two")
-    (row,) = study_figures.paired_differences(two)["rows"]
+    (row,) = study_figures.forests(two)[0]["rows"]
     (comparison,) = two.verdict["comparisons"]
     assert row["scores"] == [
         f"{np.mean(comparison[side]):.2%}" for side in ("control_scores", "treatment_scores")
     ]
-
-
-@pytest.mark.parametrize(("seeds", "text"), [(None, ""), (1, "1"), (50, "50"), (51, "many"), (726, "many")])
-def test_a_number_of_seeds_that_is_far_off_is_many(read, seeds, text):
-    two = read("two")
-    (comparison,) = two.verdict["comparisons"]
-    changed = {**two.verdict, "comparisons": [{**comparison, "more_seeds": seeds}]}
-    (row,) = study_figures.paired_differences(dataclasses.replace(two, verdict=changed))["rows"]
-    assert row["more"] == text
 
 
 def test_a_range_that_shows_nothing_is_left_out():
