@@ -107,7 +107,7 @@ def test_where_images_vary_most_the_interval_over_seeds_alone_covers_about_half(
 def test_error_rates_and_power_are_those_of_the_page():
     """10,000 studies for each design and each variance; minutes."""
     simulations = generator.simulations()
-    assert len(simulations) == 20
+    assert len(simulations) == 5 * 6
     for case, results in simulations.items():
         rates = generator.rates(results)
         assert len(results[0].mean) == 10_000
