@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
+from bnhead.runs import schema
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome
-from bnhead.studies.plan import with_data
+from bnhead.studies.plan import to_json, with_data
 from bnhead.studies.statistics import seeds_to_decide
 from bnhead.studies.study import Study
 from bnhead.studies.verdict import judge, word_of
@@ -521,3 +522,17 @@ def test_every_number_is_finite_or_null_and_keys_are_in_order():
         "exclusions",
     ]
     assert verdict["flow"]["missing"] == 1 and verdict["comparisons"][0]["n"] == 3
+
+
+@pytest.mark.parametrize("name", ["bn_before_fc", "width"])
+@pytest.mark.parametrize("status", ["finished", "diverged", "missing"])
+def test_plan_and_verdict_have_the_shapes_that_readers_check(name, status):
+    plan = with_data(plan_of(name, seeds=(3, 4)), FACTS)
+    scores = {cell.name: [0.9, 0.8, 0.9, 0.7] for cell in plan.cells}
+    statuses = {(cell.name, 1): status for cell in plan.cells}
+    verdict = judge(plan, outcomes_of(plan, scores, statuses, dead_share=scores))
+    for content, shape in ((verdict, schema.VERDICT), (to_json(plan), schema.PLAN)):
+        schema.check_shape(json.loads(json.dumps(content)), shape)
+    row = {**verdict["comparisons"][0], "interval": [0.1]}
+    with pytest.raises(ValueError, match="interval must have 2 entries, got 1"):
+        schema.check_shape({**verdict, "comparisons": [row]}, schema.VERDICT)

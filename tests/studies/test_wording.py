@@ -1,4 +1,5 @@
 import math
+import types
 
 import pytest
 
@@ -136,6 +137,16 @@ ROW = {
             "HELPS after 3 seeds. With bn_fc, dead units were 5.00 points lower on average than with fc "
             "(85.0% -> 88.7%); from 4.00 to 6.00 points lower fits these runs.",
         ),
+        (
+            {"word": "HURTS", "mean": -0.02, "interval": [-0.03, -0.01], "treatment_mean": 0.83},
+            "HURTS after 3 seeds. With bn_fc, test accuracy was 2.00 points lower on average than with fc "
+            "(85.0% -> 83.0%); from 1.00 to 3.00 points lower fits these runs.",
+        ),
+        (
+            {"outcome": "nll", "mean": 0.1, "interval": [-0.1, 0.3], "treatment_mean": 0.95},
+            "UNDECIDED after 3 seeds. With bn_fc, negative log-likelihood was 0.1000 higher on average than "
+            "with fc (0.8500 -> 0.9500), but anything from 0.1000 lower to 0.3000 higher fits these runs.",
+        ),
         ({"word": "INVALID", "interval": None}, "INVALID. bn_fc against fc: fewer than two pairs of runs."),
     ],
 )
@@ -154,3 +165,13 @@ def test_a_trend_in_a_sentence():
         "With bn_fc, dead units change by +3.70 points (-5.41 to +12.81) per doubling of fc_units."
     )
     assert wording.trend_sentence(trend).endswith("per doubling of fc_units; 0.333 points would be material.")
+
+
+def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
+    helped = [{**ROW, "word": "HELPS", "mean": 0.01 * k, "name": f"h{k} against fc"} for k in (2, 5, 3, 1, 4)]
+    rows = [{**row, "secondary": []} for row in (*helped, ROW)]
+    plan = types.SimpleNamespace(settings={"dataset": "digits", "backbone": "resnet20"})
+    assert wording.headline(plan, {"comparisons": rows, "trends": []}) == (
+        "On digits with resnet20: 6 comparisons. Test accuracy: 5 HELPS (h5 against fc +5.00, h4 against fc "
+        "+4.00, h3 against fc +3.00, h2 against fc +2.00 ...), 1 UNDECIDED."
+    )
