@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # type checkers take it for true; `typing` need not be im
 if TYPE_CHECKING:
     from bnhead import census, data, heads, layers, models, report, studies, training
     from bnhead.census.callback import DeadUnits
-    from bnhead.studies.compare import compare
+    from bnhead.comparison import compare
 
 _MODULES = ("census", "data", "heads", "layers", "models", "report", "studies", "training")
 __all__ = [
@@ -38,7 +38,7 @@ __getattr__, __dir__ = public.names(
     __name__,
     {
         "DeadUnits": "bnhead.census.callback",
-        "compare": "bnhead.studies.compare",
+        "compare": "bnhead.comparison",
         **{name: f"bnhead.{name}" for name in _MODULES},
     },
 )

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 import bnhead
 from bnhead import heads
+from bnhead.comparison import ComparedData, compare, model_sha256
 from bnhead.errors import RunDirectoryError, StudyError, UsageError
 from bnhead.runs.predictions import read_predictions
-from bnhead.studies.compare import ComparedData, compare, model_sha256
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(0, 1, (90, 5)).astype("float32")
@@ -258,4 +258,4 @@ def test_a_metric_that_the_model_lacks_is_named(tmp_path):
 
 def test_it_is_public():
     assert bnhead.compare is compare and "compare" in dir(bnhead)
-    assert pathlib.Path(compare.__code__.co_filename).name == "compare.py"
+    assert pathlib.Path(compare.__code__.co_filename).name == "comparison.py"
