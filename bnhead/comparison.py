@@ -4,6 +4,7 @@ The plan, the pairing by seed, the looks, the verdict and the files are those of
 repeated from its beginning if it was stopped; finished runs are kept.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -68,8 +69,8 @@ def compare(
     """Trains every head with every seed, in this process, and returns the verdict.
 
     The same call goes on with a study that was stopped. Before `build` is called, Keras' random seed is set
-    from the run's seed, and again before training, so that runs of one seed see the same batches whatever
-    their heads have drawn.
+    from the run's seed, and again before training. If the training data are arrays or a name, runs of one
+    seed see the same batches, whatever their heads have drawn; a `tf.data.Dataset` is read as it comes.
 
     Args:
         build: `(head, seed) -> compiled keras.Model`; the head is one of `heads`, any text.
@@ -110,7 +111,7 @@ def compare(
             raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
     looks = (seeds,) if isinstance(seeds, int) else tuple(seeds)
     compared = ComparedData.of(data, batch_size)
-    models = {name: _built(name, builder, 0) for name, builder in builders.items()}
+    models = {name: _built(name, builder, 0, compared) for name, builder in builders.items()}
     task = _task_of(next(iter(models.values())), compared)
     plan = _plan_of(
         {name: model_sha256(model) for name, model in models.items()},
@@ -266,7 +267,7 @@ def train_run(task: RunTask, report: Callable[[dict], None]) -> Iterator[dict[st
         environment = describe_environment()
         directory.write("environment.json", environment)
         directory.write("status.json", {"status": "running"})
-        model = _built(task.run.cell, task.build, seed)
+        model = _built(task.run.cell, task.build, seed, data)
         if model_sha256(model) != settings["model_sha256"]:
             raise UsageError(f"build returns another model for head {task.run.cell!r} and seed {seed}")
         _seed(seed, "fit")
@@ -292,7 +293,8 @@ def train_run(task: RunTask, report: Callable[[dict], None]) -> Iterator[dict[st
             "head": task.run.cell,
         }
         directory.replace(NAME, lambda path: write_predictions(path, predictions))
-        model.save(directory.path / "model.keras")
+        with contextlib.suppress(NotImplementedError):  # a subclassed model need not have a config
+            directory.replace("model.keras", model.save)
         directory.finish(result)
     return {"status": status, plan.primary: result.get(plan.primary)}
 
@@ -346,14 +348,19 @@ def _builders(
     return {control: builders[control], **builders}
 
 
-def _built(name: str, builder: Callable[[int], Any], seed: int) -> keras.Model:
+def _built(name: str, builder: Callable[[int], Any], seed: int, data: ComparedData) -> keras.Model:
+    """The model of a builder, with all its weights.
+
+    Raises:
+        UsageError: it is no compiled model.
+    """
     _seed(seed, "build")
     model = builder(seed)
     if not isinstance(model, keras.Model) or not model.compiled:
         text = "a model that is not compiled" if isinstance(model, keras.Model) else type(model).__name__
         raise UsageError(f"build must return a compiled keras.Model; for {name!r} it returned {text}")
-    if not model.built:
-        raise UsageError(f"build must return a model that is built; for {name!r} call model.build(shape)")
+    if getattr(model, "inputs", None) is None:  # a subclassed model has its weights after its first call
+        model.predict(_first(data.x, 2), verbose=0)
     return model
 
 
@@ -364,7 +371,8 @@ def _seed(seed: int, purpose: str) -> None:
 
 def _task_of(model: keras.Model, data: ComparedData) -> str:
     """ "classification" where the labels are classes of the model's outputs, else "regression"."""
-    return "classification" if data.facts["classes"] and model.output_shape[-1] > 1 else "regression"
+    outputs = model.predict(_first(data.x, 2), verbose=0)  # a subclassed model declares no output shape
+    return "classification" if data.facts["classes"] and outputs.shape[-1] > 1 else "regression"
 
 
 def _measures_of(task: str, metric: str, delta: float, better: int) -> list[PlannedMeasure]:
@@ -440,7 +448,7 @@ def _predict(model: keras.Model, probe: Probe | None, data: ComparedData) -> Pre
         silent, layers = np.full((len(data.y), 1), np.nan), ("none",)
     else:
         outputs, silent, _ = probe.per_input(data.x)
-        layers = tuple(site.name for site in probe.sites)
+        layers = tuple(_unnumbered(site.name) for site in probe.sites)
     outputs = outputs.reshape(len(data.y), -1).astype("float64")
     if data.facts["classes"] and (outputs >= 0).all() and np.allclose(outputs.sum(1), 1, atol=1e-3):
         outputs = np.log(np.maximum(outputs, 1e-30))  # logits of probabilities
@@ -468,6 +476,7 @@ def _test_figures(
         figures[plan.primary] = float(scores[name])
     if probe is not None:
         census = probe.count(_first(data.x, MOST_COUNTED))
+        census.layers = {_unnumbered(name): counts for name, counts in census.layers.items()}
         figures |= census.figures(with_sample=True)
     return figures
 
@@ -490,6 +499,11 @@ def _arrays(name: str, data: Any) -> tuple[Any, np.ndarray]:
 
 def _is_dataset(data: Any) -> bool:
     return hasattr(data, "element_spec")
+
+
+def _unnumbered(layer: str) -> str:
+    """A layer's name without the number that Keras gives unnamed ones, which goes on from model to model."""
+    return re.sub(r"_\d+(?=[/#]|$)", "", layer)
 
 
 def _first(x: Any, number: int) -> Any:

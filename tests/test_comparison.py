@@ -199,6 +199,37 @@ def test_a_run_that_diverges_is_scored_at_chance(tmp_path):
     assert verdict.comparisons[0]["diverged"] == {"control": 0, "treatment": 3}
 
 
+class Net(keras.Model):
+    """A subclassed model, which declares neither inputs nor output shape and need not have a config."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.hidden = keras.layers.Dense(6, "relu")
+        self.norm = keras.layers.BatchNormalization() if norm else None
+        self.logits = keras.layers.Dense(3)
+
+    def call(self, x, training=None):
+        x = self.hidden(x)
+        return self.logits(self.norm(x, training=training) if self.norm else x)
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def test_subclassed_models(tmp_path):
+    def subclassed(head, seed):
+        model = Net("bn" in head)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    verdict = compared(tmp_path / "study", subclassed)
+    (row,) = verdict.comparisons
+    assert row["n"] == 3 and {other["outcome"] for other in row["secondary"]} >= {"dead_share", "nll"}
+    assert compared(tmp_path / "study", subclassed).word == verdict.word
+    with pytest.raises(RunDirectoryError, match="model_sha256 of bn_fc"):
+        compared(tmp_path / "study", lambda head, seed: subclassed("fc", seed))
+
+
 @pytest.mark.slow
 def test_bnheads_heads_on_a_backbone_of_mine(tmp_path):
     def with_head(head, seed):
