@@ -75,6 +75,7 @@ class Command(Generic[Settings]):
     @property
     def _synopsis(self) -> str:
         positional = f" {_metavar(self._positional_field)}" if self.positional else ""
+        positional = f" [{positional.strip()}]" if self.optional else positional
         return f"usage: {self.typed}{positional}{' [--flag=value ...]' if self._flags else ''}"
 
     def run(self, arguments: Sequence[str], work: Callable[[Settings], int]) -> int:

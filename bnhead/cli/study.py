@@ -23,7 +23,7 @@ from bnhead.studies.measures import MEASURES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, Study, named_study
-from bnhead.studies.wording import verdict_table
+from bnhead.studies.wording import leading_rows, verdict_table
 from bnhead.texts import duration
 from bnhead.training.config import TrainConfig
 
@@ -373,8 +373,7 @@ def format_verdict(plan: Plan, verdict: Mapping[str, Any]) -> str:
     """The end of a study: sentences for one comparison, a table for several."""
     comparisons = verdict["comparisons"]
     if len(comparisons) == 1:
-        rows = [comparisons[0], *comparisons[0]["secondary"][:1]]
-        lines = [texts.wrapped(row["sentence"]) for row in rows]
+        lines = [texts.wrapped(row["sentence"]) for row in leading_rows(verdict)]
     else:
         title, headings, rows = verdict_table(plan, verdict)
         lines = [texts.wrapped(verdict["sentence"]), "", texts.wrapped(title)]

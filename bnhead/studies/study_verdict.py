@@ -99,7 +99,8 @@ class Verdict:
             ax: Matplotlib axes to draw on; None makes a new figure. They are returned.
         """
         plan = self.files.plan
-        factor = 100 if wording.is_share(plan.primary) else 1
+        outcome = plan.measures[0]
+        factor = 100 if wording.is_share(outcome.name) else 1
         names = [numbers["name"] for numbers in self.comparisons]
         ax = notebook.axes(ax, 6.4, 1.3 + 0.55 * len(names))
         ax.axvspan(-factor * plan.delta, factor * plan.delta, color=notebook.GREY, alpha=0.25, lw=0)
@@ -110,22 +111,23 @@ class Verdict:
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.spines[["left", "right", "top"]].set_visible(False)
-        metric, unit = wording.metric_name(plan.primary), wording.unit(plan.primary)
-        ax.set_xlabel(f"\N{LEFTWARDS ARROW} control better    {metric}, difference"
-                      f"{f' in {unit}' * bool(unit)}    treatment better \N{RIGHTWARDS ARROW}")  # fmt: skip
+        metric, unit = wording.metric_name(outcome.name), wording.unit(outcome.name)
+        left, right = ("control", "treatment")[:: outcome.better]
+        ax.set_xlabel(f"\N{LEFTWARDS ARROW} {left} better    {metric}, difference"
+                      f"{f' in {unit}' * bool(unit)}    {right} better \N{RIGHTWARDS ARROW}")  # fmt: skip
         return ax
 
     def __str__(self) -> str:
-        return "\n".join(numbers["sentence"] for numbers in self.comparisons)
+        return "\n".join(row["sentence"] for row in wording.leading_rows(self.files.verdict))
 
     def __repr__(self) -> str:
         number = counted(len(self.comparisons), "comparison")
-        seeds = counted(len(self.files.plan.seeds), "seed")
+        seeds = counted(self.files.verdict["look"]["seeds"], "seed")
         return f"<Verdict: {self.word}, {self.files.plan.study}, {number}, {seeds}>"
 
     def _repr_html_(self) -> str:
         plan = self.files.plan
-        primary, level = plan.primary, f"{100 * (1 - plan.alpha):g} % interval"
+        primary, level = plan.measures[0].name, "judged interval"
         metric, unit = wording.metric_name(primary), wording.unit(primary)
         headings = [
             ("comparison", "treatment against control"),
@@ -152,7 +154,7 @@ class Verdict:
         ]
         notes = [f"{DEAD.meaning}; mean over the seeds"]
         exploratory = [f"exploratory: {reason}" for reason in self.files.verdict["exploratory"]]
-        title = f"{self.word}. {plan.question} ({counted(len(plan.seeds), 'seed')})"
+        title = f"{self.word}. {plan.question} ({counted(self.files.verdict['look']['seeds'], 'seed')})"
         return notebook.table(title, headings, rows, [*notes, *exploratory])
 
     def _dead_share(self, cell: str) -> float | None:

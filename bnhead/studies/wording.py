@@ -80,16 +80,6 @@ def as_share(value: float | None) -> str:
     return _or_dash(value, lambda v: f"{v:.1%}")
 
 
-def as_p_value(value: float | None) -> str:
-    """A p-value: "0.034", "<0.001"."""
-    return _or_dash(value, lambda v: "<0.001" if v < 0.001 else f"{v:.3f}")
-
-
-def as_slope(value: float | None) -> str:
-    """A slope with its sign: "+0.42"."""
-    return _or_dash(value, lambda v: _unsigned_zero(f"{v:+.2f}"))
-
-
 def as_list(items: Sequence[str]) -> str:
     """Items in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
@@ -137,6 +127,17 @@ def trend_sentence(row: Mapping[str, Any]) -> str:
     )
 
 
+def leading_rows(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows whose sentences sum up a study: slopes and comparisons.
+
+    A single comparison that could be judged is followed by its first secondary row, usually the dead units.
+    """
+    rows = [*verdict["trends"], *verdict["comparisons"]]
+    if len(rows) == 1 and rows[0]["word"] not in ("INVALID", "UNSTABLE"):
+        rows += rows[0]["secondary"][:1]
+    return rows
+
+
 def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
     """What a study found, in one to four sentences. For several comparisons counts, and the clearest ones."""
     comparisons, trends = verdict["comparisons"], verdict["trends"]
@@ -146,10 +147,7 @@ def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
     for first in (row for word in stops for row in comparisons if row["word"] == word):
         return subject + first["sentence"]
     if not trends and len(comparisons) == 1:
-        (first,) = comparisons
-        # the reason for UNSTABLE is that of every outcome
-        others = first["secondary"][:1] if first["word"] != "UNSTABLE" else []
-        return subject + " ".join(row["sentence"] for row in (first, *others))
+        return subject + " ".join(row["sentence"] for row in leading_rows(verdict))
     if trends:
         order = sorted(trends, key=lambda row: not row["control"])  # the verdict first
         return subject + " ".join(row["sentence"] for row in order)

@@ -24,7 +24,10 @@ def verdict(request, tmp_path_factory):
 def test_it_says_its_word_and_prints_a_sentence_for_each_comparison(verdict):
     assert repr(verdict).startswith(f"<Verdict: {verdict.word}, {verdict.files.plan.study}, ")
     assert repr(verdict).endswith(", 10 seeds>")
-    assert str(verdict).splitlines() == [numbers["sentence"] for numbers in verdict.comparisons]
+    expected = [row["sentence"] for row in (*verdict.files.verdict["trends"], *verdict.comparisons)]
+    if len(expected) == 1 and verdict.comparisons[0]["word"] != "INVALID":
+        expected.append(verdict.comparisons[0]["secondary"][0]["sentence"])
+    assert str(verdict).splitlines() == expected
 
 
 def test_a_row_for_each_comparison_with_means_over_the_seeds(verdict):
@@ -68,3 +71,11 @@ def test_the_forest_has_a_dot_for_each_seed_and_the_interval(verdict):
 def test_a_directory_without_a_study(tmp_path):
     with pytest.raises(RunDirectoryError, match="holds neither a study nor a run"):
         studies.read_verdict(tmp_path)
+
+
+def test_figures_are_named_after_the_outcome_that_was_judged(tmp_path):
+    """The primary outcome of `width` is the dead share, of which less is better, also for regression."""
+    verdict = studies.read_verdict(str(write_study(tmp_path / "width", "width")))
+    label = verdict.plot_forest().get_xlabel()
+    assert label.index("treatment better") < label.index("dead units") < label.index("control better")
+    assert "dead units, control" in verdict._repr_html_()
