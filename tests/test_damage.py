@@ -86,12 +86,16 @@ DAMAGES = {
 }
 
 
+class Late(BaseException):
+    """Not an Exception, so that no command reports it as one of its own errors."""
+
+
 @contextlib.contextmanager
 def in_time():
     """Ends what takes too long, were it only waiting."""
 
     def late(*_):
-        raise TimeoutError(f"not done after {SECONDS} s")
+        raise Late(f"not done after {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)

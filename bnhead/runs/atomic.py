@@ -17,6 +17,7 @@ from bnhead.runs import schema
 WRITING = ".writing-"  # prefix of the folders of temporary files
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAX_BYTES = 2**28  # far more than any text of a run or a study
+_MAX_HASHED_BYTES = 2**36  # far more than any model; hashing it takes about a minute
 _MAX_NUMBER = 1e39  # above every float32; the square of a larger one may be infinite
 
 
@@ -92,8 +93,14 @@ def parse_number(text: str) -> float:
 
 
 def sha256(path: pathlib.Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read, or is larger than 64 GiB, which no file of a run is.
+    """
     check_regular(path)
+    if (size := path.stat().st_size) > _MAX_HASHED_BYTES:
+        raise OSError(errno.EFBIG, f"it has {size / 2**30:,.0f} GiB, more than any file of a run", str(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -96,3 +96,11 @@ def test_only_plain_files_of_a_sane_size_are_read(tmp_path):
                 read(tmp_path / name)
     with pytest.raises(OSError, match="it is not a regular file"):
         atomic.sha256(tmp_path / "pipe")
+
+
+def test_a_file_too_large_for_a_run_is_not_hashed(tmp_path):
+    """A sparse file of 2 TiB takes no space, and would take an hour to read."""
+    (tmp_path / "history.csv").touch()
+    os.truncate(tmp_path / "history.csv", 2**41)
+    with pytest.raises(OSError, match="2,048 GiB, more than any file of a run"):
+        atomic.sha256(tmp_path / "history.csv")
