@@ -99,6 +99,14 @@ def labelled(rows: Iterable[tuple[str, str]], width: int, *, whole: bool = False
     return "\n".join(lines if whole else (wrapped(line, hanging=width) for line in lines))
 
 
+def shortened(name: str, width: int) -> str:
+    """The name in at most `width` characters: its middle is replaced by an ellipsis."""
+    if len(name) <= width:
+        return name
+    end = (width - 1) // 2
+    return f"{name[: width - 1 - end]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"
+
+
 def notice(line: str) -> None:
     """Prints a line about the work to stderr; on a terminal in lines that fit."""
     print(wrapped(line, hanging=2) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

@@ -10,13 +10,16 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bnhead import notebook
 from bnhead.census.codeath import sorted_order
-from bnhead.texts import plotted
+from bnhead.texts import plotted, shortened
 
-DEAD, UNKNOWN = notebook.RED, "#9a9a9a"
+DEAD, ALWAYS_ON, UNKNOWN = notebook.RED, notebook.BLUE, "#9a9a9a"
+_BETWEEN = notebook.GREY + "38"  # a low opacity is readable on white and on black paper
+_NAMED = 24  # so many layers have their names below the bars
+_LEGEND = ("dead", "sometimes active", "always on", "silent per input", "unknown")
 _SIZES = {"activity": (4.2, 2.9), "classes": (4.8, 3.4), "raster": (4.8, 3.4), "codeath": (4.2, 3.4)}
 _ALMOST_DEAD = 1e-9  # the colour map starts here: a share of 0 lies below it and gets the colour of the dead
 
@@ -32,29 +35,74 @@ def size_of(plot: str, classes: int = 0) -> tuple[float, float]:
     return width, min(8.0, max(height, 1.5 + 0.18 * classes)) if plot == "classes" else height
 
 
-def plot_layers(
-    silent: Mapping[str, float], dead: Mapping[str, float], ax: Axes | None = None, *, title: str = ""
-) -> Axes:
-    """Silent and dead units of each layer, from the first layer at the top to the last.
+def ends_size(layers: Sequence[str]) -> tuple[float, float]:
+    """Width and height in inches of a new figure of `plot_ends`, for the layers that it shows."""
+    width = min(11.0, max(5.2, 1.4 + 0.2 * len(layers)))
+    return width, 3.1 + (0.065 * max(map(len, _short_names(layers))) if len(layers) <= _NAMED else 0.0)
+
+
+def plot_ends(figures: Mapping[str, Mapping[str, float]], ax: Axes | None = None, *, title: str = "") -> Axes:
+    """Both ends of every layer, by depth: a bar per layer, from the first on the left to the last.
+
+    The red end is the share of dead units, the blue end the share of units that are always on, where a ReLU
+    is linear; the units between are sometimes active and sometimes silent. The line across a bar is the share
+    of units that are silent on an input, on average: it lies between the two ends. A share above 0 is visible
+    however small it is. Up to 24 layers have their names below, more have numbers.
 
     Args:
-        silent: name of the layer -> share of units silent on an input, in [0, 1]; NaN draws nothing.
-        dead: name of the layer -> share of dead units.
+        figures: name of the layer -> its figures `dataset`, `always_on` and `per_input`, in [0, 1]; a layer
+            without figures is unknown and has a grey bar.
         ax: the axes to draw on.
         title: the title.
     """
-    ax = notebook.axes(ax, 5.2, 1.1 + 0.24 * len(silent))
-    rows = np.arange(len(silent))
-    ax.barh(rows - 0.19, list(silent.values()), 0.36, color=notebook.BLUE, label="silent per input")
-    ax.barh(rows + 0.19, [dead[layer] for layer in silent], 0.36, color=DEAD, label="dead")
-    ax.set_yticks(rows, [plotted(layer) for layer in silent])
-    ax.set_ylim(len(silent) - 0.4, -0.6)
-    ax.set_xlim(0, 1)
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.set_xlabel("share of the layer's units")
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0.2)
-    ax.set_title(plotted(title), loc="left")
+    ax = notebook.axes(ax, *ends_size(list(figures)))
+    at = np.arange(len(figures))
+    known = np.array([bool(values) for values in figures.values()], bool)
+    dead, always_on, silent = (
+        np.array([values.get(name, np.nan) for values in figures.values()], float)
+        for name in ("dataset", "always_on", "per_input")
+    )
+    ax.bar(at[known], 1, 0.84, color=_BETWEEN, label="sometimes active")
+    for heights, sign, color, label in ((always_on, -1, ALWAYS_ON, "always on"), (dead, 1, DEAD, "dead")):
+        shown = heights > 0  # False for NaN
+        bottom = 0 if sign > 0 else 1
+        edge = {"edgecolor": color, "linewidth": 0.8}  # as wide as a line, however small the share is
+        ax.bar(at[shown], sign * heights[shown], 0.84, bottom=bottom, color=color, label=label, **edge)
+    ink = matplotlib.rcParams["text.color"]
+    ax.hlines(silent[known], at[known] - 0.42, at[known] + 0.42, ink, linewidth=1.4, label="silent per input")
+    if not known.all():
+        ax.bar(at[~known], 1, 0.84, color=UNKNOWN, hatch="//", label="unknown")
+    ax.set_xlim(-0.7, len(figures) - 0.3)
+    ax.set_ylim(0, 1)
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_ylabel("share of the layer's units")
+    if len(figures) <= _NAMED:
+        ax.set_xticks(at, list(map(plotted, _short_names(list(figures)))), rotation=90)
+    else:
+        ax.set_xlabel("layer, from the input to the output")
+        ax.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
+        ax.xaxis.set_major_formatter(lambda tick, _: f"{tick + 1:.0f}" if tick >= 0 else "")
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    handles, labels = ax.get_legend_handles_labels()
+    order = [labels.index(label) for label in _LEGEND if label in labels]
+    ax.legend(
+        [handles[k] for k in order],
+        [labels[k] for k in order],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=3 if len(figures) <= _NAMED else len(order),  # the legend is narrower than the axes
+        frameon=False,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handlelength=1.2,
+    )
+    ax.set_title(plotted(title), loc="left", pad=36 if len(figures) <= _NAMED else 22)
     return ax
+
+
+def _short_names(layers: Sequence[str]) -> list[str]:
+    return [shortened(layer, 28) for layer in layers]
 
 
 def plot_activity(activity: np.ndarray, ax: Axes | None = None, *, title: str = "") -> Axes:

@@ -376,6 +376,10 @@ class Census:
             values |= {keys.key(layer, name): x for name, x in {**figures, **sample}.items()}
         return values
 
+    def by_layer(self) -> dict[str, dict[str, float]]:
+        """Name of each layer -> its figures by name; of an unknown layer none."""
+        return {name: {} if counts.unknown else counts.figures() for name, counts in self.layers.items()}
+
     def overall(self) -> dict[str, float]:
         """The shares of dead and of silent units among the units of all layers: `dead/dataset`,
         `dead/per_input`. NaN if a layer is unknown."""
@@ -411,9 +415,9 @@ class Census:
         `unknown` is why the layer's count is void, or ""; a void count has no figures.
         """
         rows = []
-        for name, counts in self.layers.items():
+        for name, figures in self.by_layer().items():
+            counts = self.layers[name]
             sample = {"layer": name, "units": counts.units, "inputs": counts.inputs, "bound": counts.bound}
-            figures = {} if counts.unknown else counts.figures()
             rows.append({**sample, **figures, "unknown": counts.unknown})
         return rows
 
@@ -430,20 +434,15 @@ class Census:
         """
         return notebook.frame(self.rows(), "layer")
 
-    def plot_layers(self, ax: "Axes | None" = None) -> "Axes":
-        """Draws the silent and the dead units of every layer.
+    def plot_ends(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws both ends of every layer by depth: the dead units and those that are always on.
 
         Args:
             ax: Matplotlib axes to draw on; None makes a new figure. They are returned.
         """
         from bnhead.census import axes
 
-        figures = {row["layer"]: row for row in self.rows()}
-        silent, dead = (
-            {layer: row.get(figure.name, float("nan")) for layer, row in figures.items()}
-            for figure in (SILENT, DEAD)
-        )
-        return axes.plot_layers(silent, dead, ax)
+        return axes.plot_ends(self.by_layer(), ax)
 
     def plot_activity(self, layer: str | None = None, ax: "Axes | None" = None) -> "Axes":
         """Draws the number of units by the share of inputs on which they are active.

@@ -298,6 +298,7 @@ FIGURES = (
     ),
 )
 DEAD, SILENT = FIGURES[:2]  # the two that say most
+ALWAYS_ON = next(row for row in FIGURES if row.name == "always_on")
 OF_COUNTS = tuple(row for row in FIGURES if row.needs != CHANGES)
 OF_CHANGES = tuple(row for row in FIGURES if row.needs == CHANGES)
 

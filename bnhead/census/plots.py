@@ -44,13 +44,19 @@ class TensorBoardWriter:
         self._writer.flush()
 
     def write_plots(self, census: Census, histories: Mapping[str, History], step: int) -> None:
-        """Writes the plots of every layer as images."""
+        """Writes the plots of every layer, and of several layers also both their ends, as images."""
         with self._writer.as_default(step=step):
+            if len(census.layers) > 1:
+                self._write_image(
+                    keys.overall("ends"), as_png(census.plot_ends, axes.ends_size([*census.layers]))
+                )
             for layer, counts in census.layers.items():
                 for name, png in layer_plots(layer, counts, histories.get(layer)).items():
-                    image = self._tf.io.decode_png(png, channels=3)[None]
-                    self._tf.summary.image(keys.key(layer, name), image)
+                    self._write_image(keys.key(layer, name), png)
         self._writer.flush()
+
+    def _write_image(self, tag: str, png: bytes) -> None:
+        self._tf.summary.image(tag, self._tf.io.decode_png(png, channels=3)[None])
 
     def write_text(self, name: str, text: str, step: int) -> None:
         """Writes a text."""

@@ -6,10 +6,10 @@ from typing import Any
 from markupsafe import Markup
 
 from bnhead.census.counts import Census
-from bnhead.census.figures import DEAD, SILENT
+from bnhead.census.figures import ALWAYS_ON, DEAD, SILENT
 from bnhead.census.plots import as_svg, layer_drawings
 from bnhead.report.census_remarks import conclusion, remarks, worst_layers
-from bnhead.report.charts import bar_chart
+from bnhead.report.charts import ends_chart
 from bnhead.report.inspected import INITIAL, Inspected
 from bnhead.report.pages import html_page
 
@@ -49,7 +49,7 @@ def census_html(
 def census_content(
     census: Census, inspected: Inspected, about: Mapping[str, str], classes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The content of the page, in its order: summary, chart by depth, the last layer, the others, figures.
+    """The content of the page, in its order: summary, both ends by depth, the last layer, the others.
 
     Args:
         census, inspected, about, classes: as of `census_html`.
@@ -67,12 +67,13 @@ def census_content(
         "conclusion": conclusion(census),
         "worst": [layers[list(census.layers).index(name)] for name in worst_layers(census)],
         "about": about,
-        "charts": _charts(layers),
+        "ends_chart": ends_chart([layer["figures"] for layer in layers]),
         "head": head,
         "notable": notable,
         "flat": [layer for layer in others if not layer["is_notable"]],
         "layers": layers,
         "main": (DEAD, SILENT),
+        "in_chart": (DEAD, ALWAYS_ON, SILENT),
         "columns": census.table_figures(),
         "captions": _CAPTIONS,
     }
@@ -100,15 +101,3 @@ def _layer(census: Census, name: str, number: int, classes: Sequence[str]) -> di
         "is_open": False,
         "pictures": {plot: Markup(as_svg(*drawing)) for plot, drawing in drawings.items()},
     }
-
-
-def _charts(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A chart by depth for each figure of the charts."""
-    charts = []
-    for figure in (DEAD, SILENT):
-        values = [layer["figures"].get(figure.name, float("nan")) for layer in layers]
-        largest = max((value for value in values if value == value), default=0.0)
-        chart = bar_chart(values, "{:.0%}".format if largest > 0.05 else "{:.1%}".format)
-        texts = [layer["cells"].get(figure.name, "unknown") for layer in layers]
-        charts.append({"figure": figure, "largest": largest, "texts": texts, **chart})
-    return charts

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bnhead.census.counts import Census, Counts
 from bnhead.census.figures import OF_COUNTS, Figure
-from bnhead.texts import one_line
+from bnhead.texts import one_line, shortened
 
 FULL_WIDTH = 120  # columns of a terminal that shows more than the figures of the charts
 _GAP = 2  # columns between two cells
@@ -85,14 +85,6 @@ def _folded_row(layers: Sequence[Counts], figures: Sequence[Figure]) -> list[str
 
 def _range(low: float, high: float, form: Callable[[float], str]) -> str:
     return form(low) if form(low) == form(high) else f"{form(low)} to {form(high)}"
-
-
-def shortened(name: str, width: int) -> str:
-    """The name in at most `width` characters: its middle is replaced by an ellipsis."""
-    if len(name) <= width:
-        return name
-    end = (width - 1) // 2
-    return f"{name[: width - 1 - end]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"
 
 
 def census_csv(census: Census) -> str:

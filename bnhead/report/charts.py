@@ -205,40 +205,36 @@ def width_chart(lines: Sequence[Sequence[tuple[float, int, float]]]) -> dict[str
     }
 
 
-def bar_chart(
-    values: Sequence[float], form: Callable[[float], str], top: float | None = None
-) -> dict[str, Any]:
-    """One bar for each value, side by side, on an axis from 0.
+def ends_chart(layers: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Both ends of each layer, as `census.axes.plot_ends` draws them: a bar per layer on an axis of shares.
 
     Args:
-        values: numbers from 0 on; NaN has no bar.
-        form: a value -> its label.
-        top: the largest value of the axis; None is that of the values.
+        layers: for each layer the figures `dataset`, `always_on` and `per_input` in [0, 1]; empty if unknown.
 
     Returns:
-        `slot`, the width of a bar and its gap; `bars` as (left, width, top, height), None for NaN; `x` as
-        (percent, number of the bar from 1) and `y` as (percent, label).
+        `slot`, the width of a bar and its gap; for each of the `bars` its `left` edge and `width`, and for a
+        known layer the heights of the `dead` end, from the bottom, and of the `always_on` end, from the top,
+        and the place of the line, `silent`, from the top; `x` as (percent, number of the bar from 1) and `y`
+        as (percent, label).
     """
-    known = [value for value in values if not math.isnan(value)]
-    vertical = enclosing_axis(0.0, max(known, default=0.0) if top is None else top)
-    slot = 100 / len(values)
-    bars = [
-        None
-        if math.isnan(value)
-        else (
-            round((number + 0.1) * slot, 3),
-            round(0.8 * slot, 3),
-            vertical.down(value),
-            vertical.across(value),
-        )
-        for number, value in enumerate(values)
-    ]
-    ticks = [tick for tick in axis(0.5, len(values) + 0.5, 10).ticks if tick == int(tick) and tick >= 1]
+    vertical = axis(0.0, 1.0)
+    slot = 100 / len(layers)
+    bars = []
+    for number, figures in enumerate(layers):
+        bar = {"left": round((number + 0.08) * slot, 3), "width": round(0.84 * slot, 3)}
+        if figures:
+            ends = {
+                "dead": vertical.across(figures["dataset"]),
+                "always_on": vertical.across(figures["always_on"]),
+            }
+            bar |= {**ends, "silent": vertical.down(figures["per_input"])}
+        bars.append(bar)
+    ticks = [tick for tick in axis(0.5, len(layers) + 0.5, 10).ticks if tick == int(tick) and tick >= 1]
     return {
         "slot": round(slot, 3),
         "bars": bars,
         "x": [(round((tick - 0.5) * slot, 2), f"{tick:g}") for tick in ticks],
-        "y": [(vertical.down(tick), form(tick)) for tick in vertical.ticks],
+        "y": [(vertical.down(tick), f"{tick:.0%}") for tick in vertical.ticks],
     }
 
 

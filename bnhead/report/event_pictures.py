@@ -22,13 +22,14 @@ def last_pictures(directory: pathlib.Path) -> dict[tuple[str, str], tuple[int, b
 
     Returns:
         (layer, kind), such as ("head_fc", "classes"), -> epoch and PNG; in the order of their first writing.
-        Files that cannot be read, and their damaged ends, are left out.
+        The layer of a picture of all layers is "". Files that cannot be read, and their damaged ends, are
+        left out.
     """
     pictures: dict[tuple[str, str], tuple[int, bytes]] = {}
     for path in sorted((directory / "tensorboard").rglob(EVENTS)):
         for event in _events(path):
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "images" and keys.is_key(value.tag):
+                if value.metadata.plugin_data.plugin_name == "images" and value.tag.startswith("dead/"):
                     # width and height as text, then the pictures
                     pngs = value.tensor.string_val[2:]
                     if pngs and pngs[-1].startswith(b"\x89PNG"):

@@ -17,6 +17,7 @@ from bnhead.studies import wording
 from bnhead.studies.commands import changed, train_command
 
 _CAPTIONS = {
+    "ends": "dead units (red) and always-on units (blue) of each layer; the line is silent per input",
     "classes": "on which classes each unit is active; units that never are, are red",
     "activity": "units by the share of inputs on which they are active; the red bar counts the dead",
     "raster": "the share of inputs on which each unit was active, by epoch; red is none",
@@ -92,7 +93,7 @@ def _pictures(run: RunFiles) -> list[dict[str, Any]]:
     for (layer, kind), (epoch, png) in last_pictures(run.path).items():
         if kind in _CAPTIONS:
             source = base64.b64encode(png).decode()
-            caption = f"{layer} after epoch {epoch}: {_CAPTIONS[kind]}"
+            caption = f"{layer or 'all layers'} after epoch {epoch}: {_CAPTIONS[kind]}"
             pictures.append({"source": source, "caption": caption, "rank": list(_CAPTIONS).index(kind)})
     return sorted(pictures, key=lambda picture: picture["rank"])
 

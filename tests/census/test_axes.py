@@ -74,11 +74,36 @@ def test_the_codeath_map_omits_units_that_never_change():
     assert shown(axes.plot_codeath(np.full((3, 3), np.nan))) == [[axes.UNKNOWN]]
 
 
-def test_layers_from_the_first_at_the_top_to_the_last():
-    ax = axes.plot_layers({"first": 0.5, "$last$": np.nan}, {"first": 0.25, "$last$": 0})
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", r"\$last\$"]
-    assert ax.yaxis_inverted() and [bar.get_width() for bar in ax.patches][::2] == [0.5, 0.25]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["silent per input", "dead"]
+def ends(dead, always_on, silent):
+    return {"dataset": dead, "always_on": always_on, "per_input": silent}
+
+
+def heights(ax, color):
+    """Left edge's layer -> bottom and top of its bar in a colour."""
+    bars = [bar for bar in ax.patches if to_hex(bar.get_facecolor()) == color]
+    return {round(b.get_x() + 0.42): tuple(sorted((b.get_y(), b.get_y() + b.get_height()))) for b in bars}
+
+
+def test_both_ends_of_each_layer_meet_their_shares():
+    layers = {"first": ends(0.25, 0.5, 0.4), "$last$": {}, "none": ends(0, 0, 0.5)}
+    ax = axes.plot_ends(layers)
+    assert heights(ax, axes.DEAD) == {0: (0, 0.25)} and heights(ax, axes.ALWAYS_ON) == {0: (0.5, 1)}
+    assert heights(ax, axes.UNKNOWN) == {1: (0, 1)}
+    (lines,) = ax.collections
+    assert [segment[:, 1].tolist() for segment in lines.get_segments()] == [[0.4, 0.4], [0.5, 0.5]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["first", r"\$last\$", "none"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(axes._LEGEND)
+    assert all(bar.get_linewidth() > 0.5 for bar in ax.patches if to_hex(bar.get_facecolor()) == axes.DEAD)
+
+
+def test_many_layers_have_numbers_and_a_wider_picture():
+    many = {f"layer{number}": ends(0.1, 0.1, 0.5) for number in range(150)}
+    ax = axes.plot_ends(many)
+    ax.figure.draw_without_rendering()
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert len(labels) <= 13 and "1" in labels and not any("layer" in label for label in labels)
+    assert axes.ends_size(list(many))[0] > 2 * axes.ends_size(["fc"])[0]
+    assert axes.ends_size(["a" * 28])[1] > axes.ends_size(["a"])[1]
 
 
 def test_many_epochs_and_classes_get_few_labels():

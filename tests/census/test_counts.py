@@ -292,7 +292,7 @@ def test_a_census_is_a_data_frame():
 def test_plots_are_of_the_last_layer_or_of_one_by_name():
     census = Census({"a": added(random_activations(0)), "b": added(random_activations(1))})
     assert census.plot_activity().get_title() == "b" and census.plot_activity("a").get_title() == "a"
-    assert [label.get_text() for label in census.plot_layers().get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in census.plot_ends().get_xticklabels()] == ["a", "b"]
     bare = Census({"a": counts_of_batch(np.array([1]), np.array([1, 0]), np.array([1, 0]))})
     for plot, message in (
         (lambda: census.plot_activity("aa"), "layer 'aa' was not counted; did you mean 'a'"),

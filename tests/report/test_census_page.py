@@ -94,14 +94,16 @@ def test_layers_with_most_dead_units_are_open():
     assert [layer["is_open"] for layer in content["notable"]] == [True] * 6 + [False] * 2
 
 
-def test_the_chart_has_a_bar_for_each_known_layer():
-    content = census_content(CENSUS, INSPECTED, {}, ())
-    dead, silent = content["charts"]
-    assert [bar is None for bar in dead["bars"]] == [False, False, True, False, False]
-    assert [bar[3] > 0 for bar in dead["bars"] if bar] == [False, True, False, False]
-    assert silent["texts"] == ["50.0%", "44.4%", "unknown", "50.0%", "50.0%"]
-    assert make().count('<rect class="bar dataset"') == 4 and "None, in any layer" not in make()
-    assert "None, in any layer that is known." in make(Census({"stem": flat(), "fc": flat()}))
+def test_the_chart_has_both_ends_of_each_known_layer():
+    bars = census_content(CENSUS, INSPECTED, {}, ())["ends_chart"]["bars"]
+    assert ["dead" in bar for bar in bars] == [True, True, False, True, True]
+    assert (bars[1]["dead"], bars[1]["always_on"]) == (33.33, 33.33)
+    html = make()
+    assert html.count('<rect class="end dead" x=') == html.count('<rect class="end on" x=') == 1
+    assert html.count('<rect class="between" x=') == 4 and html.count('<rect class="missing" x=') == 1
+    assert "<title>2, middle: dead 1 (33.3%), always on 33.3%, silent per input 44.4%</title>" in html
+    assert "<title>3, &lt;b&gt;bad&lt;/b&gt;: unknown</title>" in html and "</svg>unknown</li>" in html
+    assert "</svg>unknown</li>" not in make(Census({"stem": flat(), "fc": flat()}))
     assert "By depth" not in make(Census({"fc": with_classes()}))  # a single bar says nothing
 
 

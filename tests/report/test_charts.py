@@ -105,19 +105,19 @@ def test_widths_are_on_a_logarithmic_axis():
     assert charts.svg_path([(1, 2)]) == "M1 2h0" and charts.svg_path([]) == ""
 
 
-def test_bars_start_at_zero_and_unknown_values_have_none():
-    chart = charts.bar_chart([0.0, 0.3, float("nan"), 0.15], "{:.0%}".format)
-    assert chart["slot"] == 25 and chart["y"][0] == (100, "0%") and chart["y"][-1] == (0, "30%")
-    nothing, full, unknown, half = chart["bars"]
-    assert unknown is None and nothing == (2.5, 20, 100, 0)
-    assert full == (27.5, 20, 0, 100) and half == (77.5, 20, 50, 50)
+def test_a_bar_has_both_ends_and_an_unknown_one_has_none():
+    known = {"dataset": 0.25, "always_on": 0.1, "per_input": 0.6, "rarely_active": 0.3}
+    chart = charts.ends_chart([known, {}, {**known, "dataset": 0.0}, known])
+    assert chart["slot"] == 25 and chart["y"][0] == (100, "0%") and chart["y"][-1] == (0, "100%")
+    assert chart["bars"][0] == {"left": 2, "width": 21, "dead": 25, "always_on": 10, "silent": 40}
+    assert chart["bars"][1] == {"left": 27, "width": 21} and chart["bars"][2]["dead"] == 0
     assert chart["x"] == [(12.5, "1"), (37.5, "2"), (62.5, "3"), (87.5, "4")]
 
 
 def test_many_bars_have_few_labels():
-    chart = charts.bar_chart([0.5] * 60, "{:.0%}".format, top=1.0)
+    chart = charts.ends_chart([{}] * 60)
     assert [text for _, text in chart["x"]] == ["10", "20", "30", "40", "50", "60"]
-    assert chart["x"][0][0] == pytest.approx(100 * 9.5 / 60, abs=0.01) and chart["y"][-1] == (0, "100%")
+    assert chart["x"][0][0] == pytest.approx(100 * 9.5 / 60, abs=0.01)
 
 
 def test_slopes_share_their_axis():

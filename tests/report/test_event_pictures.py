@@ -27,6 +27,7 @@ def events(tmp_path):
             picture("dead/encoder/relu/raster", 2, PNG + b"r"),
             picture("dead/head_fc/classes", 12, PNG + b"new"),
             picture("sample", 12, PNG),
+            picture("dead/ends", 12, PNG + b"e"),
             picture("dead/head_fc/activity", 12, PNG, plugin="scalars"),
             picture("dead/head_fc/activity", 12, b"GIF"),
         ):
@@ -38,6 +39,7 @@ def test_the_last_picture_of_each_kind(tmp_path, events):
     assert last_pictures(tmp_path) == {
         ("head_fc", "classes"): (12, PNG + b"new"),
         ("encoder/relu", "raster"): (2, PNG + b"r"),
+        ("", "ends"): (12, PNG + b"e"),
     }
 
 
@@ -45,7 +47,11 @@ def test_a_damaged_file_is_read_up_to_its_damage(tmp_path, events):
     content = events.read_bytes()
     for size in range(0, len(content), 7):
         events.write_bytes(content[:size])
-        assert set(last_pictures(tmp_path)) <= {("head_fc", "classes"), ("encoder/relu", "raster")}
+        assert set(last_pictures(tmp_path)) <= {
+            ("head_fc", "classes"),
+            ("encoder/relu", "raster"),
+            ("", "ends"),
+        }
     events.write_bytes(b"\x00" * 100 + b"\xff" * 100)
     assert last_pictures(tmp_path) == {}
     assert last_pictures(tmp_path / "nowhere") == {}
