@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # type checkers take it for true; `typing` need not be im
 if TYPE_CHECKING:
     from bnhead import census, data, heads, layers, models, report, studies, training
     from bnhead.census.callback import DeadUnits
-    from bnhead.comparison import compare
+    from bnhead.comparison.compare import compare
 
 _MODULES = ("census", "data", "heads", "layers", "models", "report", "studies", "training")
 __all__ = [
@@ -38,7 +38,7 @@ __getattr__, __dir__ = public.names(
     __name__,
     {
         "DeadUnits": "bnhead.census.callback",
-        "compare": "bnhead.comparison",
+        "compare": "bnhead.comparison.compare",
         **{name: f"bnhead.{name}" for name in _MODULES},
     },
 )

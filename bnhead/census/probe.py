@@ -73,7 +73,9 @@ class Probe:
         self._inventory: Inventory | None = None
         self._plan: totals.Plan | None = None
         self._smooth: list[Site] = []  # selected layers that `by="slope"` cannot count
-        self._passes: dict[Labels, tuple[Callable, Callable, tuple[totals.Layout, totals.Layout]]] = {}
+        self._passes: dict[
+            tuple[Labels, bool], tuple[Callable, Callable, tuple[totals.Layout, totals.Layout]]
+        ] = {}
         if (inputs := trace.specs(model)) is not None:
             self._make_plan(inputs)
 
@@ -120,9 +122,21 @@ class Probe:
             UsageError: data that cannot be read or does not fit the model, or arrays of labels outside of the
                 `classes` that the user set.
         """
+        return self._count(data, batch_size)[0]
+
+    def count_per_input(self, data: Any, *, batch_size: int = 256) -> tuple[Census, np.ndarray, np.ndarray]:
+        """`count`, and the outputs and shares of `per_input`, in one pass over the data."""
+        census, rows = self._count(data, batch_size, per_input=True)
+        return census, *(np.concatenate([row[name] for row in rows]) for name in ("outputs", "silent"))
+
+    def _count(
+        self, data: Any, batch_size: int, per_input: bool = False
+    ) -> tuple[Census, list[dict[str, np.ndarray]]]:
+        """The census, and the arrays of `_of_each_input` for every batch."""
         check_data(data, batch_size)
         arrays = arrays_of(data)
         total: totals.Totals | None = None
+        rows = []
         for x, y in batches(data, self._batch_size(batch_size)):
             x = self._arranged(x)
             if self._gradients and y is None:
@@ -133,9 +147,12 @@ class Probe:
                         self._make_plan(x)
                     # of arrays, all labels decide how they are read; of a stream, those of the first batch
                     labels = self._labels_of(y, stream=True) if arrays is None else self._labels_of(arrays[1])
-                    run, add, layouts = self._compiled(labels)
+                    run, add, layouts = self._compiled(labels, per_input)
                     total = totals.Totals(*layouts, add)
-                total.add(run(x, y if labels.form or self._gradients else None))
+                sums = run(x, y if labels.form or self._gradients else None)
+                if per_input:
+                    rows.append(totals.to_host(sums.pop("inputs")))
+                total.add(sums)
         if total is None:
             raise UsageError("data must have at least one batch of inputs")
         census = totals.census_of(self._plan, labels, total.read())
@@ -150,7 +167,7 @@ class Probe:
         bad_weights = _bad_weight(self._model)
         for counts in census.layers.values():
             counts.bad_weights = bad_weights
-        return census
+        return census, rows
 
     def per_input(
         self, data: Any, *, batch_size: int = 256
@@ -184,13 +201,17 @@ class Probe:
         return np.concatenate(outputs), np.concatenate(shares), np.concatenate(labels) if labels else None
 
     def _silent_shares(self, x: Any) -> dict[str, Any]:
-        """The outputs of one batch, and the silent share of each site and input."""
+        """The model's pass on one batch, reduced by `_of_each_input`."""
         paths = {site.key[0] for site in self._plan.sites}
         with taps.opened(self._model, evaluating=True, paths=paths) as opened:
             outputs = self._model(x, training=False)
+        return self._of_each_input(outputs, opened.passes[0])
+
+    def _of_each_input(self, outputs: Any, model_pass: taps.Pass) -> dict[str, Any]:
+        """The outputs of one batch, and the silent share of each site and input."""
         if not ops.is_tensor(outputs):
             raise UsageError("figures of each input need a model of a single output")
-        by_key = totals.taps_by_key(opened.passes[0])
+        by_key = totals.taps_by_key(model_pass)
         inputs, columns = ops.shape(outputs)[0], []
         for site in self._plan.sites:
             tap = by_key[site.key]
@@ -257,19 +278,21 @@ class Probe:
                 )
         return keras.tree.pack_sequence_as(graph._inputs_struct, flat)
 
-    def _compiled(self, labels: Labels) -> tuple[Callable, Callable, tuple[totals.Layout, totals.Layout]]:
+    def _compiled(
+        self, labels: Labels, per_input: bool
+    ) -> tuple[Callable, Callable, tuple[totals.Layout, totals.Layout]]:
         """The pass over a batch, the addition of a batch, and the layouts of their vectors.
 
-        Traced once for equal `labels`.
+        Traced once for equal arguments.
         """
-        if labels in self._passes:
-            return self._passes[labels]
+        if (labels, per_input) in self._passes:
+            return self._passes[labels, per_input]
         plan, integers, reals = self._plan, totals.Layout(), totals.Layout()
 
         def reduce_batch(x, y):
             # only the tensors of `plan.paths` are kept, so that the backend frees all others early
             with taps.opened(self._model, evaluating=True, paths=plan.paths) as opened:
-                self._model(x, training=False)
+                outputs = self._model(x, training=False)
             model_pass = opened.passes[0]
             one_hot = labels.one_hot(ops.convert_to_tensor(y)) if labels.form else None
             numbers = totals.integer_counts(plan, model_pass, one_hot)
@@ -285,11 +308,12 @@ class Probe:
                 "matrices": matrices,
                 "reals": reals.pack(sums, "float64" if wide else "float32"),
                 "moments": moments,
+                **({"inputs": self._of_each_input(outputs, model_pass)} if per_input else {}),
             }
 
         add = totals.compiled_add(len(plan.watchpoints))
-        self._passes[labels] = trace.compiled(reduce_batch, self._model), add, (integers, reals)
-        return self._passes[labels]
+        compiled = trace.compiled(reduce_batch, self._model), add, (integers, reals)
+        return self._passes.setdefault((labels, per_input), compiled)
 
     def _gradient_sums(self, x: Any, y: Any) -> dict[totals.Key, Any]:
         """Sum over inputs and positions of |dL/dz| for each site's pre-activation or layer output z.

@@ -1,9 +1,11 @@
 """What a study and the pools that do its runs exchange: jobs, events, and the order of the jobs.
 
-A pool is a context manager: `pool_local.Pool` uses processes of this machine, `pool_ray.Pool` a Ray cluster.
-`run(jobs)` yields events until all jobs have ended; leaving the context stops the workers.
+`run(jobs)` of a pool yields events until all jobs have ended. `pool_local.Pool` uses processes of this
+machine and `pool_ray.Pool` a Ray cluster; both are context managers, and leaving the context stops the
+workers. `pool_serial.Pool` uses the calling process.
 """
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,3 +74,18 @@ def after_death(job: Job, deaths: dict[str, int], waiting: list[Job], message: s
         return Event(job, "died", {"message": message})
     message = f"its worker died {MAX_DEATHS} times ({message})"
     return Event(job, "failed", {"error": "WorkerDied", "message": message, "traceback": ""})
+
+
+def attempt(job: Job, report: Callable[[dict[str, Any]], None]) -> tuple[str, dict[str, Any]]:
+    """Does a job: `("done", outcome)`, or `("failed", error)` after any exception."""
+    try:
+        return "done", job.work(job.config, report)
+    except Exception as error:
+        return "failed", failure(error)
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """The detail of a failed job: type of the error, message on one line, traceback."""
+    message = " ".join(str(error).split())
+    lines = traceback.format_exception(error)
+    return {"error": type(error).__name__, "message": message, "traceback": "".join(lines)}

@@ -10,12 +10,10 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
 
-from bnhead.studies.pool import Event, Job, after_death, take
+from bnhead.studies.pool import Event, Job, after_death, attempt, take
 
 
 def cores() -> int:
@@ -111,16 +109,3 @@ def _work(connection: Connection) -> None:
         while True:
             job: Job = connection.recv()
             connection.send(attempt(job, lambda detail: connection.send(("progress", detail))))
-
-
-def attempt(job: Job, report: Callable[[dict[str, Any]], None]) -> tuple[str, dict[str, Any]]:
-    """Does a job: `("done", outcome)`, or `("failed", error)` after any exception."""
-    try:
-        return "done", job.work(job.config, report)
-    except Exception as error:
-        message = " ".join(str(error).split())
-        return "failed", {
-            "error": type(error).__name__,
-            "message": message,
-            "traceback": traceback.format_exc(),
-        }

@@ -13,7 +13,7 @@ from typing import Any
 
 from bnhead.errors import UsageError
 from bnhead.studies import pool_local, worker
-from bnhead.studies.pool import Event, Job, after_death, take
+from bnhead.studies.pool import Event, Job, after_death, attempt, take
 
 
 def cores() -> int:
@@ -107,4 +107,4 @@ class _Actor:
 
     def do(self, job: Job) -> tuple[str, dict[str, Any]]:
         """Does a job; returns its last state and detail."""
-        return pool_local.attempt(job, lambda detail: None)
+        return attempt(job, lambda detail: None)

@@ -48,6 +48,10 @@ def test_outputs_and_silent_shares_of_every_input(net):
     np.testing.assert_allclose(silent[:, 0], 1 - activations_of(model, layer, x).mean(1), rtol=1e-6)
     assert labels is None and silent.shape == (len(x), 1)
     assert silent.mean() == pytest.approx(probe.count(x).figures()[f"dead/{layer}/per_input"])
+    census, *arrays = probe.count_per_input(x, batch_size=50)
+    assert census.figures() == probe.count(x).figures()
+    np.testing.assert_allclose(arrays[0], outputs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(arrays[1], silent)
     x = x.copy()
     x[3] = np.nan
     _, silent, labels = probe.per_input((x, np.arange(len(x))), batch_size=50)

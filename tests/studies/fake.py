@@ -15,11 +15,10 @@ from bnhead.errors import RunDirectoryError
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.predictions import NAME, of_outputs, write_predictions
 from bnhead.seeds import stream
-from bnhead.studies import pool_local, runner, worker
+from bnhead.studies import pool_local, pool_serial, runner, worker
 from bnhead.studies.directory import locked_study, write_plan
 from bnhead.studies.outcomes import read_outcomes
 from bnhead.studies.plan import make, with_data
-from bnhead.studies.pool import Event
 from bnhead.studies.study import Study, named_study
 from bnhead.training.config import TrainConfig
 
@@ -217,8 +216,8 @@ def finds_the_disk_full(config, report):
     raise RunDirectoryError(f"{config.directory}/history.csv cannot be written: No space left on device")
 
 
-class Inline:
-    """An engine that does the jobs in this process, at once.
+class Inline(pool_serial.Pool):
+    """Does the jobs in this process.
 
     Args:
         substitutes: the work of a job -> what is done instead.
@@ -228,13 +227,9 @@ class Inline:
         self._substitutes = dict(substitutes)
 
     def run(self, jobs):
-        for job in jobs:
-            progress = []
-            yield Event(job, "started", {})
-            job = dataclasses.replace(job, work=self._substitutes.get(job.work, job.work))
-            state, detail = pool_local.attempt(job, progress.append)
-            yield from (Event(job, "progress", report) for report in progress)
-            yield Event(job, state, detail)
+        substituted = [self._substitutes.get(job.work, job.work) for job in jobs]
+        pairs = zip(jobs, substituted, strict=True)
+        return super().run([dataclasses.replace(job, work=work) for job, work in pairs])
 
 
 def study(directory, plan, engine=None, work=work):

@@ -1,6 +1,6 @@
 import pytest
 
-from bnhead.studies.pool import Job, take
+from bnhead.studies.pool import Job, attempt, take
 from bnhead.training.config import TrainConfig
 
 pytestmark = pytest.mark.quick
@@ -24,3 +24,11 @@ def test_a_worker_stays_with_a_cell_and_else_helps_the_largest_queue(last, busy,
     ]
     assert take(waiting, last, busy).id == expected
     assert len(waiting) == 4 and expected not in [job.id for job in waiting]
+
+
+def test_messages_are_one_line():
+    def breaks(config, tell):
+        raise ValueError("one\n  two")
+
+    what, detail = attempt(Job("x", "", TrainConfig(), breaks), print)
+    assert (what, detail["error"], detail["message"]) == ("failed", "ValueError", "one two")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from bnhead.studies.pool import MAX_DEATHS, Job, take
-from bnhead.studies.pool_local import Pool, attempt, cores
+from bnhead.studies.pool_local import Pool, cores
 from bnhead.training.config import TrainConfig
 from tests.studies import fake
 
@@ -75,14 +75,6 @@ def test_workers_stay_with_a_kind_and_share_out_the_others():
     assert take(waiting, None, ["a"]).group == "b"  # 2 of a wait for one worker more, 3 of b for none
     assert [take(waiting, "a", ["b"]).id for _ in range(2)] == ["2", "4"]
     assert take(waiting, "a", ["b"]).id == "3" and len(waiting) == 1
-
-
-def test_messages_are_one_line():
-    def breaks(config, tell):
-        raise ValueError("one\n  two")
-
-    what, detail = attempt(Job("x", "", TrainConfig(), breaks), print)
-    assert (what, detail["error"], detail["message"]) == ("failed", "ValueError", "one two")
 
 
 def test_cores_are_those_this_process_may_use():
