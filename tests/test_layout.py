@@ -24,7 +24,7 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "studies": {"census.figures", "census.keys", "data", "devices", "heads", "models", "runs", "training"},
     "report": {"census", "heads", "runs", "studies"},
     "comparison": {"census", "data", "devices", "graph", "heads", "report", "runs", "studies"},
-    "cli": {"census", "data", "devices", "heads", "models", "report", "runs", "studies", "training"},
+    "cli": {"census", "data", "devices", "graph", "heads", "models", "report", "runs", "studies", "training"},
 }
 ANYBODY = {"errors", "notebook", "public", "seeds", "texts", "version"}
 

@@ -191,6 +191,7 @@ def inspect_model(request: Request) -> int:
         import keras
         import tensorflow as tf
 
+        from bnhead.graph.outline import steps_of
         from bnhead.training.reopen import open_source
 
         keras.ops.zeros(1)  # starts the backend, which writes to stderr
@@ -214,7 +215,8 @@ def inspect_model(request: Request) -> int:
         least = f"a smaller --batch_size than {request.batch_size} needs less"
         raise ResourcesError(f"model {request.model} needs more memory than there is; {least}") from error
     facts = _facts(request, inspected, source, census)
-    census_files.write_census(directory, census, inspected, facts, source.dataset.classes)
+    steps = steps_of(source.model)
+    census_files.write_census(directory, census, inspected, facts, source.dataset.classes, steps)
     _print_census(census, f"{inspected.title}: {inspected.origin}", facts, wide=request.wide)
     page, command = str(directory.path / "index.html"), next_command(request)
     rows = [("page", page), ("files", str(directory.path / "census.{json,csv}"))]

@@ -1,6 +1,7 @@
 """Any Keras model, read from outside.
 
 calls       the recorded calls of a functional model
+outline     the calls of a functional model as plain data
 rewrite     copies of functional models with layers replaced, removed or inlined
 agreement   whether a copy of a model computes the same
 inputs      inputs and labels in the forms that users pass

@@ -12,6 +12,7 @@ from bnhead.census.counts import Census
 from bnhead.errors import RunDirectoryError
 from bnhead.report import census_page, census_tables
 from bnhead.report.inspected import Inspected
+from bnhead.report.net_diagram import Step
 from bnhead.runs import atomic
 from bnhead.runs.directory import CENSUS_FILES, RunDirectory, changed_settings
 
@@ -57,6 +58,7 @@ def write_census(
     inspected: Inspected,
     about: Mapping[str, str],
     classes: Sequence[str] = (),
+    steps: Sequence[Step] = (),
 ) -> None:
     """Writes `census.json`, `census.csv` and `index.html`, each completely or not at all.
 
@@ -69,17 +71,24 @@ def write_census(
         inspected: what was counted.
         about: rows of facts for the page.
         classes: names of the classes.
+        steps: the calls of the net (`graph.outline.steps_of`), for its diagram.
 
     Raises:
         RunDirectoryError: the directory cannot be written.
         ResourcesError: the disk is full.
     """
     origin = {"inspected": dataclasses.asdict(inspected), "weights": inspected.source}
-    content = {**origin, "about": dict(about), "classes": list(classes), **census_tables.census_data(census)}
+    content = {
+        **origin,
+        "about": dict(about),
+        "classes": list(classes),
+        "steps": list(steps),
+        **census_tables.census_data(census),
+    }
     texts = {
         "census.json": json.dumps(atomic.finite_or_none(content), allow_nan=False) + "\n",
         "census.csv": census_tables.census_csv(census),
-        "index.html": census_page.census_html(census, inspected, about=about, classes=classes),
+        "index.html": census_page.census_html(census, inspected, about=about, classes=classes, steps=steps),
     }
     try:
         directory.path.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from bnhead.census.plots import as_svg, layer_drawings
 from bnhead.report.census_remarks import conclusion, remarks, worst_layers
 from bnhead.report.charts import ends_chart
 from bnhead.report.inspected import INITIAL, Inspected
+from bnhead.report.net_diagram import Step, diagram
 from bnhead.report.pages import html_page
 
 _MOST_OPEN = 6  # so many layers show their pictures at once
@@ -33,7 +34,12 @@ _CAPTIONS = {
 
 
 def census_html(
-    census: Census, inspected: Inspected, *, about: Mapping[str, str], classes: Sequence[str] = ()
+    census: Census,
+    inspected: Inspected,
+    *,
+    about: Mapping[str, str],
+    classes: Sequence[str] = (),
+    steps: Sequence[Step] = (),
 ) -> str:
     """HTML in a light or dark theme, as the reader's system is set, with all pictures inside.
 
@@ -42,17 +48,22 @@ def census_html(
         inspected: what was counted. Like every name it is escaped.
         about: rows of facts.
         classes: names of the classes.
+        steps: the calls of the net (`graph.outline.steps_of`), for its diagram.
     """
-    return html_page(census_content(census, inspected, about, classes), "census.html")
+    return html_page(census_content(census, inspected, about, classes, steps), "census.html")
 
 
 def census_content(
-    census: Census, inspected: Inspected, about: Mapping[str, str], classes: Sequence[str] = ()
+    census: Census,
+    inspected: Inspected,
+    about: Mapping[str, str],
+    classes: Sequence[str] = (),
+    steps: Sequence[Step] = (),
 ) -> dict[str, Any]:
-    """The content of the page, in its order: summary, both ends by depth, the last layer, the others.
+    """The content of the page, in its order: summary, both ends by depth, the net, the layers.
 
     Args:
-        census, inspected, about, classes: as of `census_html`.
+        census, inspected, about, classes, steps: as of `census_html`.
     """
     layers = [_layer(census, name, number, classes) for number, name in enumerate(census.layers, start=1)]
     *others, head = layers
@@ -68,6 +79,7 @@ def census_content(
         "worst": [layers[list(census.layers).index(name)] for name in worst_layers(census)],
         "about": about,
         "ends_chart": ends_chart([layer["figures"] for layer in layers]),
+        "net": diagram(steps, census),
         "head": head,
         "notable": notable,
         "flat": [layer for layer in others if not layer["is_notable"]],

@@ -70,7 +70,10 @@ def test_a_file_of_somebodys(tmp_path, data_dir, capsys):
     model.save(tmp_path / "mine.keras")
     flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", "--examples=100"]
     assert inspect.main([str(tmp_path / "mine.keras"), *flags, "--layers=last,map", "--batch_size=30"]) == 0
-    found = json.loads((tmp_path / "out" / "census.json").read_text())["layers"]
+    content = json.loads((tmp_path / "out" / "census.json").read_text())
+    assert [step[0] for step in content["steps"]][1:4:2] == ["map", "fc"]
+    assert content["steps"][2] == [content["steps"][2][0], "GlobalMaxPooling2D", [1]]
+    found = content["layers"]
     assert list(found) == ["fc", "map"]
     images = load("digits", data_dir).test.images[:100].astype("float32")
     expected = count(

@@ -107,6 +107,23 @@ def test_the_chart_has_both_ends_of_each_known_layer():
     assert "By depth" not in make(Census({"fc": with_classes()}))  # a single bar says nothing
 
 
+def test_the_net_is_drawn_with_its_units():
+    steps = [
+        ["x", "Input", []],
+        ["stem", "Dense", [0]],
+        ["middle", "<b>Mine</b>", [1]],
+        ["end", "Dense", [2]],
+    ]
+    html = make(steps=steps)
+    assert ">The net</h2>" in html and html.count('<svg class="lanes"') == 3  # stem with x, middle, end
+    assert '<a class="box" href="#layer2"><span class="name">middle</span>' in html
+    assert 'aria-label="3 units, 1 dead, 1 always on"' in html and "<b>Mine</b>" not in html
+    assert '<span class="box plain"><span class="name">Dense</span></span>' in html
+    sequence = make()
+    assert "The layers, in the order in which they run" in sequence and '<svg class="lanes"' not in sequence
+    assert sequence.count('<a class="box"') == 5
+
+
 @pytest.mark.parametrize("figure", ["class-dead", "runs (expected), p"])
 def test_figures_for_experts_are_folded_and_explained(figure):
     html = make()
