@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import pathlib
-import re
 import shlex
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,23 +14,19 @@ from bnhead.cli import exits, train
 from bnhead.cli.flags import Command
 from bnhead.cli.tables import table
 from bnhead.data.catalog import check_embedded
-from bnhead.errors import RunDirectoryError, UsageError, nearest
-from bnhead.runs.reading import FEW_IMAGES
-from bnhead.studies.commands import DEFAULTS, train_command
+from bnhead.errors import UsageError, nearest
+from bnhead.studies.commands import DEFAULTS
+from bnhead.studies.custom import custom_study
 from bnhead.studies.measures import MEASURES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, Study, named_study
 from bnhead.studies.wording import leading_rows, verdict_table
-from bnhead.texts import duration
 from bnhead.training.config import TrainConfig
 
 ENGINES = ("local", "ray")
-FEW_SEEDS = 3  # with so few an interval is wide, and a verdict depends on each of them
 MOST_SEEDS = 10_000  # a study that needs more has too small a margin
 EXIT_FAILED = 7
-# The settings that a fingerprint of the data depends on: a plan has one.
-OF_DATA = ("task", "dataset", "image_size", "validation", "imbalance", "label_noise")
 OpenPool = Callable[[int], contextlib.AbstractContextManager]
 BuildReport = Callable[[pathlib.Path, Mapping[str, Any]], object]
 
@@ -215,7 +209,7 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     looks = _looks(request.seeds)
     if "://" in request.dir:
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
-    name, study = _study_of(request)
+    study = _study_of(request)
     # without the study's name, which may be that of a flag: batch_size
     flags = {_field(a[2:].partition("=")[0]) for a in arguments if a.startswith("--")}
     for varied in study.varies:
@@ -223,15 +217,8 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
             raise UsageError(f"flag --{varied} is what the study varies; leave it out")
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - set(OWNED)
     base = TrainConfig(**{name: getattr(request, name) for name in fields})
-    plan = make(
-        name,
-        study,
-        base,
-        looks=looks,
-        first_seed=request.first_seed,
-        delta=request.delta,
-        alpha=request.alpha,
-    )
+    numbers = {name: getattr(request, name) for name in ("first_seed", "delta", "alpha")}
+    plan = make(request.study or request.name, study, base, looks=looks, **numbers)
     settings = base.settings()
     return plan, {name: getattr(base, name) for name in fields if name not in settings}
 
@@ -253,66 +240,22 @@ def _looks(text: str) -> list[int]:
     return looks
 
 
-def _study_of(request: Request) -> tuple[str, Study]:
-    """The study that the flags name or describe, and its name."""
-    own = {name: getattr(request, name) for name in ("control", "vary", "question", "outcome")}
-    own["name"] = request.name if request.name != Request.name else ""
-    if not request.heads:
-        if not request.study:
-            raise UsageError(f"a study or --heads is missing (studies: {', '.join(STUDIES)})")
-        study = named_study(request.study)
-        for name, value in own.items():
-            if value:
-                raise UsageError(f"flag --{name} belongs to a study of --heads; {request.study} has its own")
-        return request.study, study
-    if request.study:
-        raise UsageError(f"heads must be left out for study {request.study!r}, which has its own")
-    if not re.fullmatch(r"\w[\w.-]{0,59}", request.name):  # it names a directory
-        raise UsageError(
-            "name must be up to 60 letters, digits, _, . or - and begin with one of the first three, "
-            f"got {request.name!r:.70}"
-        )
-    if request.name in STUDIES:
-        raise UsageError(f"name {request.name!r} is that of another study; choose another --name")
-    heads = request.heads.split(",")
-    if request.control and request.control not in heads:
-        raise UsageError(
-            f"control must be one of the heads{nearest(request.control, heads)} ({request.heads}), "
-            f"got {request.control!r}"
-        )
-    if request.control:
-        heads = [request.control, *(head for head in heads if head != request.control)]
-    if len(heads) < 2:
-        raise UsageError(f"heads must be at least 2, a control and another, got {request.heads!r}")
-    strata, varies = _strata(request.vary) if request.vary else (({},), ())
-    question = request.question or f"Do {' and '.join(heads[1:])} differ from {heads[0]}?"
-    return request.name, Study(question, tuple(heads), lambda base: strata, varies, request.outcome)
-
-
-def _strata(text: str) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    """The strata and the setting of `--vary`: "fc_units=64,256"."""
-    key, _, values = text.partition("=")
-    key = _field(key)
-    types = {spec.name: spec.type for spec in dataclasses.fields(TrainConfig)}
-    settings = [name for name in TrainConfig().settings() if name not in OWNED]
-    if key not in settings:
-        raise UsageError(f"vary must be a setting=values, got {text!r:.60}{nearest(key, settings)}")
-    if key in OF_DATA:
-        raise UsageError(f"vary: all runs of a study have one {key}; do a study for each")
-    strata = [{key: _typed(types[key], key, value)} for value in values.split(",")]
-    if len(strata) < 2:
-        raise UsageError(f"vary needs at least two values of {key}, got {values!r:.60}")
-    if len({stratum[key] for stratum in strata}) < len(strata):
-        raise UsageError(f"vary: a value of {key} is given twice: {values:.60}")
-    return tuple(strata), (key,)
-
-
-def _typed(value_type: type, name: str, text: str) -> Any:
-    """A value of `--vary`."""
-    try:
-        return {"true": True, "false": False}[text.lower()] if value_type is bool else value_type(text)
-    except (KeyError, ValueError):
-        raise UsageError(f"vary: {name} cannot be {text!r:.60}") from None
+def _study_of(request: Request) -> Study:
+    """The study that the flags name, or describe by its heads."""
+    if request.heads:
+        if request.study:
+            raise UsageError(f"heads must be left out for study {request.study!r}, which has its own")
+        key, *values = request.vary.split("=", 1)
+        options = {name: getattr(request, name) for name in ("control", "question", "outcome")}
+        vary = "=".join([_field(key), *values])
+        return custom_study(request.name, request.heads.split(","), vary=vary, **options)
+    if not request.study:
+        raise UsageError(f"a study or --heads is missing (studies: {', '.join(STUDIES)})")
+    study = named_study(request.study)
+    for name in ("control", "vary", "name", "question", "outcome"):
+        if getattr(request, name) != getattr(Request, name):
+            raise UsageError(f"flag --{name} belongs to a study of --heads; {request.study} has its own")
+    return study
 
 
 def run_study(
@@ -334,14 +277,14 @@ def run_study(
     open_pool = open_pool or engine.Pool
     workers = min(request.workers or engine.cores(), len(plan.runs))
     directory = pathlib.Path(request.dir or f"studies/{plan.study}")
-    from bnhead.studies import runner, worker
+    from bnhead.studies import outlook, runner, worker
 
     if request.dry_run:
-        print(list_commands(plan, directory, local), flush=True)
+        print(outlook.list_commands(plan, directory, local), flush=True)
         with open_pool(1) as pool:
             job = Job("pace", "", plan.config(plan.runs[0], directory, local), worker.pace)
             pace = lambda: runner.result_of(pool, job)["seconds"]  # noqa: E731
-            print("\n" + estimate_time(plan, directory, workers, pace))
+            print("\n" + outlook.estimate_time(plan, directory, workers, pace))
         return 0
     from bnhead.studies.directory import locked_study, read_plan, settled_plan
 
@@ -356,10 +299,10 @@ def run_study(
             if current is None and sys.stderr.isatty():
                 texts.notice(f"loading TensorFlow and {request.dataset} ...")
             plan = runner.prepare(plan, directory, pool, amend=request.amend, machine_fields=local)
-            for line in cautions(plan):
+            for line in outlook.plan_cautions(plan):
                 print(texts.wrapped(f"warning: {line}", hanging=2), flush=True)
             if request.commands:
-                print(write_commands(plan, directory, local, pathlib.Path(request.commands)))
+                print(outlook.write_commands(plan, directory, local, pathlib.Path(request.commands)))
                 return 0
             verdict, outcomes = runner.finish_study(plan, directory, pool, machine_fields=local)
         if build_report is None:
@@ -422,85 +365,3 @@ def command_of_study(request: Request, **changes) -> str:
     return shlex.join(
         [*texts.command().split(), "study", *name, *(f"--{name}={v}" for name, v in flags.items())]
     )
-
-
-def cautions(plan: Plan) -> list[str]:
-    """Reasons for which a study may not reach a verdict, known before its first run."""
-    lines = []
-    if len(plan.seeds) <= FEW_SEEDS:
-        lines.append(f"{len(plan.seeds)} seeds show large differences only; the default is {Request.seeds}")
-    if plan.data.get("test", FEW_IMAGES) < FEW_IMAGES:
-        images = plan.data["test"]
-        lines.append(f"{images} test images are few: one is {100 / images:.1f} points of accuracy")
-    return lines
-
-
-def list_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any]) -> str:
-    """Ids and commands of all runs."""
-    from bnhead.studies import worker
-
-    threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
-    lines = [f"{plan.study}: {plan.question}", f"each run with {threads}", ""]
-    for run in plan.runs:
-        lines.append(f"{run.id}  {train_command(dataclasses.asdict(plan.config(run, directory, local)))}")
-    return "\n".join(lines)
-
-
-def write_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any], path: pathlib.Path) -> str:
-    """Writes the commands of the missing runs of the look that is next, a line each; none if none is.
-
-    Returns:
-        What was written and how to go on.
-
-    Raises:
-        RunDirectoryError: the file cannot be written.
-    """
-    from bnhead.studies import worker
-    from bnhead.studies.outcomes import SCORED, read_outcomes
-    from bnhead.studies.verdict import judge
-
-    threads = " ".join(f"{name}={value}" for name, value in worker.ENVIRONMENT.items())
-    outcomes = read_outcomes(plan, directory)
-    open_runs = [outcome.run for outcome in outcomes if outcome.status not in SCORED]
-    seeds = plan.looks[0]
-    if not any(run.seed in plan.seeds[:seeds] for run in open_runs):
-        step = judge(plan, outcomes)["next"] or {}
-        seeds = step["seeds"] if step.get("kind") == "look" else 0
-    runs = [run for run in open_runs if run.seed in plan.seeds[:seeds]]
-    commands = [train_command(dataclasses.asdict(plan.config(run, directory, local))) for run in runs]
-    try:
-        path.write_text("".join(f"{threads} {command}\n" for command in commands))
-    except OSError as error:
-        raise RunDirectoryError(f"commands {path} cannot be written: {error.strerror}") from error
-    if not commands:
-        return f"0 commands in {path}: no run is missing\nnext  this command without --commands"
-    return (
-        f"{len(commands)} commands in {path}, the missing runs of {seeds} seeds\n"
-        "next  run them on any machine that sees this directory, then this command without --commands"
-    )
-
-
-def estimate_time(plan: Plan, directory: pathlib.Path, workers: int, pace: Callable[[], float | None]) -> str:
-    """The time that the remaining runs take, from the finished ones or from the first steps of one.
-
-    Args:
-        plan: the plan.
-        directory: the study's; it need not exist.
-        workers: runs at a time.
-        pace: returns the seconds of a run, estimated from its first steps, or None if that is impossible.
-    """
-    from bnhead.studies.outcomes import SCORED, read_outcomes
-
-    finished = [outcome for outcome in read_outcomes(plan, directory) if outcome.status in SCORED]
-    missing, total = len(plan.runs) - len(finished), len(plan.runs)
-    epochs = " or ".join(map(str, sorted({plan.run_settings(run)["epochs"] for run in plan.runs})))
-    text = f"{total} runs of {epochs} epochs, {len(finished)} done, {workers} at a time"
-    if not missing:
-        return text
-    seconds = [run.environment["seconds"] for run in finished if run.environment.get("seconds")]
-    each, basis = (
-        (statistics.median(seconds), "those done") if seconds else (pace(), "the first steps of one")
-    )
-    if each is None:
-        return f"{text}; how long they take is known when the first has ended"
-    return f"{text}: about {duration(each * missing / workers)}, going by {basis}"

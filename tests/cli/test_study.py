@@ -16,6 +16,7 @@ from bnhead.runs import atomic
 from bnhead.runs.directory import RunDirectory
 from bnhead.studies import worker
 from bnhead.studies.commands import study_command, train_command
+from bnhead.studies.custom import OF_DATA
 from bnhead.studies.outcomes import read_outcomes
 from bnhead.studies.plan import run_id
 from bnhead.studies.study import STUDIES
@@ -132,12 +133,6 @@ def test_a_varied_setting_has_its_type_and_a_comparison_at_each_value(vary, key,
     assert study.plan_of(command[2:])[1] == plan
 
 
-def test_varied_epochs_can_be_estimated(tmp_path):
-    _, plan, _ = study.plan_of(["--heads=fc,bn_fc", "--vary=epochs=4,2", "--seeds=3"])
-    text = study.estimate_time(plan, tmp_path, 2, lambda: 60.0)
-    assert text.startswith("12 runs of 2 or 4 epochs, 0 done, 2 at a time: about 6 min")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -188,7 +183,7 @@ def test_varied_epochs_can_be_estimated(tmp_path):
         ([*OWN, "--vary=data_dir=a,b"], "vary must be a setting=values, got 'data_dir=a,b'"),
         *(
             ([*OWN, f"--vary={name}=1,2"], f"vary: all runs of a study have one {name}; do a study for each")
-            for name in study.OF_DATA
+            for name in OF_DATA
         ),
         (
             ["width", "--dir=gs://bucket/x"],
@@ -264,21 +259,6 @@ def test_the_commands_of_a_dry_run_are_the_runs(arguments):
     for run in plan.runs:
         config = plan.config(run, pathlib.Path("some where"), machine_fields)
         assert train.COMMAND.parse(shlex.split(train_command(dataclasses.asdict(config)))[2:]) == config
-
-
-def test_the_estimate_goes_by_the_runs_that_are_done(tmp_path):
-    plan = fake.plan_of(seeds=5)
-    for run in plan.runs[:2]:
-        fake.write_run(plan.config(run, tmp_path))
-    text = study.estimate_time(plan, tmp_path, 2, None)  # 2 s each
-    assert text == "10 runs of 2 epochs, 2 done, 2 at a time: about 8 s, going by those done"
-
-
-def test_the_estimate_of_a_study_that_has_not_begun_goes_by_the_first_steps(tmp_path):
-    text = study.estimate_time(fake.plan_of(seeds=5), tmp_path, 2, lambda: 60.0)
-    assert text == "10 runs of 2 epochs, 0 done, 2 at a time: about 5 min, going by the first steps of one"
-    text = study.estimate_time(fake.plan_of(seeds=5), tmp_path, 2, lambda: None)
-    assert text.endswith("2 at a time; how long they take is known when the first has ended")
 
 
 def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, capsys):
@@ -503,14 +483,6 @@ def test_ctrl_c_says_how_many_runs_are_kept(tmp_path, capsys):
     assert cheap(["bn_before_fc", "--seeds=4", f"--dir={tmp_path}"], interrupted) == 130
     err = capsys.readouterr().err
     assert err == ("bnhead study: interrupted by SIGINT; 2 of 8 runs are kept; the same command goes on\n")
-
-
-def test_few_test_images_are_a_warning():
-    _, plan, _ = study.plan_of(["width", "--seeds=4"])
-    assert study.cautions(dataclasses.replace(plan, data={"test": 99})) == [
-        "99 test images are few: one is 1.0 points of accuracy"
-    ]
-    assert study.cautions(dataclasses.replace(plan, data={"test": 100})) == []
 
 
 def test_exit_status_of_failed_runs_and_of_a_mismatch(tmp_path, capsys):
