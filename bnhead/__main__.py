@@ -8,6 +8,7 @@ COMMANDS = {  # each is a module of `bnhead.cli` with `main(arguments) -> exit s
     "study": "train heads with many seeds by a plan, and judge what may be concluded",
     "report": "write the pages of a study or a run again, from its files alone",
     "verify": "recompute everything that a study states from its runs",
+    "runs": "list the runs and studies of a folder",
     "diff": "compare two runs: settings, environment, results",
     "inspect": "count the dead units of a run, a .keras file or a backbone, layer by layer",
     "heads": "list the known heads, with diagram, parameters and source",

@@ -112,3 +112,16 @@ def test_a_lock_that_is_no_file_is_one_line(tmp_path):
         with pytest.raises(RunDirectoryError, match="cannot be written"), lock.writer_lock(tmp_path):
             pass
         os.rmdir(tmp_path / "lock") if (tmp_path / "lock").is_dir() else os.unlink(tmp_path / "lock")
+
+
+def test_whether_it_is_held_is_read_without_taking_it(tmp_path, holder):
+    assert lock.is_held(tmp_path)
+    holder.kill()
+    holder.wait()
+    assert not lock.is_held(tmp_path) and (tmp_path / "lock").exists()
+    leave(tmp_path / "lock", age=lock.STALE - 5, pid=1, host="elsewhere")
+    assert lock.is_held(tmp_path)
+    leave(tmp_path / "lock", age=lock.STALE + 5, pid=1, host="elsewhere")
+    assert not lock.is_held(tmp_path)
+    (tmp_path / "lock").unlink()
+    assert not lock.is_held(tmp_path)
