@@ -22,7 +22,7 @@ from tests.training.test_resume import SignalAt
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a POSIX file system")]
 SECONDS = 120  # a command that waits for a pipe would wait for ever
 RUN = ["config.json", "environment.json", "status.json", "history.csv", "result.json", "model.keras"]
-FOLDERS = ["checkpoints", "tensorboard"]
+FOLDERS = ["checkpoints", "train"]
 STUDY = ["plan.json", "verdict.json", *(f"runs/RUN/{name}" for name in RUN[:5])]
 
 
@@ -187,7 +187,7 @@ def damaged(place, tmp_path, name, how):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("name", [*RUN, "tensorboard"])
+@pytest.mark.parametrize("name", [*RUN, "train"])
 def test_a_finished_run(finished, settings, tmp_path, capsys, name, how):
     place = damaged(finished, tmp_path, name, how)
     before = snapshot(place)

@@ -318,11 +318,11 @@ def tensorboard_tag(key: str) -> str:
     """The tag of a figure in TensorBoard, which sorts tags and shows few at a time.
 
     The figures that are plotted keep their key and are alone in the group `dead`; the others are in the
-    group `dead_details`. Other names, such as `loss`, are their own tags.
+    next group, `details`. Other names, such as `loss`, are their own tags.
     """
     if not keys.is_key(key) or keys.parts(key)[1] in {row.name for row in figures_at("charts")}:
         return key
-    return f"dead_details/{keys.short(key)}"
+    return f"details/{keys.short(key)}"
 
 
 def rule_of_three(inputs: float) -> float:

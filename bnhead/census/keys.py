@@ -39,6 +39,21 @@ def short_parts(text: str) -> tuple[str, str]:
     return layer, figure
 
 
+def plot(name: str, layer: str = "") -> str:
+    """Tag of a plot in TensorBoard: `plots/<layer>/<name>`, of all counted layers `plots/<name>`."""
+    return f"plots/{layer}/{name}" if layer else f"plots/{name}"
+
+
+def is_plot(tag: str) -> bool:
+    """Whether a tag is that of a plot."""
+    return tag.startswith("plots/")
+
+
+def plot_parts(tag: str) -> tuple[str, str]:
+    """Layer, empty for all counted layers, and name of a plot."""
+    return short_parts(tag.removeprefix("plots/"))
+
+
 def layers_of(names: Iterable[str], figure: str | None = None) -> list[str]:
     """The layers of the keys among `names`, without repeats, in order.
 

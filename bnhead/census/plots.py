@@ -48,11 +48,11 @@ class TensorBoardWriter:
         with self._writer.as_default(step=step):
             if len(census.layers) > 1:
                 self._write_image(
-                    keys.overall("ends"), as_png(census.plot_ends, axes.ends_size([*census.layers]))
+                    keys.plot("ends"), as_png(census.plot_ends, axes.ends_size([*census.layers]))
                 )
             for layer, counts in census.layers.items():
                 for name, png in layer_plots(layer, counts, histories.get(layer)).items():
-                    self._write_image(keys.key(layer, name), png)
+                    self._write_image(keys.plot(name, layer), png)
         self._writer.flush()
 
     def _write_image(self, tag: str, png: bytes) -> None:

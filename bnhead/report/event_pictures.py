@@ -26,14 +26,14 @@ def last_pictures(directory: pathlib.Path) -> dict[tuple[str, str], tuple[int, b
         left out.
     """
     pictures: dict[tuple[str, str], tuple[int, bytes]] = {}
-    for path in sorted((directory / "tensorboard").rglob(EVENTS)):
+    for path in sorted((directory / "units").glob(EVENTS)):
         for event in _events(path):
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "images" and value.tag.startswith("dead/"):
+                if value.metadata.plugin_data.plugin_name == "images" and keys.is_plot(value.tag):
                     # width and height as text, then the pictures
                     pngs = value.tensor.string_val[2:]
                     if pngs and pngs[-1].startswith(b"\x89PNG"):
-                        pictures[keys.parts(value.tag)] = (event.step, pngs[-1])
+                        pictures[keys.plot_parts(value.tag)] = (event.step, pngs[-1])
     return pictures
 
 

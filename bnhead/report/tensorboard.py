@@ -1,4 +1,4 @@
-"""A study in TensorBoard: verdict, HParams, a curve for each run, bands over the seeds of each cell.
+"""A study in TensorBoard: verdict, HParams, a curve for each run, bands over the seeds for each comparison.
 
 Uses TensorBoard's own protocol buffers and record writer, without TensorFlow. No clock is read: the events of
 epoch e have the time stamp of second e.
@@ -6,7 +6,7 @@ epoch e have the time stamp of second e.
 
 import math
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +24,7 @@ from bnhead.census.figures import figures_at, meaning_of
 from bnhead.report.curves import band
 from bnhead.report.dead_units import dead_summary
 from bnhead.runs.run_files import RunFiles
+from bnhead.studies import wording
 from bnhead.studies.directory import StudyFiles
 from bnhead.studies.plan import Cell, PlannedRun
 from bnhead.texts import printable
@@ -34,10 +35,11 @@ _FILE = "events.out.tfevents.0.study"
 def write_event_files(study: StudyFiles, directory: pathlib.Path) -> None:
     """Writes event files: the experiment at the top, `runs/<cell>/seed<seed>` and `bands/<cell>` below."""
     # the metric, and of every layer the figures that are drawn as charts
-    figures = {row.name for row in figures_at("charts")}
-    names = dict.fromkeys(name for run in study.runs.values() for name in run.history if keys.is_key(name))
-    columns = [study.plan.primary, *(name for name in names if keys.parts(name)[1] in figures)]
-    summaries = (_experiment(study, columns), _layout(columns), _text(study))
+    layers = keys.layers_of(name for run in study.runs.values() for name in run.history)
+    columns = {study.plan.primary: wording.metric_name(study.plan.primary)}
+    for layer in layers:
+        columns |= {keys.key(layer, row.name): f"{row.heading}, {layer}" for row in figures_at("charts")}
+    summaries = (_experiment(study, columns), _layout(study, columns), _text(study))
     _write_events(directory, [(0, summary) for summary in summaries])
     for cell in study.plan.cells:
         folder = folder_name(cell.name)
@@ -45,7 +47,7 @@ def write_event_files(study: StudyFiles, directory: pathlib.Path) -> None:
             if run.cell == cell.name:
                 session = _session(cell, run, study.runs[run.id], columns)
                 _write_events(directory / "runs" / folder / f"seed{run.seed}", session)
-        _write_events(directory / "bands" / folder, _bands(study.of_cell(cell.name), columns))
+        _write_events(directory / "bands" / folder, _bands(study, cell, columns))
 
 
 def folder_name(cell: str) -> str:
@@ -54,7 +56,7 @@ def folder_name(cell: str) -> str:
     return folder.replace(".", "%2E") if set(cell) <= {"."} else folder
 
 
-def _experiment(study: StudyFiles, columns: list[str]) -> Summary:
+def _experiment(study: StudyFiles, columns: Mapping[str, str]) -> Summary:
     cells = study.plan.cells
     hparams = {"head": sorted({cell.head for cell in cells})}
     for key in dict.fromkeys(key for cell in cells for key in cell.settings if key != "head"):
@@ -62,7 +64,7 @@ def _experiment(study: StudyFiles, columns: list[str]) -> Summary:
         # values of several types cannot be sorted
         hparams[key] = sorted(set(values) if len(set(map(type, values))) == 1 else set(map(str, values)))
     hparams["seed"] = [str(seed) for seed in study.plan.seeds]
-    metrics = [summary_v2.Metric(name, display_name=name) for name in columns]
+    metrics = [summary_v2.Metric(name, display_name=title) for name, title in columns.items()]
     return summary_v2.hparams_config_pb(
         [summary_v2.HParam(name, summary_v2.Discrete(values)) for name, values in hparams.items()],
         metrics,
@@ -71,12 +73,12 @@ def _experiment(study: StudyFiles, columns: list[str]) -> Summary:
 
 
 def _session(
-    cell: Cell, run: PlannedRun, files: RunFiles, columns: list[str]
+    cell: Cell, run: PlannedRun, files: RunFiles, columns: Iterable[str]
 ) -> Iterator[tuple[int, Summary]]:
     if not files.history:
         return
     hparams = {"head": cell.head, **cell.settings, "seed": str(run.seed)}
-    start = summary_v2.hparams_pb(hparams, trial_id=run.id, start_time_secs=0)
+    start = summary_v2.hparams_pb(hparams, trial_id=f"{cell.name}, seed {run.seed}", start_time_secs=0)
     # It holds a map, which would be serialised in an order that depends on the hash seed.
     plugin = start.value[0].metadata.plugin_data
     data = plugin_data_pb2.HParamsPluginData.FromString(plugin.content)
@@ -96,32 +98,46 @@ def _session(
     yield 0, _tensor_summary(hparams_metadata.SESSION_END_INFO_TAG, hparams_metadata.NULL_TENSOR, metadata)
 
 
-def _bands(runs: list[RunFiles], columns: list[str]) -> Iterator[tuple[int, Summary]]:
+def _bands(study: StudyFiles, cell: Cell, columns: Iterable[str]) -> Iterator[tuple[int, Summary]]:
+    runs = study.of_cell(cell.name)
     for name in columns:
         for b in band([run.history[name] for run in runs if name in run.history]):
-            for part, value in (("median", b.middle), ("lowest", b.low), ("highest", b.high)):
-                yield b.epoch, _scalar(f"bands/{name}/{part}", value)
+            for number, comparison in enumerate(study.plan.comparisons, 1):
+                if cell.name in (comparison.control, comparison.treatment):
+                    for part, value in (("median", b.middle), ("lowest", b.low), ("highest", b.high)):
+                        yield b.epoch, _scalar(_band_tag(number, name, part), value)
 
 
-def _layout(columns: list[str]) -> Summary:
-    charts = []
-    for name in columns:
-        series = layout_pb2.MarginChartContent.Series(
-            value=f"bands/{name}/median", lower=f"bands/{name}/lowest", upper=f"bands/{name}/highest"
-        )
-        margin = layout_pb2.MarginChartContent(series=[series])
-        charts.append(layout_pb2.Chart(title=f"{name}: median and range over seeds", margin=margin))
-    category = layout_pb2.Category(title="study", chart=charts)
-    content = layout_pb2.Layout(category=[category]).SerializeToString()
+def _band_tag(comparison: int, column: str, part: str) -> str:
+    """A chart shows every run that has its tags, so each comparison has tags. They sort after the metrics."""
+    return f"variation/{comparison}/{column}/{part}"
+
+
+def _layout(study: StudyFiles, columns: Mapping[str, str]) -> Summary:
+    """For each comparison a chart of each column: both medians and ranges over the seeds."""
+    categories = []
+    for number, comparison in enumerate(study.plan.comparisons, 1):
+        charts = []
+        for name, title in reversed(columns.items()):  # TensorBoard shows the last chart first
+            value, lower, upper = (_band_tag(number, name, part) for part in ("median", "lowest", "highest"))
+            series = layout_pb2.MarginChartContent.Series(value=value, lower=lower, upper=upper)
+            margin = layout_pb2.MarginChartContent(series=[series])
+            charts.append(layout_pb2.Chart(title=f"{title}: median and range over seeds", margin=margin))
+        categories.append(layout_pb2.Category(title=comparison.name, chart=charts))
+    content = layout_pb2.Layout(category=categories).SerializeToString()
     metadata = layout_metadata.create_summary_metadata()
     return _tensor_summary(layout_metadata.CONFIG_SUMMARY_TAG, make_tensor_proto(content), metadata)
 
 
 def _text(study: StudyFiles) -> Summary:
     """The verdict, for the Text tab, as Markdown."""
-    lines = [f"# {study.verdict['word']}", study.verdict["sentence"], f"*{study.plan.question}*"]
-    if len(study.verdict["comparisons"]) > 1:
-        lines += [f"- {sentence}" for one in study.verdict["comparisons"] if (sentence := one["sentence"])]
+    comparisons = study.verdict["comparisons"]
+    if len(comparisons) == 1:
+        rows, headline = (*comparisons, *comparisons[0].get("secondary", ())), ()
+    else:
+        rows, headline = comparisons, (study.verdict["sentence"],)
+    lines = [f"# {study.verdict['word']}", *headline, f"*{study.plan.question}*"]
+    lines += [f"- {row['sentence']}" for row in rows if row["sentence"]]
     for one in dead_summary(study):
         shares = [
             f"{stratum}{': ' if stratum else ''}"

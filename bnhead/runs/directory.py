@@ -9,7 +9,9 @@ predictions.npz   outputs and silent share for each test image, see `runs.predic
 model.keras       the trained model, plain Keras layers
 best.keras        the model of the best epoch, if there is a validation split
 checkpoints/      the states from which an unfinished run resumes
-tensorboard/      event files
+train/            event files of the training; TensorBoard lists this folder and the next two as runs
+test/             event files of the test split, with the figures of the units
+units/            event files with the plots of the units
 census/           the units of the trained model, counted by `bnhead inspect`
 lock              names the process that writes the directory; exists while one does
 """
@@ -35,11 +37,12 @@ _FILES = ("config.json", "environment.json", "status.json", history.NAME, "resul
 _HASHED = ("config.json", "environment.json", history.NAME, "result.json")  # in every finished run
 _STATUS = {"status", "sha256"}  # keys of a finished run's `status.json`
 EVENTS = "events.out.tfevents.*"
+EVENT_FOLDERS = ("train", "test", "units")  # TensorBoard lists each as a run, by its path
 CENSUS = "census"
 CENSUS_FILES = ("census.json", "census.csv", "index.html")
 _FOLDERS = {  # name -> the files that are written in it
     "checkpoints": ("step-*",),
-    "tensorboard": (EVENTS,),
+    **dict.fromkeys(EVENT_FOLDERS, (EVENTS,)),
     CENSUS: CENSUS_FILES,
 }
 _ENTRIES = (*_FILES, *_FOLDERS)

@@ -15,11 +15,13 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorboard.plugins.hparams import summary_v2
+from tensorboard.plugins.hparams import plugin_data_pb2, summary_v2
 
 from bnhead.census import DeadUnits, keys
 from bnhead.census.figures import DEAD, SILENT, meaning_of, tensorboard_tag
-from bnhead.runs.directory import EVENTS, RunDirectory
+from bnhead.runs.directory import EVENT_FOLDERS, EVENTS, RunDirectory
+
+_SHOWN = ("backbone", "dataset", "epochs", "head", "seed")  # the columns that HParams shows at first: five
 
 
 def _with_test_prefix(logs: dict) -> dict[str, float]:
@@ -139,10 +141,12 @@ class HistoryFile(keras.callbacks.Callback):
 class Scalars(keras.callbacks.Callback):
     """TensorBoard events, in the runs `train` and `test`, so that `loss` and `accuracy` share their charts.
 
+    Units are counted on test images, so their figures are in `test`.
+
     Its state is the sizes of all event files of the run, including those of the dead units.
 
     Args:
-        directory: the run's directory; the events are in its folder `tensorboard`.
+        directory: the run's directory; the events are in its folders `train` and `test`.
         description: Markdown shown under the Text tab.
         settings: the run's settings, a row of the HParams tab.
         primary: the metric that scores a run, `accuracy` or `r2`.
@@ -159,25 +163,23 @@ class Scalars(keras.callbacks.Callback):
         histograms: bool = False,
     ):
         super().__init__()
-        self._directory, self._folder = directory, directory.path / "tensorboard"
-        self._description, self._histograms = description, histograms
-        self._settings, self._primary, self._has_session = settings, primary, False
+        self._directory, self._description, self._histograms = directory, description, histograms
+        self._settings, self._primary = settings, primary
         self._writers: dict = {}
 
     def state(self) -> dict:
         """The state for a checkpoint."""
-        return event_sizes(self._folder)
+        return event_sizes(self._directory.path)
 
     def resume(self, state: dict) -> None:
         """Cuts the event files to their sizes in `state`, so that they hold no step twice."""
         self._description = ""  # the event files have it
-        self._has_session = any("/" not in name for name in state)  # it is written after the first epoch
-        for line in cut_events(self._folder, state):
+        for line in cut_events(self._directory.path, state):
             self._directory.log(line)
 
     def on_train_begin(self, logs=None):
         self._writers = {
-            run: tf.summary.create_file_writer(f"{self._folder}/{run}") for run in ("train", "test")
+            run: tf.summary.create_file_writer(str(self._directory.path / run)) for run in ("train", "test")
         }
         if self._description:
             with self._writers["train"].as_default(step=0):
@@ -185,39 +187,34 @@ class Scalars(keras.callbacks.Callback):
             self._writers["train"].flush()
 
     def _write_session(self, layers: Iterable[str]) -> None:
-        """Makes the run a row of the HParams tab: its settings, and the last values of some scalars.
-
-        The row is the folder above the runs `train` and `test`, which are its groups of metrics.
-        """
+        """Makes `test` a row of the HParams tab: the run's settings, and the last values of some scalars."""
         values = {
-            key: value if isinstance(value, bool | int | float | str) else str(value)
+            # numbers are shown with five digits: a seed of 3 as 3.0000
+            key: str(value) if key == "seed" or not isinstance(value, bool | int | float | str) else value
             for key, value in self._settings.items()
         }
-        metrics = [
-            summary_v2.Metric(tag, group="test", display_name=f"test {tag}")
-            for tag in (self._primary, "loss")
-        ]
+        metrics = [summary_v2.Metric(tag, display_name=f"test {tag}") for tag in (self._primary, "loss")]
         metrics += [
-            summary_v2.Metric(
-                keys.key(layer, row.name), group="train", display_name=f"{row.heading}, {layer}"
-            )
+            summary_v2.Metric(keys.key(layer, row.name), display_name=f"{row.heading}, {layer}")
             for layer in layers
             for row in (DEAD, SILENT)
         ]
         experiment = summary_v2.hparams_config_pb([summary_v2.HParam(key) for key in values], metrics)
+        plugin = experiment.value[0].metadata.plugin_data
+        data = plugin_data_pb2.HParamsPluginData.FromString(plugin.content)
+        for info in data.experiment.hparam_infos:
+            info.differs = info.name in _SHOWN  # these are sorted first
+        plugin.content = data.SerializeToString()
         session = summary_v2.hparams_pb(values, trial_id=str(self._directory.path))
-        writer = tf.summary.create_file_writer(str(self._folder))
-        with writer.as_default(step=0):
+        with self._writers["test"].as_default(step=0):
             for summary in (experiment, session):
                 tf.summary.experimental.write_raw_pb(summary.SerializeToString())
-        writer.close()
-        self._has_session = True
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self._has_session:
+        if epoch == 0:
             self._write_session(keys.layers_of(logs))
         for name, value in _with_test_prefix(logs).items():
-            run = "test" if name.startswith("test_") else "train"
+            run = "test" if name.startswith("test_") or keys.is_key(name) else "train"
             with self._writers[run].as_default(step=epoch + 1):
                 tag = tensorboard_tag(name.removeprefix("test_"))
                 tf.summary.scalar(tag, value, description=meaning_of(name))
@@ -233,29 +230,34 @@ class Scalars(keras.callbacks.Callback):
             writer.close()
 
 
-def event_sizes(folder: pathlib.Path) -> dict[str, int]:
-    """Bytes of each event file in a folder and its subfolders, by relative path."""
-    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(_event_files(folder))}
+def event_sizes(directory: pathlib.Path) -> dict[str, int]:
+    """Bytes of each event file of a run, by its path in the run's directory."""
+    return {str(path.relative_to(directory)): path.stat().st_size for path in sorted(_event_files(directory))}
 
 
-def cut_events(folder: pathlib.Path, sizes: Mapping[str, int]) -> list[str]:
-    """Cuts a folder's event files to the given sizes, and removes those without a size.
+def cut_events(directory: pathlib.Path, sizes: Mapping[str, int]) -> list[str]:
+    """Cuts a run's event files to the given sizes, and removes those without a size.
 
     Other files stay. A folder that is a link may be shared with other runs, so nothing in it is removed.
+
+    Args:
+        directory: the run's.
+        sizes: as returned by `event_sizes`.
 
     Returns:
         A line for each file that is missing or shorter than its size.
     """
-    for path in list(_event_files(folder)):
-        size = sizes.get(str(path.relative_to(folder)))
-        if size is None and not folder.is_symlink():
+    for path in list(_event_files(directory)):
+        size = sizes.get(str(path.relative_to(directory)))
+        if size is None and not path.parent.is_symlink():
             path.unlink()
         elif size is not None and path.stat().st_size > size:
             os.truncate(path, size)
-    current = event_sizes(folder)
+    current = event_sizes(directory)
     lost = [name for name, size in sizes.items() if current.get(name, -1) < size]
-    return [f"event file {folder / name} is damaged: TensorBoard will lack its end" for name in lost]
+    return [f"event file {directory / name} is damaged: TensorBoard will lack its end" for name in lost]
 
 
-def _event_files(folder: pathlib.Path):
-    return (path for path in folder.rglob(EVENTS) if path.is_file() and not path.is_symlink())
+def _event_files(directory: pathlib.Path):
+    paths = (path for folder in EVENT_FOLDERS for path in (directory / folder).glob(EVENTS))
+    return (path for path in paths if path.is_file() and not path.is_symlink())

@@ -42,7 +42,7 @@ class Watchers:
         self.diagram = describe_head(config, model)
         self.layers = config.dead_layers.split(",") if config.dead_layers else None
         self.elapsed, self.finite, self.pace = Elapsed(), Finite(), Pace(feed.batch_size)
-        units = f"{directory.path}/tensorboard/units" if directory.writable else None
+        units = str(directory.path / "units") if directory.writable else None
         self.dead_units = DeadUnits(
             feed.probe(), self.layers, figures="all", log_dir=units, log_scalars=False
         )

@@ -221,10 +221,10 @@ def test_figures_and_pictures_in_tensorboard(tmp_path):
     history = fit(users_model(), dead_units, epochs=5)
     events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
     steps = {tag: [e.step for e in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
-    assert steps["dead/hidden/per_input"] == steps["dead_details/hidden/always_on"] == [1, 2, 3, 4, 5]
-    assert steps["dead_details/hidden/births"] == [2, 3, 4, 5], "NaN is not written"
-    assert steps["dead/hidden/activity"] == steps["dead/hidden/classes"] == [1, 2, 4, 5]
-    assert steps["dead/hidden/codeath"] == [1, 2, 4, 5] and steps["dead/hidden/raster"] == [2, 4, 5]
+    assert steps["dead/hidden/per_input"] == steps["details/hidden/always_on"] == [1, 2, 3, 4, 5]
+    assert steps["details/hidden/births"] == [2, 3, 4, 5], "NaN is not written"
+    assert steps["plots/hidden/activity"] == steps["plots/hidden/classes"] == [1, 2, 4, 5]
+    assert steps["plots/hidden/codeath"] == [1, 2, 4, 5] and steps["plots/hidden/raster"] == [2, 4, 5]
     written = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("dead/hidden/per_input")]
     assert written == pytest.approx(history["dead/hidden/per_input"])
     assert ("dead/revived" in steps) == bool(dead_units.revivals)

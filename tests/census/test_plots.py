@@ -72,11 +72,11 @@ def test_events(tmp_path):
     writer.write_text("note", "revived", 3)
     writer.close()
     events = EventAccumulator(str(tmp_path)).Reload()
-    plotted = {"dead/fc/activity", "dead/late/activity", "dead/ends"}
+    plotted = {"plots/fc/activity", "plots/late/activity", "plots/ends"}
     assert set(events.Tags()["tensors"]) == {"dead/fc/dataset", "note", *plotted}
-    assert [event.step for event in events.Tensors("dead/ends")] == [4]  # one layer alone says nothing
+    assert [event.step for event in events.Tensors("plots/ends")] == [4]  # one layer alone says nothing
     description = events.SummaryMetadata("dead/fc/dataset").summary_description
     assert description == "share of units that are dead: silent on every input counted"
-    event = events.Tensors("dead/fc/activity")[0]
+    event = events.Tensors("plots/fc/activity")[0]
     width, height, png = event.tensor_proto.string_val
     assert event.step == 3 and png[1:4] == b"PNG" and int(width) > 300 and int(height) > 200

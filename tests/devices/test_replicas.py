@@ -187,7 +187,7 @@ def test_replicas_with_statistics_of_their_own_train_something_else(more_runs):
 @pytest.mark.slow
 def test_only_the_first_process_writes_and_both_know_the_result(more_runs):
     files = {path.name for path in (more_runs["folder"] / "0" / "processes").iterdir()}
-    assert {"config.json", "history.csv", "result.json", "model.keras", "tensorboard"} <= files
+    assert {"config.json", "history.csv", "result.json", "model.keras", "train", "test", "units"} <= files
     assert not (more_runs["folder"] / "1" / "processes").exists()
     assert more_runs["other"]["result"] == more_runs["processes"]["result"]
     environment = json.loads((more_runs["folder"] / "0" / "processes" / "environment.json").read_text())

@@ -18,18 +18,18 @@ def picture(tag, step, content, plugin="images"):
 
 @pytest.fixture
 def events(tmp_path):
-    path = tmp_path / "tensorboard" / "units" / "events.out.tfevents.1.host"
+    path = tmp_path / "units" / "events.out.tfevents.1.host"
     path.parent.mkdir(parents=True)
     with open(path, "wb") as file:
         writer = RecordWriter(file)
         for event in (
-            picture("dead/head_fc/classes", 1, PNG + b"old"),
-            picture("dead/encoder/relu/raster", 2, PNG + b"r"),
-            picture("dead/head_fc/classes", 12, PNG + b"new"),
+            picture("plots/head_fc/classes", 1, PNG + b"old"),
+            picture("plots/encoder/relu/raster", 2, PNG + b"r"),
+            picture("plots/head_fc/classes", 12, PNG + b"new"),
             picture("sample", 12, PNG),
-            picture("dead/ends", 12, PNG + b"e"),
-            picture("dead/head_fc/activity", 12, PNG, plugin="scalars"),
-            picture("dead/head_fc/activity", 12, b"GIF"),
+            picture("plots/ends", 12, PNG + b"e"),
+            picture("plots/head_fc/activity", 12, PNG, plugin="scalars"),
+            picture("plots/head_fc/activity", 12, b"GIF"),
         ):
             writer.write(event.SerializeToString())
     return path

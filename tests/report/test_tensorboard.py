@@ -38,7 +38,8 @@ def test_a_run_has_its_history_and_its_settings(written):
     place = directory / "runs" / "bn_fc at learning_rate 0.1" / "seed4"
     assert numbers(place, "test_accuracy") == pytest.approx(dict(enumerate(run.history["test_accuracy"], 1)))
     start = hparams(place, "_hparams_/session_start_info").session_start_info
-    assert start.group_name == run.path.name and start.hparams["learning_rate"].number_value == 0.1
+    assert start.group_name == "bn_fc at learning_rate 0.1, seed 4"
+    assert start.hparams["learning_rate"].number_value == 0.1
     assert start.hparams["head"].string_value == "bn_fc" and start.hparams["seed"].string_value == "4"
     end = hparams(place, "_hparams_/session_end_info").session_end_info
     assert end.status == 1  # success
@@ -58,8 +59,8 @@ def test_the_experiment_names_what_varied(written):
     assert [value.number_value for value in rates.values] == [0.01, 0.03, 0.1, 0.3]
     assert [info.name.tag for info in experiment.metric_infos] == [
         "test_accuracy",
-        "dead/head_fc/per_input",
         "dead/head_fc/dataset",
+        "dead/head_fc/per_input",
     ]
 
 
@@ -70,16 +71,27 @@ def test_margin_charts_show_bands_that_are_there(written):
     study, directory = written
     (event,) = events(directory).Tensors("custom_scalars__config__")
     layout = Layout.FromString(make_ndarray(event.tensor_proto).item())
-    charts = layout.category[0].chart
-    assert len(charts) == 3
+    assert [category.title for category in layout.category] == [one.name for one in study.plan.comparisons]
+    tags = {
+        cell.name: set(events(directory / "bands" / cell.name).Tags()["tensors"]) for cell in study.plan.cells
+    }
+    for category, comparison in zip(layout.category, study.plan.comparisons, strict=True):
+        assert [chart.title.partition(":")[0] for chart in category.chart] == [
+            "silent per input, head_fc",
+            "dead, head_fc",
+            "test accuracy",
+        ]
+        drawn = set()
+        for chart in category.chart:
+            (series,) = chart.margin.series
+            drawn |= {series.value, series.lower, series.upper}
+        for cell, written_tags in tags.items():
+            is_compared = cell in (comparison.control, comparison.treatment)
+            assert drawn & written_tags == (drawn if is_compared else set())
     place = directory / "bands" / "fc at learning_rate 0.1"
-    there = events(place).Tags()["tensors"]
-    for chart in charts:
-        (series,) = chart.margin.series
-        assert {series.value, series.lower, series.upper} <= set(there)
     last = [run.history["test_accuracy"][-1] for run in study.of_cell("fc at learning_rate 0.1")]
-    assert numbers(place, "bands/test_accuracy/lowest")[15] == pytest.approx(min(last))
-    assert numbers(place, "bands/test_accuracy/highest")[15] == pytest.approx(max(last))
+    assert numbers(place, "variation/3/test_accuracy/lowest")[15] == pytest.approx(min(last))
+    assert numbers(place, "variation/3/test_accuracy/highest")[15] == pytest.approx(max(last))
 
 
 def test_equal_studies_have_equal_bytes(written, tmp_path):
@@ -118,3 +130,16 @@ def test_a_run_that_goes_on_has_no_end(tmp_path):
     place = tmp_path / "events" / "runs" / "fc"
     assert "_hparams_/session_end_info" not in events(place / "seed1").summary_metadata
     assert "_hparams_/session_end_info" in events(place / "seed0").summary_metadata
+
+
+def test_the_text_of_one_comparison_has_a_line_for_each_outcome(tmp_path):
+    from tensorboard.util.tensor_util import make_ndarray
+
+    study = read_study(write_study(tmp_path / "study", seeds=3))
+    tensorboard.write_event_files(study, tmp_path / "events")
+    (event,) = events(tmp_path / "events").Tensors("verdict")
+    text = make_ndarray(event.tensor_proto).item().decode()
+    (comparison,) = study.verdict["comparisons"]
+    for row in (comparison, *comparison["secondary"]):
+        assert f"\n\n- {row['sentence']}\n\n" in text
+    assert text.count(comparison["sentence"]) == 1

@@ -59,7 +59,7 @@ def test_a_config_of_something_else_is_no_run(tmp_path):
 def test_what_an_unfinished_run_left_is_removed(tmp_path):
     run = begun(tmp_path, seed=1)
     run.write_history([{"epoch": 1}])
-    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "train").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     run.begin({"seed": 1})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
@@ -176,13 +176,13 @@ def test_only_what_a_run_made_is_removed_from_its_folders(tmp_path):
     directory.begin({"a": 1})
     foreign = [
         somebodys(directory.path / name)
-        for name in ("tensorboard/notes.txt", "checkpoints/best/mine", "census/notes")
+        for name in ("train/notes.txt", "checkpoints/best/mine", "census/notes")
     ]
     gone = [
         somebodys(directory.path / name)
         for name in (
-            "tensorboard/events.out.tfevents.1.host",
-            "tensorboard/units/events.out.tfevents.2.host",
+            "train/events.out.tfevents.1.host",
+            "units/events.out.tfevents.2.host",
             "checkpoints/step-0000000003",
             "checkpoints/step-0000000002.damaged",
             "checkpoints/.writing-x/step-0000000004",
@@ -192,7 +192,7 @@ def test_only_what_a_run_made_is_removed_from_its_folders(tmp_path):
     ]
     directory.clear()
     assert all(path.read_text() == "mine" for path in foreign) and not any(path.exists() for path in gone)
-    assert not (directory.path / "tensorboard/units").exists()
+    assert not (directory.path / "units").exists()
 
 
 def test_the_settings_of_a_trained_model_need_the_model(tmp_path):
@@ -210,9 +210,9 @@ def test_a_linked_folder_is_unlinked_and_left(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     directory.begin({"a": 1})
     shared = somebodys(tmp_path / "logs" / "events.out.tfevents.1.host")
-    (directory.path / "tensorboard").symlink_to(tmp_path / "logs")
+    (directory.path / "train").symlink_to(tmp_path / "logs")
     directory.clear()
-    assert shared.read_text() == "mine" and not (directory.path / "tensorboard").exists()
+    assert shared.read_text() == "mine" and not (directory.path / "train").exists()
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_linked_folder_is_unlinked_and_left(tmp_path):
 def test_what_no_run_makes_is_refused_before_anything_is_removed(tmp_path, name, entry_type):
     directory = RunDirectory(tmp_path / "run")
     directory.begin({"a": 1})
-    events = somebodys(directory.path / "tensorboard" / "events.out.tfevents.1.host")
+    events = somebodys(directory.path / "train" / "events.out.tfevents.1.host")
     inside = (
         somebodys(directory.path / name / "mine")
         if entry_type == "folder"
@@ -298,7 +298,7 @@ def test_without_hashes_a_missing_model_is_seen(tmp_path):
     assert run.changes() == {"model.keras": "is missing"}
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "census"])
+@pytest.mark.parametrize("name", ["checkpoints", "units", "census"])
 def test_a_folder_that_is_a_link_to_nothing_is_told_before_anything_is_removed(tmp_path, name):
     run = begun(tmp_path, seed=1, head="fc")
     (tmp_path / name).symlink_to(tmp_path / "nowhere")

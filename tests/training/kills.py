@@ -41,7 +41,7 @@ def evidence(workdir: str) -> dict:
         "history": [{key: value for key, value in row.items() if key not in UNLIKE} for row in rows],
         "result": json.loads((root / "result.json").read_text()),
         "dead units": last.records["DeadUnits"],
-        "tensorboard": {run: events(root / "tensorboard" / run) for run in ("train", "test", "units")},
+        "events": {run: events(root / run) for run in ("train", "test", "units")},
     }
 
 

@@ -11,7 +11,7 @@ from bnhead.training.logs import Share, cut_events
 
 
 def events(config, run):
-    return EventAccumulator(str(Path(config.workdir) / "tensorboard" / run), {"tensors": 0}).Reload()
+    return EventAccumulator(str(Path(config.workdir) / run), {"tensors": 0}).Reload()
 
 
 def scalars(accumulator, tag):
@@ -28,9 +28,9 @@ def scalars(accumulator, tag):
         ("test", "accuracy", "test_accuracy"),
         ("train", "learning_rate", "learning_rate"),
         ("train", "images_per_second", "images_per_second"),
-        ("train", "dead/head_fc/per_input", "dead/head_fc/per_input"),
-        ("train", "dead/head_fc/dataset", "dead/head_fc/dataset"),
-        ("train", "dead_details/head_fc/always_on", "dead/head_fc/always_on"),
+        ("test", "dead/head_fc/per_input", "dead/head_fc/per_input"),
+        ("test", "dead/head_fc/dataset", "dead/head_fc/dataset"),
+        ("test", "details/head_fc/always_on", "dead/head_fc/always_on"),
     ],
 )
 def test_tensorboard_shows_what_history_has(short_run, run, tag, column):
@@ -64,17 +64,17 @@ def test_learning_rate_is_that_of_the_epochs_end(short_run):
 
 
 def test_cutting_events_leaves_what_is_no_event_file_and_what_lies_behind_a_link(tmp_path):
-    run, shared = tmp_path / "run", tmp_path / "shared"
-    for folder in (run, shared):
+    run, shared = tmp_path / "train", tmp_path / "shared"
+    for folder in (run, shared, tmp_path / "mine"):
         folder.mkdir()
         (folder / "events.out.tfevents.1.a").write_bytes(b"12345678")
         (folder / "events.out.tfevents.2.other").write_bytes(b"12345678")
         (folder / "notes.txt").write_text("mine")
-    link = tmp_path / "link"
-    link.symlink_to(shared)
-    for folder in (run, link):
-        assert cut_events(folder, {"events.out.tfevents.1.a": 3}) == []
+    (tmp_path / "test").symlink_to(shared)
+    sizes = {f"{folder}/events.out.tfevents.1.a": 3 for folder in ("train", "test")}
+    assert cut_events(tmp_path, sizes) == []
     assert sorted(path.name for path in run.iterdir()) == ["events.out.tfevents.1.a", "notes.txt"]
+    assert len(list((tmp_path / "mine").iterdir())) == 3  # no folder of a run
     assert len(list(shared.iterdir())) == 3  # other runs' events and somebody's notes are there
     assert (run / "events.out.tfevents.1.a").stat().st_size == 3
     assert (shared / "events.out.tfevents.1.a").stat().st_size == 3
@@ -98,23 +98,24 @@ def test_a_run_is_a_row_of_hparams(short_run):
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     config, _ = short_run
-    metadata = events(config, "").summary_metadata
-    data = {tag: HParamsPluginData.FromString(one.plugin_data.content) for tag, one in metadata.items()}
+    metadata = events(config, "test").summary_metadata
+    data = {
+        tag: HParamsPluginData.FromString(one.plugin_data.content)
+        for tag, one in metadata.items()
+        if one.plugin_data.plugin_name == "hparams"
+    }
     hparams = data["_hparams_/session_start_info"].session_start_info.hparams
     assert set(hparams) == set(config.settings())
-    assert hparams["head"].string_value == "bn_fc" and hparams["seed"].number_value == config.seed
-    named = [
-        (info.name.group, info.name.tag) for info in data["_hparams_/experiment"].experiment.metric_infos
-    ]
-    assert named == [
-        *(("test", "accuracy"), ("test", "loss")),
-        *(("train", "dead/head_fc/dataset"), ("train", "dead/head_fc/per_input")),
-    ]
-    for run, tag in named:
-        assert tag in events(config, run).Tags()["tensors"]
+    assert hparams["head"].string_value == "bn_fc" and hparams["seed"].string_value == str(config.seed)
+    experiment = data["_hparams_/experiment"].experiment
+    first = {info.name for info in experiment.hparam_infos if info.differs}
+    assert first == {"backbone", "dataset", "epochs", "head", "seed"}
+    named = [info.name.tag for info in experiment.metric_infos]
+    assert named == ["accuracy", "loss", "dead/head_fc/dataset", "dead/head_fc/per_input"]
+    assert set(named) <= set(events(config, "test").Tags()["tensors"])
 
 
 def test_the_dead_and_the_silent_units_have_a_group_for_themselves(short_run):
     config, _ = short_run
-    tags = [tag for tag in events(config, "train").Tags()["tensors"] if tag.startswith("dead/")]
+    tags = [tag for tag in events(config, "test").Tags()["tensors"] if tag.startswith("dead/")]
     assert tags == ["dead/head_fc/dataset", "dead/head_fc/per_input"]

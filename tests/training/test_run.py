@@ -30,7 +30,9 @@ def test_a_run_leaves_a_directory_that_explains_itself(short_run):
         "predictions.npz",
         "result.json",
         "status.json",
-        "tensorboard",
+        "test",
+        "train",
+        "units",
     }
     assert json.loads((directory(config) / "config.json").read_text()) == config.settings()
     assert json.loads((directory(config) / "result.json").read_text()) == result
