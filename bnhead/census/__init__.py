@@ -4,6 +4,7 @@ figures      the table of figures: one row each, with formula, unit and meaning
 keys         names of the figures in logs and files
 counts       the counts of a layer: arrays in, numbers out
 contiguity   whether dead units are adjacent
+clones       which units compute the same
 codeath      which units are silent together
 changes      birth, death, revival and persistence from count to count
 sites        which activations of a model to count

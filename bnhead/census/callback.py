@@ -55,7 +55,7 @@ class DeadUnits(keras.callbacks.Callback):
             `histories` and TensorBoard, but not in `logs`.
         batch_size: number of inputs per batch, if `data` is arrays.
         eps: a unit is silent if its absolute output is at most this; 0 is right for ReLU.
-        by, gradients, together, classes: as for `bnhead.census.Probe`.
+        by, gradients, together, clones, classes: as for `bnhead.census.Probe`.
         figures: what enters `logs`: None for the two figures above, "all" for every figure of every layer, or
             a sequence of names, of every layer (`"dataset"`) or of one (`"fc/dataset"`); empty for none.
         prefix: prefix of the figures' names, to distinguish several of these callbacks in one training: with
@@ -90,6 +90,7 @@ class DeadUnits(keras.callbacks.Callback):
         by: str = "output",
         gradients: bool = False,
         together: bool = False,
+        clones: bool = False,
         classes: int | None = None,
         figures: Sequence[str] | str | None = None,
         prefix: str = "",
@@ -114,13 +115,13 @@ class DeadUnits(keras.callbacks.Callback):
             names = [row.name for row in FIGURES]
             if (name := keys.short_parts(figure)[1]) not in names:
                 raise UsageError(f"figures: {figure!r} is not known{nearest(name, names)}")
-        if data is None and (gradients or together or revive is not None or by != "output"):
-            raise UsageError("gradients, together, by and revive need data to count on")
+        if data is None and (gradients or together or clones or revive is not None or by != "output"):
+            raise UsageError("gradients, together, clones, by and revive need data to count on")
         if revive is not None and not 0 <= revive < 1:
             raise UsageError(f"revive must be a threshold in [0, 1), got {revive}")
         self.data, self.layers, self.every, self.batch_size = data, layers, every, batch_size
         self.prefix, self.figures, self.revive, self.revive_seed = prefix, figures, revive, revive_seed
-        optional = {"gradients": gradients, "together": together, "classes": classes}
+        optional = {"gradients": gradients, "together": together, "clones": clones, "classes": classes}
         self._options = {"eps": eps, "by": by, **optional}
         self._step_options = {"eps": eps, "inputs_per_step": inputs_per_step}
         self._log_dir, self._log_scalars, self._pictures_every = log_dir, log_scalars, pictures_every

@@ -14,6 +14,7 @@ import numpy as np
 
 from bnhead import notebook
 from bnhead.census import keys
+from bnhead.census.clones import CLONES, correlations, groups_of, pairs_of
 from bnhead.census.codeath import effective_patterns, phi_matrix
 from bnhead.census.contiguity import Blocks, Runs, block_test, dead_runs
 from bnhead.census.figures import DEAD, OF_COUNTS, SILENT, Figure, figures_at, rule_of_three
@@ -30,12 +31,13 @@ CONSTANT = 1e-12  # largest variance of a constant unit
 
 @dataclass(eq=False)
 class Moments:
-    """Mean and sum of squares of each unit's values, which merge without cancellation.
+    """Mean and sum of squares of each unit's values, or of all products of two, merged without cancellation.
 
     Attributes:
         values: number of values (inputs x positions).
         mean: `(units,)` float64.
-        squares: `(units,)` float64, sum of squared differences from the mean.
+        squares: `(units,)` float64, sum of squared differences from the mean; or `(units, units)`, the sums
+            of the products of two units' differences, whose diagonal these are.
 
     Reference: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1.
     """
@@ -54,13 +56,32 @@ class Moments:
         values = self.values + moments.values
         share = moments.values / maximum(values, 1)  # both may be empty
         step = moments.mean - self.mean
-        between = step * step * self.values * share
+        product = step[:, None] * step if len(self.squares.shape) == 2 else step * step
+        between = product * self.values * share
         return Moments(values, self.mean + step * share, self.squares + moments.squares + between)
 
     @property
     def variance(self) -> np.ndarray:
         """`(units,)` float64, the biased variance."""
-        return self.squares / max(self.values, 1)
+        squares = np.diagonal(self.squares) if self.squares.ndim == 2 else self.squares
+        return squares / max(self.values, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON; of a matrix, which is symmetric, the rows from the diagonal on."""
+        deviation = self.squares.tolist()
+        if self.squares.ndim == 2:
+            deviation = [row[number:] for number, row in enumerate(deviation)]
+        return {"values": self.values, "mean": self.mean.tolist(), "deviation": deviation}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Moments":
+        """Inverse of `to_dict`."""
+        squares = plain["deviation"]
+        if squares and isinstance(squares[0], list):
+            squares = [[0.0] * number + row for number, row in enumerate(squares)]
+            upper = np.array(squares)
+            squares = upper + np.triu(upper, 1).T
+        return cls(plain["values"], np.array(plain["mean"]), np.array(squares))
 
 
 @dataclass(eq=False)
@@ -76,9 +97,12 @@ class Counts:
         runs: (`(2,)` float64, see `run_statistics`.)
         magnitude: (`(units,)` float64, sum over inputs of the mean over positions of |a|.)
         moments: (moments of the layer's values.)
+        comoments: (those of every pair of units, over inputs and positions; masked positions do not count.)
         class_inputs: (`(classes,)` int64, inputs of each class.)
         class_active: (`(classes, units)` int64, inputs of the class on which the unit was active somewhere.)
-        gradient: (`(units,)` float64, sum over inputs and positions of |dL / d pre-activation|.)
+        gradient: (`(units,)` float64, sum over inputs and positions of |dL / d pre-activation|, with the loss
+            L of the input.)
+        output_gradient: (the same of |dL / d output|, after the activation.)
         together: (`(units, units)` int64, inputs on which both units were active somewhere.)
         groups: sizes of the groups of channels that were concatenated; empty for one group.
         first: index of the first of these inputs in the full set.
@@ -94,9 +118,11 @@ class Counts:
     runs: np.ndarray | None = None
     magnitude: np.ndarray | None = None
     moments: Moments | None = None
+    comoments: Moments | None = None
     class_inputs: np.ndarray | None = None
     class_active: np.ndarray | None = None
     gradient: np.ndarray | None = None
+    output_gradient: np.ndarray | None = None
     together: np.ndarray | None = None
     groups: tuple[int, ...] = ()
     first: int = 0
@@ -125,7 +151,10 @@ class Counts:
         earlier = min((self, counts), key=lambda c: (c.first_nonfinite is None, c.first_nonfinite or 0))
         return Counts(
             **{name: None if a is None or b is None else a + b for name, (a, b) in pairs.items()},
-            moments=self.moments.merge(counts.moments) if self.moments and counts.moments else None,
+            **{
+                name: a.merge(b) if (a := getattr(self, name)) and (b := getattr(counts, name)) else None
+                for name in _MERGED
+            },
             groups=self.groups,
             first=min(self.first, counts.first),
             nonfinite=self.nonfinite + counts.nonfinite,
@@ -190,10 +219,7 @@ class Counts:
 
         Reference: Sokar et al. 2023, eq. 1. If the layer is silent on every input, all scores are 0.
         """
-        if self.magnitude is None:
-            return None
-        mean = self.magnitude.mean()
-        return self.magnitude / mean if mean > 0 else np.zeros(self.units)
+        return _over_mean(self.magnitude)
 
     def dormant(self, tau: float) -> np.ndarray:
         """`(units,)` bool: units whose score is at most `tau`.
@@ -232,12 +258,73 @@ class Counts:
         return None if self.gradient is None else self.gradient == 0
 
     @property
+    def gradient_scores(self) -> np.ndarray | None:
+        """`(units,)` float64: mean |dL/da| of the unit's output a over the layer's; None unless counted.
+
+        Of a feature map, the mean is over inputs and positions. If the loss depends on no unit of the layer,
+        all scores are 0. L is the loss of each input alone.
+
+        Reference: GraMa, Liu et al. 2025, "Measure gradients, not activations!", arXiv 2505.24061.
+        """
+        return _over_mean(self.output_gradient)
+
+    def gradient_dormant(self, tau: float) -> np.ndarray:
+        """`(units,)` bool: units whose gradient score is at most `tau`.
+
+        Raises:
+            UsageError: the gradients were not counted.
+        """
+        if self.gradient_scores is None:
+            raise UsageError("gradient-dormant units need the gradients: count with gradients=True")
+        return self.gradient_scores <= tau
+
+    @property
     def constant(self) -> np.ndarray | None:
         """`(units,)` bool: variance of at most 1e-12, as of a dead unit after a batch norm.
 
         None unless counted.
         """
         return None if self.moments is None else self.moments.variance <= CONSTANT
+
+    @property
+    def correlations(self) -> np.ndarray | None:
+        """`(units, units)` float64: Pearson's correlation of the units' outputs; None unless counted.
+
+        Over all inputs, and over all positions of a feature map. NaN for dead and other constant units.
+        """
+        if self.comoments is None:
+            return None
+        return correlations(self.comoments.squares, self.comoments.variance <= CONSTANT)
+
+    @property
+    def cloned(self) -> np.ndarray | None:
+        """`(units,)` bool: another unit's output correlates with this one's by at least 0.99.
+
+        None unless counted. Dead and other constant units are no clones.
+
+        Reference: "cloned units" of arXiv 2510.00304, 2025, a trap beside frozen units.
+        """
+        if self.comoments is None:
+            return None
+        return np.bincount(self.clone_pairs().ravel(), minlength=self.units) > 0
+
+    def clone_pairs(self, least: float = CLONES) -> np.ndarray:
+        """`(pairs, 2)` int64: indices of the pairs of units whose outputs correlate by at least `least`.
+
+        Raises:
+            UsageError: the correlations were not counted.
+        """
+        if self.comoments is None:
+            raise UsageError("clones need the correlations of the units: count with clones=True")
+        return pairs_of(self.correlations, least)
+
+    def clone_groups(self, least: float = CLONES) -> list[np.ndarray]:
+        """Indices of the units of each group of clones: units that a chain of `clone_pairs` connects.
+
+        Raises:
+            UsageError: the correlations were not counted.
+        """
+        return groups_of(self.clone_pairs(least), self.units)
 
     @property
     def phi(self) -> np.ndarray | None:
@@ -290,8 +377,7 @@ class Counts:
         for key, name in _FILE_KEYS.items():
             value = getattr(self, name)
             if isinstance(value, Moments):
-                arrays = {"mean": value.mean.tolist(), "deviation": value.squares.tolist()}
-                value = {"values": value.values, **arrays}
+                value = value.to_dict()
             elif isinstance(value, np.ndarray):
                 value = value.tolist()
             if value is not None:
@@ -306,23 +392,30 @@ class Counts:
         values = {_FILE_KEYS[key]: value for key, value in plain.items()}
         for name in _SUMS & values.keys():
             values[name] = np.array(values[name], np.float64 if name in _FLOATS else np.int64)
-        if "moments" in values:
-            moments = values["moments"]
-            arrays = np.array(moments["mean"]), np.array(moments["deviation"])
-            values["moments"] = Moments(moments["values"], *arrays)
+        for name in values.keys() & _MERGED:
+            values[name] = Moments.from_dict(values[name])
         if "groups" in values:
             values["groups"] = tuple(values["groups"])
         return cls(**values)
 
 
-_FLOATS = {"runs", "magnitude", "gradient"}
+_FLOATS = {"runs", "magnitude", "gradient", "output_gradient"}
 _SUMS = {
     *("inputs_by_silent", "active", "active_everywhere", "class_inputs", "class_active", "together"),
     *_FLOATS,
 }
+_MERGED = ("moments", "comoments")
 _FILE_KEYS = {  # key in files -> attribute
     "saturated" if spec.name == "active_everywhere" else spec.name: spec.name for spec in fields(Counts)
 }
+
+
+def _over_mean(sums: np.ndarray | None) -> np.ndarray | None:
+    """Each unit's sum over the mean of the layer's; zeros if all are 0, None of None."""
+    if sums is None:
+        return None
+    mean = sums.mean()
+    return sums / mean if mean > 0 else np.zeros(len(sums))
 
 
 def run_statistics(runs: np.ndarray, inputs: np.ndarray) -> np.ndarray:

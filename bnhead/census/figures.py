@@ -26,7 +26,9 @@ NEEDS = {  # optional attribute of `Counts`, or `CHANGES` -> the argument or dat
     "groups": "a concatenation",
     "class_active": "labels",
     "gradient": "`gradients=True`",
+    "output_gradient": "`gradients=True`",
     "together": "`together=True`",
+    "comoments": "`clones=True`",
     CHANGES: "two counts",
 }
 
@@ -257,12 +259,46 @@ FIGURES = (
         needs="gradient",
     ),
     Figure(
+        "gradient_dormant_0",
+        "gradient-dormant 0",
+        "share of units whose output moves the loss on no input (GraMa)",
+        lambda c: c.gradient_dormant(0).mean(),
+        needs="output_gradient",
+        display="files",
+    ),
+    Figure(
+        "gradient_dormant_0025",
+        "gradient-dormant 0.025",
+        "share of units whose output moves the loss at most 0.025 times as much as the layer's mean (GraMa)",
+        lambda c: c.gradient_dormant(0.025).mean(),
+        needs="output_gradient",
+        reading="The loss hardly depends on the unit's output, of any activation, GELU and sigmoid too. "
+        "A dead ReLU is not gradient-dormant if later layers would read it.",
+    ),
+    Figure(
+        "gradient_dormant_01",
+        "gradient-dormant 0.1",
+        "share of units whose output moves the loss at most 0.1 times as much as the layer's mean (GraMa)",
+        lambda c: c.gradient_dormant(0.1).mean(),
+        needs="output_gradient",
+        display="files",
+    ),
+    Figure(
         "patterns",
         "patterns",
         "effective number of independent patterns of silence",
         lambda c: c.patterns,
         needs="together",
         unit="number",
+    ),
+    Figure(
+        "clones",
+        "clones",
+        "share of units with a clone: another unit whose output correlates with theirs by at least 0.99",
+        lambda c: c.cloned.mean(),
+        needs="comoments",
+        reading="Clones compute the same up to scale and offset, so that the layer has fewer different units "
+        "than its width. Of a feature map, the correlation is over inputs and positions.",
     ),
     Figure(
         "births",

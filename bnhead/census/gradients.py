@@ -1,4 +1,4 @@
-"""Derivatives of the loss with respect to pre-activations, on every Keras backend."""
+"""Derivatives of the loss with respect to tensors inside a model, on every Keras backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ SCALES = (1.0, 2.0**8, 2.0**16, 2.0**24)
 
 
 def sensitivities(forward: Callable[[Callable], tuple[Taps, Any]]) -> Taps:
-    """dL / dz of every watched pre-activation z.
+    """dL / dz of every watched tensor z, all in one backward pass.
 
     Args:
-        forward: `forward(watch) -> (taps, loss)` runs the model. It replaces each pre-activation z by
+        forward: `forward(watch) -> (taps, loss)` runs the model. It replaces each tensor z by
             `watch(name, z)` and continues with the result. The loss is a scalar.
 
     Returns:
@@ -31,7 +31,7 @@ def sensitivities(forward: Callable[[Callable], tuple[Taps, Any]]) -> Taps:
         with tf.GradientTape() as tape:
 
             def watch(name, tensor):
-                tensor = tf.identity(tensor)  # one tensor may be the input of several activations
+                tensor = tf.identity(tensor)  # one tensor may be watched under several names
                 tape.watch(tensor)
                 return tensor
 
@@ -59,7 +59,7 @@ def sensitivities(forward: Callable[[Callable], tuple[Taps, Any]]) -> Taps:
 
 
 def magnitudes(forward: Callable[[Callable], tuple[Taps, Any]], *, half: bool) -> Taps:
-    """|dL / dz| of every watched pre-activation z, in float32 or float64.
+    """|dL / dz| of every watched tensor z, in float32 or float64.
 
     Args:
         forward: as for `sensitivities`.
@@ -83,3 +83,17 @@ def magnitudes(forward: Callable[[Callable], tuple[Taps, Any]], *, half: bool) -
                 size = ops.maximum(size, largest[name]) if name in largest else size
             largest[name] = size
     return largest
+
+
+def inputs_per_loss(loss: Any, inputs: Any) -> Any:
+    """The factor that turns the gradient of a batch's loss into those of its inputs' own losses.
+
+    The number of inputs if the loss is a mean over the batch, so that no figure depends on the batch size; 1
+    if a loss is a sum.
+
+    Args:
+        loss: the `CompileLoss` of a compiled model, which has been called.
+        inputs: number of inputs of the batch.
+    """
+    sums = any(getattr(part.loss, "reduction", None) == "sum" for part in loss._flat_losses)
+    return 1 if sums else inputs

@@ -18,6 +18,7 @@ from bnhead.graph.inputs import arrays_of, batches, check_data
 from bnhead.texts import cause, first_line
 
 BY = ("output", "slope")
+_GRADIENTS = {"pre_activation": "gradient", "output": "output_gradient"}  # part of a tap -> its sum
 
 
 class Probe:
@@ -37,10 +38,12 @@ class Probe:
         eps: a unit is silent if its absolute output is at most this.
         by: "output" compares |a| with `eps`; "slope" compares the activation's slope |da/dz|, which makes a
             LeakyReLU of slope 0.2 silent on its negative side for eps = 0.2.
-        gradients: whether to count gradient-dead units, with the loss of the compiled model. This needs a
-            backward pass, labels, and a model whose outputs depend on their own input only, not on the rest
-            of the batch, as in evaluation mode.
+        gradients: whether to count gradient-dead and gradient-dormant units, with the loss of the compiled
+            model. This needs a backward pass, labels, and a model whose outputs depend on their own input
+            only, not on the rest of the batch, as in evaluation mode.
         together: whether to count co-death, which needs memory for units x units numbers.
+        clones: whether to count the correlations of the units' outputs, which needs as much memory, and for
+            each input and position units x units products.
         classes: number of classes of the labels; None for the size of the model's output. Labels that are not
             classes, such as regression targets or numbers beyond that size, are not counted by class, and the
             census notes it.
@@ -59,6 +62,7 @@ class Probe:
         by: str = "output",
         gradients: bool = False,
         together: bool = False,
+        clones: bool = False,
         classes: int | None = None,
     ):
         totals.require_threshold(eps)
@@ -69,7 +73,7 @@ class Probe:
         trace.require_built(model)
         self._model, self._layers, self._classes = model, layers, classes
         self._gradients = gradients
-        self._options = {"eps": eps, "by_slope": by == "slope", "together": together}
+        self._options = {"eps": eps, "by_slope": by == "slope", "together": together, "clones": clones}
         self._inventory: Inventory | None = None
         self._plan: totals.Plan | None = None
         self._smooth: list[Site] = []  # selected layers that `by="slope"` cannot count
@@ -307,7 +311,7 @@ class Probe:
                 "integers": integers.pack(numbers, "int32"),
                 "matrices": matrices,
                 "reals": reals.pack(sums, "float64" if wide else "float32"),
-                "moments": moments,
+                **moments,
                 **({"inputs": self._of_each_input(outputs, model_pass)} if per_input else {}),
             }
 
@@ -316,18 +320,19 @@ class Probe:
         return self._passes.setdefault((labels, per_input), compiled)
 
     def _gradient_sums(self, x: Any, y: Any) -> dict[totals.Key, Any]:
-        """Sum over inputs and positions of |dL/dz| for each site's pre-activation or layer output z.
+        """Sums over inputs and positions of |dL/dz| and |dL/da|, a site's pre-activation z and output a.
 
-        Runs the model again, once per loss scale: differentiation replaces the watched tensors.
+        Both in one backward pass. A layer's output has no pre-activation and stands for both. L is the loss
+        of the input. Runs the model again, once per loss scale: differentiation replaces the watched tensors.
         """
         sites = {key: site for site in self._plan.sites for key in site.steps or (site.key,)}
 
         def forward(watch):
             watched = {}
 
-            def replaced(key, tensor):
+            def replaced(key, part, tensor):
                 if key in sites:
-                    watched[key] = tensor = watch(key, tensor)
+                    watched[key, part] = tensor = watch((key, part), tensor)
                 return tensor
 
             with taps.opened(self._model, evaluating=True, watch=replaced, paths=()):
@@ -338,15 +343,18 @@ class Probe:
             getattr(layer, "compute_dtype", "") == "float16" for layer in self._model._flatten_layers()
         )
         sums: dict[totals.Key, Any] = {}
-        for key, size in gradients.magnitudes(forward, half=half).items():
-            site = sites[key]
+        for (key, part), size in gradients.magnitudes(forward, half=half).items():
+            site, is_layer_output = sites[key], key[2]
             if site.axis not in (-1, None):
                 size = ops.moveaxis(size, site.axis, -1)
             by_unit = ops.sum(size, tuple(range(len(size.shape) - 1)))
-            name = site.name, "gradient"
-            # the steps of a `TimeDistributed` layer are several tensors of one site
-            sums[name] = sums[name] + by_unit if name in sums else by_unit
-        return sums
+            for name in ("gradient", "output_gradient") if is_layer_output else (_GRADIENTS[part],):
+                # the steps of a `TimeDistributed` layer are several tensors of one site
+                total = sums.get((site.name, name))
+                sums[site.name, name] = by_unit if total is None else total + by_unit
+        inputs = ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
+        scale = gradients.inputs_per_loss(self._model._compile_loss, inputs)
+        return {name: total * ops.cast(scale, total.dtype) for name, total in sums.items()}
 
 
 def count(

@@ -98,6 +98,21 @@ def magnitude(outputs: Any, mask: Any = None) -> Any:
 
 def output_moments(outputs: Any, mask: Any = None) -> dict[str, Any]:
     """The attributes of `counts.Moments` for one batch: number of values, mean and squares per unit."""
+    number, mean, centred = _centred(outputs, mask)
+    return {"values": number, "mean": mean, "squares": ops.sum(ops.square(centred), axis=0)}
+
+
+def output_comoments(outputs: Any, mask: Any = None) -> dict[str, Any]:
+    """The same with `(units, units)` squares: the products of the differences of every pair of units.
+
+    The values of a feature map are those of all its positions.
+    """
+    number, mean, centred = _centred(outputs, mask)
+    return {"values": number, "mean": mean, "squares": ops.matmul(ops.transpose(centred), centred)}
+
+
+def _centred(outputs: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """Number of values, their mean `(units,)`, and the differences from it `(values, units)`, 0 if masked."""
     values = ops.reshape(at_least_float32(outputs), (-1, outputs.shape[-1]))
     if mask is None:
         valid = ops.ones_like(values[:, :1])
@@ -106,8 +121,7 @@ def output_moments(outputs: Any, mask: Any = None) -> dict[str, Any]:
     # relative to the first value, then to the mean: a constant unit has squares of exactly 0, at any value
     number, shifted = ops.sum(valid), values - values[:1]
     mean = ops.sum(shifted * valid, axis=0) / ops.maximum(number, 1)
-    squares = ops.sum(ops.square(shifted - mean) * valid, axis=0)
-    return {"values": number, "mean": values[0] + mean, "squares": squares}
+    return number, values[0] + mean, (shifted - mean) * valid
 
 
 def class_activity(somewhere: Any, one_hot: Any) -> Any:

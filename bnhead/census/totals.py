@@ -23,6 +23,7 @@ from bnhead.graph.trace import separate
 
 # of size classes x units or units x units: added separately, since packing would copy them
 MATRICES = ("class_active", "together")
+MOMENTS = ("moments", "comoments")
 Key = tuple[str, str]  # name of the layer ("" for all layers together), name of the array
 
 
@@ -44,6 +45,7 @@ class Plan:
         by_slope: whether the slope is compared with it, not the output.
         checks_before: whether the pre-activations of smooth activations must be finite too.
         together: whether to count co-death.
+        clones: whether to count the correlations of the units' outputs.
         limit: number of inputs of a batch to count; None for all.
         folded: name of a layer -> its number of rows per input, if that is not one. Filled while tracing.
     """
@@ -55,6 +57,7 @@ class Plan:
     by_slope: bool = False
     checks_before: bool = True
     together: bool = False
+    clones: bool = False
     limit: int | None = None
     folded: dict[str, str] = field(default_factory=dict)
 
@@ -203,15 +206,20 @@ def _finite_sites(plan: Plan, by_key: dict[tuple, taps.Tap], inputs: Any) -> lis
 
 
 def real_sums(plan: Plan, model_pass: taps.Pass) -> tuple[dict[Key, Any], dict[str, dict[str, Any]]]:
-    """Sums of magnitudes by key, and moments by layer, those of vectors and batch norms only."""
+    """Sums of magnitudes by key, and "moments" and "comoments" by layer.
+
+    Moments are those of vectors and batch norms only; comoments are counted for `Plan.clones`.
+    """
     by_key = taps_by_key(model_pass)
-    sums, moments = {}, {}
+    sums, moments = {}, {name: {} for name in MOMENTS}
     for site in plan.sites:
         tap = by_key[site.key]
         outputs = reductions.units_last(tap.output, tap)
         sums[site.name, "magnitude"] = reductions.magnitude(outputs, tap.mask)
         if site.kind == taps.NORM or not site.positions:
-            moments[site.name] = reductions.output_moments(outputs, tap.mask)
+            moments["moments"][site.name] = reductions.output_moments(outputs, tap.mask)
+        if plan.clones:
+            moments["comoments"][site.name] = reductions.output_comoments(outputs, tap.mask)
     return sums, moments
 
 
@@ -256,7 +264,7 @@ class Totals:
         self._state: Any = None
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Adds a batch: the vectors "integers" and "reals", and "matrices" and "moments" by layer."""
+        """Adds a batch: the vectors "integers" and "reals", and "matrices" and `MOMENTS` by layer."""
         self._state = self._add(self._state, batch)
 
     def read(self) -> dict[str, Any]:
@@ -279,20 +287,22 @@ def compiled_add(watchpoints: int) -> Callable:
                 "integers": ops.convert_to_tensor(zeros),
                 "matrices": keras.tree.map_structure(lambda x: ops.cast(x, "int32") * 0, batch["matrices"]),
                 "reals": ops.cast(batch["reals"], "float64") * 0,
-                "moments": keras.tree.map_structure(lambda x: ops.cast(x, "float64") * 0, batch["moments"]),
             }
-        moments = {}
-        for layer, arrays in batch["moments"].items():
-            arrays = {name: ops.cast(array, "float64") for name, array in arrays.items()}
-            merged = Moments(**state["moments"][layer]).merge(Moments(**arrays), ops.maximum)
-            moments[layer] = vars(merged)
+            for kind in MOMENTS:
+                state[kind] = keras.tree.map_structure(lambda x: ops.cast(x, "float64") * 0, batch[kind])
+        moments: dict[str, dict[str, Any]] = {kind: {} for kind in MOMENTS}
+        for kind, merged in moments.items():
+            for layer, arrays in batch[kind].items():
+                arrays = {name: ops.cast(array, "float64") for name, array in arrays.items()}
+                earlier = Moments(**state[kind][layer])
+                merged[layer] = vars(earlier.merge(Moments(**arrays), ops.maximum))
         return {
             "integers": add_counts(state["integers"], batch["integers"], watchpoints),
             "matrices": keras.tree.map_structure(
                 lambda total, x: total + ops.cast(x, "int32"), state["matrices"], batch["matrices"]
             ),
             "reals": state["reals"] + ops.cast(batch["reals"], "float64"),
-            "moments": moments,
+            **moments,
         }
 
     name = keras.backend.backend()
@@ -365,11 +375,12 @@ def census_of(plan: Plan, labels: Labels, totals: dict[str, Any]) -> Census:
         )
         if by_class and "class_active" in arrays:
             counts.class_active, counts.class_inputs = arrays["class_active"], integers["", "class_inputs"]
-        for name in ("magnitude", "gradient"):
+        for name in ("magnitude", "gradient", "output_gradient"):
             if (array := reals.get((site.name, name))) is not None:
                 setattr(counts, name, array.astype(np.float64))
-        if (moments := totals.get("moments", {}).get(site.name)) is not None:
-            counts.moments = Moments(**{**moments, "values": int(moments["values"])})
+        for kind in MOMENTS:
+            if (moments := totals.get(kind, {}).get(site.name)) is not None:
+                setattr(counts, kind, Moments(**{**moments, "values": int(moments["values"])}))
         until = len(plan.inputs) + watched.index(site.key) + 1
         if bad := int(integers["", "bad"][until - 1]):
             first = integers["", "first"][:until]

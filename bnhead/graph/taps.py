@@ -129,8 +129,9 @@ class Taps:
     Args:
         model: the model whose layers are observed; calls of other models are not.
         evaluating: whether rematerialised layers run directly. A training step needs rematerialisation.
-        watch: `(key, tensor) -> tensor`, called with the input of each activation and the output of each
-            layer; the pass continues with its result. None changes nothing.
+        watch: `(key, part, tensor) -> tensor`, called with the input and the output of each activation and
+            the output of each layer; the pass continues with its result. `part` is the attribute of `Tap`
+            that holds the tensor: "pre_activation" or "output". None changes nothing.
         paths: paths whose tensors are retained; None for all. The memory of the other tensors is freed early.
         marked: whether to mark recorded activations by name scopes in the traced program, for `graph.audit`.
     """
@@ -271,7 +272,7 @@ class Taps:
         number = self._next_number(frame.path, "output")
         mask = backend.get_keras_mask(output)
         if self.watch is not None:
-            output = self.watch((frame.path, number, True), output)
+            output = self.watch((frame.path, number, True), "output", output)
             if mask is not None:
                 backend.set_keras_mask(output, mask)
             results = keras.tree.pack_sequence_as(results, [output, *flat[1:]])
@@ -330,7 +331,7 @@ class Taps:
         frame = self._stack[-1]
         number = self._next_number(frame.path, "activation")
         if self.watch is not None:
-            x = self.watch((frame.path, number, False), x)
+            x = self.watch((frame.path, number, False), "pre_activation", x)
 
         def of_pre_activation(value):
             if is_positional:
@@ -345,6 +346,8 @@ class Taps:
             self._is_recording = False
         if self._inner is not None and self._inner[1] is x and self._inner[2] is output:
             name = self._inner[0]  # the function only wraps another one
+        if self.watch is not None and ops.is_tensor(output):
+            output = self.watch((frame.path, number, False), "output", output)
         if ops.is_tensor(output) and len(output.shape) == len(x.shape):
             groups, axis = self._channels_of(x)
             self._set_channels(output, groups, axis)

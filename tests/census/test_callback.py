@@ -42,7 +42,9 @@ def test_history_has_a_figure_for_each_epoch(form):
     ]
     model, dead_units = users_model(), DeadUnits(data, figures="all")
     history = fit(model, dead_units)
-    asked = {"groups", "gradient", "together"} | ({"class_active"} if form == "array" else set())
+    asked = {"groups", "gradient", "output_gradient", "together", "comoments"} | (
+        {"class_active"} if form == "array" else set()
+    )
     expected = [f"dead/hidden/{row.name}" for row in OF_COUNTS if row.needs not in asked]
     assert [key for key in history if key.startswith("dead/")][: len(expected)] == expected
     assert all(len(history[key]) == 3 for key in expected)
@@ -258,8 +260,11 @@ def test_dormant_units_are_revived_after_every_epoch_but_the_last():
         ({"pictures_every": 1.5}, "pictures_every must be a whole number of at least 1, got 1.5"),
         ({"figures": ["dataest"]}, "figures: 'dataest' is not known; did you mean 'dataset'"),
         ({"revive": 1.0}, r"revive must be a threshold in \[0, 1\), got 1.0"),
-        ({"data": None, "revive": 0.1}, "gradients, together, by and revive need data to count on"),
-        ({"data": None, "together": True}, "gradients, together, by and revive need data to count on"),
+        ({"data": None, "revive": 0.1}, "gradients, together, clones, by and revive need data to count on"),
+        (
+            {"data": None, "together": True},
+            "gradients, together, clones, by and revive need data to count on",
+        ),
     ],
 )
 def test_arguments_that_make_no_sense(options, message):

@@ -22,6 +22,7 @@ def of_inputs(activations, finite, labels, first):
     somewhere, everywhere, silent = loud.any(1), loud.all(1), ~loud.any(1)
     one_hot = np.eye(CLASSES, dtype=int)[labels]
     values = activations.reshape(-1, activations.shape[-1])
+    centred = values - values.mean(0)
     bad = np.flatnonzero(~finite)
     return counts_of_batch(
         silent.sum(1),
@@ -30,10 +31,12 @@ def of_inputs(activations, finite, labels, first):
         (silent[:, 1:] != silent[:, :-1]).sum(1),
         first=first,
         magnitude=np.abs(activations).mean(1).sum(0),
-        moments=Moments(len(values), values.mean(0), ((values - values.mean(0)) ** 2).sum(0)),
+        moments=Moments(len(values), values.mean(0), (centred**2).sum(0)),
+        comoments=Moments(len(values), values.mean(0), centred.T @ centred),
         class_inputs=one_hot.sum(0),
         class_active=one_hot.T @ somewhere,
         gradient=np.abs(activations).sum((0, 1)),
+        output_gradient=np.ceil(np.abs(activations)).sum((0, 1)),
         together=somewhere.astype(int).T @ somewhere,
         groups=(2, activations.shape[-1] - 2) if activations.shape[-1] > 2 else (),
         nonfinite=len(bad),
@@ -103,9 +106,11 @@ def equal(first, second):
     """Whether two counts are the same, floats to rounding."""
     assert first.figures() == pytest.approx(second.figures(), abs=1e-12, nan_ok=True)
     first, second = first.to_dict(), second.to_dict()
-    moments = first.pop("moments"), second.pop("moments")
-    for key in ("values", "mean", "deviation"):
-        np.testing.assert_allclose(moments[0][key], moments[1][key], rtol=1e-12, atol=1e-12)
+    for name in ("moments", "comoments"):
+        moments = Moments.from_dict(first.pop(name)), Moments.from_dict(second.pop(name))
+        for key in ("values", "mean", "squares"):
+            a, b = (getattr(one, key) for one in moments)
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
     for key in ("magnitude", "gradient", "runs"):
         np.testing.assert_allclose(first.pop(key), second.pop(key), rtol=1e-12, atol=1e-12)
     assert first == second

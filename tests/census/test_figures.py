@@ -53,6 +53,12 @@ def test_figures_by_hand():
         # classes 0 1 2 0: unit 2 is silent on class 2, unit 3 on classes 1 and 2
         "class_dead": 2 / 4,
         "gradient_dead": 1 / 4,
+        # the same magnitudes: 0, 20, 2 and 2, mean 6
+        "gradient_dormant_0": 1 / 4,
+        "gradient_dormant_0025": 1 / 4,
+        "gradient_dormant_01": 1 / 4,
+        # units 2 and 3 correlate by 1 / sqrt(3), the others are constant
+        "clones": 0,
         # units 2 and 3 change: 1100 and 1000, phi = (2 - 1 - ... ) worked out as 1 / sqrt(3)
         "patterns": pytest.approx(4 / (2 + 2 / 3)),
         "per_input": (1 + 2 + 3 + 3) / 16,

@@ -20,13 +20,13 @@ def test_units_that_no_input_moves_are_gradient_dead():
     counts = count(model, (x, y), batch_size=2, gradients=True).layers["hidden"]
     assert counts.gradient_dead.tolist() == [True, True, False]
     assert counts.figures()["gradient_dead"] == pytest.approx(2 / 3)
-    # dL/dz of unit 2 is p1 - [y = 1] times -1 plus p0 - [y = 0]; Keras takes the mean over each batch
+    # dL/dz of unit 2 is p1 - [y = 1] times -1 plus p0 - [y = 0]
     logits = model.predict(x, verbose=0)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     wrong = p - np.eye(2)[y]
-    per_input = np.abs(wrong[:, 0] - wrong[:, 1]) / np.array([2, 2, 2, 2, 1])
-    assert counts.gradient[2] == pytest.approx(per_input.sum(), rel=1e-5)
-    assert set(counts.figures()) - set(count(model, (x, y)).layers["hidden"].figures()) == {"gradient_dead"}
+    assert counts.gradient[2] == pytest.approx(np.abs(wrong[:, 0] - wrong[:, 1]).sum(), rel=1e-5)
+    asked = set(counts.figures()) - set(count(model, (x, y)).layers["hidden"].figures())
+    assert asked == {"gradient_dead", *(f"gradient_dormant_{tau}" for tau in ("0", "0025", "01"))}
 
 
 def test_gradients_of_feature_maps_inside_a_nested_model():

@@ -45,6 +45,13 @@ def test_batches_add_up_in_64_bits():
                     "squares": ops.convert_to_tensor(((part - part.mean(0)) ** 2).sum(0)),
                 }
             },
+            "comoments": {
+                "fc": {
+                    "values": ops.convert_to_tensor(np.float32(len(part))),
+                    "mean": ops.convert_to_tensor(part.mean(0)),
+                    "squares": ops.convert_to_tensor((part - part.mean(0)).T @ (part - part.mean(0))),
+                }
+            },
         }
         state = add(state, batch)
     sums = totals.to_host(state)
@@ -53,3 +60,6 @@ def test_batches_add_up_in_64_bits():
     every = np.concatenate(values)
     np.testing.assert_allclose(sums["moments"]["fc"]["mean"], every.mean(0), rtol=1e-12)
     np.testing.assert_allclose(sums["moments"]["fc"]["squares"] / 13, every.var(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        sums["comoments"]["fc"]["squares"] / 13, np.cov(every.T, bias=True), rtol=1e-6, atol=1e-12
+    )

@@ -191,7 +191,7 @@ def test_the_steps_of_a_wrapped_layer_are_its_positions():
 def test_the_steps_of_a_wrapped_layer_can_be_watched():
     """A watch with no paths to keep leaves no tensors to stack."""
     model = stack(layers.TimeDistributed(layers.Dense(5, "relu"), name="t"), shape=(4, 6))
-    with taps.opened(model, evaluating=True, watch=lambda key, tensor: tensor, paths=()) as observed:
+    with taps.opened(model, evaluating=True, watch=lambda key, part, tensor: tensor, paths=()) as observed:
         model(SERIES)
     (tap,) = observed.passes[0].activations
     assert tap.output is None and len(tap.steps) == 4
@@ -237,9 +237,8 @@ def test_groups_and_axes_of_channels():
     assert observed["first"].units == observed["then"].units == 4
 
 
-def doubles_what_goes_in(key, tensor):
-    *_, returned = key
-    return tensor if returned else tensor * 2
+def doubles_what_goes_in(key, part, tensor):
+    return tensor * 2 if part == "pre_activation" else tensor
 
 
 def test_outputs_masks_and_what_goes_back_in():
@@ -251,6 +250,10 @@ def test_outputs_masks_and_what_goes_back_in():
     np.testing.assert_array_equal(tap.mask, tokens > 0)
     doubled = forward_pass(model, tokens, watch=doubles_what_goes_in).activations[0]
     np.testing.assert_allclose(doubled.output, 2 * np.asarray(tap.output), rtol=1e-6)
+    calls = []
+    forward_pass(model, tokens, watch=lambda *call: calls.append(call[:2]) or call[2])
+    assert [part for key, part in calls if key == tap.key] == ["pre_activation", "output"]
+    assert [part for key, part in calls if key == ("d", 0, True)] == ["output"]
     (tap,) = forward_pass(stack(layers.Dense(3, "relu")), VECTORS).activations
     assert tap.is_output
 
