@@ -68,7 +68,12 @@ class Request:
     codeath: bool = _setting(
         False, "Count which units are silent together; memory grows with the square of the units."
     )
-    gradients: bool = _setting(False, "Count gradient-dead units, by the task's loss; takes a backward pass.")
+    gradients: bool = _setting(
+        False, "Count gradient-dead and gradient-dormant units, by the task's loss; takes a backward pass."
+    )
+    clones: bool = _setting(
+        False, "Count units whose outputs correlate by 0.99; memory grows with the square of the units."
+    )
     head: str = _setting(
         "out", "Head of a backbone that is given by name; the default is its output layer alone."
     )
@@ -148,10 +153,11 @@ def output_directory(request: Request, inspected: Inspected) -> RunDirectory:
     return RunDirectory(folder if inspected.dataset == own else folder / file_name(inspected.dataset))
 
 
+OPTIONAL = ("codeath", "gradients", "clones")  # counts that take more time or memory
 GROUPS = {
     "Data": ("dataset", "task", "data_dir", "image_size", "examples", "batch_size"),
     "Model": ("head", "weights", "seed", "pixels"),
-    "Count": ("layers", "eps", "codeath", "gradients"),
+    "Count": ("layers", "eps", *OPTIONAL),
     "Output": ("wide", "out", "overwrite"),
 }
 EXAMPLES = (
@@ -162,6 +168,7 @@ EXAMPLES = (
     ),
     ("keras:MobileNetV2 --dataset=cifar10 --weights=imagenet", "A net of keras.applications."),
     ("resnet20 --dataset=digits --codeath --gradients", "Initial weights; co-death and gradients too."),
+    ("mine.keras --dataset=digits --layers=fc --clones", "Which units of a layer compute the same."),
 )
 COMMAND = Command(
     "bnhead inspect",
@@ -230,9 +237,10 @@ def next_command(request: Request) -> str:
     if request.is_run:
         arguments = ["report", request.model]
     elif request.model.endswith(".keras"):
-        if request.codeath and request.gradients:
+        if all(getattr(request, name) for name in OPTIONAL):
             return ""
-        arguments = ["inspect", request.model, f"--dataset={request.dataset}", "--codeath", "--gradients"]
+        flags = [f"--{name}" for name in OPTIONAL]
+        arguments = ["inspect", request.model, f"--dataset={request.dataset}", *flags]
     else:
         names = ("dataset", "head", *(["weights"] if request.weights else []))
         flags = [f"--{name}={getattr(request, name)}" for name in names]
@@ -300,6 +308,7 @@ def _count(request: Request, source: Any) -> Any:
             names,
             eps=request.eps,
             together=request.codeath,
+            clones=request.clones,
             gradients=request.gradients,
             classes=len(source.dataset.classes),
         )

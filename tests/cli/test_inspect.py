@@ -285,8 +285,11 @@ def test_the_next_command(settings, command, tmp_path):
     (tmp_path / "my net.keras").write_text("")
     mine = request(model=str(tmp_path / "my net.keras"))
     quoted = f"'{tmp_path}/my net.keras'"
-    assert inspect.next_command(mine).endswith(f" inspect {quoted} --dataset=digits --codeath --gradients")
-    assert inspect.next_command(dataclasses.replace(mine, codeath=True, gradients=True)) == ""
+    assert inspect.next_command(mine).endswith(
+        f" inspect {quoted} --dataset=digits --codeath --gradients --clones"
+    )
+    everything = dict.fromkeys(inspect.OPTIONAL, True)
+    assert inspect.next_command(dataclasses.replace(mine, **everything)) == ""
     run = written_run(tmp_path / "seed0")
     assert inspect.next_command(request(model=str(run))).endswith(f" report {run}")
 
