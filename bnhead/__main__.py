@@ -18,39 +18,45 @@ COMMANDS = {  # each is a module of `bnhead.cli` with `main(arguments) -> exit s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status. Ctrl-C during the imports ends in one line, too."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else ""
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        # imported here, so that Ctrl-C during the imports is caught below
+        import importlib
+
+        from bnhead.cli import exits
+
+        if name in COMMANDS:
+            return importlib.import_module(f"bnhead.cli.{name}").main(arguments[1:])
+        return exits.run("bnhead", lambda: usage(name))
     except KeyboardInterrupt:
         print("bnhead: interrupted", file=sys.stderr)
         return 130
 
 
-def _run(arguments: Sequence[str]) -> int:
-    # imported here, so that Ctrl-C at any later instant is caught above
-    import importlib
+def usage(name: str) -> int:
+    """Prints the commands, or the version, and returns the exit status.
 
-    from bnhead.cli import exits
+    Args:
+        name: the first argument, which is not a command; "" for none.
+
+    Raises:
+        UsageError: a name that is neither a command nor a request for help.
+    """
     from bnhead.errors import UsageError, nearest
     from bnhead.version import __version__
 
-    name = arguments[0] if arguments else ""
-    if name in COMMANDS:
-        return importlib.import_module(f"bnhead.cli.{name}").main(arguments[1:])
-
-    def usage() -> int:
-        if name not in ("", "--help", "-h", "help", "--version"):
-            hint = nearest(name, COMMANDS) or f" (commands: {', '.join(COMMANDS)})"
-            raise UsageError(f"command {name!r} is not known{hint}")
-        if name == "--version":
-            print(f"bnhead {__version__}")
-            return 0
-        program = "python -m bnhead" if sys.argv[0].endswith("__main__.py") else "bnhead"
-        commands = "\n".join(f"  {command:<8}{text}" for command, text in COMMANDS.items())
-        print(f"usage: {program} COMMAND [--flag=value ...]\n\n{commands}\n")
-        print(f"`{program} COMMAND --help` describes a command and its flags.")
-        return 0 if name else UsageError.exit_status
-
-    return exits.run("bnhead", usage)
+    if name not in ("", "--help", "-h", "help", "--version"):
+        hint = nearest(name, COMMANDS) or f" (commands: {', '.join(COMMANDS)})"
+        raise UsageError(f"command {name!r} is not known{hint}")
+    if name == "--version":
+        print(f"bnhead {__version__}")
+        return 0
+    program = "python -m bnhead" if sys.argv[0].endswith("__main__.py") else "bnhead"
+    commands = "\n".join(f"  {command:<8}{text}" for command, text in COMMANDS.items())
+    print(f"usage: {program} COMMAND [--flag=value ...]\n\n{commands}\n")
+    print(f"`{program} COMMAND --help` describes a command and its flags.")
+    return 0 if name else UsageError.exit_status
 
 
 if __name__ == "__main__":

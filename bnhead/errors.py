@@ -34,7 +34,7 @@ class Interrupted(KeyboardInterrupt):
 
     Args:
         number: the signal's number.
-        kept: what is kept and how to go on, for the message.
+        kept: a clause for the message: the completed work that is kept, and how to resume.
     """
 
     def __init__(self, number: int, kept: str = ""):

@@ -21,8 +21,8 @@ class Bar(NamedTuple):
     """A cell with a bar across its background.
 
     Attributes:
-        text: what the cell says.
-        share: length of the bar, 0 to 1; none if it is not finite.
+        text: of the cell.
+        share: length of the bar, 0 to 1; a share that is not finite has none.
         color: `#rrggbb`.
     """
 
@@ -71,11 +71,11 @@ def table(
                 style += ";min-width:6em;" + _BAR.format(color=content.color, percent=100 * content.share)
             content = content.text
         span = f' colspan="{width}"' if width > 1 else ""
-        return f'<td{span} style="{style}">{_escaped(content)}</td>'
+        return f'<td{span} style="{style}">{_as_html(content)}</td>'
 
     head = "".join(
-        f'<th title="{_escaped(meaning)}" style="text-align:{"right" if i else "left"};padding:.25em .7em">'
-        f"{_escaped(text)}</th>"
+        f'<th title="{_as_html(meaning)}" style="text-align:{"right" if i else "left"};padding:.25em .7em">'
+        f"{_as_html(text)}</th>"
         for i, (text, meaning) in enumerate(headings)
     )
     body = "".join(
@@ -86,9 +86,9 @@ def table(
         + "</tr>"
         for row in map(list, rows)
     )
-    small = "".join(f'<div style="font-size:.85em;opacity:.75">{_escaped(note)}</div>' for note in notes)
+    small = "".join(f'<div style="font-size:.85em;opacity:.75">{_as_html(note)}</div>' for note in notes)
     return (
-        f'<div><div style="margin:.3em 0">{_escaped(title)}</div>'
+        f'<div><div style="margin:.3em 0">{_as_html(title)}</div>'
         f'<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{small}</div>"
     )
@@ -108,5 +108,5 @@ def axes(ax: "matplotlib.axes.Axes | None", width: float, height: float) -> "mat
     return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def _escaped(text: str) -> str:
+def _as_html(text: str) -> str:
     return html.escape(printable(text))

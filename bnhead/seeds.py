@@ -1,8 +1,8 @@
-"""Named random streams: every random thing draws from a seed of its own.
+"""Named random streams: every source of randomness has a separate seed.
 
 With one global seed, adding a dropout layer shifts the initial weights of all later layers, and two runs
-that ought to differ in one layer differ everywhere. Here a seed depends on the run's seed and on the name
-of the thing alone, so a longer head changes nobody else's random numbers and runs can be paired by seed.
+that ought to differ in one layer differ everywhere. Here a seed depends only on the run's seed and on a
+name, so a longer head leaves all other random numbers unchanged, and runs can be paired by seed.
 """
 
 import hashlib

@@ -88,7 +88,7 @@ def wrapped(text: str, widest: int = 100, *, indent: int = 0, hanging: int | Non
 
 
 def labelled(rows: Iterable[tuple[str, str]], width: int, *, whole: bool = False) -> str:
-    """Rows of a label and a text, each text in lines beside its label.
+    """Rows of a label and a text, each text in lines to the right of its label.
 
     Args:
         rows: label and text.

@@ -66,7 +66,7 @@ class Figure:
     reading: str = ""
 
     def is_counted(self, counts: Any) -> bool:
-        """Whether a layer's counts have what the formula needs."""
+        """Whether a layer's counts have the input of the formula."""
         needed = getattr(counts, self.needs, None) if self.needs else counts
         return needed is not None and not (isinstance(needed, tuple) and not needed)
 
@@ -91,7 +91,7 @@ class Figure:
 
         Args:
             value: the figure's value.
-            text: what the cell says; empty for the value.
+            text: of the cell; empty for the value.
         """
         share = value if self.unit == "share" and value is not None else math.nan
         return Bar(text or self.text(value), share, RED if self is DEAD else BLUE)

@@ -19,7 +19,7 @@ class Labels:
     Attributes:
         form: "whole numbers" or "one-hot"; "" if they are not counted by class.
         classes: number of classes.
-        note: why they are not counted by class; empty if they are, or if there are no labels.
+        note: why they are not counted by class; empty if they are, and for data without labels.
     """
 
     form: str = ""

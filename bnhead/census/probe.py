@@ -183,7 +183,7 @@ class Probe:
 
         Returns:
             Outputs `(inputs, ...)`; float32 `(inputs, layers)` in the order of `sites`: shares in [0, 1], NaN
-            where the layer's values are not finite, and for several rows per input their mean; and the labels
+            for values that are not finite, and for several rows per input their mean; and the labels
             in `data`, None without labels.
 
         Raises:

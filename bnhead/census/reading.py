@@ -1,4 +1,4 @@
-"""What the dead units of a layer mean, in a sentence."""
+"""The meaning of a layer's dead units, in a sentence."""
 
 import math
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ def read_layer(figures: Mapping[str, float | None], activation: str = "") -> str
 
     Args:
         figures: figure -> value of one layer, as `census.keys.figures` returns them; shares in [0, 1].
-        activation: the layer's, if it is known: half of the units are silent behind a ReLU, and behind others
-            nothing is claimed.
+        activation: the layer's, if it is known. Half of the units are usually silent after a ReLU; after
+            another activation the sentence makes no claim.
 
     Returns:
         The sentence without a full stop; empty if a figure is missing or not finite.

@@ -26,7 +26,7 @@ def extremes(values: Any, mask: Any = None) -> tuple[Any, Any]:
 
     Args:
         values: `(batch, ..., units)`.
-        mask: `(batch, time)` bool; positions where it is False are ignored. An input without positions has
+        mask: `(batch, time)` bool; positions with False are ignored. An input without positions has
             -inf and -inf, so no unit is active on it.
     """
     if mask is not None:

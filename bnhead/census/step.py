@@ -1,7 +1,7 @@
 """Counting on the training batches, inside the compiled training step: no extra forward pass.
 
 Taps are open while the step is traced (or runs, if it is eager), and the totals stay on the device. The model
-is not changed: neither its weights nor its random streams nor what is saved.
+is not changed: neither its weights nor its random streams nor its file.
 """
 
 import functools
@@ -196,7 +196,7 @@ class _Totals:
         return result
 
     def remove(self) -> None:
-        """Removes what was added to the model."""
+        """Removes the additions to the model."""
 
 
 class _EagerTotals(_Totals):

@@ -351,7 +351,7 @@ def census_of(plan: Plan, labels: Labels, totals: dict[str, Any]) -> Census:
     """The counts of every layer.
 
     Args:
-        plan: what was counted.
+        plan: of the counted sites.
         labels: how the labels were read.
         totals: as returned by `Totals.read`; only "integers" is required.
     """

@@ -77,7 +77,7 @@ class EpochLines(keras.callbacks.Callback):
         self._bar.stop()
 
     def _show(self, *parts: str) -> None:
-        """Shows epoch, step and `parts` beside the bar, which is that of the whole run."""
+        """Shows epoch, step and `parts` next to the bar of the whole run."""
         epochs, total = self.params["epochs"], self.params["epochs"] * self.params["steps"]
         places = f"epoch {self._epoch + 1}/{epochs}", f"step {self._step}/{total}"
         text = "  ".join(filter(None, (*places, *parts)))
@@ -113,7 +113,7 @@ def format_epoch(epoch: int, epochs: int, logs: Mapping[str, float], primary: st
         epoch: its number, from 1.
         epochs: how many there are.
         logs: the epoch's figures; those of the test split begin with `val_`.
-        primary: name of the metric that is shown beside the loss: `accuracy` in percent, others as numbers.
+        primary: name of the metric that is shown next to the loss: `accuracy` in percent, others as numbers.
         seconds: of the epoch.
     """
     form = "7.2%" if primary == "accuracy" else "7.4f"

@@ -10,7 +10,7 @@ from bnhead.census.figures import FIGURES, UNITS
 from bnhead.cli.flags import Command
 from bnhead.cli.tables import table
 from bnhead.errors import UsageError
-from bnhead.runs.diff import Differences, compare
+from bnhead.runs.diff import Differences, diff_runs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def compare_runs(pair: Pair) -> int:
     """Prints the differences between two runs."""
-    print(texts.printable(format_differences(*pair.runs, compare(*pair.runs))))
+    print(texts.printable(format_differences(*pair.runs, diff_runs(*pair.runs))))
     return 0
 
 
@@ -57,28 +57,20 @@ def format_differences(first: str, second: str, differences: Differences) -> str
 
 
 def _row(key: str, first: Any, second: Any) -> list[str]:
-    """The cells of a value that differs: key, both values, and the second less the first."""
-    form = _form(key)
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (first, second))
-    difference = ""
-    if numbers and form.endswith("%"):
-        difference = f"{100 * (second - first):+.2f} points"
-    elif numbers:
-        difference = f"{second - first:+{form}}"
-    return [key, *(_text(key, value, form) for value in (first, second)), difference]
+    """The cells of a value that differs: key, both values, and the difference second minus first.
 
-
-def _form(key: str) -> str:
-    """The format of a result: percent where the summary of a run has percent."""
-    if key.endswith("accuracy"):
-        return ".2%"
+    A figure is in percent if the summary of a run shows it in percent.
+    """
     name = keys.parts(key)[1] if keys.is_key(key) else ""
-    return next((UNITS[row.unit] for row in FIGURES if row.name == name and row.unit == "share"), ".6g")
-
-
-def _text(key: str, value: Any, form: str) -> str:
-    if value is None:
-        return "-"
-    if key.endswith("sha256"):
-        return str(value)[:12]
-    return format(value, form) if isinstance(value, float) else str(value)
+    form = next((UNITS[row.unit] for row in FIGURES if row.name == name and row.unit == "share"), ".6g")
+    form = ".2%" if key.endswith("accuracy") else form
+    cells = []
+    for value in (first, second):
+        text = format(value, form) if isinstance(value, float) else str(value)
+        text = text[:12] if key.endswith("sha256") else text
+        cells.append("-" if value is None else text)
+    difference = ""
+    if all(isinstance(x, int | float) and not isinstance(x, bool) for x in (first, second)):
+        points = form.endswith("%")
+        difference = f"{100 * (second - first):+.2f} points" if points else f"{second - first:+{form}}"
+    return [key, *cells, difference]

@@ -37,7 +37,7 @@ class Command(Generic[Settings]):
     Attributes:
         program: the name that usage and messages begin with, "bnhead train".
         settings: the dataclass of its flags. It checks its values and raises `UsageError`.
-        headline: what the command does, in a sentence or two.
+        headline: the purpose of the command, in a sentence or two.
         status: the last paragraph of the help text, the exit statuses.
         positional: the field that is written without its name; a field of type `tuple` takes all of them.
         optional: whether the positional argument can be left out.

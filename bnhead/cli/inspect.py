@@ -6,7 +6,7 @@ import os
 import pathlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bnhead import data, heads, models, texts
@@ -16,14 +16,10 @@ from bnhead.errors import ResourcesError, UsageError, nearest
 from bnhead.report.inspected import INITIAL, Inspected, file_name
 from bnhead.runs import atomic
 from bnhead.runs.directory import CENSUS, RunDirectory
-from bnhead.training.config import PIXELS
+from bnhead.training.config import PIXELS, setting
 
 _LABELS = 12  # columns of the labels on the terminal
 TASKS = ("classification", "multilabel", "regression")
-
-
-def _setting(default, text: str):
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -34,60 +30,58 @@ class Request:
         UsageError: an invalid value, or an unknown name, with the nearest valid one.
     """
 
-    model: str = _setting(
+    model: str = setting(
         "",
         "A run directory; a .keras file (loading a file can run its author's code: open only files you "
         "trust); or a backbone's name, such as resnet20 or keras:ResNet50, with its initial weights.",
     )
-    dataset: str = _setting("", "TFDS image set, or an embedded one. Default: the run's own.")
-    task: str = _setting(
+    dataset: str = setting("", "TFDS image set, or an embedded one. Default: the run's own.")
+    task: str = setting(
         "",
         f"Meaning of the labels: {', '.join(TASKS)}. Default: the run's own, else classification.",
     )
-    data_dir: str = _setting("", "TFDS directory that holds the prepared sets. Default: that of TFDS.")
-    image_size: int = _setting(
+    data_dir: str = setting("", "TFDS directory that holds the prepared sets. Default: that of TFDS.")
+    image_size: int = setting(
         0,
         "Height and width in pixels of the resized images. 0: as the model expects them, else unchanged.",
     )
-    pixels: str = _setting(
+    pixels: str = setting(
         "auto",
         "Scale of the model's input: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or "
         "auto, as in training: keras.applications' own preprocessing for keras:<name> and with imagenet "
         "weights; raw for a run and for a file whose net scales its input; else signed.",
     )
-    layers: str = _setting(
+    layers: str = setting(
         "all",
         "Layers to count, joined by commas: names, all (every activation), norms (every batch norm), last "
         "(the last activation before the output).",
     )
-    examples: int = _setting(
+    examples: int = setting(
         2048, "Test images to count on, at most. A unit dead on N may fire on 3/N of inputs."
     )
-    batch_size: int = _setting(256, "Images at a time; no figure depends on it.")
-    eps: float = _setting(0.0, "A unit is silent if its output is at most this; 0 suits ReLU.")
-    codeath: bool = _setting(
+    batch_size: int = setting(256, "Images at a time; no figure depends on it.")
+    eps: float = setting(0.0, "A unit is silent if its output is at most this; 0 suits ReLU.")
+    codeath: bool = setting(
         False, "Count which units are silent together; memory grows with the square of the units."
     )
-    gradients: bool = _setting(
+    gradients: bool = setting(
         False, "Count gradient-dead and gradient-dormant units, by the task's loss; takes a backward pass."
     )
-    clones: bool = _setting(
+    clones: bool = setting(
         False, "Count units whose outputs correlate by 0.99; memory grows with the square of the units."
     )
-    head: str = _setting(
+    head: str = setting(
         "out", "Head of a backbone that is given by name; the default is its output layer alone."
     )
-    weights: str = _setting(
-        "", "Pre-trained weights of a backbone that is given by name: imagenet or a file."
-    )
-    seed: int = _setting(0, "Seed of the initial weights of a backbone that is given by name.")
-    wide: bool = _setting(False, "Print every figure and a row for each layer, at any width of the terminal.")
-    out: str = _setting(
+    weights: str = setting("", "Pre-trained weights of a backbone that is given by name: imagenet or a file.")
+    seed: int = setting(0, "Seed of the initial weights of a backbone that is given by name.")
+    wide: bool = setting(False, "Print every figure and a row for each layer, at any width of the terminal.")
+    out: str = setting(
         "",
         "Output directory. Default: census in a run's directory; for anything else census/<data set, model, "
         "head, weights, seed>.",
     )
-    overwrite: bool = _setting(False, "Replace the census of another model in the output directory.")
+    overwrite: bool = setting(False, "Replace the census of another model in the output directory.")
 
     def __post_init__(self):
         if not self.model:
@@ -217,7 +211,7 @@ def inspect_model(request: Request) -> int:
         seed=request.seed,
     )
     try:
-        census = _count(request, source)
+        census = _count_units(request, source)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         least = f"a smaller --batch_size than {request.batch_size} needs less"
         raise ResourcesError(f"model {request.model} needs more memory than there is; {least}") from error
@@ -288,7 +282,7 @@ def _print_census(census: Any, title: str, facts: dict[str, str], *, wide: bool)
     print(f"\n{texts.wrapped(texts.one_line(conclusion(census) + most))}\n")
 
 
-def _count(request: Request, source: Any) -> Any:
+def _count_units(request: Request, source: Any) -> Any:
     from bnhead.census import count
 
     model = source.model

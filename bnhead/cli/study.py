@@ -22,7 +22,7 @@ from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, Study, named_study
 from bnhead.studies.wording import leading_rows, verdict_table
-from bnhead.training.config import TrainConfig
+from bnhead.training.config import TrainConfig, setting
 
 ENGINES = ("local", "ray")
 MOST_SEEDS = 10_000  # a study that needs more has too small a margin
@@ -32,7 +32,7 @@ BuildReport = Callable[[pathlib.Path, Mapping[str, Any]], object]
 
 
 def _flag(name: str, value_type: type, default, text: str) -> tuple:
-    return name, value_type, dataclasses.field(default=default, metadata={"help": text})
+    return name, value_type, setting(default, text)
 
 
 Request = dataclasses.make_dataclass(

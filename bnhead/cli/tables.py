@@ -11,7 +11,7 @@ from bnhead import texts
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> str:
-    """The rows in aligned columns under their headings. Cells fold only where the terminal is too narrow.
+    """The rows in aligned columns under their headings. Cells fold only if the terminal is too narrow.
 
     Args:
         headings: of the columns.

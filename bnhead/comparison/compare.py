@@ -11,7 +11,7 @@ import keras
 
 from bnhead.comparison.data import ComparedData
 from bnhead.comparison.model import Builder
-from bnhead.comparison.plan import check_settings, named_builders, plan_of
+from bnhead.comparison.plan import check_settings, comparison_plan, named_builders
 from bnhead.comparison.run import finish_runs
 from bnhead.studies.study_verdict import Verdict, read_verdict
 
@@ -67,16 +67,16 @@ def compare(
 
     Raises:
         UsageError: arguments that do not fit, or a model that is not compiled.
-        RunDirectoryError: `dir` holds another study; the message says what differs: the model of a head, the
-            data, a setting.
+        RunDirectoryError: `dir` holds another study; the message names the difference: the model of a
+            head, the data, a setting.
         StudyError: three runs in a row failed alike.
     """
     builders = named_builders(build, heads, builders, control)
     check_settings(better, epochs=epochs, batch_size=batch_size)
-    compared, fit = ComparedData.of(data, batch_size), dict(fit or {})
-    plan = plan_of(
-        builders, compared, seeds=seeds, epochs=epochs, batch_size=batch_size, metric=metric, better=better,
+    data, fit = ComparedData.of(data, batch_size), dict(fit or {})
+    plan = comparison_plan(
+        builders, data, seeds=seeds, epochs=epochs, batch_size=batch_size, metric=metric, better=better,
         delta=delta, alpha=alpha, question=question, fit=fit,
     )  # fmt: skip
-    finish_runs(plan, pathlib.Path(dir), builders, compared, fit, progress)
+    finish_runs(plan, pathlib.Path(dir), builders, data, fit, progress)
     return read_verdict(pathlib.Path(dir))

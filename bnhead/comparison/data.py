@@ -44,12 +44,12 @@ class ComparedData:
                 f"data must be (train, test) or the name of a data set, got {type(data).__name__}"
             )
         train, test = data
-        x, y = arrays_of("test", test)
+        x, y = split_arrays("test", test)
         if hasattr(train, "element_spec"):  # a tf.data.Dataset
-            facts = _facts("tf.data", *_fingerprint_of_labels(train), x, y)
+            facts = _data_facts("tf.data", *_fingerprint_of_labels(train), x, y)
             return cls(lambda seed, epoch: train, x, y, facts)
-        train = arrays_of("train", train)
-        return cls(train, x, y, _facts("arrays", len(train[1]), _fingerprint(train), x, y))
+        train = split_arrays("train", train)
+        return cls(train, x, y, _data_facts("arrays", len(train[1]), _fingerprint(train), x, y))
 
     @classmethod
     def _of_name(cls, name: str, batch_size: int) -> "ComparedData":
@@ -57,12 +57,12 @@ class ComparedData:
         from bnhead.data.split import Recipe
 
         data = load(name)
-        x, y = arrays_of("test", data.test.evaluation_batches(256))
+        x, y = split_arrays("test", data.test.evaluation_batches(256))
 
         def epoch_of(seed, epoch):
             return data.train.training_batches(batch_size, 1, stream(seed, epoch), Recipe())
 
-        facts = _facts(data.name, data.train.size, data.train.fingerprint(), x, y)
+        facts = _data_facts(data.name, data.train.size, data.train.fingerprint(), x, y)
         return cls(epoch_of, x, y, {**facts, "test_sha256": data.test.fingerprint()})
 
     def epoch(self, seed: int, epoch: int, batch_size: int) -> Any:
@@ -92,7 +92,7 @@ class OrderedBatches(keras.utils.PyDataset):
         return keras.tree.map_structure(lambda array: array[rows], self._x), self._y[rows]
 
 
-def arrays_of(split: str, data: Any) -> tuple[Any, np.ndarray]:
+def split_arrays(split: str, data: Any) -> tuple[Any, np.ndarray]:
     """Inputs and labels of a split as arrays.
 
     Raises:
@@ -119,7 +119,7 @@ def labels_of(y: np.ndarray) -> np.ndarray:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def _facts(name: str, size: int, fingerprint: str, x: Any, y: np.ndarray) -> dict[str, Any]:
+def _data_facts(name: str, size: int, fingerprint: str, x: Any, y: np.ndarray) -> dict[str, Any]:
     """Facts of the training data, and of the test arrays x and y."""
     labels = labels_of(y)
     is_class = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)

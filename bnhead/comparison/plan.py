@@ -51,7 +51,7 @@ def check_settings(better: str, **numbers: int) -> None:
             raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
-def plan_of(
+def comparison_plan(
     builders: Mapping[str, Builder],
     data: ComparedData,
     *,

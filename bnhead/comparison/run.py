@@ -129,9 +129,9 @@ def _test(
     else:
         census, outputs, silent = probe.count_per_input(data.tested(0, MOST_COUNTED))
         if len(data.y) > MOST_COUNTED:
-            others = probe.per_input(data.tested(MOST_COUNTED))
+            uncounted = probe.per_input(data.tested(MOST_COUNTED))
             outputs, silent = (
-                np.concatenate(pair) for pair in zip((outputs, silent), others[:2], strict=True)
+                np.concatenate(pair) for pair in zip((outputs, silent), uncounted[:2], strict=True)
             )
         layers = tuple(unnumbered(site.name) for site in probe.sites)
         census.layers = {unnumbered(name): counts for name, counts in census.layers.items()}

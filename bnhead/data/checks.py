@@ -2,7 +2,7 @@
 
 Data that cannot be trained on raises a DataError with a one-line message; oddities become warnings. A run
 records the results with the fingerprint of its data. The requirements of the backbone (channels for
-pre-trained weights, a size above its stride) are checked where the model is built.
+pre-trained weights, a size above its stride) are checked when the model is built.
 """
 
 import hashlib

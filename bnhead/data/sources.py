@@ -91,7 +91,7 @@ def load(
         notes=tuple(note for part in sets for note in part.notes),
         split_rule="; ".join(sorted({part.split_rule for part in sets if part.split_rule})),
     )
-    return _changed(data, validation, imbalance, label_noise, test_corruption)
+    return _with_subsets(data, validation, imbalance, label_noise, test_corruption)
 
 
 def _open(name: str, data_dir: str | None, task: str) -> OpenedSet:
@@ -145,7 +145,7 @@ def _splits(
     return tuple(splits)
 
 
-def _changed(
+def _with_subsets(
     data: DataSet, validation: float, imbalance: str, label_noise: float, test_corruption: str
 ) -> DataSet:
     """Returns the data set with a validation split, an imbalance, wrong labels or corrupted test images."""

@@ -45,7 +45,7 @@ class Replicas:
         return -(-EVALUATION_BATCH // self.number) * self.number
 
     def batch_norm_examples(self, batch_size: int) -> int:
-        """Number of examples behind a batch norm's statistics in training."""
+        """Number of examples over which a batch norm computes its statistics in training."""
         return batch_size if self.synchronized else batch_size // self.number
 
     def describe(self) -> dict:
@@ -55,7 +55,7 @@ class Replicas:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """A context for the whole run: JAX distributes what is computed in it."""
+        """A context for the whole run: JAX distributes the computations in it."""
         with self.strategy.scope() if _on_jax() and self.strategy else contextlib.nullcontext():
             yield
 

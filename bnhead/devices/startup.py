@@ -29,7 +29,7 @@ def quiet(loading: str = "") -> Iterator[None]:
     TensorFlow 2.21 reports oneDNN and missing CUDA drivers at every TF_CPP_MIN_LOG_LEVEL.
 
     Args:
-        loading: what is about to be loaded, for a line on a terminal: importing TensorFlow takes seconds.
+        loading: names for a line on a terminal, since importing TensorFlow takes seconds; "" for no line.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     streams()

@@ -57,7 +57,7 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         batch_size: inputs per batch if `data` is arrays.
     """
     if _is_dataset(data) or _is_stream(data):
-        for batch in _stream(data):
+        for batch in _native_batches(data):
             x, y = keras.utils.unpack_x_y_sample_weight(batch)[:2]
             _check_arrays(x, y)
             yield x, y
@@ -72,7 +72,7 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         yield keras.tree.map_structure(part, arrays)
 
 
-def _stream(data: Any) -> Iterator[Any]:
+def _native_batches(data: Any) -> Iterator[Any]:
     """The batches; tensors of a library other than the backend become arrays."""
     backend = keras.backend.backend()
 

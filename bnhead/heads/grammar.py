@@ -83,11 +83,11 @@ class Head:
     @property
     def counterpart(self) -> "Head":
         """The head to compare with: without its batch norms or, if it has none, with one at P1."""
-        kept = [t for t in self.tokens if not t.type.normalises_batch]
-        if len(kept) == len(self.tokens):
-            pooling = next(i for i, t in enumerate(kept) if t.type.pools)
-            kept.insert(pooling + 1, Token(TOKENS["bn"]))
-        return parse(spell(kept))
+        without_norms = [t for t in self.tokens if not t.type.normalises_batch]
+        if len(without_norms) == len(self.tokens):
+            pooling = next(i for i, t in enumerate(without_norms) if t.type.pools)
+            without_norms.insert(pooling + 1, Token(TOKENS["bn"]))
+        return parse(spell(without_norms))
 
     @property
     def needs_labels(self) -> bool:

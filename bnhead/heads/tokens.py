@@ -63,7 +63,7 @@ class TokenType:
         normalises_batch: whether it is a batch norm or a part of one; `placement` lists these.
         after_output: whether it may follow the output layer.
         reads_labels: whether it needs the labels in training.
-        meaning: a few words for a reader, a format string over `number`; empty where the name says it all.
+        meaning: a few words for a reader, a format string over `number`; empty if the name suffices.
     """
 
     name: str

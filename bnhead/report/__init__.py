@@ -3,8 +3,8 @@
 `study_page` and `run_page` collect the content of a page, with `study_figures` and `dead_units` (captions
 and texts), `provisional` (a study without a verdict), `event_pictures` (pictures of a run), `limits`, and
 `charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `tensorboard` as event files.
-`census_page`, `census_tables` and `census_files` do the same for a census (`inspected` says of what,
-`census_remarks` what stands out), and `verify` recomputes a study. Reports of studies and runs need no
+`census_page`, `census_tables` and `census_files` do the same for a census (`inspected`: its subject,
+`census_remarks`: its peculiarities), and `verify` recomputes a study. Reports of studies and runs need no
 TensorFlow.
 
 The same files and the same name of the directory give the same bytes: a page contains no fact that differs

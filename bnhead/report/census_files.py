@@ -68,7 +68,7 @@ def write_census(
     Args:
         directory: the directory.
         census: the counts.
-        inspected: what was counted.
+        inspected: the subject of the counts.
         about: rows of facts for the page.
         classes: names of the classes.
         steps: the calls of the net (`graph.outline.steps_of`), for its diagram.
@@ -103,7 +103,7 @@ def write_census(
 
 
 def _record(directory: RunDirectory) -> dict | None:
-    """What the census in the directory counted; None if that is not recorded."""
+    """The recorded subject of the census in the directory; None if that is not recorded."""
     try:
         record = (directory.read("census.json") or {}).get("inspected")
     except RunDirectoryError:

@@ -45,7 +45,7 @@ def census_html(
 
     Args:
         census: the counts.
-        inspected: what was counted. Like every name it is escaped.
+        inspected: the subject of the counts. Like every name it is escaped.
         about: rows of facts.
         classes: names of the classes.
         steps: the calls of the net (`graph.outline.steps_of`), for its diagram.
@@ -92,7 +92,7 @@ def census_content(
 
 
 def _layer(census: Census, name: str, number: int, classes: Sequence[str]) -> dict[str, Any]:
-    """What the page shows of one layer."""
+    """The part of the page about one layer."""
     counts = census.layers[name]
     figures = {} if counts.unknown else counts.figures()
     notes = remarks(counts, len(census.layers), classes)

@@ -1,4 +1,4 @@
-"""What stands out in a census, in words: the conclusion over all layers, and remarks on each layer."""
+"""A census in words: the conclusion over all layers, and remarks on each layer."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +72,7 @@ _REMARKS = (
 
 
 def remarks(counts: Counts, layers: int, classes: Sequence[str] = ()) -> list[str]:
-    """What stands out in one layer beside its dead units, most important first; empty for an unknown layer.
+    """Remarks on one layer, other than its dead units, most important first; empty for an unknown layer.
 
     Args:
         counts: of the layer.

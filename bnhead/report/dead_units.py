@@ -82,12 +82,12 @@ def width_charts(study: StudyFiles) -> list[dict[str, Any]]:
         for row in figures_at("charts"):
             chosen = [law for law in laws if (law["layer"], law.get("figure")) == (layer, row.name)]
             if chosen:
-                chart = {"title": row.meaning, "layer": layer, **_width_chart(study, chosen)}
+                chart = {"title": row.meaning, "layer": layer, **_chart_of_widths(study, chosen)}
                 drawn_charts.append({**chart, "slopes": list(_slopes_in_words(chosen, row))})
     return drawn_charts
 
 
-def _width_chart(study: StudyFiles, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _chart_of_widths(study: StudyFiles, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     comparisons = study.verdict["comparisons"]
     control = study.plan.cell(comparisons[0]["control"]).head if comparisons else None
     points = [[(p["fc_units"], p["seed"], p["share"]) for p in law["points"]] for law in laws]

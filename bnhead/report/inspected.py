@@ -1,4 +1,4 @@
-"""What a census counted: a model with its weights, and test images."""
+"""The subject of a census: a model with its weights, and test images."""
 
 import dataclasses
 import pathlib

@@ -48,7 +48,7 @@ class Box:
 
 
 def diagram(steps: Sequence[Step], census: Census) -> dict[str, Any]:
-    """What the template draws.
+    """The content of the diagram for the template.
 
     Args:
         steps: the net's, as of `graph.outline.steps_of`; empty draws the counted layers in their order.

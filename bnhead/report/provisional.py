@@ -15,8 +15,8 @@ _NO_STATEMENTS = ("interval", "interval_seeds", "converged")
 def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
     """The study with the numbers of its runs so far in the place of a verdict.
 
-    Differences, means and dead units are those of the runs that have ended. There are no intervals, p-values
-    and verdicts.
+    Differences, means and dead units are those of the runs that have ended. Intervals, p-values and
+    verdicts are missing.
 
     Args:
         study: the files of a study without `verdict.json`.

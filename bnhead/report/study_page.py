@@ -54,7 +54,7 @@ def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
         "directory": directory,
         "question": plan.question,
         "date": run_dates(study.runs.values()),
-        "facts": list(_facts(study)),
+        "facts": list(_subtitle(study)),
         "word": verdict["word"],
         "tone": study_figures.TONES.get(verdict["word"], "bad"),
         "sentence": verdict["sentence"],
@@ -114,8 +114,8 @@ def _secondary(study: StudyFiles) -> list[dict[str, Any]]:
     return list(comparisons[0].get("secondary", ()))[1:] if len(comparisons) == 1 else []
 
 
-def _facts(study: StudyFiles) -> Iterator[str]:
-    """What the line above the title says of a study."""
+def _subtitle(study: StudyFiles) -> Iterator[str]:
+    """The parts of the line above the title: data, backbone, epochs, seeds, runs."""
     settings, plan = study.plan.settings, study.plan
     yield from (str(settings[key]) for key in ("dataset", "backbone") if key in settings)
     for number, noun in (

@@ -88,7 +88,7 @@ def _report_disagreements(
         RunDirectory(copy).write("verdict.json", verdict)
         build_report(copy)
         names = [name for name in REPORTS if (copy / name).is_file()]
-        for name in [*names, *sorted(_event_files(copy) | _event_files(directory))]:
+        for name in [*names, *sorted(_tensorboard_files(copy) | _tensorboard_files(directory))]:
             if not (directory / name).is_file():
                 yield f"{name} does not exist; `bnhead report` writes it"
             elif not (copy / name).is_file():
@@ -96,7 +96,7 @@ def _report_disagreements(
             else:
                 written, computed = ((root / name).read_bytes() for root in (directory, copy))
                 if written != computed:
-                    difference = _first_difference(written, computed)
+                    difference = _first_differing_line(written, computed)
                     yield f"{name}: {difference}" if name in REPORTS else f"{name} differs"
 
 
@@ -106,16 +106,16 @@ def _written_name(directory: pathlib.Path) -> str:
         text = (directory / "report.html").read_text(encoding="utf-8")
     except (OSError, ValueError):
         text = ""
-    found = re.search('<meta name="study-directory" content="(.*?)">', text)
-    return html.unescape(found[1]) if found else str(directory)
+    match = re.search('<meta name="study-directory" content="(.*?)">', text)
+    return html.unescape(match[1]) if match else str(directory)
 
 
-def _event_files(directory: pathlib.Path) -> set[str]:
+def _tensorboard_files(directory: pathlib.Path) -> set[str]:
     paths = (path for path in directory.glob("tensorboard/**/*") if path.is_file())
     return {path.relative_to(directory).as_posix() for path in paths}
 
 
-def _first_difference(written: bytes, computed: bytes) -> str:
+def _first_differing_line(written: bytes, computed: bytes) -> str:
     """The first line in which two different texts differ."""
     lines = (text.decode(errors="surrogateescape").split("\n") for text in (written, computed))
     numbered = enumerate(itertools.zip_longest(*lines), 1)

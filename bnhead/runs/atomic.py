@@ -130,7 +130,7 @@ def replace(path: pathlib.Path, write: Callable[[pathlib.Path], object], *, pref
 
 
 def unwritable(error: OSError, subject: str) -> ResourcesError | RunDirectoryError:
-    """Converts an error of the file system to one of ours; `subject` names the file."""
+    """Converts an error of the file system to bnhead's error for it; `subject` names the file."""
     if error.errno in FULL:
         return ResourcesError(f"{subject} cannot be written: the disk is full")
     return RunDirectoryError(f"{subject} cannot be written: {error.strerror or error}")

@@ -25,7 +25,7 @@ class Differences:
     history: str
 
 
-def compare(first: str, second: str) -> Differences:
+def diff_runs(first: str, second: str) -> Differences:
     """The differences between the runs in two directories.
 
     Raises:

@@ -209,7 +209,7 @@ class RunDirectory:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
 
     def clear(self) -> list[str]:
-        """Removes the run and returns the names of what it removed. Files of others stay.
+        """Removes the run and returns the names of the removed files. Files of other programs stay.
 
         `config.json` goes last, so that an interrupted removal leaves a directory that is still a run's.
         """
@@ -237,7 +237,7 @@ class RunDirectory:
                     folder.rmdir()
 
     def read(self, name: str) -> dict | None:
-        """The JSON object in the file `name`, or None if there is no such file.
+        """The JSON object in the file `name`, or None if the file does not exist.
 
         Raises:
             RunDirectoryError: the file cannot be read, or its content does not fit `runs.schema`.

@@ -1,4 +1,4 @@
-"""What a finished run computed for each test image: `predictions.npz`, in the order of the test split.
+"""The predictions of a finished run for each test image: `predictions.npz`, in the order of the test split.
 
 labels    `(images,)` or `(images, targets)`: the labels
 outputs   `(images, outputs)` float32: logits, or for regression numbers in the targets' units
@@ -44,7 +44,7 @@ class Predictions:
         return len(self.labels)
 
     def accuracy(self) -> np.ndarray:
-        """`(images,)` float64: 1 where the largest output is the label's, else 0."""
+        """`(images,)` float64: 1 if the largest output is the label's, else 0."""
         correct = self.outputs.argmax(1) == self.labels if self.correct is None else self.correct
         return correct.astype("float64")
 
@@ -64,7 +64,7 @@ class Predictions:
 def of_outputs(
     outputs: np.ndarray, labels: np.ndarray, silent: np.ndarray, layers: tuple[str, ...], task: str
 ) -> Predictions:
-    """The predictions of a run, without the outputs where they are too many to keep.
+    """The predictions of a run, without the outputs if they are too many to keep.
 
     Args:
         outputs: `(images, outputs)`.
@@ -73,11 +73,11 @@ def of_outputs(
         layers: names of the counted layers.
         task: of the run.
     """
-    kept = Predictions(labels, silent.astype("float32"), layers, outputs.astype("float32"))
+    predictions = Predictions(labels, silent.astype("float32"), layers, outputs.astype("float32"))
     if task == "regression" or outputs.size <= MOST_OUTPUTS:
-        return kept
-    correct, loss = kept.accuracy().astype(bool), kept.negative_log_likelihood(task).astype("float32")
-    return Predictions(labels, kept.silent, layers, correct=correct, loss=loss)
+        return predictions
+    correct, loss = predictions.accuracy().astype(bool), predictions.negative_log_likelihood(task)
+    return Predictions(labels, predictions.silent, layers, correct=correct, loss=loss.astype("float32"))
 
 
 def write_predictions(path: pathlib.Path, predictions: Predictions) -> None:
@@ -91,7 +91,7 @@ def read_predictions(directory: pathlib.Path) -> Predictions:
     """The predictions of the run in a directory.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
+        OSError: the file does not exist, or it cannot be read.
         ValueError: it is damaged, or holds something else.
     """
     path = directory / NAME
@@ -107,7 +107,7 @@ def read_predictions(directory: pathlib.Path) -> Predictions:
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str:
-    """What no run writes; empty for the arrays of a run."""
+    """The first contradiction to the format of a run; "" for sound arrays."""
     if missing := {"labels", "silent", "layers"} - arrays.keys():
         return f"it has no array {min(missing)!r}"
     if "outputs" not in arrays and not {"correct", "loss"} <= arrays.keys():

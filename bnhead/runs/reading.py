@@ -1,4 +1,4 @@
-"""What the scores of a run mean: the interval of an accuracy, and reasons for not trusting a score."""
+"""How far to trust the scores of a run: the interval of an accuracy, and reasons for caution."""
 
 import math
 import statistics

@@ -22,7 +22,7 @@ def train_command(settings: Mapping[str, Any]) -> str:
     """
     differing = changed(settings)
     used = {key: value for key, value in settings.items() if key in differing or key in _ALWAYS}
-    return _command("train", used)
+    return _command_line("train", used)
 
 
 def study_command(plan: Plan, directory: str) -> str:
@@ -63,7 +63,7 @@ def study_command(plan: Plan, directory: str) -> str:
         "alpha": plan.alpha,
     }
     asked = {key: value for key, value in numbers.items() if value != DEFAULTS.get(key, 0)}
-    return _command(start, {**flags, **changed(settings), **asked, "dir": directory})
+    return _command_line(start, {**flags, **changed(settings), **asked, "dir": directory})
 
 
 def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:
@@ -73,8 +73,8 @@ def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:
     known by the strata that it leads to.
     """
     cells = [dict(cell.stratum) for cell in plan.cells[:: len(study.heads)]]
-    free = [key for key in cells[0] if key not in study.varies]
-    for values in [{key: cell[key] for key in free} for cell in cells] if free else [{}]:
+    not_varied = [key for key in cells[0] if key not in study.varies]
+    for values in [{key: cell[key] for key in not_varied} for cell in cells] if not_varied else [{}]:
         settings = {**plan.settings, **values}
         base = types.SimpleNamespace(**settings)  # a config would look for the data
         if [dict(stratum) for stratum in study.strata(base)] == cells:
@@ -82,7 +82,7 @@ def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:
     return None
 
 
-def _command(start: str, flags: Mapping[str, Any]) -> str:
+def _command_line(start: str, flags: Mapping[str, Any]) -> str:
     words = [
         (f"--{name}" if value else f"--no{name}")
         if isinstance(value, bool)

@@ -98,7 +98,7 @@ def read_study(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = No
         runs: run id -> its files, if they have been read already.
 
     Raises:
-        RunDirectoryError: there is no study, or its plan or verdict has content that no study writes.
+        RunDirectoryError: the directory holds no study, or the content of its plan or verdict is malformed.
     """
     records = RunDirectory(directory)
     content, verdict = records.read("plan.json"), records.read("verdict.json")

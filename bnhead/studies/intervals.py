@@ -12,8 +12,8 @@ takes Student's t with n - 1 degrees of freedom. It is never narrower than the i
 whose variance is MS_S / (n N). The sum of the variances of both means would count the interaction twice, and
 Satterthwaite's degrees of freedom cover too rarely at 3 to 5 seeds.
 
-A figure that is no mean over images, such as R^2, is one number a seed: N = 1, and the interval is the usual
-t interval over seeds.
+A figure other than a mean over images, such as R^2, is one number per seed: N = 1, and the interval is
+the usual t interval over seeds.
 """
 
 from dataclasses import dataclass
@@ -88,16 +88,16 @@ def crossed(differences: np.ndarray) -> Crossed:
     mean = _mean(by_seed, -1)
     seeds = images * _sum((by_seed - mean[..., None]) ** 2, -1) / (n - 1)
     if images == 1:
-        rest = np.zeros_like(seeds), np.zeros_like(seeds)
+        images_and_residuals = np.zeros_like(seeds), np.zeros_like(seeds)
     else:
         residuals = d - by_seed[..., None] - by_image[..., None, :] + mean[..., None, None]
         flat = residuals.reshape(*d.shape[:-2], n * images)
-        rest = (
+        images_and_residuals = (
             n * _sum((by_image - mean[..., None]) ** 2, -1) / (images - 1),
             _sum(flat**2, -1) / ((n - 1) * (images - 1)),
         )
     scalar = (lambda value: float(value)) if d.ndim == 2 else (lambda value: value)
-    return Crossed(n, images, scalar(mean), tuple(scalar(value) for value in (seeds, *rest)))
+    return Crossed(n, images, scalar(mean), tuple(scalar(value) for value in (seeds, *images_and_residuals)))
 
 
 def _sum(values: np.ndarray, axis: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What a verdict can be about: the measured quantities, each with its margin and its better direction.
+"""The quantities that a verdict can be about, each with its margin and its better direction.
 
 One row per measure. Commands, verdicts, tables and pages read these rows; a new measure is a new row.
-`values` gives a number for each test image where the measure is a mean over test images: a verdict then
+`values` gives a number for each test image if the measure is a mean over test images: a verdict then
 treats images as a sample too (`bnhead.studies.intervals`). Of the others a run has one number.
 """
 
@@ -45,7 +45,7 @@ class Measure:
     chance: Callable[[int | None, str], float | None] = lambda classes, task: None
 
 
-def _number(key: str) -> Callable[[Mapping[str, Any], Predictions, str], Values | None]:
+def _number_of_result(key: str) -> Callable[[Mapping[str, Any], Predictions, str], Values | None]:
     def values(result, predictions, task):
         return None if result.get(key) is None else np.array([float(result[key])])
 
@@ -67,7 +67,7 @@ MEASURES = {
         ),
         Measure(
             "r2", "test R\N{SUPERSCRIPT TWO}", 0.01, 1, False, False, False,
-            values=_number("test_r2"),
+            values=_number_of_result("test_r2"),
             chance=lambda classes, task: 0.0,  # the mean of the targets reaches it
         ),
         Measure("dead_share", "dead units", 0.02, -1, True, False, False, values=_dead_share),
@@ -92,12 +92,14 @@ def measure_of(name: str, better: int = 1) -> Measure:
         better: for a metric, 1 if higher is better and -1 if lower is.
 
     Raises:
-        UsageError: there is no such measure.
+        UsageError: an unknown measure.
     """
     if name in MEASURES:
         return MEASURES[name]
     if name.startswith("test_"):
-        return Measure(name, name.replace("_", " "), 0.01, better, False, False, False, _number(name))
+        return Measure(
+            name, name.replace("_", " "), 0.01, better, False, False, False, _number_of_result(name)
+        )
     raise UsageError(f"outcome {name!r} is not known{nearest(name, MEASURES)} ({', '.join(MEASURES)})")
 
 

@@ -44,7 +44,7 @@ def write_commands(plan: Plan, directory: pathlib.Path, local: Mapping[str, Any]
     """Writes the commands of the missing runs of the next look, one per line, if any are missing.
 
     Returns:
-        What was written and how to go on.
+        A message: the number of commands, and how to use them.
 
     Raises:
         RunDirectoryError: the file cannot be written.

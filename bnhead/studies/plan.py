@@ -1,4 +1,4 @@
-"""A study's plan: what is compared, by which number and which rule, written before the first run.
+"""A study's plan: heads, measures and rule of the comparison, written before the first run.
 
 A plan is data, and its hash covers all of it. A run's id is the hash of all settings of that run: the same
 run has the same id in every study, and runs with different settings have different ids.
@@ -104,7 +104,7 @@ class Plan:
         study: name of the study.
         question: the question of the study.
         primary: key of `result.json` of the task's metric; the curves show it.
-        measures: what the study judges, the primary outcome first.
+        measures: the judged outcomes, the primary one first.
         alpha: error rate over all comparisons and looks of a family.
         looks: numbers of seeds after which the study is judged. It stops at the first that decides.
         seeds: one replicate each, of all looks.
@@ -216,8 +216,8 @@ def make(
         UsageError: a number out of range, an outcome that the task does not have, or two cells with the same
             runs.
     """
-    primary, *others = measures_of(base.task, study.primary)
-    measures = [PlannedMeasure.of(primary, delta), *map(PlannedMeasure.of, others)]
+    primary, *secondary = measures_of(base.task, study.primary)
+    measures = [PlannedMeasure.of(primary, delta), *map(PlannedMeasure.of, secondary)]
     for problem in number_problems(looks, measures, alpha):
         raise UsageError(problem)
     if first_seed < 0:
@@ -352,7 +352,7 @@ def _plan_problems(plan: Plan) -> Iterator[str]:
 
 
 def number_problems(looks: Sequence[int], measures: Sequence[PlannedMeasure], alpha: float) -> Iterator[str]:
-    """What is wrong with the numbers of a plan, a line each."""
+    """The errors in the numbers of a plan, a line each."""
     if not looks or min(looks) < 1:
         yield f"seeds must be at least 1, got {min(looks, default=0)}"
     if len(looks) > 1 and looks[0] < LEAST_SEEDS:

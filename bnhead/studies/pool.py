@@ -1,4 +1,4 @@
-"""What a study and the pools that do its runs exchange: jobs, events, and the order of the jobs.
+"""The interface between a study and the pools that do its runs: jobs, events, and the order of jobs.
 
 `run(jobs)` of a pool yields events until all jobs have ended. `pool_local.Pool` uses processes of this
 machine and `pool_ray.Pool` a Ray cluster; both are context managers, and leaving the context stops the

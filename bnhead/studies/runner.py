@@ -180,7 +180,7 @@ def fill(
 
 @contextlib.contextmanager
 def _kept_runs_named(lines: StudyLines) -> Iterator[None]:
-    """Makes Ctrl-C say how many runs are kept."""
+    """Makes Ctrl-C report the number of runs that are kept."""
     try:
         yield
     except KeyboardInterrupt:

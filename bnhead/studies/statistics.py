@@ -4,6 +4,7 @@ Sums are exact (Python's own `statistics` computes them in fractions), so that n
 of the rows.
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def equivalence_power(n: int, effect: float, margin: float, alpha: float) -> flo
     """
     root, freedom = math.sqrt(n), n - 1
     most = margin * root / stats.t.isf(alpha, freedom)  # a larger deviation never shows equivalence
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = gauss_legendre()
     low, high = (float(q) / math.sqrt(freedom) for q in stats.chi.ppf((1e-12, 1 - 1e-12), freedom))
     if most <= low:
         return 0.0
@@ -50,6 +51,12 @@ def equivalence_power(n: int, effect: float, margin: float, alpha: float) -> flo
     inside = stats.norm.cdf(room - effect * root) - stats.norm.cdf(-room - effect * root)
     density = stats.chi.pdf(deviation * math.sqrt(freedom), freedom) * math.sqrt(freedom)
     return float((weights * np.clip(inside, 0, 1) * density).sum() * (high - low) / 2)
+
+
+@functools.cache  # its eigenvalues take longer than a verdict
+def gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
+    """The nodes in (-1, 1) and the weights of a Gauss-Legendre integral of 200 points."""
+    return np.polynomial.legendre.leggauss(200)
 
 
 def seeds_to_decide(mean: float, sd: float, delta: float, alpha: float) -> int | None:

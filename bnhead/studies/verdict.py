@@ -110,13 +110,13 @@ def _judge_comparison(plan: Plan, comparison: Comparison, outcomes: Sequence[Out
     pairs = [pair for pair in pairs if all(outcome.status in SCORED for outcome in pair)]
     untrained = [sum(pair[side].status in UNTRAINED for pair in pairs) for side in (0, 1)]
     stop = _invalid(plan, comparison, outcomes) or _unstable(comparison, untrained, len(pairs))
-    primary, *others = plan.measures
+    primary, *secondary = plan.measures
     number = len(plan.comparisons)
     rows = []
     for planned in plan.measures:
         # where slopes are primary, all differences are secondary
         is_primary = planned == primary and not plan.trend
-        family = number if is_primary else number * (len(plan.measures) if plan.trend else len(others))
+        family = number if is_primary else number * (len(plan.measures) if plan.trend else len(secondary))
         row = _row(comparison, planned, pairs, plan.level(family))
         if row is None:
             if planned != primary:
@@ -143,7 +143,7 @@ def _judge_comparison(plan: Plan, comparison: Comparison, outcomes: Sequence[Out
 def _row(
     comparison: Comparison, planned: PlannedMeasure, pairs: Pairs, level: float
 ) -> dict[str, Any] | None:
-    """The numbers of one outcome of a comparison, without its word; None where they are not comparable.
+    """The numbers of one outcome of a comparison, without its word; None if they are not comparable.
 
     Args:
         comparison: the comparison.

@@ -1,8 +1,8 @@
 """How an outcome changes with a setting that doubles: the slope against log2 of the setting.
 
 A least-squares line is fitted for each head and seed. Its slope, in points of dead share per doubling of the
-width, is defined where nothing is dead too, which is the usual effect of a batch norm. The interval of its
-mean, and of the difference of two heads' slopes, is over seeds. The slope of logit(share) is given too where
+width, is defined also if no unit is dead, which is the usual effect of a batch norm. The interval of its
+mean, and of the difference of two heads' slopes, is over seeds. The slope of logit(share) is given too if
 every width has at least 5 dead units: with fewer, the half unit that a logit adds would tilt the line.
 """
 

@@ -103,7 +103,7 @@ def sentence(row: Mapping[str, Any], reason: str = "") -> str:
         f"{row['word']} after {row['n']} seeds. With {row['treatment']}, {title} {verb} "
         f"{_higher(row['mean'], name)} on average than with {row['control']} ({levels})"
     )
-    fits = f"{_range(row['interval'], name)} fits these runs"
+    fits = f"{_range_in_words(row['interval'], name)} fits these runs"
     if row["word"] == "UNDECIDED":
         return f"{text}, but anything {fits}."
     if row["word"] == "NO MATERIAL DIFFERENCE":
@@ -139,7 +139,7 @@ def leading_rows(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
-    """What a study found, in one to four sentences. For several comparisons counts, and the clearest ones."""
+    """The finding of a study, in one to four sentences: of several comparisons counts and the clearest."""
     comparisons, trends = verdict["comparisons"], verdict["trends"]
     place = " with ".join(str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings)
     subject = f"On {place}: " if place else ""
@@ -191,7 +191,7 @@ def _higher(difference: float, name: str) -> str:
     return " ".join(filter(None, (size, unit(name), "higher" if difference > 0 else "lower")))
 
 
-def _range(bounds: Sequence[float], name: str) -> str:
+def _range_in_words(bounds: Sequence[float], name: str) -> str:
     """`"from 5.41 points lower to 12.81 points higher"`."""
     low, high = bounds
     if low == high == 0:

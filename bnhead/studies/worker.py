@@ -34,7 +34,7 @@ def train_one(config: TrainConfig, report: Report) -> dict[str, Any]:
 
     Returns:
         `status`, `seconds`, the primary metrics of the result, and `dead`, the share of dead units of the
-        first layer counted; None for what is unknown.
+        first layer counted; None for unknown values.
     """
     keras = start_keras()
     from bnhead.runs.directory import RunDirectory

@@ -22,7 +22,8 @@ DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
 ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
 
 
-def _setting(default, text: str):
+def setting(default: Any, text: str) -> Any:
+    """A field of a dataclass of settings: its default, and the help text of its flag."""
     return field(default=default, metadata={"help": text})
 
 
@@ -34,162 +35,162 @@ class TrainConfig:
         UsageError: a value breaks its rule, or a name is unknown; the message has the nearest known one.
     """
 
-    dataset: str = _setting(
+    dataset: str = setting(
         "digits",
         "TFDS image set, with or without version (cifar10:3.0.2); folder:PATH for pictures in "
         "PATH/train/<class>/ and PATH/test/<class>/, or in PATH/<class>/; domains:A,B for several "
         "sets as one. The default is embedded: 1,797 real digits of 8 x 8 pixels; so is digits_rotation, for "
         "regression.",
     )
-    task: str = _setting(
+    task: str = setting(
         "classification",
         "Task: classification (softmax); multilabel (a sigmoid for each class, predicted independently); "
         "regression (numbers, mean squared error).",
     )
-    data_dir: str = _setting("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
-    image_size: int = _setting(
+    data_dir: str = setting("", "TFDS directory that holds the prepared sets. Default: TFDS' own.")
+    image_size: int = setting(
         0, "Height and width in pixels that images are resized to. 0 keeps them, if all have one size."
     )
-    augment: str = _setting(
+    augment: str = setting(
         "crop",
         "Augmentation: none; crop (shift by up to an eighth of the height); crop_flip (and mirror); imagenet "
         "(a random window of 8 % to 100 % of the area, resized, and mirror; images of many sizes are then "
         "tested on their middle). The default never mirrors, since mirrored digits are not digits; the "
         "CIFAR papers use crop_flip.",
     )
-    cutout: int = _setting(
+    cutout: int = setting(
         0,
         "Side in pixels of a grey square painted over each training image. 0 paints none; CIFAR-10 takes 16.",
     )
-    mixup: float = _setting(
+    mixup: float = setting(
         0.0,
         "Alpha of mixup: training images and their targets are mixed in pairs, by a share from "
         "Beta(alpha, alpha). 0 mixes nothing; the paper takes 1 for CIFAR-10 and 0.2 for ImageNet.",
     )
-    validation: float = _setting(
+    validation: float = setting(
         0.0,
         "Share of the training split, in [0, 1), held out for choosing settings; the same examples for every "
         "seed. The default trains on all examples, as the papers do, and leaves none for choosing.",
     )
-    imbalance: str = _setting(
+    imbalance: str = setting(
         "none",
         "Imbalance of the training classes, fixed for all seeds: longtail:100 (exponential, largest to "
         "smallest 100 to 1), step:10 (half of the classes), one_majority:100, two_majorities:100.",
     )
-    label_noise: float = _setting(
+    label_noise: float = setting(
         0.0, "Share of the training labels, in [0, 1], replaced by another class, the same for all seeds."
     )
-    test_corruption: str = _setting(
+    test_corruption: str = setting(
         "none",
         "Corruption of the test images with a severity of 1 to 5: gaussian_noise:3, blur:3, contrast:3, "
         "brightness:3, pixelate:3.",
     )
-    backbone: str = _setting(
+    backbone: str = setting(
         "resnet20",
         "A net of bnhead.models (resnet20, wrn16_8, vgg16_bn, resnet50, ...), keras:<name> of "
         "keras.applications, hub:<preset> of keras-hub, or a .keras file. Loading a file can run code of its "
         "author's: open only those you trust. The default is the smallest of the ResNet paper (0.27 M).",
     )
-    weights: str = _setting(
+    weights: str = setting(
         "",
         "Pre-trained weights of the backbone: imagenet (keras:<name>, resnet50_v1, resnet50_v2 and deeper), "
         "a .keras or .weights.h5 file, or a run directory. Default: initial weights by the seed.",
     )
-    pixels: str = _setting(
+    pixels: str = setting(
         "auto",
         "Input of the backbone: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto: "
         "keras.applications' own preprocessing for keras:<name> and with imagenet weights; raw for a file "
         "whose net begins with a scaling layer; else signed.",
     )
-    head: str = _setting(
+    head: str = setting(
         "fc",
         "Everything after the feature map, tokens joined by _: fc, bn_fc, bn_out, bn_gap_fc, fc_bn, "
         "catpool_bn_dropout0.25_fc512. The default is the usual head, the control of every comparison.",
     )
-    fc_units: int = _setting(
+    fc_units: int = setting(
         256, "Units of an fc or dense that names none. The default is wide enough for units to die."
     )
-    fc_activation: str = _setting("relu", f"Activation of fc: {', '.join(ACTIVATIONS)}.")
-    epochs: int = _setting(15, "Passes over the training split. The default trains digits to over 97 %.")
-    batch_size: int = _setting(
+    fc_activation: str = setting("relu", f"Activation of fc: {', '.join(ACTIVATIONS)}.")
+    epochs: int = setting(15, "Passes over the training split. The default trains digits to over 97 %.")
+    batch_size: int = setting(
         128, "Images per step. A batch norm's noise depends on it; the default is the ResNet paper's."
     )
-    learning_rate: float = _setting(
+    learning_rate: float = setting(
         0.0,
         "Peak learning rate, after the warm-up; it falls to 0 by a cosine. The default, 0, is the "
         "paper's 0.1, and 0.01 for regression, whose loss is steeper.",
     )
-    warmup_epochs: float = _setting(
+    warmup_epochs: float = setting(
         2.0,
         "Epochs over which the learning rate rises from 0, at most half of the training. The default "
         "prevents divergence in the first steps.",
     )
-    momentum: float = _setting(0.9, "Nesterov momentum of SGD, in [0, 1). The default is the paper's.")
-    weight_decay: float = _setting(
+    momentum: float = setting(0.9, "Nesterov momentum of SGD, in [0, 1). The default is the paper's.")
+    weight_decay: float = setting(
         1e-3,
         "Decoupled decay of convolution and dense kernels, per step and times the learning rate; batch norms "
         "and biases have none. The default equals the paper's coupled 1e-4 at momentum 0.9.",
     )
-    seed: int = _setting(0, "Seed of all random streams. Runs with one seed share weights and batches.")
-    recompute_batch_stats: str = _setting(
+    seed: int = setting(0, "Seed of all random streams. Runs with one seed share weights and batches.")
+    recompute_batch_stats: str = setting(
         "none",
         "Batch norms whose moving averages are replaced after training by the statistics of an epoch of "
         "training batches: none, head (those of the head), all. For short runs and high momentum.",
     )
-    dead_layers: str = _setting(
+    dead_layers: str = setting(
         "", "Names of the layers whose dead units are counted, joined by commas. Default: the head's fc."
     )
-    probe_examples: int = _setting(
+    probe_examples: int = setting(
         2_048,
         "Test images on which dead units are counted after each epoch, at most. A unit dead on N may fire on "
         "3/N of inputs; by default the count takes 2 % of the time of an epoch of CIFAR-10.",
     )
-    mixed_precision: bool = _setting(
+    mixed_precision: bool = setting(
         False,
         "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Faster on "
         "devices with bfloat16; off by default, since results may differ.",
     )
-    distribution: str = _setting(
+    distribution: str = setting(
         "none",
         "How devices share a batch: none; mirrored (all GPUs of this machine, on TensorFlow); "
         "data_parallel (all devices of this machine or of several, with KERAS_BACKEND=jax). batch_size is "
         "that of the whole batch. See docs/scale.md.",
     )
-    sync_bn: bool = _setting(
+    sync_bn: bool = setting(
         True,
         "Batch norms normalise by the whole batch, so that several devices train as one would. Without, each "
         "replica normalises by its part of the batch, which gives other results: mirrored only.",
     )
-    weight_histograms: bool = _setting(False, "Write histograms of all weights to TensorBoard each epoch.")
-    learn_within: int = _setting(
+    weight_histograms: bool = setting(False, "Write histograms of all weights to TensorBoard each epoch.")
+    learn_within: int = setting(
         5,
         "Epochs after which a run whose training loss is still no better than that of the best constant "
         "prediction ends as failed_to_learn. 0 disables the check.",
     )
-    deterministic: bool = _setting(
+    deterministic: bool = setting(
         False,
         "Use deterministic operations only. Slower on a GPU; no effect on a CPU.",
     )
-    steps_per_execution: int = _setting(
+    steps_per_execution: int = setting(
         0,
         "Training steps per call from Python, a divisor of an epoch's steps. 0 takes 1, on a GPU under "
         "TensorFlow the largest divisor up to 32.",
     )
-    jit_compile: str = _setting(
+    jit_compile: str = setting(
         "auto",
         "Whether XLA compiles the training step: auto (on a GPU if it can, never on a CPU), on, off.",
     )
-    workdir: str = _setting("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
-    checkpoint_seconds: float = _setting(
+    workdir: str = setting("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
+    checkpoint_seconds: float = setting(
         30.0,
         "Seconds between two checkpoints. 0 writes one after every step, which takes longer than the step.",
     )
-    overwrite: bool = _setting(False, "Remove the run in the run directory, and list what was removed.")
-    dry_run: bool = _setting(
+    overwrite: bool = setting(False, "Remove the run in the run directory, and list what was removed.")
+    dry_run: bool = setting(
         False,
         "Train a few steps, print settings, size and estimated time, and write nothing.",
     )
-    verbose: bool = _setting(
+    verbose: bool = setting(
         False, "List all settings in a dry run. Default: those that differ from their defaults."
     )
 

@@ -57,7 +57,7 @@ def train(
         RunDirectoryError: the directory holds another run or a changed result, another process writes it, or
             it cannot be written.
         ResourcesError: memory or disk is full; the run can be resumed.
-        CopyError: the file of the trained model gives other outputs than the model; there is no result.
+        CopyError: the file of the trained model gives other outputs than the model; the run has no result.
         Interrupted: by a signal; the run can be resumed.
     """
     if config.dry_run:

@@ -48,7 +48,7 @@ class RunResult(dict):
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """`history.csv`: column -> a value per epoch; NaN where a figure is not defined."""
+        """`history.csv`: column -> a value per epoch; NaN for an undefined figure."""
         return self._files.history
 
     @property

@@ -15,7 +15,7 @@ class Pending:
 
     Attributes:
         signal: its number; None before one arrives.
-        kept: what a run that ends now keeps, for the message of `Interrupted`.
+        kept: a clause for the message of `Interrupted`: the work that a run keeps if it ends now.
     """
 
     signal: int | None = None
@@ -24,7 +24,7 @@ class Pending:
 
 @contextlib.contextmanager
 def deferred(say: Callable[[str], object]) -> Iterator[Pending]:
-    """Notes SIGINT and SIGTERM and says so; a second signal raises at once.
+    """Records SIGINT and SIGTERM and reports them; a second signal raises at once.
 
     An ignored signal stays ignored, such as SIGINT in a shell's background. Only the main thread of a process
     can change handlers; in another thread nothing changes.
@@ -33,7 +33,7 @@ def deferred(say: Callable[[str], object]) -> Iterator[Pending]:
         say: called with a line for the user.
 
     Yields:
-        The object that notes the signal.
+        The object that records the signal.
     """
     pending = Pending()
     if threading.current_thread() is not threading.main_thread():

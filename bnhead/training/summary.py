@@ -20,7 +20,7 @@ _NOT_FINITE = "not finite"
 def format_summary(
     config: TrainConfig, result: dict, seconds: float | None, *, program: str = "bnhead train"
 ) -> str:
-    """The table at the end of a run: the result and what it means, and what to look at next.
+    """The table at the end of a run: the result, its meaning, and commands to go on with.
 
     Args:
         config: the run's settings.

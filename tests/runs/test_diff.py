@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bnhead.cli.diff import main
-from bnhead.runs.diff import compare, differing_values, first_differing_epoch
+from bnhead.runs.diff import diff_runs, differing_values, first_differing_epoch
 
 pytestmark = pytest.mark.quick
 
@@ -41,7 +41,7 @@ def runs(tmp_path):
 
 
 def test_every_section_has_what_differs_and_nothing_else(runs):
-    differences = compare(*runs)
+    differences = diff_runs(*runs)
     assert differences.values == {
         "settings": {"head": ("fc", "bn_fc")},
         "ran on": {"keras": ("3.15", "3.16")},
@@ -53,7 +53,7 @@ def test_every_section_has_what_differs_and_nothing_else(runs):
 
 
 def test_a_run_equals_itself(runs):
-    differences = compare(runs[0], runs[0])
+    differences = diff_runs(runs[0], runs[0])
     assert not any(differences.values.values())
     assert differences.history == "the same in all 2 epochs"
 

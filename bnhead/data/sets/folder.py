@@ -136,7 +136,7 @@ def open_folder(name: str, data_dir: str | None) -> OpenedSet:
         data_dir: TFDS' directory, below which decoded copies are cached; None for TFDS' default.
 
     Raises:
-        DataError: the folder has one split only, a split beside folders of classes, no pictures, a class
+        DataError: the folder has one split only, a split next to folders of classes, no pictures, a class
             without pictures, without splits a class of fewer than two, or a file that cannot be used (see
             `list_pictures`).
     """
@@ -168,16 +168,16 @@ def is_flat(root: pathlib.Path, name: str) -> bool:
     """Whether the folders in `root` are classes instead of splits.
 
     Raises:
-        DataError: there is no training split, or one split lies beside folders that could be classes.
+        DataError: the training split is missing, or one split is next to folders that could be classes.
     """
     splits = [split for split in ("train", *TEST_FOLDERS) if (root / split).is_dir()]
     if not splits or ("train" in splits and len(splits) > 1):
         return not splits
-    others = [entry.name for entry in _entries(root) if entry.is_dir() and entry.name not in splits]
-    if others:
+    not_splits = [entry.name for entry in _entries(root) if entry.is_dir() and entry.name not in splits]
+    if not_splits:
         raise DataError(
             f"{name} has the folder {splits[0]!r}, the name of a split, beside "
-            f"{_shortened(map(repr, others))}; "
+            f"{_first_names(map(repr, not_splits))}; "
             "use PATH/train/<class> and PATH/test/<class>, or PATH/<class> alone"
         )
     if splits != ["train"]:
@@ -202,7 +202,7 @@ def divide(listing: Listing, subject: str) -> dict[str, Listing]:
     if few:
         raise DataError(
             f"{subject}: each class needs at least 2 pictures, one to train on and one to test on; "
-            f"too few in {_shortened(few)}"
+            f"too few in {_first_names(few)}"
         )
     train, test = {}, {}
     for name, pictures in listing.pictures.items():
@@ -226,7 +226,7 @@ def _misses_pictures(root: pathlib.Path, name: str, reason: str) -> DataError:
     return DataError(f"data set {name!r} needs pictures in {layout}; {reason}")
 
 
-def _shortened(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     """Returns such as `'a', 'b' and 3 more`."""
     names = list(names)
     more = len(names) - MOST_NAMES

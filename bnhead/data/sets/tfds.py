@@ -98,7 +98,7 @@ def _feature_classes(path: pathlib.Path) -> list[str]:
 
 
 def _prepare_embedded(builder_type: type, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Prepares an embedded set; if several processes do so at once, all but one wait."""
+    """Prepares an embedded set; of several processes at once, one prepares it and the others wait."""
     tfds.disable_progress_bar()
     for _ in range(60):
         builder = builder_type(data_dir=data_dir)
