@@ -199,10 +199,7 @@ class DeadUnits(keras.callbacks.Callback):
             self._uncounted = epoch
             return
         self._uncounted = None
-        if self._step is not None:
-            self.census = self._step.census()
-        else:
-            self.census = self._prepare().count(self.data, batch_size=self.batch_size)
+        self.census = self._count()
         for name, counts in self.census.layers.items():
             self.histories.setdefault(name, History()).add(epoch + 1, counts)
         self._counts, self._drawn = self._counts + 1, False
@@ -264,6 +261,12 @@ class DeadUnits(keras.callbacks.Callback):
         name = list(self.histories)[-1] if layer is None else layer
         self._require_counted("layer", name)
         return self.histories[name].plot_raster(ax, title=name)
+
+    def _count(self) -> Census:
+        """The counts of this epoch."""
+        if self._step is not None:
+            return self._step.census()
+        return self._prepare().count(self.data, batch_size=self.batch_size)
 
     def _prepare(self) -> Probe:
         """The probe, built once per model, so that its pass is traced once."""

@@ -15,6 +15,7 @@ from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError
 from bnhead.graph import flat_inputs, functional, taps, trace
 from bnhead.graph.inputs import arrays_of, batches, check_data
+from bnhead.graph.weights import first_nonfinite_weight
 from bnhead.texts import cause, first_line
 
 BY = ("output", "slope")
@@ -82,6 +83,11 @@ class Probe:
         ] = {}
         if (inputs := trace.specs(model)) is not None:
             self._make_plan(inputs)
+
+    @property
+    def model(self) -> keras.Model:
+        """The counted model."""
+        return self._model
 
     @property
     def sites(self) -> list[Site]:
@@ -168,7 +174,7 @@ class Probe:
             census.notes.append(
                 "weights: those that the model has now; use_ema puts their averages in place when fit ends"
             )
-        bad_weights = _bad_weight(self._model)
+        bad_weights = first_nonfinite_weight(self._model)
         for counts in census.layers.values():
             counts.bad_weights = bad_weights
         return census, rows
@@ -397,14 +403,3 @@ def _require_shape(tensor: Any, declared: Any) -> None:
 
 def _batch_shape(tensor: Any) -> str:
     return f"({', '.join(['batch', *map(str, tensor.shape[1:])])})" if len(tensor.shape) else "()"
-
-
-def _bad_weight(model: keras.Model) -> str:
-    """Path of the first weight that is not finite, or "". Computed on the device, with one transfer."""
-    weights = [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
-    if not weights:
-        return ""
-    with totals.no_gradients():
-        finite = [ops.all(ops.isfinite(v.value)) for v in weights]
-        finite = np.asarray(totals.to_host(ops.stack(finite)))
-    return "" if finite.all() else weights[int(np.argmin(finite))].path

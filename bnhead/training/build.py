@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from bnhead import models
+from bnhead.census import Probe
 from bnhead.data import DataSet, load
 from bnhead.devices import environment
 from bnhead.errors import UsageError
@@ -31,12 +32,13 @@ class Reuse:
     def __init__(self):
         self._data: tuple[dict, DataSet] | None = None
         self._model: tuple[dict, DataSet, keras.Model] | None = None
+        self._probe: Probe | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
         """The data set of a config: that of the last run, or a newly opened one."""
         options = data_options(config)
         if self._data is None or self._data[0] != options:
-            self._data = self._model = None  # frees the memory first
+            self._data = self._model = self._probe = None  # frees the memory first
             self._data = options, load(**options)
         return self._data[1]
 
@@ -53,6 +55,16 @@ class Reuse:
         else:
             assign_values(self._model[2], model)
         return self._model[2]
+
+    def probe(self, config: TrainConfig, model: keras.Model) -> Probe:
+        """Counts the units of a run: that of the last run if it trained the same model object.
+
+        Raises:
+            UsageError: the model lacks a layer that is to be counted.
+        """
+        if self._probe is None or self._probe.model is not model:
+            self._probe = Probe(model, config.dead_layers.split(",") if config.dead_layers else None)
+        return self._probe
 
 
 def assign_values(model: keras.Model, fresh: keras.Model) -> None:

@@ -12,9 +12,10 @@ from keras import ops
 from bnhead.data import DataSet
 from bnhead.errors import ResourcesError
 from bnhead.graph import taps
+from bnhead.graph.weights import all_finite, first_nonfinite_weight
 from bnhead.runs import atomic
 from bnhead.training.feed import Feed
-from bnhead.training.state import captured, fit, restore, weights_are_finite
+from bnhead.training.state import captured, fit, restore
 
 CHECKED_EVERY = 1.0  # seconds between two checks of all weights
 MARGIN = 0.01  # share of the constant answer's loss by which a loss must be lower to count as learning
@@ -71,7 +72,7 @@ class Finite(keras.callbacks.Callback):
 
     def _check(self, logs: Mapping, seconds: float) -> None:
         due = time.monotonic() - self._checked_at >= seconds
-        if not np.isfinite(float(logs["loss"])) or (due and not weights_are_finite(self.model)):
+        if not np.isfinite(float(logs["loss"])) or (due and first_nonfinite_weight(self.model)):
             self.broken = self.model.stop_training = True
         if due:
             self._checked_at = time.monotonic()
@@ -136,7 +137,7 @@ class _StopAtBreak(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if not np.isfinite(float(logs["loss"])) or not weights_are_finite(self.model):
+        if not np.isfinite(float(logs["loss"])) or first_nonfinite_weight(self.model):
             self.broken = self.model.stop_training = True
 
 
@@ -164,7 +165,7 @@ def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, ste
     if not replay.broken or feed.replicas.number > 1:
         restore(model, replay.state_before if replay.broken else arrays)
         return failure
-    spoiled = [variable.path for variable in model.trainable_variables if not _all_finite(variable)]
+    spoiled = [variable.path for variable in model.trainable_variables if not all_finite(variable)]
     restore(model, replay.state_before)
     inputs, targets = next(iter(feed.train(*divmod(broken - 1, feed.steps))))[:2]
     cause = _locate_in_forward_pass(model, inputs, targets) or {
@@ -177,7 +178,7 @@ def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, ste
 
 def _locate_in_forward_pass(model: keras.Model, inputs, targets) -> dict | None:
     """The first value on the way from the inputs to the loss that is not finite; None if all are."""
-    if not all(_all_finite(x) for x in keras.tree.flatten(inputs)):
+    if not all(all_finite(x) for x in keras.tree.flatten(inputs)):
         return {"where": "input", "layer": ""}
     with keras.StatelessScope(), taps.opened(model) as opened:
         outputs = model(inputs, training=True)
@@ -185,11 +186,6 @@ def _locate_in_forward_pass(model: keras.Model, inputs, targets) -> dict | None:
     calls = opened.passes[0]
     for tap in sorted([*calls.activations, *calls.outputs], key=lambda tap: tap.order):
         # a rectifier may turn NaN into 0, so its input is checked too
-        if not all(_all_finite(value) for value in (tap.pre_activation, tap.output) if value is not None):
+        if not all(all_finite(value) for value in (tap.pre_activation, tap.output) if value is not None):
             return {"where": "activation", "layer": tap.path or tap.name}
     return None if np.isfinite(float(loss)) else {"where": "loss", "layer": ""}
-
-
-def _all_finite(values) -> bool:
-    array = ops.convert_to_numpy(values)
-    return array.dtype.kind not in "fV" or bool(np.isfinite(array.astype("float32")).all())

@@ -93,6 +93,11 @@ class Feed:
         """The same for the validation split."""
         return self._evaluation(self.data.validation)
 
+    @property
+    def probes_every_test_image(self) -> bool:
+        """Whether dead units are counted on the whole test split, by the one process that evaluates it."""
+        return self.probe_examples >= self.data.test.size and self.replicas.number == 1
+
     def probe(self) -> tf.data.Dataset:
         """Test examples on which dead units are counted, in batches of 256; all of them in every process."""
         return self._as_targets(self.data.test.evaluation_batches(256, self.probe_examples))

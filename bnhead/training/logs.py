@@ -15,7 +15,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2, summary_v2
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from bnhead.census import DeadUnits, keys
 from bnhead.census.figures import DEAD, SILENT, meaning_of, tensorboard_tag
@@ -36,20 +38,17 @@ class Pace(keras.callbacks.Callback):
     def __init__(self, batch_size: int):
         super().__init__()
         self._batch_size, self._first, self._steps = batch_size, None, 0
-        self._seconds = self._start = 0.0
+        self._seconds, self._start = 0.0, 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._start, self._seconds, self._first = time.perf_counter(), 0.0, None
+        self._start, self._first = time.perf_counter(), None
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._first is None:  # in a resumed epoch it is not 0
             self._first = batch
 
     def on_train_batch_end(self, batch, logs=None):
-        self._steps = batch + 1 - self._first
-
-    def on_test_begin(self, logs=None):
-        self._seconds = time.perf_counter() - self._start
+        self._steps, self._seconds = batch + 1 - self._first, time.perf_counter() - self._start
 
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -213,11 +212,14 @@ class Scalars(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 0:
             self._write_session(keys.layers_of(logs))
+        events = {run: summary_pb2.Summary() for run in self._writers}
         for name, value in _with_test_prefix(logs).items():
             run = "test" if name.startswith("test_") or keys.is_key(name) else "train"
+            tag = tensorboard_tag(name.removeprefix("test_"))
+            events[run].MergeFrom(scalar_pb(tag, value, description=meaning_of(name)))
+        for run, event in events.items():  # one write for all scalars: each costs a few operations
             with self._writers[run].as_default(step=epoch + 1):
-                tag = tensorboard_tag(name.removeprefix("test_"))
-                tf.summary.scalar(tag, value, description=meaning_of(name))
+                tf.summary.experimental.write_raw_pb(event.SerializeToString())
         if self._histograms:
             with self._writers["train"].as_default(step=epoch + 1):
                 for weight in self.model.weights:

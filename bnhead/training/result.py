@@ -3,15 +3,13 @@
 import pathlib
 
 import keras
-import tensorflow as tf
 
-from bnhead.census import Probe, count
 from bnhead.errors import CopyError
 from bnhead.graph import require_agreement
 from bnhead.layers import plain, recompute_batch_stats
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
-from bnhead.runs.predictions import NAME, Predictions, of_outputs, write_predictions
+from bnhead.runs.predictions import NAME, write_predictions
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
 from bnhead.training.state import best_state, captured, restore
@@ -38,25 +36,25 @@ def measure_result(
         checkpoint: the newest sound state of the run, for locating a failure.
         recompute: batch norms whose statistics are recomputed: "none", "head" or "all".
     """
-    rows, census = watchers.history.rows, watchers.dead_units.census
+    rows, evaluation = watchers.history.rows, watchers.evaluation
     status = "finished"
     if watchers.finite.broken or watchers.learning.failed:
         status = "diverged" if watchers.finite.broken else "failed_to_learn"
     tested = {key: value for key, value in rows[-1].items() if key.startswith("test_")}
     if recompute != "none" and status != "diverged":
         recompute_batch_stats(model, feed.raw_epoch(), recompute)
-        tested = _evaluate(model, feed.test(), "test")
-        census = count(model, feed.probe(), watchers.layers)
+        tested = evaluation.repeat()
     validated = {}
     if feed.data.validation is not None:
-        validated = _evaluate(model, feed.validation(), "validation")
+        figures = model.evaluate(feed.validation(), verbose=0, return_dict=True)
+        validated = {f"validation_{name}": value for name, value in figures.items()}
     primary = f"test_{TASKS[feed.task].primary}"
     result = {
         "status": status,
         "epochs": len(rows),
         primary: tested.pop(primary),
         **tested,
-        **census.figures(with_sample=True),
+        **evaluation.census.figures(with_sample=True),
         "parameters": model.count_params(),
         "replicas": feed.replicas.number,
         "batch_norm_examples": feed.replicas.batch_norm_examples(feed.batch_size),
@@ -73,6 +71,7 @@ def measure_result(
     }
     if watchers.finite.broken:
         result["failure"] = locate(model, checkpoint.arrays, feed, checkpoint.step)
+        evaluation.forget()
     if watchers.best and watchers.best.record:
         epoch = watchers.best.record["epoch"]
         figures = {k: v for k, v in rows[epoch - 1].items() if k.startswith(("validation_", "test_"))}
@@ -80,23 +79,11 @@ def measure_result(
     return result
 
 
-def _evaluate(model: keras.Model, data: tf.data.Dataset, split: str) -> dict:
-    figures = model.evaluate(data, verbose=0, return_dict=True)
-    return {f"{split}_{name}": value for name, value in figures.items()}
-
-
-def predict_test_images(feed: Feed, model: keras.Model, watchers: Watchers) -> Predictions:
-    """The model's output and the silent shares of the counted layers for every test image."""
-    probe = Probe(model, watchers.layers)
-    outputs, silent, labels = probe.per_input(feed.every_test_image())
-    return of_outputs(outputs, labels, silent, tuple(site.name for site in probe.sites), feed.task)
-
-
 def write_result(
     directory: RunDirectory, feed: Feed, model: keras.Model, watchers: Watchers, result: dict
 ) -> None:
     """Writes predictions, models and the result, with which the run is finished."""
-    predictions = predict_test_images(feed, model, watchers)  # by all processes, which share the model
+    predictions = watchers.evaluation.predictions()  # by all processes, which share the model
     if not directory.writable:
         return
     directory.replace(NAME, lambda path: write_predictions(path, predictions))

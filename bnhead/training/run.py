@@ -71,8 +71,9 @@ def train(
         if not overwrite and (result := directory.finished_result(settings)) is not None:
             return RunResult(result, config)
         directory.check(settings, overwrite=overwrite)
-        feed, model = prepare_training(config, replicas, reuse or Reuse())
-        watchers = Watchers(config, directory, feed, model)
+        reuse = reuse or Reuse()
+        feed, model = prepare_training(config, replicas, reuse)
+        watchers = Watchers(config, directory, feed, model, reuse.probe(config, model))
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
                 return RunResult(result, config)
@@ -86,7 +87,7 @@ def train(
                         directory, settings, feed, stateful, checkpoint, pending, config.checkpoint_seconds
                     )
                     step = checkpoint.step if checkpoint else 0
-                    fit(model, feed, [*callbacks, saver], step, feed.test())
+                    fit(model, feed, [*callbacks, saver], step, watchers.evaluation.keras_batches())
                 result = measure_result(
                     feed, model, watchers, data_used, saver.latest, recompute=config.recompute_batch_stats
                 )

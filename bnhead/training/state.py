@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from bnhead.errors import Interrupted, UsageError
 from bnhead.graph import free_name
+from bnhead.graph.weights import first_nonfinite_weight
 from bnhead.runs.checkpoints import (
     FOLDER,
     Checkpoint,
@@ -55,14 +55,8 @@ def restore(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
     for name, variable in targets.items():
         array = arrays[name]
         if array.dtype.kind == "V":  # bfloat16, whose name NumPy's files do not hold
-            array = array.view(ops.convert_to_numpy(variable).dtype)
+            array = array.view(keras.ops.convert_to_numpy(variable).dtype)
         variable.assign(array)
-
-
-def weights_are_finite(model: keras.Model) -> bool:
-    """Whether all weights, including moving averages, are finite."""
-    sums = [ops.sum(ops.abs(ops.cast(weight, "float32"))) for weight in model.weights]
-    return bool(np.isfinite(ops.convert_to_numpy(ops.stack(sums))).all())
 
 
 class Stateful(Protocol):
@@ -144,7 +138,7 @@ class Saver(keras.callbacks.Callback):
         due = time.monotonic() - self._saved_at >= self._seconds or self._step == self._total
         if self.model.stop_training or not (due or self._pending.signal):
             return
-        if weights_are_finite(self.model):
+        if not first_nonfinite_weight(self.model):
             states = {name: item.state() for name, item in self._stateful.items()}
             checkpoint = Checkpoint(self._settings, self._step, captured(self.model), states)
             try:

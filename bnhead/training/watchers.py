@@ -2,10 +2,11 @@
 
 import keras
 
-from bnhead.census import DeadUnits
+from bnhead.census import Probe
 from bnhead.runs.directory import RunDirectory
 from bnhead.training.build import describe_head
 from bnhead.training.config import TrainConfig
+from bnhead.training.evaluation import Evaluation
 from bnhead.training.failures import Finite, Learning, constant_loss
 from bnhead.training.feed import Feed
 from bnhead.training.logs import Elapsed, HistoryFile, Pace, Scalars
@@ -21,36 +22,31 @@ class Watchers:
         directory: its directory.
         feed: its batches.
         model: the model to be trained.
+        probe: counts its units.
 
     Attributes:
         diagram: the head's.
-        layers: names of the layers whose dead units are counted; None for the head's.
         elapsed: the run's time.
         finite: ends a run that diverges.
-        dead_units: the census of each epoch; `scalars` writes its figures with the others.
+        evaluation: the test split and the census of each epoch; `scalars` writes the figures.
         pace: learning rate and images per second.
         best: keeps the best epoch; None without a validation split.
         history: `history.csv`.
         learning: ends a run that does not learn.
         scalars: TensorBoard's; None in processes that do not write.
-
-    Raises:
-        UsageError: the net lacks a layer that is to be counted.
     """
 
-    def __init__(self, config: TrainConfig, directory: RunDirectory, feed: Feed, model: keras.Model):
+    def __init__(
+        self, config: TrainConfig, directory: RunDirectory, feed: Feed, model: keras.Model, probe: Probe
+    ):
         self.diagram = describe_head(config, model)
-        self.layers = config.dead_layers.split(",") if config.dead_layers else None
         self.elapsed, self.finite, self.pace = Elapsed(), Finite(), Pace(feed.batch_size)
         units = str(directory.path / "units") if directory.writable else None
-        self.dead_units = DeadUnits(
-            feed.probe(), self.layers, figures="all", log_dir=units, log_scalars=False
-        )
-        self.dead_units.set_model(model)  # reports a missing layer before anything is written
+        self.evaluation = Evaluation(feed, probe, units)
         self.best = None
         if feed.data.validation is not None:
             self.best = Best(feed.validation(), TASKS[feed.task].primary, directory, config.settings())
-        self.history = HistoryFile(directory, self.dead_units)
+        self.history = HistoryFile(directory, self.evaluation)
         constant = constant_loss(feed.task, feed.data, feed.recipe.mixup)
         self.learning = Learning(constant, config.learn_within, self.history.losses)
         self.scalars = None
@@ -68,7 +64,7 @@ class Watchers:
         """In the order in which they see an epoch: those that add figures, then those that use them."""
         ordered = (
             self.finite,
-            self.dead_units,
+            self.evaluation,
             self.pace,
             self.best,
             self.history,
