@@ -118,9 +118,10 @@ def plot_activity(activity: np.ndarray, ax: Axes | None = None, *, title: str = 
     heights, _, _ = ax.hist(activity[activity > 0], bins=20, range=(0, 1), color=notebook.BLUE)
     dead = int((activity == 0).sum())
     ax.bar(-0.05, dead, width=0.04, color=DEAD)
-    ax.annotate(f"{dead} dead", (-0.07, dead), ha="left", va="bottom")
+    ax.annotate(f"{dead} dead", (-0.23, dead), ha="left", va="bottom")
     ax.set_ylim(0, 1.15 * max(1, dead, heights.max()))
-    ax.set_xlim(-0.14, 1.02)
+    ax.set_xlim(-0.24, 1.02)  # room for the number beside the histogram
+    ax.set_xticks(np.linspace(0, 1, 6))
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.set_xlabel("active on this share of the inputs (red: 0)")

@@ -41,10 +41,11 @@ def write_report(settings: ReportSettings) -> int:
 
     directory = pathlib.Path(settings.dir)
     report.build(directory)
-    command = "verify" if (directory / "plan.json").exists() else "inspect"
+    is_study = (directory / "plan.json").exists()
+    events, command = (directory / "tensorboard", "verify") if is_study else (directory, "inspect")
     rows = [
         *((name, str(directory / name)) for name in ("report.html", "report.md")),
-        ("next", f"tensorboard --logdir {shlex.quote(str(directory / 'tensorboard'))}"),
+        ("next", f"tensorboard --logdir {shlex.quote(str(events))}"),
         ("", f"{texts.command()} {command} {shlex.quote(str(directory))}"),
     ]
     print(texts.printable(texts.labelled(rows, 13, whole=True)))

@@ -44,3 +44,10 @@ def test_it_needs_neither_tensorflow_nor_keras(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.endswith("\n0 []\n") and done.stderr == ""
+
+
+def test_the_events_of_a_run_are_in_its_directory(tmp_path, capsys):
+    run = next(write_study(tmp_path, seeds=2).glob("runs/*"))
+    assert main(["report", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert f"tensorboard --logdir {run}\n" in out and f" inspect {run}\n" in out
