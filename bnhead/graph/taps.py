@@ -47,7 +47,7 @@ class Tap:
         pre_activation: the input of the activation; None for a layer's output.
         output: the output of the activation or layer, of the same shape as `pre_activation`.
         function: the activation as a function of `pre_activation` alone; None if it cannot be called again.
-        mask: `(batch, time)` bool, the Keras mask of the layer's input; None without one.
+        mask: `(batch, time)` bool, the mask of the layer's input; None without one.
         groups: sizes of the groups of channels that a concatenation joined, or ().
         axis: axis of the units; None if unknown.
         is_layer_output: whether the layer returns `output`.
@@ -112,7 +112,7 @@ class _Frame:
         layer: the layer, or the one whose activation is a layer and runs.
         path: as in `Tap`.
         first: index of its first activation in the pass.
-        mask: the Keras mask of its input.
+        mask: the mask of its input, as of `_mask_of`.
         recurrent: whether it has run a recurrent loop.
     """
 
@@ -121,6 +121,12 @@ class _Frame:
     first: int = 0
     mask: Any = None
     recurrent: bool = False
+
+    def mask_of(self, x: Any) -> Any:
+        """The mask of a tensor in the layer: that of its input, if it has the same positions."""
+        # of an unknown number of positions, only a layer that supports masks keeps it
+        unknown_time = getattr(self.layer, "supports_masking", False)
+        return self.mask if _fits(self.mask, x, unknown_time) else None
 
 
 class Taps:
@@ -236,8 +242,7 @@ class Taps:
         frame = _Frame(parent.layer if is_activation else layer, parent.path, len(self.current.activations))
         if layer is not self.model and not is_activation:
             frame.path = f"{parent.path}/{layer.name}".lstrip("/")
-        if args and ops.is_tensor(args[0]):
-            frame.mask = backend.get_keras_mask(args[0])
+        frame.mask = _mask_of(args, kwargs, parent.mask)
         self._stack.append(frame)
         try:
             self.paths.append(frame.path)
@@ -252,7 +257,7 @@ class Taps:
     def _record_output(self, frame: _Frame, args: tuple, results: Any) -> Any:
         """Records a layer's output. Returns the layer's results, with the output replaced by `watch`."""
         flat = keras.tree.flatten(results)
-        if not flat or not ops.is_tensor(flat[0]):
+        if not flat or not ops.is_tensor(flat[0]) or not _has_rank(flat[0]):
             return results
         output, layer = flat[0], frame.layer
         if isinstance(layer, keras.layers.TimeDistributed):
@@ -280,6 +285,7 @@ class Taps:
         groups, axis = self._channels_of(output)
         for tap in returned:  # known only now: the layer's activation runs before the layer returns
             tap.axis = axis
+        mask = frame.mask_of(output) if mask is None else mask
         tap = Tap(frame.path, number, role, layer, None, output, None, mask, groups, axis)
         self._append(self.current.outputs, tap)
         return results
@@ -298,13 +304,16 @@ class Taps:
             tap.mask, tap.axis, tap.steps = None, -1, tuple(call.key for call in calls)
         self.current.activations[first:] = taps[:per_step]
 
-    def _is_readable(self, name: str) -> bool:
-        """Whether an activation can be recorded now. Lists it as missed if a loop hides its tensors."""
+    def _is_readable(self, name: str, x: Any) -> bool:
+        """Whether an activation of x can be recorded now. Lists it as missed if a loop hides its tensors."""
         if not self._stack or self._loop == hooks.RECURRENT_LAYER or _in_backward_pass():
             return False
         if self._loop or _trace_scope() != self._scope:
             reason = f"{name} inside {self._loop or 'a compiled function'}"
             self.current.missed[self._stack[-1].path] = reason
+            return False
+        if not _has_rank(x):
+            self.current.missed[self._stack[-1].path] = f"{name} of a tensor of unknown rank"
             return False
         return True
 
@@ -320,13 +329,16 @@ class Taps:
         """
         is_positional = len(args) > position
         x = args[position] if is_positional else next(iter(kwargs.values()), None)
+        if isinstance(x, keras.Variable) and not self._is_recording:  # weights are not units
+            with self._only_outermost():
+                return function(*args, **kwargs)
         if not ops.is_tensor(x) or isinstance(x, keras.KerasTensor):
             return function(*args, **kwargs)
         if self._is_recording:
             output = function(*args, **kwargs)
             self._inner = name, x, output
             return output
-        if not self._is_readable(name):
+        if not self._is_readable(name, x):
             return function(*args, **kwargs)
         frame = self._stack[-1]
         number = self._next_number(frame.path, "activation")
@@ -338,12 +350,8 @@ class Taps:
                 return function(*args[:position], value, *args[position + 1 :], **kwargs)
             return function(*args, **{**kwargs, next(iter(kwargs)): value})
 
-        self._is_recording, self._inner = True, None
-        try:
-            with self._name_scope(f"{MARK}{next(_marks)}_"):
-                output = of_pre_activation(x)
-        finally:
-            self._is_recording = False
+        with self._only_outermost():
+            output = of_pre_activation(x)
         if self._inner is not None and self._inner[1] is x and self._inner[2] is output:
             name = self._inner[0]  # the function only wraps another one
         if self.watch is not None and ops.is_tensor(output):
@@ -351,23 +359,32 @@ class Taps:
         if ops.is_tensor(output) and len(output.shape) == len(x.shape):
             groups, axis = self._channels_of(x)
             self._set_channels(output, groups, axis)
-            is_series = frame.mask is not None and len(frame.mask.shape) == 2 and len(x.shape) == 3
-            mask = frame.mask if is_series else None
+            mask = frame.mask_of(x)
             tap = Tap(frame.path, number, name, frame.layer, x, output, of_pre_activation, mask, groups, axis)
             if all(a == b or None in (a, b) for a, b in zip(x.shape, output.shape, strict=True)):
                 self._append(self.current.activations, tap)
         return output
 
+    @contextlib.contextmanager
+    def _only_outermost(self) -> Iterator[None]:
+        """An activation, under its mark: those inside it do not count."""
+        self._is_recording, self._inner = True, None
+        try:
+            with self._name_scope(f"{MARK}{next(_marks)}_"):
+                yield
+        finally:
+            self._is_recording = False
+
     def record_operation(self, name: str, x: Any, output: Any, function: Callable) -> None:
         """Records an activation that only the backend reports (TensorFlow's operations)."""
         if self._is_recording:
             self._inner = name, x, output
-        elif self._is_readable(name):
+        elif self._is_readable(name, x):
             self.operations.add(getattr(output, "name", "").split(":")[0])
             frame = self._stack[-1]
             number = self._next_number(frame.path, "activation")
-            channels = self._channels_of(x)
-            tap = Tap(frame.path, number, name, frame.layer, x, output, function, None, *channels)
+            channels, mask = self._channels_of(x), frame.mask_of(x)
+            tap = Tap(frame.path, number, name, frame.layer, x, output, function, mask, *channels)
             self._append(self.current.activations, tap)
 
     @contextlib.contextmanager
@@ -466,6 +483,43 @@ def opened(model: keras.Model, **options: Any) -> Iterator[Taps]:
         return
     with hooks.reporting_to(Taps(model, **options)) as taps:
         yield taps
+
+
+_MASKS = ("mask", "padding_mask", "decoder_padding_mask")  # arguments of layers of Keras and of keras-hub
+
+
+def _mask_of(args: tuple, kwargs: dict, outer: Any) -> Any:
+    """The mask of a layer's input: passed as an argument, or attached to it, or that of the outer layer.
+
+    Attention removes the masks from the tensors that it reads, so the rest of a transformer block has none.
+    """
+    for name in _MASKS:
+        if ops.is_tensor(mask := kwargs.get(name)) and len(mask.shape) == 2:
+            return mask
+    x = next((x for x in keras.tree.flatten((args, kwargs)) if ops.is_tensor(x)), None)
+    if x is None:
+        return None
+    mask = backend.get_keras_mask(x)
+    return outer if mask is None and _fits(outer, x) else mask
+
+
+def _fits(mask: Any, x: Any, unknown_time: bool = False) -> bool:
+    """Whether a mask is one of the positions of a series `(batch, time, units)`.
+
+    Args:
+        mask: the mask or None.
+        x: the series.
+        unknown_time: whether it is one if the number of positions is unknown.
+    """
+    if mask is None or len(mask.shape) != 2 or len(x.shape) != 3:
+        return False
+    (rows, time), (batch, positions) = mask.shape, x.shape[:2]
+    return rows == batch and time == positions and (time is not None or unknown_time)
+
+
+def _has_rank(tensor: Any) -> bool:
+    """Whether the number of axes is known; some loops of TensorFlow return tensors without a shape."""
+    return getattr(tensor.shape, "rank", 0) is not None
 
 
 def _trace_scope() -> Any:

@@ -16,10 +16,12 @@ from tests.census.interrupts import HOOKS, Interrupts
 
 CASES = [name for name, case in zoo.CASES.items() if keras.backend.backend() in case.backends]
 FEW = ("random_at_inference", "transformer_blocks", "recurrent_and_stateful")
+FEW_STEPS = ("subclassed", "with_a_train_step_of_its_own")
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")  # of Keras, for a row on it
 
 
 def test_the_table_is_large_enough():
-    assert len(zoo.CASES) >= 35
+    assert len(zoo.CASES) >= 90
 
 
 def trains(name):
@@ -64,8 +66,7 @@ def by_numpy(values, mask=None, eps=0.0):
 def check_figures(name):
     model, x = built(name)
     case = zoo.CASES[name]
-    recorded = zoo.recorded(model, x)
-    recorded = [values for i, values in enumerate(recorded) if i not in case.unseen]
+    recorded = seen(case, zoo.recorded(model, x))
     census = count(model, data_of(x), "all", batch_size=zoo.INPUTS)
     assert list(census.layers) == case.names
     assert len(recorded) == len(case.names), "an activation is neither counted nor listed"
@@ -73,14 +74,41 @@ def check_figures(name):
     for path, why in case.missed.items():
         assert why in census.not_looked_at[path]
     for site, values in zip(case.names, recorded, strict=True):
-        if site in case.axes:
-            values = np.moveaxis(values, case.axes[site], -1)
-        counts = census.layers[site]
-        for key, expected in by_numpy(values, case.masks.get(site)).items():
-            if key in ("runs", "magnitude"):
-                np.testing.assert_allclose(getattr(counts, key), expected, rtol=2e-3, atol=1e-5, err_msg=site)
-            else:
-                np.testing.assert_array_equal(getattr(counts, key), expected, err_msg=f"{site} {key}")
+        compare(case, census, site, [values])
+
+
+def check_step(name):
+    """Counts of one training step, in training mode, against those of an eager step."""
+    case = zoo.CASES[name]
+    sites = case.names if case.step is None else case.step
+    eager, x = built(name)
+    recorded = seen(case, zoo.recorded_step(eager, *case.prepare(eager, x), zoo.INPUTS))
+    assert len(recorded) == len(sites), "an activation is neither counted nor listed"
+    model, x = built(name)
+    inputs, y = case.prepare(model, x)
+    dead_units = DeadUnits(layers="all", inputs_per_step=None)
+    model.fit(inputs, y, batch_size=zoo.INPUTS, shuffle=False, verbose=0, callbacks=[dead_units])
+    assert set(dead_units.census.layers) == set(sites)
+    for site in dict.fromkeys(sites):
+        values = [array for array, each in zip(recorded, sites, strict=True) if each == site]
+        compare(case, dead_units.census, site, values, ("inputs_by_silent", "active", "active_everywhere"))
+
+
+def seen(case, recorded):
+    """Without the activations that the case lists as not looked at."""
+    return [values for i, values in enumerate(recorded) if i not in case.unseen]
+
+
+def compare(case, census, site, passes, figures=None):
+    """The counts of a site with the definitions on its values in each pass."""
+    counts, axis = census.layers[site], case.axes.get(site, -1)
+    expected = [by_numpy(np.moveaxis(values, axis, -1), case.masks.get(site)) for values in passes]
+    for key in figures or expected[0]:
+        total = sum(np.asarray(each[key]) for each in expected)
+        if key in ("runs", "magnitude"):
+            np.testing.assert_allclose(getattr(counts, key), total, rtol=2e-3, atol=1e-5, err_msg=site)
+        else:
+            np.testing.assert_array_equal(getattr(counts, key), total, err_msg=f"{site} {key}")
 
 
 def fitted(name, how):
@@ -91,11 +119,11 @@ def fitted(name, how):
     """
     model, x = built(name)
     if how in HOOKS:
-        interrupt(model, x, how)
+        interrupt(name, model, x, how)
     if how == "probe":
         count(model, data_of(x), "all", batch_size=zoo.INPUTS)
-    outputs, inputs, y = prepared(model, x)
-    earlier = [keras.ops.convert_to_numpy(output) for output in outputs]
+    earlier = [keras.ops.convert_to_numpy(o) for o in keras.tree.flatten(model(x, training=False))]
+    inputs, y = zoo.CASES[name].prepare(model, x)
     callbacks = {
         "none": [],
         "step": [DeadUnits(layers="all", inputs_per_step=None), DeadUnits(layers="all")],
@@ -110,11 +138,11 @@ def fitted(name, how):
     return earlier, later
 
 
-def interrupt(model, x, hook):
+def interrupt(name, model, x, hook):
     """A training that is interrupted while two callbacks count, and an evaluation; weights are put back."""
     start = [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables]
     states = [s for layer in model._flatten_layers() for s in (getattr(layer, "states", None) or ())]
-    _, inputs, y = prepared(model, x)
+    inputs, y = zoo.CASES[name].prepare(model, x)
     how = {"batch_size": zoo.INPUTS, "verbose": 0}
     with pytest.raises(KeyboardInterrupt):
         probe = DeadUnits(data_of(x), batch_size=zoo.INPUTS)
@@ -125,14 +153,6 @@ def interrupt(model, x, hook):
         variable.assign(value)
     for state in states:
         state.assign(np.zeros(state.shape))
-
-
-def prepared(model, x):
-    """The model's outputs, and the inputs and targets of `fit`, for which the model is compiled."""
-    outputs = keras.tree.flatten(model(x, training=False))
-    targets = [np.zeros(tuple(output.shape), "float32") for output in outputs]
-    model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=False)
-    return outputs, tuple(x) if isinstance(x, list) else x, targets if len(targets) > 1 else targets[0]
 
 
 def check_training(name, ways=("step", "probe")):
@@ -147,20 +167,27 @@ def check_training(name, ways=("step", "probe")):
                     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6, err_msg=f"{name} {how}")
 
 
+def quick_or_slow(name, is_quick):
+    return name if is_quick else pytest.param(name, marks=pytest.mark.slow)
+
+
 def check_interruption(name):
     check_training(name, [HOOKS[len(name) % len(HOOKS)]])  # one of them: all are tried on TensorFlow
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [quick_or_slow(n, not zoo.CASES[n].slow) for n in CASES])
 def test_figures_equal_those_of_numpy_on_an_eager_pass(name):
     check_figures(name)
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in CASES if trains(n)]
-)
+@pytest.mark.parametrize("name", [quick_or_slow(n, n in FEW) for n in CASES if trains(n)])
 def test_counting_changes_neither_prediction_nor_training(name):
     check_training(name)
+
+
+@pytest.mark.parametrize("name", [quick_or_slow(n, n in FEW_STEPS) for n in CASES if trains(n)])
+def test_a_training_step_counts_what_numpy_counts_on_an_eager_one(name):
+    check_step(name)
 
 
 @pytest.mark.slow
@@ -183,12 +210,15 @@ def failures():
     import traceback
 
     for name in sys.argv[1:] or CASES:
-        for check in (check_figures, check_training, check_interruption):
-            if check is check_figures or trains(name):
-                try:
-                    check(name)
-                except Exception:
-                    yield f"{name} {check.__name__}\n{traceback.format_exc()[-1500:]}"
+        checks = [check_figures]
+        if trains(name):
+            checks += [check_training, check_interruption]
+            checks += [check_step] * (keras.backend.backend() != "jax")  # which traces every step
+        for check in checks:
+            try:
+                check(name)
+            except Exception:
+                yield f"{name} {check.__name__}\n{traceback.format_exc()[-1500:]}"
 
 
 if __name__ == "__main__":
