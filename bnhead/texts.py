@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _NODE = re.compile(r"\{\{\w+ [^}]*\}\}\s*|\s*\[Op:\w+\].*")  # nodes of TensorFlow's graph
 
@@ -32,6 +32,12 @@ def plotted(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun: "1 unit", "1,024 units"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def counted_range(numbers: Collection[float], noun: str) -> str:
+    """The numbers and their noun: "2,048 inputs", "128 to 256 inputs" if they differ, "0 inputs" of none."""
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low:,.0f} to {counted(int(high), noun)}" if low < high else counted(int(high), noun)
 
 
 def first_line(error: BaseException) -> str:

@@ -26,6 +26,19 @@ def test_an_error_is_its_first_line_without_tensorflows_nodes():
     assert texts.first_line(OSError()) == "OSError" and texts.first_line(ValueError("\n a\nb")) == "a"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([], "0 inputs"),
+        ({1}, "1 input"),
+        ([2048.0, 2048], "2,048 inputs"),
+        ([9, 1024, 3], "3 to 1,024 inputs"),
+    ],
+)
+def test_numbers_that_differ_are_a_range(numbers, text):
+    assert texts.counted_range(numbers, "input") == text
+
+
 def test_a_page_holds_no_escapes():
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=texts.shown)
     template = environment.from_string(

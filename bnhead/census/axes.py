@@ -13,6 +13,7 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bnhead import notebook
+from bnhead.census.accumulation import Accumulation, Unseen
 from bnhead.census.codeath import sorted_order
 from bnhead.texts import plotted, shortened
 
@@ -20,7 +21,13 @@ DEAD, ALWAYS_ON, UNKNOWN = notebook.RED, notebook.BLUE, "#9a9a9a"
 _BETWEEN = notebook.GREY + "38"  # a low opacity is readable on white and on black paper
 _NAMED = 24  # so many layers have their names below the bars
 _LEGEND = ("dead", "sometimes active", "always on", "silent per input", "unknown")
-_SIZES = {"activity": (4.2, 2.9), "classes": (4.8, 3.4), "raster": (4.8, 3.4), "codeath": (4.2, 3.4)}
+_SIZES = {
+    "activity": (4.2, 2.9),
+    "accumulation": (4.2, 2.9),
+    "classes": (4.8, 3.4),
+    "raster": (4.8, 3.4),
+    "codeath": (4.2, 3.4),
+}
 _ALMOST_DEAD = 1e-9  # the colour map starts here: a share of 0 lies below it and gets the colour of the dead
 
 
@@ -28,7 +35,7 @@ def size_of(plot: str, classes: int = 0) -> tuple[float, float]:
     """Width and height of a new figure in inches.
 
     Args:
-        plot: "activity", "classes", "raster" or "codeath".
+        plot: "activity", "accumulation", "classes", "raster" or "codeath".
         classes: number of classes, which "classes" shows as rows.
     """
     width, height = _SIZES[plot]
@@ -127,6 +134,42 @@ def plot_activity(activity: np.ndarray, ax: Axes | None = None, *, title: str = 
     ax.set_xlabel("active on this share of the inputs (red: 0)")
     ax.set_ylabel("units")
     ax.set_title(plotted(title) or "activity of the units")
+    return ax
+
+
+def plot_accumulation(
+    accumulation: Accumulation, unseen: Unseen, ax: Axes | None = None, *, title: str = ""
+) -> Axes:
+    """Number of units that are silent on each of the first n inputs, by n, and how many of the last are dead.
+
+    Args:
+        accumulation: of the layer.
+        unseen: those of its dead units that would fire on further inputs, at least. They are subtracted at
+            the right, with their interval; a bound of 0 is not drawn.
+        ax: the axes to draw on.
+        title: name of the layer.
+    """
+    ax = notebook.axes(ax, *size_of("accumulation"))
+    inputs, dead = accumulation.curve
+    ax.plot(inputs, dead, "o-", color=DEAD, markersize=3.5, label="silent on the first n inputs")
+    last, units = inputs[-1], dead[-1]
+    if unseen.units > 0:
+        at_most = units - np.array([unseen.units, unseen.low, unseen.high])
+        beside = last * 1.3  # the axis is logarithmic
+        ax.vlines(beside, at_most[2], at_most[1], color=notebook.BLUE, linewidth=2)
+        label = f"less at least {unseen.units:,.0f} alive (Chao2, 95 %)"
+        ax.plot(beside, at_most[0], "D", color=notebook.BLUE, markersize=4.5, label=label)
+    ax.annotate(f"{units:,}", (last, units), (0, 5), textcoords="offset points", ha="center")
+    ax.set_xscale("log", base=2)
+    ax.set_xlim(0.85, max(2, last) * 1.8)
+    ticks = [*(n for n in inputs[::2] if n <= last / 3), last]
+    ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    ax.set_ylim(0, 1.35 * max(1, dead[0]))
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.set_xlabel("n, number of inputs")
+    ax.set_ylabel("units")
+    ax.legend(loc="upper right", frameon=False)
+    ax.set_title(plotted(title) or "dead units by the number of inputs")
     return ax
 
 

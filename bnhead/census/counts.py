@@ -14,12 +14,13 @@ import numpy as np
 
 from bnhead import notebook
 from bnhead.census import keys
+from bnhead.census.accumulation import Accumulation, Unseen, chao2
 from bnhead.census.clones import CLONES, correlations, groups_of, pairs_of
 from bnhead.census.codeath import effective_patterns, phi_matrix
 from bnhead.census.contiguity import Blocks, Runs, block_test, dead_runs
 from bnhead.census.figures import DEAD, OF_COUNTS, SILENT, Figure, figures_at, rule_of_three
 from bnhead.errors import UsageError, nearest
-from bnhead.texts import columns, counted, wrapped
+from bnhead.texts import columns, counted, counted_range, wrapped
 
 if TYPE_CHECKING:
     import pandas
@@ -104,6 +105,8 @@ class Counts:
             L of the input.)
         output_gradient: (the same of |dL / d output|, after the activation.)
         together: (`(units, units)` int64, inputs on which both units were active somewhere.)
+        accumulation: (the first input on which each unit was active; None too if the inputs have no order, as
+            in a training step, or if the counts of the same indices were merged.)
         groups: sizes of the groups of channels that were concatenated; empty for one group.
         first: index of the first of these inputs in the full set.
         nonfinite: inputs for which a value in or before this layer was NaN or infinite.
@@ -124,6 +127,7 @@ class Counts:
     gradient: np.ndarray | None = None
     output_gradient: np.ndarray | None = None
     together: np.ndarray | None = None
+    accumulation: Accumulation | None = None
     groups: tuple[int, ...] = ()
     first: int = 0
     nonfinite: int = 0
@@ -179,6 +183,34 @@ class Counts:
         return rule_of_three(self.inputs)
 
     @property
+    def joint_bound(self) -> float:
+        """Each of the k dead units fires on less than -ln(0.05 / k) / N of all inputs, all k at once at 95 %
+        confidence. `bound` if at most one unit is dead."""
+        return rule_of_three(self.inputs, int(self.dead.sum()))
+
+    @property
+    def unseen(self) -> Unseen:
+        """The dead units that would fire on further inputs, at least (`bnhead.census.accumulation.chao2`)."""
+        return chao2(self.active, self.inputs)
+
+    def dead_after(self, inputs: int) -> np.ndarray:
+        """`(units,)` bool: silent on each of the first so many inputs.
+
+        Two layers or models are compared on equally many inputs.
+
+        Args:
+            inputs: n, at most the number counted.
+
+        Raises:
+            UsageError: fewer inputs were counted, or the inputs have no order.
+        """
+        if self.accumulation is None:
+            raise UsageError(
+                "dead_after needs the order of the inputs: count with data, parts of a set with `first`"
+            )
+        return self.accumulation.dead_after(inputs)
+
+    @property
     def unknown(self) -> str:
         """Why this layer's count is void; empty if it is valid.
 
@@ -211,7 +243,37 @@ class Counts:
     @property
     def rarely_active(self) -> np.ndarray:
         """`(units,)` bool: active on less than 1 % of the inputs; includes dead units."""
-        return self.active < RARE * self.inputs
+        return self.active_below(RARE)
+
+    def active_below(self, share: float) -> np.ndarray:
+        """`(units,)` bool: active on less than this share of the inputs; includes dead units.
+
+        Args:
+            share: in (0, 1].
+
+        Raises:
+            UsageError: `share` is out of range.
+        """
+        if not 0 < share <= 1:  # also for NaN
+            raise UsageError(f"share must be in (0, 1], got {share}")
+        return self.active < share * self.inputs
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Which units are dead, rarely active, ...: name -> `(units,)` bool, of all that was counted."""
+        masks = {name: getattr(self, name) for name in _MASKS}
+        return {name: mask for name, mask in masks.items() if mask is not None}
+
+    def indices(self, name: str) -> np.ndarray:
+        """The units of one of `masks`, `(k,)` int64 indices: `counts.indices("dead")`.
+
+        Raises:
+            UsageError: there is no such mask, or it was not counted.
+        """
+        masks = self.masks
+        if name not in masks:
+            raise UsageError(f"mask {name!r} was not counted{nearest(name, masks)} ({', '.join(masks)})")
+        return np.flatnonzero(masks[name])
 
     @property
     def scores(self) -> np.ndarray | None:
@@ -376,7 +438,7 @@ class Counts:
         plain = {}
         for key, name in _FILE_KEYS.items():
             value = getattr(self, name)
-            if isinstance(value, Moments):
+            if isinstance(value, Moments | Accumulation):
                 value = value.to_dict()
             elif isinstance(value, np.ndarray):
                 value = value.tolist()
@@ -393,7 +455,7 @@ class Counts:
         for name in _SUMS & values.keys():
             values[name] = np.array(values[name], np.float64 if name in _FLOATS else np.int64)
         for name in values.keys() & _MERGED:
-            values[name] = Moments.from_dict(values[name])
+            values[name] = _MERGED[name].from_dict(values[name])
         if "groups" in values:
             values["groups"] = tuple(values["groups"])
         return cls(**values)
@@ -404,7 +466,8 @@ _SUMS = {
     *("inputs_by_silent", "active", "active_everywhere", "class_inputs", "class_active", "together"),
     *_FLOATS,
 }
-_MERGED = ("moments", "comoments")
+_MERGED = {"moments": Moments, "comoments": Moments, "accumulation": Accumulation}
+_MASKS = ("dead", "rarely_active", "always_on", "constant", "gradient_dead")
 _FILE_KEYS = {  # key in files -> attribute
     "saturated" if spec.name == "active_everywhere" else spec.name: spec.name for spec in fields(Counts)
 }
@@ -514,6 +577,15 @@ class Census:
             rows.append({**sample, **figures, "unknown": counts.unknown})
         return rows
 
+    def bounds_in_words(self) -> list[str]:
+        """How rarely the dead units fire: a sentence for each number of inputs of the layers."""
+        dead: dict[int, int] = {}
+        for counts in self.layers.values():
+            if not counts.unknown:
+                dead[counts.inputs] = dead.get(counts.inputs, 0) + int(counts.dead.sum())
+        several = len(dead) > 1
+        return [f"{f'{n:,} inputs: ' * several}{bounds_in_words(n, dead[n])}" for n in sorted(dead)]
+
     def table_figures(self) -> list[Figure]:
         """The figures that tables show and that at least one layer has."""
         names = {name for counts in self.layers.values() for name in counts.figures()}
@@ -551,6 +623,22 @@ class Census:
 
         name, counts = self._known(layer)
         return axes.plot_activity(counts.active / counts.inputs, ax, title=name)
+
+    def plot_accumulation(self, layer: str | None = None, ax: "Axes | None" = None) -> "Axes":
+        """Draws the number of units that are silent on each of the first n inputs, by n.
+
+        Args:
+            layer, ax: as for `plot_activity`.
+
+        Raises:
+            UsageError: as for `plot_activity`; or the inputs have no order.
+        """
+        from bnhead.census import axes
+
+        name, counts = self._known(layer)
+        if counts.accumulation is None:
+            raise UsageError("plot_accumulation needs the order of the inputs: count with data")
+        return axes.plot_accumulation(counts.accumulation, counts.unseen, ax, title=name)
 
     def plot_classes(
         self, layer: str | None = None, ax: "Axes | None" = None, *, names: Sequence[str] = ()
@@ -605,9 +693,9 @@ class Census:
     def __repr__(self) -> str:
         known = [counts for counts in self.layers.values() if not counts.unknown]
         units = sum(counts.units for counts in self.layers.values())
-        inputs = max((counts.inputs for counts in self.layers.values()), default=0)
         layers = next(iter(self.layers)) if len(self.layers) == 1 else counted(len(self.layers), "layer")
-        text = f"<Census: {layers}, {counted(units, 'unit')} on {counted(inputs, 'input')}"
+        inputs = counted_range([counts.inputs for counts in self.layers.values() if counts.inputs], "input")
+        text = f"<Census: {layers}, {counted(units, 'unit')} on {inputs}"
         if known:
             dead = int(sum(counts.dead.sum() for counts in known))
             text += f", {dead:,} dead ({dead / sum(counts.units for counts in known):.1%})"
@@ -625,8 +713,7 @@ class Census:
                 cells = [f.bar(row[f.name], f.table_cell(row, row["units"])) for f in figures]
             rows.append([row["layer"], f"{row['units']:,}", *cells])
         notes = [figure.meaning for figure in figures if figure.display == "charts"]
-        bounds = {_bound_in_words(counts.bound) for counts in self.layers.values() if not counts.unknown}
-        notes += [*sorted(bounds), *self._remarks()]
+        notes += [*self.bounds_in_words(), *self._remarks()]
         return notebook.table(repr(self)[1:-1], headings, rows, notes)
 
     def __str__(self) -> str:
@@ -639,7 +726,8 @@ class Census:
                 lines.append(f"{name}: unknown, {counts.unknown}")
                 continue
             sample = f"{counted(counts.units, 'unit')}, {counted(counts.inputs, 'input')}"
-            lines.append(fit(f"{name}: {sample}; {_bound_in_words(counts.bound)}", 2))
+            dead = int(counts.dead.sum())
+            lines.append(fit(f"{name}: {sample}; {bounds_in_words(counts.inputs, dead)}", 2))
             values = counts.figures()
             for row in figures_at("tables"):
                 if row.name in values:
@@ -652,5 +740,12 @@ class Census:
         return [*missed, *self.notes]
 
 
-def _bound_in_words(bound: float) -> str:
-    return f"a dead unit fires on less than {bound:.2%} of inputs, at 95 %"
+def bounds_in_words(inputs: int, dead: int) -> str:
+    """How rarely dead units fire, for one of them and for all at once (`rule_of_three`).
+
+    Args:
+        inputs: N.
+        dead: number of dead units.
+    """
+    one = f"a dead unit fires on less than {rule_of_three(inputs):.2%} of inputs, at 95 %"
+    return one + f"; all {dead:,} at once, each on less than {rule_of_three(inputs, dead):.2%}" * (dead > 1)

@@ -8,6 +8,7 @@ The formulas read attributes of `Counts` and `Changes` without importing them, s
 """
 
 import math
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,13 @@ from bnhead.census import keys
 from bnhead.notebook import BLUE, RED, Bar
 
 DISPLAYS = ("charts", "summaries", "tables", "files")  # a figure appears in its display and in all later ones
-UNITS = {"share": ".1%", "count": ".0f", "number": ".1f", "probability": ".2g"}  # unit -> format
+UNITS = {  # unit -> format
+    "share": ".1%",
+    "count": ".0f",
+    "number": ".1f",
+    "probability": ".2g",
+    "rate": ".2%",
+}
 CHANGES = "changes"
 NEEDS = {  # optional attribute of `Counts`, or `CHANGES` -> the argument or data that it needs
     "": "",
@@ -44,12 +51,13 @@ class Figure:
         reading: how to read it, in whole sentences for somebody new to the figure; empty if `meaning` does.
         formula: computes the value from a layer's `Counts`, or from its `Changes` if `needs` is `CHANGES`.
         needs: a key of `NEEDS`; a layer without it lacks the figure. Empty if the figure needs nothing.
-        unit: a key of `UNITS`; a share is a share of the units, in [0, 1].
+        unit: a key of `UNITS`; a share is a share of the units, a rate one of the inputs, both in [0, 1].
         display: a member of `DISPLAYS`. "charts": plotted by epoch and by width, and in the tables of a
             study; "summaries": in the summary of a run, on the terminal and on its page; "tables": in the
             tables of a census; "files": in files only.
         cell: format of the table cell, if it holds more than the value. Fields: the names of figures, and
-            `count`, the number of units.
+            `count`, the number of units. The cell of a layer for which one of these is not finite is the
+            value alone.
         note: format of the note that follows the value in a summary. Fields: the names of figures, and
             `bound`.
     """
@@ -81,10 +89,10 @@ class Figure:
             values: the layer's figures by name.
             units: number of the layer's units.
         """
-        count = (
-            f"{values[self.name] * units:.0f}"  # NaN stays NaN: some figures are undefined for some layers
-        )
-        return self.cell.format(**_texts(values), count=count) or self.text(values[self.name])
+        fields = {field for _, field, _, _ in string.Formatter().parse(self.cell)} - {None, "count"}
+        if not self.cell or any(not is_finite(values.get(field)) for field in fields):
+            return self.text(values[self.name])
+        return self.cell.format(**_texts(values), count=f"{values[self.name] * units:.0f}")
 
     def bar(self, value: float | None, text: str = "") -> Bar:
         """The value as a cell in a notebook; a share of units has a bar.
@@ -117,6 +125,40 @@ FIGURES = (
         note="each fires on less than {bound} of inputs, at 95 %",
         reading="A dead unit adds nothing to the output, and a dead ReLU gets no gradient that could revive "
         "it. The share falls as more inputs are counted: compare layers and models on equally many.",
+    ),
+    Figure(
+        "joint_bound",
+        "bound of all dead",
+        "share of inputs that every dead unit fires on less than, all of them at once, at 95 %",
+        lambda c: c.joint_bound,
+        unit="rate",
+        display="files",
+    ),
+    Figure(
+        "unseen",
+        "alive at least",
+        "dead units that would fire on further inputs, at least (Chao2), with its 95 % interval",
+        lambda c: c.unseen.units,
+        unit="count",
+        cell="{unseen} ({unseen_low} to {unseen_high})",
+        reading="It is estimated from the units that fired on exactly one and on exactly two inputs. It is a "
+        "lower bound: more of the dead units may fire on further inputs. Count more inputs where it is large.",
+    ),
+    Figure(
+        "unseen_low",
+        "alive at least, low",
+        "lower end of the 95 % interval of the number of dead units that would fire on further inputs",
+        lambda c: c.unseen.low,
+        unit="count",
+        display="files",
+    ),
+    Figure(
+        "unseen_high",
+        "alive at least, high",
+        "upper end of the 95 % interval of the number of dead units that would fire on further inputs",
+        lambda c: c.unseen.high,
+        unit="count",
+        display="files",
     ),
     Figure(
         "per_input",
@@ -333,7 +375,7 @@ FIGURES = (
         display="files",
     ),
 )
-DEAD, SILENT = FIGURES[:2]  # the two that say most
+DEAD, SILENT = (row for row in FIGURES if row.display == "charts")  # the two that say most
 ALWAYS_ON = next(row for row in FIGURES if row.name == "always_on")
 OF_COUNTS = tuple(row for row in FIGURES if row.needs != CHANGES)
 OF_CHANGES = tuple(row for row in FIGURES if row.needs == CHANGES)
@@ -361,12 +403,20 @@ def tensorboard_tag(key: str) -> str:
     return f"details/{keys.short(key)}"
 
 
-def rule_of_three(inputs: float) -> float:
+def rule_of_three(inputs: float, units: int = 1) -> float:
     """Upper bound of a dead unit's activity, at 95 % confidence: 3/N for a unit that is dead on N inputs.
+
+    For k dead units at once it is -ln(0.05 / k) / N, from (1 - p)^N <= exp(-N p) = 0.05 / k for each unit.
+
+    Args:
+        inputs: N.
+        units: k; up to 1 for the bound of one unit.
 
     Reference: Hanley & Lippman-Hand 1983, "If nothing goes wrong, is everything all right?".
     """
-    return min(1.0, 3 / inputs) if inputs else 1.0
+    if not inputs:
+        return 1.0
+    return min(1.0, (3 if units <= 1 else -math.log(0.05 / units)) / inputs)
 
 
 def _texts(values: Mapping[str, float | None]) -> dict[str, str]:
@@ -375,5 +425,10 @@ def _texts(values: Mapping[str, float | None]) -> dict[str, str]:
     return {**texts, "bound": _formatted(values.get("bound"), ".2%")}
 
 
+def is_finite(value: float | None) -> bool:
+    """Whether a figure has a value and it is finite; a file holds None for one that is not."""
+    return value is not None and math.isfinite(value)
+
+
 def _formatted(value: float | None, spec: str) -> str:
-    return "not finite" if value is None or not math.isfinite(value) else format(value, spec)
+    return format(value, spec) if is_finite(value) else "not finite"

@@ -88,7 +88,8 @@ def layer_drawings(
 
     Returns:
         Name of the plot -> a function that draws it on axes, and its size: "raster" from two counts on,
-        "activity", and, if counted, "classes" and "codeath".
+        "activity"; "accumulation" if some units are dead and the inputs have an order; and, if counted,
+        "classes" and "codeath".
     """
     activity = counts.active / max(counts.inputs, 1)
     drawings: dict[str, Draw] = {}
@@ -96,6 +97,10 @@ def layer_drawings(
         drawings["raster"] = lambda ax: axes.plot_raster(history.activity, history.epochs, ax, title=title)
     if not counts.unknown:
         drawings["activity"] = lambda ax: axes.plot_activity(activity, ax, title=title)
+        if counts.accumulation is not None and counts.dead.any():
+            drawings["accumulation"] = lambda ax: axes.plot_accumulation(
+                counts.accumulation, counts.unseen, ax, title=title
+            )
         if counts.class_active is not None:
             drawings["classes"] = lambda ax: axes.plot_classes(
                 counts.class_activity, classes, ax, title=title

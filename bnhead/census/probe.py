@@ -74,13 +74,12 @@ class Probe:
         trace.require_built(model)
         self._model, self._layers, self._classes = model, layers, classes
         self._gradients = gradients
-        self._options = {"eps": eps, "by_slope": by == "slope", "together": together, "clones": clones}
+        options = {"eps": eps, "by_slope": by == "slope", "together": together, "clones": clones}
+        self._options = {**options, "ordered": True}
         self._inventory: Inventory | None = None
         self._plan: totals.Plan | None = None
         self._smooth: list[Site] = []  # selected layers that `by="slope"` cannot count
-        self._passes: dict[
-            tuple[Labels, bool], tuple[Callable, Callable, tuple[totals.Layout, totals.Layout]]
-        ] = {}
+        self._passes: dict[tuple[Labels, bool], tuple[Callable, Callable, dict[str, totals.Layout]]] = {}
         if (inputs := trace.specs(model)) is not None:
             self._make_plan(inputs)
 
@@ -119,7 +118,7 @@ class Probe:
             if (inputs := trace.abstract(x)) is not None:
                 self._make_plan(inputs)
 
-    def count(self, data: Any, *, batch_size: int = 256) -> Census:
+    def count(self, data: Any, *, batch_size: int = 256, first: int = 0) -> Census:
         """Counts on all of `data`, including the last partial batch.
 
         Args:
@@ -127,12 +126,16 @@ class Probe:
                 `(x, y)`, or batches of x or of such tuples: a `tf.data.Dataset`, a `PyDataset`, a
                 `DataLoader`, a finite iterator. Labels are whole numbers or one-hot.
             batch_size: number of inputs per batch, if `data` is arrays.
+            first: index of the first of these inputs in the full set, if a part of it is counted: the parts
+                merge in any order, and dead(n) stays exact.
 
         Raises:
             UsageError: data that cannot be read or does not fit the model, or arrays of labels outside of the
-                `classes` that the user set.
+                `classes` that the user set, or a negative `first`.
         """
-        return self._count(data, batch_size)[0]
+        if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+            raise UsageError(f"first must be a whole number of at least 0, got {first!r}")
+        return self._count(data, batch_size, first)[0]
 
     def count_per_input(self, data: Any, *, batch_size: int = 256) -> tuple[Census, np.ndarray, np.ndarray]:
         """`count`, and the outputs and shares of `per_input`, in one pass over the data."""
@@ -140,7 +143,7 @@ class Probe:
         return census, *(np.concatenate([row[name] for row in rows]) for name in ("outputs", "silent"))
 
     def _count(
-        self, data: Any, batch_size: int, per_input: bool = False
+        self, data: Any, batch_size: int, first: int = 0, per_input: bool = False
     ) -> tuple[Census, list[dict[str, np.ndarray]]]:
         """The census, and the arrays of `_of_each_input` for every batch."""
         check_data(data, batch_size)
@@ -158,14 +161,14 @@ class Probe:
                     # of arrays, all labels decide how they are read; of a stream, those of the first batch
                     labels = self._labels_of(y, stream=True) if arrays is None else self._labels_of(arrays[1])
                     run, add, layouts = self._compiled(labels, per_input)
-                    total = totals.Totals(*layouts, add)
+                    total = totals.Totals(layouts, add)
                 sums = run(x, y if labels.form or self._gradients else None)
                 if per_input:
                     rows.append(totals.to_host(sums.pop("inputs")))
                 total.add(sums)
         if total is None:
             raise UsageError("data must have at least one batch of inputs")
-        census = totals.census_of(self._plan, labels, total.read())
+        census = totals.census_of(self._plan, labels, total.read(), first)
         if labels.note:
             census.notes.insert(0, labels.note)
         census.not_looked_at = dict(self._inventory.missed)
@@ -290,14 +293,15 @@ class Probe:
 
     def _compiled(
         self, labels: Labels, per_input: bool
-    ) -> tuple[Callable, Callable, tuple[totals.Layout, totals.Layout]]:
+    ) -> tuple[Callable, Callable, dict[str, totals.Layout]]:
         """The pass over a batch, the addition of a batch, and the layouts of their vectors.
 
         Traced once for equal arguments.
         """
         if (labels, per_input) in self._passes:
             return self._passes[labels, per_input]
-        plan, integers, reals = self._plan, totals.Layout(), totals.Layout()
+        plan = self._plan
+        layouts = {name: totals.Layout() for name in ("integers", "reals", "first_active")}
 
         def reduce_batch(x, y):
             # only the tensors of `plan.paths` are kept, so that the backend frees all others early
@@ -309,20 +313,30 @@ class Probe:
             matrices: dict[str, dict[str, Any]] = {}
             for layer, name in [key for key in numbers if key[1] in totals.MATRICES]:
                 matrices.setdefault(layer, {})[name] = numbers.pop((layer, name))
+            # the same layout for both: an index and the number of rows of its layer, for each unit
+            first, rows = (
+                layouts["first_active"].pack(
+                    {(site.name, "first_active"): numbers.pop((site.name, name)) for site in plan.sites},
+                    "int32",
+                )
+                for name in ("first_active", "rows")
+            )
             sums, moments = totals.real_sums(plan, model_pass)
             if self._gradients:
                 sums |= self._gradient_sums(x, y)
             wide = any(keras.backend.standardize_dtype(a.dtype) == "float64" for a in sums.values())
             return {
-                "integers": integers.pack(numbers, "int32"),
+                "integers": layouts["integers"].pack(numbers, "int32"),
                 "matrices": matrices,
-                "reals": reals.pack(sums, "float64" if wide else "float32"),
+                "reals": layouts["reals"].pack(sums, "float64" if wide else "float32"),
                 **moments,
+                "first_active": first,
+                "rows": rows,
                 **({"inputs": self._of_each_input(outputs, model_pass)} if per_input else {}),
             }
 
         add = totals.compiled_add(len(plan.watchpoints))
-        compiled = trace.compiled(reduce_batch, self._model), add, (integers, reals)
+        compiled = trace.compiled(reduce_batch, self._model), add, layouts
         return self._passes.setdefault((labels, per_input), compiled)
 
     def _gradient_sums(self, x: Any, y: Any) -> dict[totals.Key, Any]:
@@ -369,6 +383,7 @@ def count(
     layers: Sequence[Any] | str | None = None,
     *,
     batch_size: int = 256,
+    first: int = 0,
     **options: Any,
 ) -> Census:
     """Counts the units of `model`'s layers on `data`, in evaluation mode.
@@ -376,7 +391,7 @@ def count(
     `options`, the other arguments and the errors are those of `Probe` and `Probe.count`. Each call traces the
     model; to count repeatedly, build one `Probe`.
     """
-    return Probe(model, layers, **options).count(data, batch_size=batch_size)
+    return Probe(model, layers, **options).count(data, batch_size=batch_size, first=first)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,18 @@ def silence(somewhere: Any, everywhere: Any) -> dict[str, Any]:
     }
 
 
+def first_active(somewhere: Any) -> Any:
+    """`(units,)` int32: index of the first input on which the unit is active; -1 if there is none.
+
+    Args:
+        somewhere: `(batch, units)` bool.
+    """
+    rows = ops.shape(somewhere)[0]
+    index = ops.arange(rows, dtype="int32")[:, None]
+    first = ops.min(ops.where(somewhere, index, rows), axis=0)  # PyTorch's argmax need not be the first
+    return ops.where(first < rows, first, -1)
+
+
 def magnitude(outputs: Any, mask: Any = None) -> Any:
     """`(units,)` float32 or float64: sum over inputs of the mean over positions of |a|."""
     size, axes = ops.abs(at_least_float32(outputs)), _position_axes(outputs)

@@ -5,7 +5,7 @@ step too. Nothing is copied to the host before the end.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from bnhead.census import reductions
+from bnhead.census.accumulation import Accumulation
 from bnhead.census.counts import Census, Counts, Moments, run_statistics
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
@@ -46,6 +47,7 @@ class Plan:
         checks_before: whether the pre-activations of smooth activations must be finite too.
         together: whether to count co-death.
         clones: whether to count the correlations of the units' outputs.
+        ordered: whether the inputs have an order, so that the first input of each unit counts.
         limit: number of inputs of a batch to count; None for all.
         folded: name of a layer -> its number of rows per input, if that is not one. Filled while tracing.
     """
@@ -58,6 +60,7 @@ class Plan:
     checks_before: bool = True
     together: bool = False
     clones: bool = False
+    ordered: bool = False
     limit: int | None = None
     folded: dict[str, str] = field(default_factory=dict)
 
@@ -122,10 +125,11 @@ def integer_counts(
         labels: `Labels.one_hot` of the batch; None counts nothing by class.
 
     Returns:
-        int32 arrays. For each layer those of `reductions.silence`, and those of `MATRICES` if they are
-        counted. For all layers together: "inputs"; "class_inputs" and "bad_labels" with labels; "bad", the
-        number of inputs that are not finite at or before each watchpoint; and last "first", the first input
-        that is not finite at each watchpoint, or -1.
+        int32 arrays. For each layer those of `reductions.silence`; those of `MATRICES` if they are counted;
+        and, if the inputs are ordered, "first_active" and its number of "rows", both `(units,)`. For all
+        layers together: "inputs"; "class_inputs" and "bad_labels" with labels; "bad", the number of inputs
+        that are not finite at or before each watchpoint; and last "first", the first input that is not finite
+        at each watchpoint, or -1.
     """
     by_key = taps_by_key(model_pass)
     example = next(x for x in model_pass.inputs if x is not None)[: plan.limit]
@@ -146,6 +150,9 @@ def integer_counts(
         counts = reductions.silence(somewhere, everywhere)
         if plan.together:
             counts["together"] = reductions.coactivity(somewhere)
+        if plan.ordered:
+            counts["first_active"] = reductions.first_active(somewhere)
+            counts["rows"] = ops.zeros_like(counts["first_active"]) + ops.shape(somewhere)[0]
         if labels is not None and site.name not in plan.folded:
             counts["class_active"] = reductions.class_activity(somewhere, labels[0])
         arrays |= {(site.name, name): array for name, array in counts.items()}
@@ -233,12 +240,22 @@ def add_counts(total: Any, batch: Any, watchpoints: int) -> Any:
         watchpoints: number of these last entries.
     """
     batch = ops.cast(batch, total.dtype)
-    index = batch[-watchpoints:]
-    never = ops.convert_to_tensor(_never(total.dtype), dtype=total.dtype)
-    first = ops.where(index >= 0, index + total[0], never)
-    earlier = total[-watchpoints:]
-    first = ops.where(first < earlier, first, earlier)  # `ops.minimum` computes in 32 bits on PyTorch
+    first = _earliest(total[-watchpoints:], batch[-watchpoints:], total[0])
     return ops.concatenate([total[:-watchpoints] + batch[:-watchpoints], first])
+
+
+def _earliest(total: Any, batch: Any, before: Any) -> Any:
+    """The smaller of two indices in the full set.
+
+    Args:
+        total: integers, indices of earlier batches in the full set, `_never` for none.
+        batch: indices in the batch, of any integer dtype, -1 for none.
+        before: number of inputs of the earlier batches.
+    """
+    never = ops.convert_to_tensor(_never(total.dtype), dtype=total.dtype)
+    index = ops.cast(batch, total.dtype)
+    index = ops.where(index >= 0, index + before, never)
+    return ops.where(index < total, index, total)  # `ops.minimum` computes in 32 bits on PyTorch
 
 
 def empty_counts(size: int, watchpoints: int, dtype: str) -> np.ndarray:
@@ -255,26 +272,23 @@ class Totals:
     """Totals of the batches of a probe, on the device.
 
     Args:
-        integers, reals: the layouts of the vectors of integer and real sums.
+        layouts: of the vectors "integers", "reals" and "first_active".
         add: as returned by `compiled_add`.
     """
 
-    def __init__(self, integers: Layout, reals: Layout, add: Callable):
-        self._integers, self._reals, self._add = integers, reals, add
+    def __init__(self, layouts: Mapping[str, Layout], add: Callable):
+        self._layouts, self._add = layouts, add
         self._state: Any = None
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Adds a batch: the vectors "integers" and "reals", and "matrices" and `MOMENTS` by layer."""
+        """Adds a batch: the vectors "integers", "reals", "first_active" and "rows", the last two of the same
+        layout; and "matrices" and `MOMENTS` by layer."""
         self._state = self._add(self._state, batch)
 
     def read(self) -> dict[str, Any]:
         """The same on the host, the vectors as arrays by key. One transfer."""
         state = to_host(self._state)
-        vectors = {
-            "integers": self._integers.unpack(state["integers"]),
-            "reals": self._reals.unpack(state["reals"]),
-        }
-        return {**state, **vectors}
+        return state | {name: layout.unpack(state[name]) for name, layout in self._layouts.items()}
 
 
 def compiled_add(watchpoints: int) -> Callable:
@@ -287,6 +301,8 @@ def compiled_add(watchpoints: int) -> Callable:
                 "integers": ops.convert_to_tensor(zeros),
                 "matrices": keras.tree.map_structure(lambda x: ops.cast(x, "int32") * 0, batch["matrices"]),
                 "reals": ops.cast(batch["reals"], "float64") * 0,
+                "first_active": ops.cast(batch["first_active"], "int64") * 0 + _never("int64"),
+                "rows": ops.cast(batch["rows"], "int64") * 0,
             }
             for kind in MOMENTS:
                 state[kind] = keras.tree.map_structure(lambda x: ops.cast(x, "float64") * 0, batch[kind])
@@ -303,6 +319,8 @@ def compiled_add(watchpoints: int) -> Callable:
             ),
             "reals": state["reals"] + ops.cast(batch["reals"], "float64"),
             **moments,
+            "first_active": _earliest(state["first_active"], batch["first_active"], state["rows"]),
+            "rows": state["rows"] + ops.cast(batch["rows"], "int64"),
         }
 
     name = keras.backend.backend()
@@ -347,13 +365,14 @@ def no_gradients():
         yield
 
 
-def census_of(plan: Plan, labels: Labels, totals: dict[str, Any]) -> Census:
+def census_of(plan: Plan, labels: Labels, totals: dict[str, Any], first: int = 0) -> Census:
     """The counts of every layer.
 
     Args:
         plan: of the counted sites.
         labels: how the labels were read.
         totals: as returned by `Totals.read`; only "integers" is required.
+        first: index of the first of the inputs in the full set.
     """
     integers, reals, matrices = totals["integers"], totals.get("reals", {}), totals.get("matrices", {})
     census = Census()
@@ -383,13 +402,25 @@ def census_of(plan: Plan, labels: Labels, totals: dict[str, Any]) -> Census:
                 setattr(counts, kind, Moments(**{**moments, "values": int(moments["values"])}))
         until = len(plan.inputs) + watched.index(site.key) + 1
         if bad := int(integers["", "bad"][until - 1]):
-            first = integers["", "first"][:until]
-            counts.nonfinite, counts.first_nonfinite = bad, int(first.min())
-            counts.nonfinite_at = plan.watchpoints[int(first.argmin())]
+            indices = integers["", "first"][:until]
+            counts.nonfinite, counts.first_nonfinite = bad, first + int(indices.min())
+            counts.nonfinite_at = plan.watchpoints[int(indices.argmin())]
+        counts.first = first
+        if plan.ordered:
+            index = totals["first_active"][site.name, "first_active"]
+            counts.accumulation = _accumulation(index, counts.inputs, int(integers["", "inputs"][0]), first)
         census.layers[site.name] = counts
     for name, rows in plan.folded.items():
         census.notes.append(f"{name}: counted by row, since it has {rows} for each input; not by class")
     return census
+
+
+def _accumulation(index: np.ndarray, rows: int, inputs: int, first: int) -> Accumulation | None:
+    """The accumulation of a layer with several rows per input is by row, if each input has equally many."""
+    start, rest = divmod(first * rows, inputs)
+    if rest:
+        return None
+    return Accumulation(np.where(index == _never("int64"), -1, start + index), ((start, start + rows),))
 
 
 def empty_census(plan: Plan) -> Census:

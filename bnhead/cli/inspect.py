@@ -244,13 +244,16 @@ def next_command(request: Request) -> str:
 
 def _facts(request: Request, inspected: Inspected, source: Any, census: Any) -> dict[str, str]:
     """Rows of facts on the terminal and on the page."""
+    from bnhead.report.census_remarks import accumulated
+
     first = next(iter(census.layers.values()))
+    later = {"bound": "; ".join(census.bounds_in_words()), "dead by N": accumulated(census)}
     facts = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
         "weights": inspected.source,
         "counted on": f"the first {first.inputs:,} test images of {source.dataset.name}, in evaluation mode",
         "pixels": source.pixels,
-        "bound": f"a unit that is dead here fires on less than {first.bound:.2%} of inputs, at 95 %",
+        **{label: text for label, text in later.items() if text},
     }
     if census.not_looked_at:
         sites = (f"{path or 'the model'} ({why})" for path, why in census.not_looked_at.items())

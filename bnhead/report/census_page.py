@@ -20,6 +20,12 @@ _CAPTIONS = {
         "How often the units are active",
         "A bar counts the units that are active on this share of the inputs; the red bar, the dead ones.",
     ),
+    "accumulation": (
+        "How the dead depend on the number of inputs",
+        "Red: units that are silent on each of the first n inputs. If the line still falls at its right end, "
+        "fewer units are dead on more inputs. Blue: the dead units without those that are alive at least, by "
+        "Chao's lower bound with its 95 % interval.",
+    ),
     "classes": (
         "Activity by class",
         "A row is a class, a column a unit: light on the classes that it answers, red on those that leave it "

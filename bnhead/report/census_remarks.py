@@ -12,6 +12,7 @@ from bnhead.texts import counted
 
 _FEW = 0.05  # smaller shares of always-on and rarely active units are usual
 _FAR = 0.25  # a class that silences so much more of a layer than the median class stands out
+_STEP, _POINTS = 4, 3  # dead(n) in a line: for N, and for about N / 16 and N / 256 inputs
 _ALPHA = 0.05  # error rate of the remarks on one test, over all layers
 _BY_NAME = {figure.name: figure for figure in FIGURES}
 
@@ -135,6 +136,28 @@ def conclusion(census: Census) -> str:
     text = f"{total:,} of {units:,} units are dead ({total / units:.1%}), in "
     text += _layers(known) if len(known) == 1 else f"{len(dead)} of {_layers(known)}"
     return f"{text}.{rest}"
+
+
+def accumulated(census: Census) -> str:
+    """How the number of dead units falls with the number of inputs, and Chao's bound, in a line.
+
+    Empty if nothing is dead or the inputs have no order.
+
+    If layers were counted on different numbers of inputs, only those on the fewest are in it, and it says so.
+    """
+    known = [counts for counts in census.layers.values() if not counts.unknown and counts.accumulation]
+    inputs = min((counts.inputs for counts in known), default=0)
+    known = [counts for counts in known if counts.inputs == inputs]
+    curves = [counts.accumulation.curve for counts in known]
+    part = f" (in {len(curves)} of {len(census.layers)} layers)" if len(curves) < len(census.layers) else ""
+    if not curves or not (dead := sum(numbers for _, numbers in curves))[-1]:
+        return ""
+    points = list(zip(curves[0][0], dead, strict=True))[::-_STEP][_POINTS - 1 :: -1]
+    (inputs, number), *later = points
+    text = f"{counted(int(number), 'unit')} silent on the first {counted(int(inputs), 'input')}"
+    text += "".join(f", {number:,} on {inputs:,}" for inputs, number in later) + part
+    unseen = sum(counts.unseen.units for counts in known)
+    return text + f"; at least {unseen:,.0f} of these would fire on more inputs (Chao2)" * (unseen >= 0.5)
 
 
 def worst_layers(census: Census, most: int = 3) -> list[str]:

@@ -98,9 +98,14 @@ def census_csv(census: Census) -> str:
 
 
 def census_data(census: Census) -> dict[str, Any]:
-    """Plain data: `Census.to_dict`, and for each layer also its figures and why it is unknown."""
-    layers = {
-        name: {"figures": counts.figures(), "unknown": counts.unknown, "counts": counts.to_dict()}
-        for name, counts in census.layers.items()
-    }
+    """Plain data: `Census.to_dict`, and for each layer also its figures, why it is unknown, and "dead_after".
+
+    The last is dead(n), the number of units silent on each of the first n inputs, for n = 1, 2, 4, ... and N.
+    """
+    layers = {}
+    for name, counts in census.layers.items():
+        layers[name] = {"figures": counts.figures(), "unknown": counts.unknown, "counts": counts.to_dict()}
+        if counts.accumulation is not None and not counts.unknown:
+            inputs, dead = counts.accumulation.curve
+            layers[name]["dead_after"] = {"inputs": inputs.tolist(), "dead": dead.tolist()}
     return {**census.to_dict(), "layers": layers}

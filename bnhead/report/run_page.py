@@ -20,6 +20,7 @@ _CAPTIONS = {
     "ends": "dead units (red) and always-on units (blue) of each layer; the line is silent per input",
     "classes": "on which classes each unit is active; units that never are, are red",
     "activity": "units by the share of inputs on which they are active; the red bar counts the dead",
+    "accumulation": "units silent on each of the first n inputs; blue: without those alive at least",
     "raster": "the share of inputs on which each unit was active, by epoch; red is none",
     "codeath": "which units are silent on the same inputs",
 }

@@ -99,7 +99,8 @@ def test_percentiles_are_numpys(seed, percent):
 @pytest.mark.parametrize("sizes", [[40], [16, 16, 8], [1] * 40, [39, 1]])
 def test_batches_do_not_matter(sizes):
     activations = random_activations(0)
-    assert added(activations, sizes=sizes).figures() == pytest.approx(added(activations).figures(), abs=1e-12)
+    whole = added(activations).figures()
+    assert added(activations, sizes=sizes).figures() == pytest.approx(whole, abs=1e-12, nan_ok=True)
 
 
 def equal(first, second):
@@ -247,7 +248,10 @@ def test_a_count_of_zero_inputs_is_unknown():
 
 def test_census_names_and_prints(monkeypatch):
     census = Census({"head_fc": added(random_activations(0, inputs=300)), "other": Counts.empty(2)})
-    assert list(census.figures())[:2] == ["dead/head_fc/dataset", "dead/head_fc/per_input"]
+    assert list(census.figures(["per_input", "dataset"]))[:2] == [
+        "dead/head_fc/dataset",
+        "dead/head_fc/per_input",
+    ]
     assert census.figures()["dead/head_fc/dataset"] == pytest.approx(1 / 7)
     monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, str(census).splitlines())) <= 80
@@ -292,6 +296,41 @@ def test_a_census_is_a_data_frame():
     assert list(frame.index) == ["a", "b"] and frame["units"].tolist() == [7, 2]
     assert frame["dataset"].isna().tolist() == [False, True]
     assert frame["unknown"].tolist() == ["", "no inputs were counted"]
+
+
+def test_masks_and_the_indices_of_their_units():
+    counts = added(random_activations(0))
+    assert set(counts.masks) == {"dead", "rarely_active", "always_on", "constant", "gradient_dead"}
+    assert counts.indices("dead").tolist() == [0] and counts.indices("always_on").tolist() == [1]
+    assert counts.indices("constant").tolist() == [0, 1]
+    plain = counts_of_batch(np.array([1, 0]), np.array([1, 2]), np.array([0, 2]))
+    with pytest.raises(UsageError, match="mask 'ded' was not counted; did you mean 'dead'"):
+        plain.indices("ded")
+    assert set(plain.masks) == {"dead", "rarely_active", "always_on"}
+
+
+def test_a_threshold_of_rare_activity_is_a_share_of_the_inputs():
+    counts = counts_of_batch(np.zeros(20, int), np.array([0, 1, 2, 20]), np.zeros(4))
+    assert counts.active_below(0.1).tolist() == [True, True, False, False]
+    assert counts.active_below(0.05).tolist() == [True, False, False, False]
+    assert counts.active_below(1).tolist() == [True, True, True, False]
+    for share in (0, -1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match=r"share must be in \(0, 1\], got"):
+            counts.active_below(share)
+
+
+def test_layers_of_other_numbers_of_inputs_are_told_apart():
+    dead = np.zeros((300, 1, 4))
+    census = Census({"a": added(dead), "b": added(dead[:100]), "c": added(dead)})
+    assert repr(census) == "<Census: 3 layers, 12 units on 100 to 300 inputs, 12 dead (100.0%)>"
+    joint = [-np.log(0.05 / k) / n for k, n in ((4, 100), (8, 300))]
+    assert census.bounds_in_words() == [
+        f"{n} inputs: a dead unit fires on less than {3 / n:.2%} of inputs, at 95 %; "
+        f"all {k} at once, each on less than {bound:.2%}"
+        for n, k, bound in ((100, 4, joint[0]), (300, 8, joint[1]))
+    ]
+    assert f"less than {joint[0]:.2%}" in census._repr_html_()
+    assert f"b: 4 units, 100 inputs; {census.bounds_in_words()[0][12:]}\n" in str(census)
 
 
 def test_plots_are_of_the_last_layer_or_of_one_by_name():

@@ -35,7 +35,13 @@ def test_figures_by_hand():
     activations = np.array([[0, 5, 1, 2], [0, 5, 1, 0], [0, 5, 0, 0], [0, 5, 0, 0]], float)[:, None, :]
     counts = added(activations)
     assert counts.inputs == 4 and counts.units == 4
-    assert counts.figures() == {
+    figures = counts.figures()
+    # one unit was active on a single input: nothing is known of further ones
+    assert (
+        figures.pop("unseen") == 0 and np.isnan([figures.pop("unseen_low"), figures.pop("unseen_high")]).all()
+    )
+    assert figures == {
+        "joint_bound": 3 / 4,
         # unit 0 alone is dead: one run, of 1 * (4 - 1 + 1) / 4 expected
         "runs": 1,
         "runs_expected": 1,
@@ -97,6 +103,10 @@ def test_a_cell_is_the_value_or_more():
     assert ROWS["patterns"].table_cell({"patterns": float("nan")}, 8) == "not finite"
     runs = {"runs": 3, "runs_expected": 3.75, "runs_p": 0.0123}
     assert ROWS["runs_p"].table_cell(runs, 8) == "3 (3.8), 0.012"
+    unseen = {"unseen": 73.2, "unseen_low": 41.0, "unseen_high": 119.0}
+    assert ROWS["unseen"].table_cell(unseen, 256) == "73 (41 to 119)"
+    for none in (float("nan"), None):
+        assert ROWS["unseen"].table_cell({"unseen": 0.0, "unseen_low": none, "unseen_high": none}, 256) == "0"
     assert ROWS["patterns"].text(2.345) == "2.3" and ROWS["patterns"].text(float("nan")) == "not finite"
 
 
@@ -112,6 +122,15 @@ def test_a_figure_is_counted_if_its_input_is():
 def test_the_meaning_of_a_key():
     assert meaning_of("dead/encoder/relu/deaths") == "share of units that died since the last count"
     assert meaning_of("loss") == meaning_of("deaths") == meaning_of("dead/fc/births_of_others") == ""
+
+
+def test_the_bound_of_several_dead_units_at_once():
+    assert rule_of_three(2048, 100) == pytest.approx(-np.log(0.05 / 100) / 2048)
+    assert rule_of_three(3, 100) == 1 and rule_of_three(0, 100) == 1
+    assert rule_of_three(300, 0) == rule_of_three(300, 1) == 0.01
+    # 200 units that fire on exactly this share of inputs: all are silent on fewer than 5 % of samples
+    rate, rng = rule_of_three(500, 200), np.random.default_rng(0)
+    assert np.mean(rng.binomial(500, rate, (4000, 200)).min(1) == 0) == pytest.approx(0.05, abs=0.012)
 
 
 @pytest.mark.parametrize(("inputs", "bound"), [(0, 1.0), (2, 1.0), (300, 0.01), (360.0, 3 / 360)])

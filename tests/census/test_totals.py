@@ -38,6 +38,8 @@ def test_batches_add_up_in_64_bits():
             "integers": ops.convert_to_tensor(np.array([len(part), 2**30, -1], "int32")),
             "matrices": {"fc": {"together": ops.convert_to_tensor(np.full((2, 2), 3.0, "float32"))}},
             "reals": ops.convert_to_tensor(np.float32([1.5])),
+            "first_active": ops.convert_to_tensor(np.array([-1, len(part) - 2, 0], "int32")),
+            "rows": ops.convert_to_tensor(np.full(3, 2**30, "int32")),
             "moments": {
                 "fc": {
                     "values": ops.convert_to_tensor(np.float32(len(part))),
@@ -56,6 +58,9 @@ def test_batches_add_up_in_64_bits():
         state = add(state, batch)
     sums = totals.to_host(state)
     assert sums["integers"].tolist()[:2] == [13, 3 * 2**30] and sums["reals"].tolist() == [4.5]
+    # -1 is none: the second batch is of one input
+    assert sums["first_active"].tolist() == [np.iinfo("int64").max, 3, 0]
+    assert sums["rows"].tolist() == [3 * 2**30] * 3
     assert sums["matrices"]["fc"]["together"].tolist() == [[9, 9], [9, 9]]
     every = np.concatenate(values)
     np.testing.assert_allclose(sums["moments"]["fc"]["mean"], every.mean(0), rtol=1e-12)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from bnhead.census.accumulation import Accumulation
 from bnhead.census.counts import Census, Counts, Moments
-from bnhead.report.census_remarks import conclusion, remarks, worst_layers
+from bnhead.report.census_remarks import accumulated, conclusion, remarks, worst_layers
 
 pytestmark = pytest.mark.quick
 INPUTS = 1000
@@ -85,6 +86,29 @@ def test_conclusions():
     assert conclusion(Census({"fc": dying})) == "2 of 4 units are dead (50.0%), in fc."
     assert conclusion(Census({"a": flat, "b": unknown()})) == "No dead units in a. 1 layer unknown."
     assert conclusion(Census({"a": unknown()})) == "Unknown: no count of 1 layer is valid."
+
+
+def accumulating(first, active, **settings):
+    order = Accumulation(np.array(first), ((0, INPUTS),))
+    return layer(active, accumulation=order, **settings)
+
+
+def test_the_dead_fall_with_the_number_of_inputs():
+    # dead(n) of `a`: 4 for n up to 2, 3 for 4 to 64, 2 from 128 on; 1,000 inputs: n = 4, 64 and N
+    a = accumulating([0, 3, 100, -1, -1], [900, 1, 1, 0, 0])
+    text = "3 units silent on the first 4 inputs, 3 on 64, 2 on 1,000"
+    assert accumulated(Census({"a": a})) == f"{text}; at least 1 of these would fire on more inputs (Chao2)"
+    certain = accumulating([0, 3, 100, -1, -1], [900, 400, 200, 0, 0])
+    assert accumulated(Census({"a": certain})) == text
+    assert accumulated(Census({"a": certain, "b": certain})).endswith(", 6 on 64, 4 on 1,000")
+    other = accumulating([0, -1], [500, 0])
+    other.accumulation, other.inputs_by_silent = (
+        Accumulation(other.accumulation.first_active, ((0, 2000),)),
+        (2 * other.inputs_by_silent),
+    )
+    assert accumulated(Census({"a": certain, "b": other})) == f"{text} (in 1 of 2 layers)"
+    assert accumulated(Census({"a": layer([0, 1]), "b": unknown()})) == ""
+    assert accumulated(Census({"a": accumulating([0, 4], [9, 3])})) == ""
 
 
 def test_the_worst_layers_come_first():
