@@ -142,7 +142,7 @@ FIGURES = (
         unit="count",
         cell="{unseen} ({unseen_low} to {unseen_high})",
         reading="It is estimated from the units that fired on exactly one and on exactly two inputs. It is a "
-        "lower bound: more of the dead units may fire on further inputs. Count more inputs where it is large.",
+        "lower bound: more of the dead units may fire. Count more inputs where it is large.",
     ),
     Figure(
         "unseen_low",
