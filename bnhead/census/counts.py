@@ -748,4 +748,4 @@ def bounds_in_words(inputs: int, dead: int) -> str:
         dead: number of dead units.
     """
     one = f"a dead unit fires on less than {rule_of_three(inputs):.2%} of inputs, at 95 %"
-    return one + f"; all {dead:,} at once, each on less than {rule_of_three(inputs, dead):.2%}" * (dead > 1)
+    return one + f" (all {dead:,} at once: {rule_of_three(inputs, dead):.2%})" * (dead > 1)

@@ -137,7 +137,7 @@ FIGURES = (
     Figure(
         "unseen",
         "alive at least",
-        "dead units that would fire on further inputs, at least (Chao2), with its 95 % interval",
+        "dead units that would fire on more inputs, at least (Chao2, 95 % interval)",
         lambda c: c.unseen.units,
         unit="count",
         cell="{unseen} ({unseen_low} to {unseen_high})",

@@ -325,11 +325,11 @@ def test_layers_of_other_numbers_of_inputs_are_told_apart():
     assert repr(census) == "<Census: 3 layers, 12 units on 100 to 300 inputs, 12 dead (100.0%)>"
     joint = [-np.log(0.05 / k) / n for k, n in ((4, 100), (8, 300))]
     assert census.bounds_in_words() == [
-        f"{n} inputs: a dead unit fires on less than {3 / n:.2%} of inputs, at 95 %; "
-        f"all {k} at once, each on less than {bound:.2%}"
+        f"{n} inputs: a dead unit fires on less than {3 / n:.2%} of inputs, at 95 % "
+        f"(all {k} at once: {bound:.2%})"
         for n, k, bound in ((100, 4, joint[0]), (300, 8, joint[1]))
     ]
-    assert f"less than {joint[0]:.2%}" in census._repr_html_()
+    assert f"(all 4 at once: {joint[0]:.2%})" in census._repr_html_()
     assert f"b: 4 units, 100 inputs; {census.bounds_in_words()[0][12:]}\n" in str(census)
 
 
