@@ -2,10 +2,10 @@
 
 `study_page` and `run_page` collect the content of a page, with `study_figures` and `dead_units` (captions
 and texts), `provisional` (a study without a verdict), `event_pictures` (pictures of a run), `limits`, and
-`charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `tensorboard` as event files.
-`census_page`, `census_tables` and `census_files` do the same for a census (`inspected`: its subject,
-`census_remarks`: its peculiarities), and `verify` recomputes a study. Reports of studies and runs need no
-TensorFlow.
+`charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `figure_files` its figures as
+SVG, `run_rows` the runs as CSV, `tensorboard` event files. `census_page`, `census_tables` and `census_files`
+do the same for a census (`inspected`: its subject, `census_remarks`: its peculiarities), and `verify` recomputes
+a study. Reports of studies and runs need no TensorFlow.
 
 The same files and the same name of the directory give the same bytes: a page contains no fact that differs
 when a run is repeated, such as its duration, except the day on which the runs began.
@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Mapping
 
 from bnhead import public
-from bnhead.report import pages, provisional, run_page, study_page, tensorboard
+from bnhead.report import figure_files, pages, provisional, run_page, run_rows, study_page, tensorboard
 from bnhead.runs import atomic
 from bnhead.runs.run_files import RunFiles
 from bnhead.studies.directory import read_study
@@ -27,7 +27,9 @@ __getattr__, __dir__ = public.names(__name__, {})
 def build(
     directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = None, *, name: str | None = None
 ) -> str:
-    """Writes `report.md` and `report.html` into a study's or a run's directory, and a study's `tensorboard/`.
+    """Writes `report.md` and `report.html` into a study's or a run's directory.
+
+    A study also gets `runs.csv` (a row per run), `figures/` (SVG) and `tensorboard/`.
 
     Missing and damaged runs of a study are listed in the report. The page of a study without a verdict shows
     the runs so far and is marked INCOMPLETE.
@@ -58,10 +60,20 @@ def build(
             "report.md": pages.markdown_page(content, f"{template}.md"),
             "report.html": pages.html_page(content, f"{template}.html"),
         }
+        if study is not None:
+            texts[run_rows.NAME] = run_rows.runs_csv(study)
+            figures = figure_files.figure_files(content)
         for file, text in texts.items():
             atomic.replace(directory / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
         if study is not None:
+            atomic.replace(directory / figure_files.FOLDER, lambda path: _write_all(path, figures))
             atomic.replace(directory / "tensorboard", lambda path: tensorboard.write_event_files(study, path))
     except OSError as error:
         raise atomic.unwritable(error, f"report in {directory}") from error
     return content["sentence"]
+
+
+def _write_all(folder: pathlib.Path, files: Mapping[str, str]) -> None:
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")

@@ -82,7 +82,12 @@ def width_charts(study: StudyFiles) -> list[dict[str, Any]]:
         for row in figures_at("charts"):
             chosen = [law for law in laws if (law["layer"], law.get("figure")) == (layer, row.name)]
             if chosen:
-                chart = {"title": row.meaning, "layer": layer, **_chart_of_widths(study, chosen)}
+                chart = {
+                    "title": row.meaning,
+                    "layer": layer,
+                    "figure": row.name,
+                    **_chart_of_widths(study, chosen),
+                }
                 drawn_charts.append({**chart, "slopes": list(_slopes_in_words(chosen, row))})
     return drawn_charts
 

@@ -9,6 +9,8 @@ import markupsafe
 
 from bnhead import texts
 
+_POINT = re.compile(r"(-?[\d.]+(?:e-?\d+)?) (-?[\d.]+(?:e-?\d+)?)")
+
 
 def html_page(content: Mapping[str, Any], template: str) -> str:
     """One page that contains everything and loads nothing, light or dark as the reader's system is set."""
@@ -19,6 +21,22 @@ def markdown_page(content: Mapping[str, Any], template: str) -> str:
     """The same as Markdown: tables and sentences."""
     text = _environment(autoescape=False).get_template(template).render(content)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def svg_figure(content: Mapping[str, Any]) -> str:
+    """A figure as a file of its own."""
+    text = _environment(autoescape=True).get_template("figure.svg").render(content)
+    return re.sub(r"\n{2,}", "\n", text).strip() + "\n"
+
+
+def placed(path: str, left: float, top: float, width: float, height: float) -> str:
+    """An SVG path in percent of a plot as one in the plot's place in a figure."""
+    return _POINT.sub(
+        lambda point: (
+            f"{left + width * float(point[1]) / 100:.2f} {top + height * float(point[2]) / 100:.2f}"
+        ),
+        path,
+    )
 
 
 def escaped(text: object) -> str:
@@ -49,5 +67,5 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
         finalize=texts.shown,
     )
-    environment.filters |= {"plain": escaped, "code": as_code, "breakable": breakable}
+    environment.filters |= {"plain": escaped, "code": as_code, "breakable": breakable, "placed": placed}
     return environment

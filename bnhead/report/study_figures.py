@@ -29,14 +29,20 @@ def forests(study: StudyFiles) -> list[dict[str, Any]]:
     """The judged rows, outcome by outcome, the primary one first; slopes before differences.
 
     Returns:
-        For each outcome `title`, `role` ("primary", "secondary"), `unit`, `margin` and `level` (texts), the
-        `chart` of all rows, and `rows` with texts and coordinates.
+        For each outcome `title`, `role` ("primary", "secondary"), the name of its `file`, `unit`, `margin`
+        and `level` (texts), the `better` direction, the `chart` of all rows, and `rows` with texts and
+        coordinates.
+        Slopes of single heads have neither direction nor margin (0 and ""): they compare nothing.
     """
     verdict = study.verdict
     drawn = []
     if trends := verdict.get("trends"):
         title = f"{wording.metric_name(trends[0]['outcome'])} per doubling of {trends[0]['per']}"
-        drawn.append(_forest(study, title, "primary", trends))
+        differences = [row for row in trends if row["control"]]
+        drawn.append(_forest(study, f"{title}, difference", "primary", differences) | {"file": "slopes"})
+        of_heads = [row for row in trends if not row["control"]]
+        drawn.append(_forest(study, f"{title}, each head", "", of_heads, compares=False))
+        drawn[-1]["file"] = "slopes_of_heads"
     comparisons = verdict["comparisons"]
     rows = [*comparisons, *(row for one in comparisons for row in one.get("secondary", ()))]
     for name in dict.fromkeys(row["outcome"] for row in rows):
@@ -47,7 +53,9 @@ def forests(study: StudyFiles) -> list[dict[str, Any]]:
     return drawn
 
 
-def _forest(study: StudyFiles, title: str, role: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _forest(
+    study: StudyFiles, title: str, role: str, rows: Sequence[dict[str, Any]], *, compares: bool = True
+) -> dict[str, Any]:
     name = rows[0]["outcome"]
     factor = 100 if wording.is_share(name) else 1
 
@@ -66,7 +74,7 @@ def _forest(study: StudyFiles, title: str, role: str, rows: Sequence[dict[str, A
     ]
     margins = [row["margin"] for row in rows if wording.is_number(row.get("margin"))]
     margin = min(margins, default=next((m.margin for m in study.plan.measures if m.name == name), 0.01))
-    chart = charts.difference_chart(in_units, factor * margin)
+    chart = charts.difference_chart(in_units, factor * margin if compares else 0.0)
     texts = []
     for row, strip in zip(rows, chart.pop("rows"), strict=True):
         strip["dots"] = [
@@ -81,10 +89,11 @@ def _forest(study: StudyFiles, title: str, role: str, rows: Sequence[dict[str, A
     return {
         "title": title,
         "role": role,
+        "file": name,
         "unit": wording.unit(name),
-        "margin": wording.as_margin(margin, name),
+        "margin": wording.as_margin(margin, name) if compares else "",
         "level": f"{100 * max(levels, default=0):.4g}",
-        "better": next((m.better for m in study.plan.measures if m.name == name), 1),
+        "better": next((m.better for m in study.plan.measures if m.name == name), 1) if compares else 0,
         "has_images": any(row.get("images") for row in rows),
         "chart": chart,
         "rows": texts,

@@ -29,7 +29,18 @@ METRIC = {"classification": "test_accuracy", "multilabel": "test_accuracy", "reg
 EXCLUSIONS = "none; a run that diverges or fails to learn is scored at chance"
 # The flags of a run that every study sets itself.
 OWNED = ("head", "seed", "workdir", "overwrite", "dry_run", "verbose")
-_AMENDABLE = ("measures", "alpha", "looks", "seeds", "runs", "code", "question", "exclusions")
+_AMENDABLE = (
+    "measures",
+    "delta",
+    "better",
+    "alpha",
+    "looks",
+    "seeds",
+    "runs",
+    "code",
+    "question",
+    "exclusions",
+)
 
 
 @dataclass(frozen=True)
@@ -378,11 +389,14 @@ def plan_differences(current: Plan, requested: Plan) -> dict[str, str]:
         values = getattr(current, name), getattr(requested, name)
         if values[0] != values[1]:
             changes[name] = "{} there, {} now".format(*map(_abbreviated, values))
-    if current.measures != requested.measures:
-        texts = (
-            ", ".join(f"{row.name} {row.margin:g}" for row in plan.measures) for plan in (current, requested)
-        )
-        changes["measures"] = "{} there, {} now".format(*texts)
+    there, now = (dict.fromkeys(row.name for row in plan.measures) for plan in (current, requested))
+    if list(there) != list(now):
+        changes["measures"] = f"{_abbreviated(list(there))} there, {_abbreviated(list(now))} now"
+    for old, new in ((a, b) for a in current.measures for b in requested.measures if a.name == b.name):
+        for key, field_name in (("delta", "margin"), ("better", "better")):
+            values = getattr(old, field_name), getattr(new, field_name)
+            if values[0] != values[1]:
+                changes[f"{key} of {old.name}"] = "{:g} there, {:g} now".format(*values)
     for prefix, old, new in (
         ("", current.settings, requested.settings),
         ("code ", current.code, requested.code),

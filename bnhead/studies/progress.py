@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
+from rich.text import Text
 
 from bnhead.studies.plan import PlannedRun
 from bnhead.studies.pool import Event
@@ -35,17 +36,12 @@ class StudyLines:
         self._shares = dict.fromkeys(self._runs, 0.0)  # of each run's steps that are done
         self._first: dict[str, tuple[float, float]] = {}  # time and share of a run's first report
         self._workers = 1
-        columns = (
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("runs  {task.fields[remaining]}"),
-        )
+        self._end = self._expected_end()
+        columns = BarColumn(bar_width=16), MofNCompleteColumn(), _Remaining(self)
         self._bar = Progress(
             *columns, transient=True, disable=not (sys.stdout.isatty() if bar is None else bar)
         )
-        self._task = self._bar.add_task(
-            "", total=self.planned, completed=self.ended, remaining=self.remaining() or "workers start"
-        )
+        self._task = self._bar.add_task("", total=self.planned, completed=self.ended)
 
     def __enter__(self) -> "StudyLines":
         self._bar.start()
@@ -75,13 +71,17 @@ class StudyLines:
             self.kept += event.state == "done"
             self._print(f"{self.ended:>{len(str(self.planned))}} of {self.planned}  {name}: {ending(event)}")
         done = self.ended + sum(share for share in self._shares.values() if share < 1)
-        remaining = self.remaining()
-        self._bar.update(self._task, completed=int(done), **({"remaining": remaining} if remaining else {}))
+        self._end = self._expected_end()
+        self._bar.update(self._task, completed=int(done))
 
     def remaining(self) -> str:
-        """The remaining time, going by the runs that have ended, or by the steps of those that are under way.
+        """The remaining time as estimated at the last report, less the time since; empty if unknown."""
+        return "" if self._end is None else f"about {duration(max(0, self._end - time.monotonic()))} left"
 
-        Empty before a run has done steps.
+    def _expected_end(self) -> float | None:
+        """The time at the end, going by the runs that have ended, or by the steps of those under way.
+
+        None before a run has done steps.
         """
         now = time.monotonic()
         paces = [
@@ -92,10 +92,8 @@ class StudyLines:
         each = self._seconds or paces
         left = sum(1 - share for share in self._shares.values())
         if not each or not left:
-            return ""
-        return (
-            f"about {duration(statistics.median(each) * left / min(self._workers, len(self._shares)))} left"
-        )
+            return None
+        return now + statistics.median(each) * left / min(self._workers, len(self._shares))
 
     def _print(self, line: str) -> None:
         if self._bar.disable:
@@ -103,6 +101,17 @@ class StudyLines:
         else:
             line = wrapped(line, hanging=4)
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Remaining(ProgressColumn):
+    """The remaining time beside the bar, made again at each refresh, so that it counts down."""
+
+    def __init__(self, lines: StudyLines):
+        super().__init__()
+        self._lines = lines
+
+    def render(self, task: Task) -> Text:
+        return Text(f"runs  {self._lines.remaining() or 'workers start' * (not task.completed)}".rstrip())
 
 
 def ending(event: Event) -> str:

@@ -54,7 +54,13 @@ def trends(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         seeds = [seed for seed in slopes[head] if seed in slopes[control]]
         differences = {seed: slopes[head][seed] - slopes[control][seed] for seed in seeds}
         rows.append(_trend_row(control, head, differences, level))
-    common = {"outcome": measure.name, "per": plan.trend, "margin": measure.margin / reach}
+    margin = measure.margin
+    if measure.measure.is_relative:  # a share of the control's mean, over all values of the setting
+        cells = {cell.name for cell in plan.cells if cell.head == control}
+        levels = [outcome.values[measure.name].mean() for outcome in outcomes
+                  if outcome.run.cell in cells and measure.name in outcome.values]  # fmt: skip
+        margin *= abs(math.fsum(levels) / len(levels)) if levels else math.nan
+    common = {"outcome": measure.name, "per": plan.trend, "margin": margin / reach}
     return [{**row, **common} for row in rows]
 
 

@@ -12,7 +12,7 @@ from bnhead.census.figures import Figure
 from bnhead.studies.measures import MEASURES
 
 NONE = "\N{EN DASH}"
-MOST_NAMED = 4  # comparisons in a headline with their numbers
+MOST_NAMED = 7  # comparisons of one word that a headline names: all of the named studies
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -49,13 +49,14 @@ def as_spread(value: float | None, primary: str) -> str:
 
 
 def ascii_difference(value: float, primary: str) -> str:
-    """A difference with a sign, in ASCII as in `verdict.json`: "+0.31" (points), "+0.0123"."""
-    return f"{100 * value:+.2f}" if is_share(primary) else f"{value:+.4f}"
+    """A difference with a sign, except 0, in ASCII as in `verdict.json`: "+0.31" (points), "+0.0123"."""
+    text = f"{100 * value:+.2f}" if is_share(primary) else f"{value:+.4f}"
+    return text if float(text) else text[1:]
 
 
 def as_difference(value: float | None, primary: str) -> str:
     """A difference with a sign, except 0: "+0.31" (points), "+0.0123"."""
-    return _or_dash(value, lambda v: _unsigned_zero(ascii_difference(v, primary)))
+    return _or_dash(value, lambda v: ascii_difference(v, primary))
 
 
 def as_interval(bounds: Sequence[float | None] | None, primary: str) -> str:
@@ -111,19 +112,33 @@ def sentence(row: Mapping[str, Any], reason: str = "") -> str:
     return f"{text}; {fits}."
 
 
-def trend_sentence(row: Mapping[str, Any]) -> str:
-    """A slope, or a difference of slopes, in a sentence."""
+def trend_sentence(row: Mapping[str, Any], slopes: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A slope in a sentence; for a difference of two slopes, word first, with both slopes and the difference.
+
+    Args:
+        row: of `width.trends`, with its word.
+        slopes: the slopes of single heads.
+    """
     name, title = row["outcome"], metric_name(row["outcome"])
     if not row["interval"]:
         return f"{row['word'] or 'INVALID'}. {row['name']}: fewer than two seeds with every {row['per']}."
-    slope, bounds = ascii_difference(row["mean"], name), [ascii_difference(b, name) for b in row["interval"]]
-    numbers = " ".join(filter(None, (slope, unit(name)))) + f" ({bounds[0]} to {bounds[1]})"
+
+    def change(one: Mapping[str, Any]) -> str:
+        low, high = (ascii_difference(bound, name) for bound in one["interval"])
+        size = " ".join(filter(None, (ascii_difference(one["mean"], name), unit(name))))
+        return f"{size} ({low} to {high})"
+
     if not row["control"]:
-        return f"With {row['treatment']}, {title} change by {numbers} per doubling of {row['per']}."
-    margin = as_margin(row["margin"], name)
+        return f"Per doubling of {row['per']}, {title} change by {change(row)} with {row['treatment']}."
+    by_head = {one["treatment"]: one for one in slopes}
+    changes = " and by ".join(
+        f"{change(by_head[head])} with {head}"
+        for head in (row["treatment"], row["control"])
+        if head in by_head
+    )
     return (
-        f"{row['word']} after {row['n']} seeds. The slope with {row['treatment']} differs from that with "
-        f"{row['control']} by {numbers} per doubling of {row['per']}; {margin} would be material."
+        f"{row['word']} after {row['n']} seeds. Per doubling of {row['per']}, {title} change by {changes}: "
+        f"the difference is {change(row)}, and {as_margin(row['margin'], name)} would be material."
     )
 
 
@@ -149,10 +164,14 @@ def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
     if not trends and len(comparisons) == 1:
         return subject + " ".join(row["sentence"] for row in leading_rows(verdict))
     if trends:
-        order = sorted(trends, key=lambda row: not row["control"])  # the verdict first
-        return subject + " ".join(row["sentence"] for row in order)
+        return subject + " ".join(row["sentence"] for row in trends if row["control"])
+    compared, heading, names = labels(plan, comparisons)
+    number = len(comparisons)
+    scope = {"head": f"{number} heads{compared}", "comparison": f"{number} comparisons"}.get(
+        heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"
+    )
     rows = [comparisons, *_by_outcome(comparisons)]
-    return subject + f"{len(comparisons)} comparisons. " + " ".join(map(_counts, rows[:2]))
+    return f"{subject}{scope}. " + " ".join(_counts(one, names) for one in rows[:2])
 
 
 def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -162,18 +181,22 @@ def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mappi
         yield [row for comparison in comparisons for row in comparison["secondary"] if row["outcome"] == name]
 
 
-def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`"Test accuracy: 2 HELPS (bn_fc against fc +1.20 points), 5 UNDECIDED."`"""
+def _counts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """`"Test accuracy: 2 HELPS (bn_fc +1.20, ln_fc +1.10), 1 UNDECIDED (noise_fc)."`, the clearest first."""
     name = rows[0]["outcome"]
+    named = list(zip(names, rows, strict=True))
     parts = []
     for word in ("HELPS", "HURTS", "NO MATERIAL DIFFERENCE", "UNSTABLE", "UNDECIDED"):
-        group = [row for row in rows if row["word"] == word]
-        text = f"{len(group)} {word}"
-        if group and word in ("HELPS", "HURTS"):
-            clearest = sorted(group, key=lambda row: -abs(row["mean"]))[:MOST_NAMED]
-            numbers = [f"{row['name']} {ascii_difference(row['mean'], name)}" for row in clearest]
-            text += f" ({', '.join(numbers)}{' ...' if len(group) > MOST_NAMED else ''})"
-        parts += [text] if group else []
+        group = [(label, row) for label, row in named if row["word"] == word]
+        shown = [label for label, _ in group]
+        if word in ("HELPS", "HURTS"):
+            group.sort(key=lambda pair: -abs(pair[1]["mean"]))
+            shown = [f"{label} {ascii_difference(row['mean'], name)}" for label, row in group]
+        if word not in ("HELPS", "HURTS") and len(group) == len(rows):
+            parts.append(f"all {len(group)} {word}")
+        elif group:
+            rest = " ..." if len(group) > MOST_NAMED else ""
+            parts.append(f"{len(group)} {word} ({', '.join(shown[:MOST_NAMED])}{rest})")
     title = metric_name(name)
     return f"{title[0].upper()}{title[1:]}: {', '.join(parts)}."
 
@@ -201,10 +224,6 @@ def _range_in_words(bounds: Sequence[float], name: str) -> str:
     near, far = sorted(bounds, key=abs)
     size = ascii_difference(abs(near), name).lstrip("+")
     return f"from {size} to {_higher(far, name)}"
-
-
-def _unsigned_zero(text: str) -> str:
-    return text if float(text) else text[1:]
 
 
 def _or_dash(value: float | None, form: Callable[[float], str]) -> str:
@@ -257,6 +276,22 @@ COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
 }
 
 
+def labels(plan: Any, comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, str, list[str]]:
+    """What comparisons share (`" against fc"`), what tells them apart ("head"), and its value for each."""
+    controls, treatments = (
+        [plan.cell(c[side]).head for c in comparisons] for side in ("control", "treatment")
+    )
+    # the first setting that tells the strata apart: batch_size, with which learning_rate changes
+    strata = [c["stratum"] for c in comparisons]
+    heading = next((key for key in strata[0] if len({s.get(key) for s in strata}) == len(strata)), "")
+    if heading and len({*zip(controls, treatments, strict=True)}) == 1:
+        names = [f"{s[heading]:g}" if is_number(s[heading]) else str(s[heading]) for s in strata]
+        return f" of {treatments[0]} against {controls[0]}", heading, names
+    if len(set(controls)) == 1 and all(stratum == strata[0] for stratum in strata):
+        return f" against {controls[0]}", "head", treatments
+    return "", "comparison", [c["name"] for c in comparisons]
+
+
 def verdict_table(plan: Any, verdict: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
     """The comparisons as a table for the terminal, in ASCII.
 
@@ -265,19 +300,7 @@ def verdict_table(plan: Any, verdict: Mapping[str, Any]) -> tuple[str, list[str]
         the control, stands in the title and not in the rows.
     """
     comparisons = verdict["comparisons"]
-    controls, treatments = (
-        [plan.cell(c[side]).head for c in comparisons] for side in ("control", "treatment")
-    )
-    # the first setting that tells the strata apart: batch_size, with which learning_rate changes
-    strata = [c["stratum"] for c in comparisons]
-    heading = next((key for key in strata[0] if len({s.get(key) for s in strata}) == len(strata)), "")
-    if heading and len({*zip(controls, treatments, strict=True)}) == 1:
-        subject = f" of {treatments[0]} against {controls[0]}"
-        names = [f"{s[heading]:g}" if is_number(s[heading]) else str(s[heading]) for s in strata]
-    elif len(set(controls)) == 1 and all(stratum == strata[0] for stratum in strata):
-        subject, heading, names = f" against {controls[0]}", "head", treatments
-    else:
-        subject, heading, names = "", "comparison", [c["name"] for c in comparisons]
+    subject, heading, names = labels(plan, comparisons)
     outcome = comparisons[0]["outcome"]
     points = " in points" if unit(outcome) else ""
     title = (

@@ -280,8 +280,7 @@ def test_a_study_ends_with_verdict_and_report_and_does_nothing_twice(tmp_path, c
     assert "dir holds another plan: momentum 0.9 there, 0.5 now" in err and err.count("\n") == 1
     assert cheap([*arguments, "--delta=0.02", "--amend"]) == 0
     assert (
-        "exploratory: measures was changed after the plan was written: accuracy 0.01, dead_share 0.02, "
-        "silent_share 0.02, nll 0.05 there, accuracy 0.02, "
+        "exploratory: delta of accuracy was changed after the plan was written: 0.01 there, 0.02 now"
     ) in " ".join(capsys.readouterr().out.split())
 
 

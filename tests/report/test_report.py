@@ -18,7 +18,8 @@ from tests.studies.fake import change_json, dump, write_study
 
 
 def contents(directory):
-    written = [directory / "report.md", directory / "report.html", *directory.glob("tensorboard/**/events*")]
+    written = [directory / name for name in ("report.md", "report.html", "runs.csv")]
+    written += [*directory.glob("figures/*.svg"), *directory.glob("tensorboard/**/events*")]
     return {str(path.relative_to(directory)): path.read_bytes() for path in written}
 
 
@@ -34,7 +35,9 @@ def test_again_and_elsewhere_it_is_the_same(built, tmp_path):
     report.build(built, name="there")
     assert contents(built) == before and len(before) > 20
     shutil.copytree(
-        built, tmp_path / "another name", ignore=shutil.ignore_patterns("report.*", "tensorboard")
+        built,
+        tmp_path / "another name",
+        ignore=shutil.ignore_patterns("report.*", "runs.csv", "figures", "tensorboard"),
     )
     report.build(tmp_path / "another name", name="there")
     assert contents(tmp_path / "another name") == before

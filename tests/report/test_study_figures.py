@@ -55,9 +55,15 @@ def test_a_forest_for_each_outcome_with_the_primary_one_first(read):
         assert forest["level"] == f"{100 * row['level']:.4g}"
         assert forest["has_images"] == (row["images"] is not None)
         assert forest["better"] == MEASURES[row["outcome"]].better
-    slopes, *others = study_figures.forests(read("width"))
-    assert slopes["title"] == "dead units per doubling of fc_units" and slopes["role"] == "primary"
-    assert [row["name"] for row in slopes["rows"]] == ["fc", "bn_fc", "bn_fc against fc"]
+    slopes, of_heads, *others = study_figures.forests(read("width"))
+    assert (
+        slopes["title"] == "dead units per doubling of fc_units, difference" and slopes["role"] == "primary"
+    )
+    assert [row["name"] for row in slopes["rows"]] == ["bn_fc against fc"] and slopes["better"] == -1
+    assert [row["name"] for row in of_heads["rows"]] == ["fc", "bn_fc"]
+    assert (of_heads["role"], of_heads["better"], of_heads["margin"]) == ("", 0, "")
+    left, right = of_heads["chart"]["band"]
+    assert left == right, "a head alone has no margin"
     assert {forest["role"] for forest in others} == {"secondary"} and others[0]["title"] == "dead units"
 
 

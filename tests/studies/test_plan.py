@@ -137,11 +137,10 @@ def test_differences_name_what_differs():
     before = with_data(plan_of(), FACTS)
     assert plan_differences(before, plan_of()) == {}
     found = plan_differences(before, plan_of(seeds=6, delta=0.02, momentum=0.8))
-    measures = ", dead_share 0.02, silent_share 0.02, nll 0.05"
     assert found == {
         "momentum": "0.9 there, 0.8 now",
         "looks": "4 there, 6 now",
-        "measures": f"accuracy 0.01{measures} there, accuracy 0.02{measures} now",
+        "delta of accuracy": "0.01 there, 0.02 now",
         "seeds": "0 to 3 there, 0 to 5 now",
     }
     looks = plan_differences(plan_of(seeds=(3, 5)), plan_of(seeds=(3, 5, 9)))

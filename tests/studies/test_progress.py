@@ -61,13 +61,31 @@ def test_runs_of_an_earlier_session_give_an_estimate_at_once():
     )
 
 
+def shown(lines):
+    """The text beside the bar."""
+    return str(lines._bar.columns[-1].render(lines._bar.tasks[0]))
+
+
+def test_the_remaining_time_counts_down_between_reports(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("bnhead.studies.progress.time.monotonic", lambda: now[0])
+    runs = plan_of(seeds=1).runs
+    with StudyLines(runs, [30.0, 50.0], bar=True) as lines:
+        texts = []
+        for now[0] in (100.0, 115.0, 400.0):
+            texts.append(shown(lines))
+        assert texts == ["runs  about 80 s left", "runs  about 65 s left", "runs  about 0 s left"]
+        lines.show(event(runs[0], "progress", share=0.5))
+        assert shown(lines) == "runs  about 60 s left", "1.5 runs of 40 s: a report corrects the estimate"
+
+
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     runs = plan_of(seeds=1).runs
     with StudyLines(runs, [], bar=True) as lines:
-        assert lines._bar.tasks[0].fields["remaining"] == "workers start"
+        assert shown(lines) == "runs  workers start"
         lines.show(event(runs[0], "progress", share=0.9))
         lines.show(event(runs[0], "done", status="finished", test_accuracy=0.5, seconds=7.0))
-        assert lines._bar.tasks[0].fields["remaining"] == "about 7 s left"
+        assert shown(lines) == "runs  about 7 s left"
         assert lines._bar.tasks[0].completed == 1
     assert "1 of 2  fc, seed 0: test accuracy\n    50.00%, 7.0 s" in capsys.readouterr().out

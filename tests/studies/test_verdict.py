@@ -345,7 +345,8 @@ def test_a_study_has_the_word_that_its_comparisons_share():
     verdict = judge(plan, outcomes_of(plan, scores))
     assert verdict["word"] == "MIXED"
     assert (
-        "4 comparisons. Test accuracy: 1 HELPS (bn_fc against fc +5.20), 3 UNDECIDED." in verdict["sentence"]
+        "4 heads against fc. Test accuracy: 1 HELPS (bn_fc +5.20), 3 UNDECIDED (bn_gap_fc, fc_bn, fc_out_bn)."
+        in verdict["sentence"]
     )
     verdict = judge(plan, outcomes_of(plan, scores, {("fc_bn", 0): "missing"}))
     assert verdict["word"] == "INVALID" and verdict["comparisons"][1]["word"] == "HELPS"

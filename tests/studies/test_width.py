@@ -6,9 +6,11 @@ import pytest
 from statsmodels.stats.weightstats import DescrStatsW
 
 from bnhead.studies.outcomes import Outcome
-from bnhead.studies.plan import with_data
+from bnhead.studies.plan import make, with_data
+from bnhead.studies.study import Study
 from bnhead.studies.verdict import judge
 from bnhead.studies.width import trends, width_law
+from bnhead.training.config import TrainConfig
 from tests.studies.fake import ENVIRONMENT, FACTS, plan_of
 
 pytestmark = pytest.mark.quick
@@ -141,10 +143,23 @@ def test_the_verdict_of_a_trend_is_about_the_difference_of_slopes(slope, word):
     verdict = judge(plan, outcomes_of(plan, lambda *_: 0.3, share))
     assert verdict["word"] == word and verdict["next"] is None
     assert [row["word"] for row in verdict["trends"]] == ["", "", word]
-    assert (
-        f": {word} after 4 seeds. The slope with bn_fc differs from that with fc by " in verdict["sentence"]
-    )
-    assert "With fc, dead units change by " in verdict["sentence"]
+    assert f": {word} after 4 seeds. Per doubling of fc_units, dead units change by " in verdict["sentence"]
+    assert " with bn_fc and by " in verdict["sentence"] and ": the difference is " in verdict["sentence"]
+
+
+def test_the_margin_of_a_relative_outcome_is_a_share_of_the_controls_mean():
+    strata = ({"fc_units": 32}, {"fc_units": 256})
+    study = Study("?", ("fc", "bn_fc"), lambda base: strata, ("fc_units",), "nll", trend=True)
+    plan = with_data(make("t", study, TrainConfig(epochs=2), looks=(3,)), FACTS)
+    values = {("fc", 32): 0.5, ("fc", 256): 0.3, ("bn_fc", 32): 9.0, ("bn_fc", 256): 9.0}
+    outcomes = [
+        Outcome(run, "finished", 0.9, {"nll": np.full(5, values[cell.head, cell.stratum["fc_units"]])})
+        for run in plan.runs
+        if (cell := plan.cell(run.cell))
+    ]
+    rows = trends(plan, outcomes)
+    assert [row["margin"] for row in rows] == pytest.approx([0.05 * 0.4 / 3] * 3)
+    assert rows[0]["mean"] == pytest.approx((0.3 - 0.5) / 3)
 
 
 def test_an_undecided_trend_asks_for_seeds_by_its_slopes():

@@ -161,16 +161,34 @@ def test_a_reason_stands_in_the_place_of_the_numbers():
 def test_a_trend_in_a_sentence():
     trend = {**ROW, "outcome": "dead_share", "per": "fc_units", "word": "HELPS", "margin": 0.02 / 6}
     assert wording.trend_sentence({**trend, "control": ""}).startswith(
-        "With bn_fc, dead units change by +3.70 points (-5.41 to +12.81) per doubling of fc_units."
+        "Per doubling of fc_units, dead units change by +3.70 points (-5.41 to +12.81) with bn_fc."
     )
-    assert wording.trend_sentence(trend).endswith("per doubling of fc_units; 0.333 points would be material.")
+    slopes = [
+        {**trend, "control": "", "treatment": head, "mean": mean, "interval": [mean, mean]}
+        for head, mean in (("fc", 0.02), ("bn_fc", 0.0))
+    ]
+    difference = {**trend, "mean": -0.02, "interval": [-0.03, -0.01]}
+    assert wording.trend_sentence(difference, slopes) == (
+        "HELPS after 3 seeds. Per doubling of fc_units, dead units change by 0.00 points (0.00 to 0.00) "
+        "with bn_fc and by +2.00 points (+2.00 to +2.00) with fc: the difference is -2.00 points (-3.00 to "
+        "-1.00), and 0.333 points would be material."
+    )
 
 
 def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
-    helped = [{**ROW, "word": "HELPS", "mean": 0.01 * k, "name": f"h{k} against fc"} for k in (2, 5, 3, 1, 4)]
-    rows = [{**row, "secondary": []} for row in (*helped, ROW)]
-    plan = types.SimpleNamespace(settings={"dataset": "digits", "backbone": "resnet20"})
+    helped = [
+        {**ROW, "word": "HELPS", "mean": 0.01 * k, "treatment": f"h{k}"} for k in (2, 5, 3, 1, 4, 8, 7, 6)
+    ]
+    rows = [{**row, "secondary": [], "stratum": {}} for row in (*helped, ROW)]
+    plan = types.SimpleNamespace(
+        settings={"dataset": "digits", "backbone": "resnet20"},
+        cell=lambda name: types.SimpleNamespace(head=name),
+    )
     assert wording.headline(plan, {"comparisons": rows, "trends": []}) == (
-        "On digits with resnet20: 6 comparisons. Test accuracy: 5 HELPS (h5 against fc +5.00, h4 against fc "
-        "+4.00, h3 against fc +3.00, h2 against fc +2.00 ...), 1 UNDECIDED."
+        "On digits with resnet20: 9 heads against fc. Test accuracy: 8 HELPS (h8 +8.00, h7 +7.00, h6 +6.00, "
+        "h5 +5.00, h4 +4.00, h3 +3.00, h2 +2.00 ...), 1 UNDECIDED (bn_fc)."
+    )
+    rows = [{**ROW, "secondary": [], "stratum": {"fc_units": width}} for width in (64, 256)]
+    assert wording.headline(plan, {"comparisons": rows, "trends": []}) == (
+        "On digits with resnet20: bn_fc against fc at 2 values of fc_units. Test accuracy: all 2 UNDECIDED."
     )

@@ -1,0 +1,41 @@
+"""The figures of a study as SVG files, for a paper: those of its page, each alone."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bnhead.report import pages
+
+FOLDER = "figures"
+
+
+def figure_files(content: Mapping[str, Any]) -> dict[str, str]:
+    """File name -> SVG: a forest for each outcome, the curves by epoch, the shares by width.
+
+    Args:
+        content: of `study_page.study_content`.
+    """
+    return {
+        f"{name}.svg": pages.svg_figure(
+            {"figure": figure, "kind": kind, "title": title, "roles": content["roles"]}
+        )
+        for name, kind, title, figure in _figures(content)
+    }
+
+
+def _figures(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """Name, kind (a macro of the template), title and content of each figure."""
+    for forest in content["forests"]:
+        yield forest["file"], "forest", forest["title"], forest
+    if content["curves"]:
+        yield "curves", "epochs", content["metric"], content["curves"]
+    for chart in content["dead"]:
+        if chart["largest"]:
+            yield _file("epochs", chart), "epochs", f"{chart['title']} ({chart['layer']})", chart
+    for chart in content["width"]:
+        yield _file("width", chart), "widths", f"{chart['title']} ({chart['layer']})", chart
+
+
+def _file(kind: str, chart: Mapping[str, Any]) -> str:
+    """A file name of the layer's name, which may hold slashes."""
+    return re.sub(r"[^\w.-]+", "_", f"{kind}_{chart['layer']}_{chart['figure']}")

@@ -1,0 +1,65 @@
+"""`runs.csv`: a study as a table of its runs, for statistics elsewhere."""
+
+import csv
+import io
+from typing import Any
+
+from bnhead.census import keys
+from bnhead.studies import wording
+from bnhead.studies.directory import StudyFiles
+
+NAME = "runs.csv"
+
+
+def runs_csv(study: StudyFiles) -> str:
+    """A row for each judged run, in the plan's order.
+
+    Columns: `run`, `cell`, `head`, the settings in which cells differ, `seed`, `status`, the outcomes as they
+    were judged (shares in [0, 1]; chance where a run did not train), then the scores and figures of dead
+    units in `result.json`. A cell without a number is empty. A run's time, which differs when the run is repeated,
+    is in its `environment.json`.
+    """
+    judged = judged_scores(study)
+    outcomes = [
+        row.name for row in study.plan.measures if any(row.name in scores for scores in judged.values())
+    ]
+    varied = dict.fromkeys(key for cell in study.plan.cells for key in cell.stratum)
+    rows = [_row(study, run, varied, judged.get((run.cell, run.seed), {})) for run in study.judged_runs]
+    numbers = dict.fromkeys(key for row in rows for key in row if key.startswith("test_") or keys.is_key(key))
+    columns = ["run", "cell", "head", *varied, "seed", "status", *outcomes, *numbers]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _row(study: StudyFiles, run: Any, varied: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
+    files, cell = study.runs[run.id], study.plan.cell(run.cell)
+    numbers = {
+        key: value
+        for key, value in files.result.items()
+        if (key.startswith("test_") or keys.is_key(key)) and wording.is_number(value)
+    }
+    return {
+        "run": run.id,
+        "cell": run.cell,
+        "head": cell.head,
+        **{key: cell.stratum.get(key, "") for key in varied},
+        "seed": run.seed,
+        "status": files.result.get("status", "missing"),
+        **numbers,
+        **scores,
+    }
+
+
+def judged_scores(study: StudyFiles) -> dict[tuple[str, int], dict[str, float]]:
+    """(cell, seed) -> outcome -> the number with which the run entered the verdict."""
+    scores: dict[tuple[str, int], dict[str, float]] = {}
+    for comparison in study.verdict["comparisons"]:
+        for row in (comparison, *comparison.get("secondary", ())):
+            for side in ("control", "treatment"):
+                for seed, value in zip(row["seeds"], row.get(f"{side}_scores", ()), strict=False):
+                    if wording.is_number(value):
+                        scores.setdefault((row[side], seed), {})[row["outcome"]] = value
+    return scores
