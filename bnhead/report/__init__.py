@@ -4,8 +4,8 @@
 and texts), `provisional` (a study without a verdict), `event_pictures` (pictures of a run), `limits`, and
 `charts` and `curves` (coordinates). `pages` writes it as HTML and Markdown, `figure_files` its figures as
 SVG, `run_rows` the runs as CSV, `tensorboard` event files. `census_page`, `census_tables` and `census_files`
-do the same for a census (`inspected`: its subject, `census_remarks`: its peculiarities), and `verify` recomputes
-a study. Reports of studies and runs need no TensorFlow.
+do the same for a census (`inspected`: its subject, `census_remarks`: its peculiarities), and `verify`
+recomputes a study. Reports of studies and runs need no TensorFlow.
 
 The same files and the same name of the directory give the same bytes: a page contains no fact that differs
 when a run is repeated, such as its duration, except the day on which the runs began.

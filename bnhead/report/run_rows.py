@@ -16,8 +16,8 @@ def runs_csv(study: StudyFiles) -> str:
 
     Columns: `run`, `cell`, `head`, the settings in which cells differ, `seed`, `status`, the outcomes as they
     were judged (shares in [0, 1]; chance where a run did not train), then the scores and figures of dead
-    units in `result.json`. A cell without a number is empty. A run's time, which differs when the run is repeated,
-    is in its `environment.json`.
+    units in `result.json`. A cell without a number is empty. A run's time, which differs when the run is
+    repeated, is in its `environment.json`.
     """
     judged = judged_scores(study)
     outcomes = [
