@@ -11,6 +11,18 @@ class UsageError(ValueError):
     exit_status = 2
 
 
+class ForeignCode(UsageError):
+    """A `.keras` file needs code that is not Keras'.
+
+    Attributes:
+        name: of the class or function; "" for the code of a Lambda layer, which safe mode refuses.
+    """
+
+    def __init__(self, message: str, name: str = ""):
+        super().__init__(message)
+        self.name = name
+
+
 class RunDirectoryError(RuntimeError):
     """The run directory holds another run or cannot be written."""
 

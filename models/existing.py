@@ -6,21 +6,23 @@ its classifier. A net that ends in a vector, such as a vision transformer, gives
 
 import inspect
 import os
+import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from bnhead import seeds
-from bnhead.errors import DataError, UsageError
+from bnhead.errors import DataError, ForeignCode, UsageError
 from bnhead.graph import inlined, replay
 from bnhead.heads import feature_map
 from bnhead.models import check_backbone
 from bnhead.models.blocks import Norm, backbone
-from bnhead.texts import first_line
+from bnhead.texts import first_line, printable
 
 Shape = tuple[int | None, int | None, int]
 Trunk = tuple[keras.KerasTensor, keras.KerasTensor, str]  # a net's input, its feature map, its name
@@ -145,17 +147,31 @@ def from_file(
     return _trunk(inlined(net), input_shape, preprocessing, path)
 
 
-def load_keras_file(path: str | os.PathLike) -> keras.Model:
-    """The model in a `.keras` file, loaded in Keras' safe mode.
+def load_keras_file(
+    path: str | os.PathLike, custom_objects: Mapping[str, Any] | None = None, *, safe_mode: bool = True
+) -> keras.Model:
+    """The model in a `.keras` file.
+
+    Args:
+        path: the file.
+        custom_objects: name -> class or function that the file needs and Keras does not have.
+        safe_mode: whether to refuse the code in Lambda layers, as Keras does by default.
 
     Raises:
-        ValueError: it cannot be loaded; the message is one line.
+        ForeignCode: it needs a class or function that is missing, or has code that safe mode refuses.
+        ValueError: it cannot be loaded for another reason; the message is one line.
     """
     if os.path.isfile(path) and not zipfile.is_zipfile(path):
         raise ValueError("it is not a .keras file (a zip archive)")
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=safe_mode)
     except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
+        # Keras' first line is on the model, and the missing class is lines below
+        if missing := re.search(r"Could not locate (class|function) '([^']+)'", str(error)):
+            kind, name = missing.groups()
+            raise ForeignCode(printable(f"{kind} {name!r} is not one of Keras'"), name) from error
+        if safe_mode and "safe_mode=False" in str(error):
+            raise ForeignCode("it has a Lambda layer, which is code of the file's author") from error
         raise ValueError(first_line(error)) from error
 
 

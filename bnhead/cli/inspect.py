@@ -1,18 +1,21 @@
-"""The command `bnhead inspect`: a model or run, and test images -> table, JSON, CSV and an HTML page."""
+"""The command `bnhead inspect`: a model or run, and test images or arrays -> table, JSON, CSV and a page."""
 
 import contextlib
 import math
 import os
 import pathlib
+import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnhead import data, heads, models, texts
+from bnhead import heads, models, texts
 from bnhead.cli.flags import Command
+from bnhead.data import arrays, check_name
 from bnhead.devices import startup
-from bnhead.errors import ResourcesError, UsageError, nearest
+from bnhead.errors import DataError, ResourcesError, UsageError, nearest
 from bnhead.report.inspected import INITIAL, Inspected, file_name
 from bnhead.runs import atomic
 from bnhead.runs.directory import CENSUS, RunDirectory
@@ -36,6 +39,12 @@ class Request:
         "trust); or a backbone's name, such as resnet20 or keras:ResNet50, with its initial weights.",
     )
     dataset: str = setting("", "TFDS image set, or an embedded one. Default: the run's own.")
+    data: str = setting(
+        "",
+        "An .npz file (numpy.savez) in place of a data set, for a run or a file: an array for each of the "
+        "model's inputs, as the model takes it, by the input's name (x, if there is one input), and labels "
+        "in y, if there are any. For text, tables, series and any other input.",
+    )
     task: str = setting(
         "",
         f"Meaning of the labels: {', '.join(TASKS)}. Default: the run's own, else classification.",
@@ -75,6 +84,14 @@ class Request:
     )
     weights: str = setting("", "Pre-trained weights of a backbone that is given by name: imagenet or a file.")
     seed: int = setting(0, "Seed of the initial weights of a backbone that is given by name.")
+    custom_objects: str = setting(
+        "",
+        "Classes and functions of your own that a file needs, joined by commas: module:Name, or module for "
+        "all that it defines. The modules are imported, from the current directory too.",
+    )
+    safe_mode: bool = setting(
+        True, "Refuse a file with Lambda layers, which are code of its author. Only if you trust it: no."
+    )
     wide: bool = setting(False, "Print every figure and a row for each layer, at any width of the terminal.")
     out: str = setting(
         "",
@@ -97,17 +114,61 @@ class Request:
                 raise UsageError(f"{name} must be at least {least}, got {value}")
         object.__setattr__(self, "head", heads.canonical(self.head))
         if not self.is_run:
-            models.check_backbone(self.model)
-            if not self.dataset:
-                example = f"{texts.command()} inspect {shlex.quote(self.model)} --dataset=digits"
-                raise UsageError(f"dataset is missing; only a run has its own: {example}")
-        if self.dataset:
-            data.check_name(self.dataset, self.data_dir)
+            _check_model(self.model)
+        self._check_data()
+        for text in self.needed_objects:
+            if not re.fullmatch(r"\w+(\.\w+)*(:\w+)?", text):
+                raise UsageError(f"custom_objects {text!r} must be module:Name or module, as in layers:Scale")
+
+    def _check_data(self) -> None:
+        """Raises UsageError or DataError for a missing or second source of data; reads no more than names."""
+        if self.data:
+            forbidden = {"dataset": "", "data_dir": "", "image_size": 0, "pixels": "auto"}
+            for name in [name for name, default in forbidden.items() if getattr(self, name) != default]:
+                raise UsageError(
+                    f"{name} does not go with --data, whose arrays are the model's inputs as they are"
+                )
+            if not self.is_run and not self.model.endswith(".keras"):
+                raise UsageError(f"data is for a run or a .keras file; {self.model} needs --dataset")
+            if not os.path.isfile(self.data):
+                raise DataError(f"data {self.data!r}: no such file{_nearest_file(self.data)}")
+            arrays.check_npz(self.data)
+        elif self.dataset:
+            check_name(self.dataset, self.data_dir)
+        elif not self.is_run:
+            example = f"{texts.command()} inspect {shlex.quote(self.model)} --dataset=digits"
+            also = " (or --data=FILE.npz)" if self.model.endswith(".keras") else ""
+            raise UsageError(f"dataset is missing; only a run has its own: {example}{also}")
+
+    @property
+    def needed_objects(self) -> list[str]:
+        """The parts of `custom_objects`."""
+        return [text for text in self.custom_objects.split(",") if text]
 
     @property
     def is_run(self) -> bool:
         """Whether the model is a directory, and so a run's."""
         return os.path.isdir(self.model)  # False also for text that cannot be a path
+
+
+def _check_model(model: str) -> None:
+    """Raises UsageError unless `model` is the name of a backbone or a file that can be a model's."""
+    if model.startswith(("keras:", "hub:")) or not (os.sep in model or pathlib.Path(model).suffix):
+        models.check_backbone(model)
+    elif not os.path.exists(model):
+        raise UsageError(f"model {model!r}: no such file or directory{_nearest_file(model)}")
+    elif not model.endswith(".keras"):
+        convert = f"keras.saving.load_model({model!r}).save('{pathlib.Path(model).stem}.keras') converts it"
+        also = f"; {convert}" if model.endswith((".h5", ".hdf5")) else ""
+        raise UsageError(f"model {model!r} must be a .keras file or a run's directory{also}")
+
+
+def _nearest_file(path: str) -> str:
+    """`"; did you mean 'x'?"` with the nearest name beside a path that does not exist."""
+    parent, name = os.path.split(path)
+    with contextlib.suppress(OSError):
+        return nearest(name, os.listdir(parent or "."), cutoff=0.7)
+    return ""
 
 
 def inspected_by(request: Request) -> Inspected:
@@ -129,13 +190,18 @@ def inspected_by(request: Request) -> Inspected:
         net, head, weights, seed, file = path.stem, "", "file", None, request.model
     elif request.model.startswith("hub:"):
         weights = "preset"
-    sha256 = ""  # of a file that cannot be read: opening it reports the error
-    with contextlib.suppress(OSError):
-        sha256 = atomic.sha256(
-            pathlib.Path(file, "model.keras") if os.path.isdir(file) else pathlib.Path(file)
-        )
     data_of = {"dataset": dataset, "task": task, "image_size": request.image_size, "pixels": request.pixels}
-    return Inspected(request.model, net, head, weights, seed, sha256, **data_of)
+    if request.data:
+        data_of |= {"dataset": os.path.basename(request.data), "data_sha256": _sha256(request.data)}
+    of_weights = _sha256(pathlib.Path(file, "model.keras") if os.path.isdir(file) else file)
+    return Inspected(request.model, net, head, weights, seed, of_weights, **data_of)
+
+
+def _sha256(file: str | os.PathLike) -> str:
+    """SHA-256 of a file; empty for one that cannot be read, since opening it reports the error."""
+    with contextlib.suppress(OSError):
+        return atomic.sha256(pathlib.Path(file))
+    return ""
 
 
 def output_directory(request: Request, inspected: Inspected) -> RunDirectory:
@@ -149,8 +215,8 @@ def output_directory(request: Request, inspected: Inspected) -> RunDirectory:
 
 OPTIONAL = ("codeath", "gradients", "clones")  # counts that take more time or memory
 GROUPS = {
-    "Data": ("dataset", "task", "data_dir", "image_size", "examples", "batch_size"),
-    "Model": ("head", "weights", "seed", "pixels"),
+    "Data": ("dataset", "data", "task", "data_dir", "image_size", "examples", "batch_size"),
+    "Model": ("head", "weights", "seed", "pixels", "custom_objects", "safe_mode"),
     "Count": ("layers", "eps", *OPTIONAL),
     "Output": ("wide", "out", "overwrite"),
 }
@@ -159,6 +225,10 @@ EXAMPLES = (
     (
         "mine.keras --dataset=digits --layers=last",
         "A model of your own: the last activation before the output.",
+    ),
+    (
+        "mine.keras --data=test.npz --custom_objects=my_layers:Scale",
+        "On arrays of your own, with a layer of your own.",
     ),
     ("keras:MobileNetV2 --dataset=cifar10 --weights=imagenet", "A net of keras.applications."),
     ("resnet20 --dataset=digits --codeath --gradients", "Initial weights; co-death and gradients too."),
@@ -188,6 +258,8 @@ def inspect_model(request: Request) -> int:
     directory = output_directory(request, inspected)
     if not request.overwrite:
         census_files.check_directory(directory, inspected)
+    if request.needed_objects and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     with startup.quiet(f"TensorFlow, {request.model} and {inspected.dataset}"):
         import keras
         import tensorflow as tf
@@ -202,6 +274,7 @@ def inspect_model(request: Request) -> int:
     source = open_source(
         request.model,
         request.dataset,
+        arrays=request.data,
         task=request.task,
         data_dir=request.data_dir or None,
         image_size=request.image_size,
@@ -209,6 +282,8 @@ def inspect_model(request: Request) -> int:
         head=request.head,
         weights=request.weights,
         seed=request.seed,
+        custom_objects=request.needed_objects,
+        safe_mode=request.safe_mode,
     )
     try:
         census = _count_units(request, source)
@@ -233,8 +308,10 @@ def next_command(request: Request) -> str:
     elif request.model.endswith(".keras"):
         if all(getattr(request, name) for name in OPTIONAL):
             return ""
-        flags = [f"--{name}" for name in OPTIONAL]
-        arguments = ["inspect", request.model, f"--dataset={request.dataset}", *flags]
+        read = [f"--{name}={getattr(request, name)}" for name in ("dataset", "data", "task", "custom_objects")
+                if getattr(request, name)]  # fmt: skip
+        read += [] if request.safe_mode else ["--nosafe_mode"]
+        arguments = ["inspect", request.model, *read, *(f"--{name}" for name in OPTIONAL)]
     else:
         names = ("dataset", "head", *(["weights"] if request.weights else []))
         flags = [f"--{name}={getattr(request, name)}" for name in names]
@@ -247,12 +324,13 @@ def _facts(request: Request, inspected: Inspected, source: Any, census: Any) -> 
     from bnhead.report.census_remarks import accumulated
 
     first = next(iter(census.layers.values()))
+    examples = "examples" if request.data else "test images"
     later = {"bound": "; ".join(census.bounds_in_words()), "dead by N": accumulated(census)}
     facts = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
         "weights": inspected.source,
-        "counted on": f"the first {first.inputs:,} test images of {source.dataset.name}, in evaluation mode",
-        "pixels": source.pixels,
+        "counted on": f"the first {first.inputs:,} {examples} of {source.dataset.name}, in evaluation mode",
+        "inputs" if request.data else "pixels": source.pixels,
         **{label: text for label, text in later.items() if text},
     }
     if census.not_looked_at:
@@ -304,10 +382,11 @@ def _count_units(request: Request, source: Any) -> Any:
             source.batches(request.batch_size, request.examples),
             names,
             eps=request.eps,
+            batch_size=request.batch_size,
             together=request.codeath,
             clones=request.clones,
             gradients=request.gradients,
-            classes=len(source.dataset.classes),
+            classes=source.classes,
         )
 
 

@@ -26,6 +26,7 @@ class Inspected:
         task: of the labels; empty for the default.
         image_size: in pixels; 0 for the default.
         pixels: scale of the input, or "auto".
+        data_sha256: SHA-256 of the file of arrays; empty for a data set.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Inspected:
     task: str = ""
     image_size: int = 0
     pixels: str = "auto"
+    data_sha256: str = ""
 
     @property
     def title(self) -> str:
@@ -83,7 +85,9 @@ class Inspected:
         """
         paths = ("model", "net", "weights") if self.weights_sha256 else ()
         fields = dataclasses.asdict(self).items()
-        return all(record.get(key) == value for key, value in fields if key not in paths)
+        return all(
+            {"data_sha256": "", **record}.get(key) == value for key, value in fields if key not in paths
+        )
 
 
 def file_name(text: str) -> str:

@@ -1,7 +1,9 @@
-"""Opens a run directory, a .keras file or a named backbone: the model, and test images for it."""
+"""Opens a run directory, a .keras file or a named backbone: the model, and test images or arrays for it."""
 
+import importlib
 import os
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +13,12 @@ import tensorflow as tf
 import bnhead.layers  # noqa: F401 - files may hold them
 from bnhead import models
 from bnhead.data import DataSet, load
-from bnhead.errors import ResourcesError, RunDirectoryError, UsageError
+from bnhead.data.arrays import Arrays, load_npz
+from bnhead.errors import ForeignCode, ResourcesError, RunDirectoryError, UsageError, nearest
 from bnhead.models import pixels as scalings
+from bnhead.models.existing import load_keras_file
 from bnhead.runs.directory import RunDirectory
+from bnhead.texts import first_line
 
 
 @dataclass(frozen=True)
@@ -22,23 +27,35 @@ class Source:
 
     Attributes:
         model: a Keras model.
-        dataset: the opened data set.
-        pixels: how pixels from 0 to 255 become the model's input, in words.
+        dataset: the opened data set, or the arrays of a file.
+        pixels: how pixels from 0 to 255 become the model's input, or which arrays do, in words.
         task: of the labels: "classification", "multilabel" or "regression".
         scaling: the layer that scales pixels before the model; None if the model does or nothing does.
     """
 
     model: keras.Model
-    dataset: DataSet
+    dataset: DataSet | Arrays
     pixels: str
     task: str
     scaling: keras.layers.Layer | None = None
 
-    def batches(self, batch_size: int, examples: int) -> Any:
-        """`tf.data.Dataset` of `(images, labels)`, the first test images, scaled as the model's input.
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of the labels; None if the model's output decides."""
+        is_file = isinstance(self.dataset, Arrays) and self.task != "regression"
+        return None if is_file else len(self.dataset.classes)
 
-        Labels are class numbers, for multilabel tasks one-hot, for regression numbers.
+    def batches(self, batch_size: int, examples: int) -> Any:
+        """`(inputs, labels)` of the first test images or examples, as `census.count` takes them.
+
+        Images are a `tf.data.Dataset`, scaled as the model's input; labels are class numbers, for multilabel
+        tasks one-hot, for regression numbers. Arrays of a file are as they are, `(x, None)` without labels.
         """
+        if isinstance(self.dataset, Arrays):
+            labels = self.dataset.labels
+            return _arrays_for(self.model, self.dataset, examples), None if labels is None else labels[
+                :examples
+            ]
 
         def prepare_batch(images, labels):
             if self.scaling is not None:
@@ -54,6 +71,7 @@ def open_source(
     model: str,
     dataset: str = "",
     *,
+    arrays: str = "",
     task: str = "",
     data_dir: str | None = None,
     image_size: int = 0,
@@ -61,12 +79,15 @@ def open_source(
     head: str = "out",
     weights: str = "",
     seed: int = 0,
+    custom_objects: Sequence[str] = (),
+    safe_mode: bool = True,
 ) -> Source:
-    """Opens a model and a data set.
+    """Opens a model, checks that it can read the data, and opens them.
 
     Args:
         model: a run directory, a .keras file, or the name of a backbone.
         dataset: its name; "" for that of the run.
+        arrays: path of an .npz file that is read instead of a data set, for a run or a file.
         task: of the labels; "" for that of the run, else "classification".
         data_dir: the TFDS directory; None for the default.
         image_size: height and width of the images; 0 for those of the run or the file, else as they are.
@@ -74,54 +95,115 @@ def open_source(
         head: of a named backbone.
         weights: pre-trained weights of a named backbone.
         seed: of a named backbone's initial weights.
+        custom_objects: what the file needs and Keras does not have, as of `imported`.
+        safe_mode: whether to refuse a file with Lambda layers.
 
     Raises:
         RunDirectoryError: the directory holds no finished run.
-        UsageError: a file cannot be loaded, or the model cannot read the images.
+        UsageError: a file cannot be loaded, or the model cannot read the data.
         ResourcesError: the model needs too much memory.
         DataError: the data set is missing.
     """
-    path = pathlib.Path(model)
-    if os.path.isdir(model):  # False also for an impossible path
-        settings = RunDirectory(path).trained_settings()
-        dataset = dataset or settings.get("dataset")
-        if not dataset:
-            raise RunDirectoryError(f"{path / 'config.json'} names no dataset; give --dataset")
-        task = task or settings.get("task", "classification")
+    is_run = os.path.isdir(model)  # False also for an impossible path
+    settings = RunDirectory(pathlib.Path(model)).trained_settings() if is_run else {}
+    task = task or settings.get("task", "classification")
+    if is_run or model.endswith(".keras"):
+        path = pathlib.Path(model, "model.keras") if is_run else pathlib.Path(model)
+        net = _load_model(path, imported(custom_objects), safe_mode)
+        if arrays:
+            held = load_npz(arrays)
+            read = keras.tree.flatten(_arrays_for(net, held, 1))  # raises for an input that is missing
+            shapes = (f"{one.shape[1:]} {one.dtype}" for one in read if one is not None)
+            return Source(net, held, f"as in the file, {' and '.join(shapes)}", task)
+        _require_one_image(model, net)
+    dataset = dataset or settings.get("dataset", "")
+    if not dataset:
+        raise RunDirectoryError(f"{pathlib.Path(model, 'config.json')} names no dataset; give --dataset")
+    if is_run:
         image_size = image_size or settings.get("image_size", 0)
         images = load(dataset, data_dir, task=task, image_size=image_size)
-        source = Source(_load_model(path / "model.keras"), images, "by the model itself", task)
-    else:
-        task = task or "classification"
-        net = _load_model(path) if model.endswith(".keras") else None
+        source = Source(net, images, "by the model itself", task)
+    elif model.endswith(".keras"):
         images = load(dataset, data_dir, task=task, image_size=image_size or _square_side(net))
         scaling, description = scalings.decide_scaling(model, images.shape[-1], pixels, weights)
-        if net is None:
-            options = {"weights": weights, "seed": seed, "preprocessing": scaling}
-            net = models.build(model, images.shape, head, images.outputs, **options)
-            scaling = None
         source = Source(net, images, description, task, scaling)
-    inputs = getattr(source.model, "inputs", None) or ()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        raise UsageError(f"model {model} must take one image, (batch, height, width, channels)")
-    expected, shape = inputs[0].shape[1:], images.shape
+    else:
+        images = load(dataset, data_dir, task=task, image_size=image_size)
+        scaling, description = scalings.decide_scaling(model, images.shape[-1], pixels, weights)
+        options = {"weights": weights, "seed": seed, "preprocessing": scaling}
+        net = models.build(model, images.shape, head, images.outputs, **options)
+        source = Source(net, images, description, task)
+    expected, shape = net.inputs[0].shape[1:], images.shape
     if any(size not in (None, actual) for size, actual in zip(expected, shape, strict=True)):
         hint = f"{images.name} has images of {' x '.join(map(str, shape))}"
         raise UsageError(f"model {model} takes images of {' x '.join(map(str, expected))}, and {hint}")
     return source
 
 
-def _load_model(path: pathlib.Path) -> keras.Model:
+def imported(names: Sequence[str]) -> dict[str, Any]:
+    """Classes and functions by name, for a file that needs them.
+
+    Args:
+        names: each `module:Name`, or `module` for every class and function that the module defines.
+
+    Raises:
+        UsageError: a module that cannot be imported, or a name that it does not have.
+    """
+    objects: dict[str, Any] = {}
+    for text in names:
+        module_name, _, name = text.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:  # a user's module can raise any error
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise UsageError(f"custom_objects: {module_name!r} cannot be imported: {reason}") from error
+        defined = {
+            key: value
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        }
+        if name and not hasattr(module, name):
+            raise UsageError(
+                f"custom_objects: module {module_name!r} has no {name!r}{nearest(name, defined)}"
+            )
+        objects |= {name: getattr(module, name)} if name else defined
+    return objects
+
+
+def _load_model(path: pathlib.Path, custom_objects: dict[str, Any], safe_mode: bool) -> keras.Model:
     try:
-        return keras.saving.load_model(path, compile=False)
+        return load_keras_file(path, custom_objects, safe_mode=safe_mode)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise ResourcesError(f"model {path} needs more memory than there is") from error
+    except ForeignCode as error:
+        advice = f"--custom_objects=MODULE:{error.name} imports it"
+        if not error.name:
+            advice = "--nosafe_mode runs it, if you trust the file"
+        raise UsageError(f"model {path} cannot be loaded: {error}; {advice}") from error
     except Exception as error:  # a damaged or foreign file can raise any error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"model {path} cannot be loaded: {reason}") from error
+        raise UsageError(f"model {path} cannot be loaded: {first_line(error)}") from error
 
 
-def _square_side(model: keras.Model | None) -> int:
-    """The height of a model's input if it is a square of fixed size, else 0."""
-    shape = model.inputs[0].shape if len(getattr(model, "inputs", None) or ()) == 1 else ()
-    return shape[1] if len(shape) == 4 and shape[1] is not None and shape[1] == shape[2] else 0
+def _require_one_image(model: str, net: keras.Model) -> None:
+    inputs = getattr(net, "inputs", None) or ()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise UsageError(
+            f"model {model} must take one image, (batch, height, width, channels), to read a data set; "
+            "--data=FILE.npz counts on arrays of any kind"
+        )
+
+
+def _arrays_for(net: keras.Model, arrays: Arrays, examples: int) -> Any:
+    """The first examples in the structure that the model takes: an array, or a dictionary by input."""
+    inputs = getattr(net, "inputs", None) or ()
+    optional = [t.name for t in inputs if getattr(t._keras_history.operation, "optional", False)]
+    # a subclassed model declares no inputs
+    read = arrays.read_by([tensor.name for tensor in inputs], optional) if inputs else arrays.inputs
+    first = {name: None if array is None else array[:examples] for name, array in read.items()}
+    return first if len(first) > 1 else next(iter(first.values()))
+
+
+def _square_side(model: keras.Model) -> int:
+    """The height of a model's image if it is a square of fixed size, else 0."""
+    _, height, width, _ = model.inputs[0].shape
+    return height if height is not None and height == width else 0

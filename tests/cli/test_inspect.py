@@ -16,7 +16,7 @@ from bnhead.census import Census, count
 from bnhead.cli import inspect
 from bnhead.cli.inspect import Request
 from bnhead.data import load
-from bnhead.errors import RunDirectoryError, UsageError
+from bnhead.errors import DataError, RunDirectoryError, UsageError
 from bnhead.report.inspected import INITIAL
 from bnhead.runs.directory import RunDirectory
 from tests.data.small_sets import smooth, write_folder
@@ -191,7 +191,14 @@ def request(**settings):
     [
         ({"model": ""}, "model is missing"),
         ({"model": "resnt20"}, "backbone 'resnt20' is not known; did you mean 'resnet20'"),
-        ({"model": "nothere.keras"}, "backbone 'nothere.keras': no such file"),
+        ({"model": "nothere.keras"}, "model 'nothere.keras': no such file or directory"),
+        ({"model": "runs/nothere"}, "model 'runs/nothere': no such file or directory"),
+        ({"custom_objects": "my layers"}, "custom_objects 'my layers' must be module:Name or module"),
+        ({"data": "held.npz"}, "dataset does not go with --data, whose arrays are the model's inputs"),
+        (
+            {"data": "held.npz", "dataset": ""},
+            r"data is for a run or a \.keras file; resnet20 needs --dataset",
+        ),
         ({"dataset": ""}, "dataset is missing; only a run has its own: .*inspect resnet20 --dataset=digits"),
         ({"pixels": "sined"}, "pixels 'sined' is not known; did you mean 'signed'"),
         ({"examples": 0}, "examples must be at least 1, got 0"),
@@ -203,6 +210,47 @@ def request(**settings):
 def test_what_makes_no_sense(settings, message):
     with pytest.raises(UsageError, match=message):
         request(**settings)
+
+
+def test_files_of_other_kinds_and_mistyped_paths(tmp_path):
+    for name in ("mine.h5", "mine.keras", "held.npz"):
+        (tmp_path / name).write_text("")
+    h5, keras_file = str(tmp_path / "mine.h5"), str(tmp_path / "mine.keras")
+    with pytest.raises(
+        UsageError, match=r"mine\.h5' must be a \.keras file.*save\('mine\.keras'\) converts it"
+    ):
+        request(model=h5)
+    with pytest.raises(UsageError, match=r"no such file or directory; did you mean 'mine\.keras'\?"):
+        request(model=str(tmp_path / "mne.keras"))
+    with pytest.raises(DataError, match=r"hld\.npz': no such file; did you mean 'held\.npz'\?"):
+        request(model=keras_file, dataset="", data=str(tmp_path / "hld.npz"))
+    with pytest.raises(DataError, match=r"held\.npz must be an \.npz file"):
+        request(model=keras_file, dataset="", data=str(tmp_path / "held.npz"))
+    with pytest.raises(UsageError, match=r"dataset is missing.*\(or --data=FILE\.npz\)"):
+        request(model=keras_file, dataset="")
+
+
+def test_arrays_of_somebodys(tmp_path, capsys):
+    age, job = keras.Input((3,), name="age"), keras.Input((2,), name="job")
+    x = layers.Dense(9, "relu", name="fc")(layers.Concatenate()([age, job]))
+    model = keras.Model([age, job], layers.Dense(2)(x))
+    model.save(tmp_path / "table.keras")
+    rng = np.random.default_rng(0)
+    data = {"age": rng.normal(size=(50, 3)), "job": rng.normal(size=(50, 2)), "y": rng.integers(0, 2, 50)}
+    np.savez(tmp_path / "held.npz", **data)
+    flags = [str(tmp_path / "table.keras"), f"--data={tmp_path / 'held.npz'}", f"--out={tmp_path / 'out'}"]
+    assert inspect.main([*flags, "--examples=40", "--batch_size=16", "--gradients"]) == 0
+    out = capsys.readouterr().out
+    assert "the first 40 examples of held.npz" in out and "table on held.npz" in out
+    content = json.loads((tmp_path / "out" / "census.json").read_text())
+    inputs = {name: array[:40] for name, array in data.items() if name != "y"}
+    expected = count(model, (inputs, data["y"][:40]), ["fc"]).layers["fc"]
+    counts = content["layers"]["fc"]["counts"]
+    assert counts["active"] == expected.active.tolist() and 0 < sum(counts["active"]) < 360
+    assert counts["class_active"] == expected.class_active.tolist() and "gradient" in counts
+    np.savez(tmp_path / "held.npz", **{**data, "y": 1 - data["y"]})  # other data of the same name
+    assert inspect.main([*flags, "--examples=40"]) == 3
+    assert "holds another census: data_sha256" in capsys.readouterr().err
 
 
 def written_run(path, **settings):

@@ -1,3 +1,5 @@
+import importlib
+import sys
 import zipfile
 
 import keras
@@ -6,6 +8,7 @@ import pytest
 from keras import layers
 
 from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
+from bnhead.training import reopen
 from bnhead.training.build import build_model
 from bnhead.training.reopen import open_source
 
@@ -104,6 +107,87 @@ def test_what_cannot_be_opened(tmp_path, data_dir):
     vector.save(tmp_path / "vector.keras")
     with pytest.raises(UsageError, match="must take one image"):
         open_source(model=str(tmp_path / "vector.keras"), **options)
+
+
+def test_a_model_is_checked_before_the_data_is_opened(tmp_path, monkeypatch):
+    keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(tmp_path / "vector.keras")
+    monkeypatch.setattr("bnhead.training.reopen.load", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(
+        UsageError, match=r"must take one image.*; --data=FILE\.npz counts on arrays of any kind"
+    ):
+        open_source(model=str(tmp_path / "vector.keras"), dataset="digits")
+
+
+def several_inputs(path):
+    age, job = keras.Input((3,), name="age"), keras.Input((1,), name="job", dtype="int32")
+    x = layers.Concatenate()([age, layers.Flatten()(layers.Embedding(5, 4)(job))])
+    keras.Model([age, job], layers.Dense(2)(layers.Dense(6, "relu", name="fc")(x))).save(path / "table.keras")
+    return str(path / "table.keras")
+
+
+def test_arrays_for_several_inputs_and_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    age, job, y = rng.normal(size=(20, 3)), rng.integers(0, 5, (20, 1)), rng.integers(0, 2, 20)
+    np.savez(tmp_path / "held.npz", age=age, job=job, y=y, row=np.arange(20))
+    model, arrays = several_inputs(tmp_path), str(tmp_path / "held.npz")
+    source = open_source(model, arrays=arrays)
+    x, labels = source.batches(8, 15)
+    assert list(x) == ["age", "job"] and source.classes is None  # the model's output knows them
+    np.testing.assert_array_equal(x["age"], age[:15])
+    np.testing.assert_array_equal(labels, y[:15])
+    assert source.pixels == "as in the file, (3,) float64 and (1,) int64"
+    assert open_source(model, arrays=arrays, task="regression").classes == 0
+    np.savez(tmp_path / "held.npz", age=age)
+    with pytest.raises(UsageError, match=r"held\.npz has no array 'job', an input of the model"):
+        open_source(model, arrays=arrays)
+
+
+@pytest.fixture
+def users_module(tmp_path, monkeypatch):
+    (tmp_path / "users_layers.py").write_text(
+        "import keras\nclass Scale(keras.layers.Layer):\n    def call(self, x):\n        return 2.0 * x\n"
+        "def double_relu(x):\n    return 2 * keras.ops.relu(x)\n"
+    )
+    (tmp_path / "users_broken.py").write_text("raise RuntimeError('not today')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("users_layers")
+    sys.modules.pop("users_layers")
+
+
+def test_custom_objects_are_imported(users_module, tmp_path):
+    x = keras.Input((4,), name="x")
+    scaled = layers.Dense(3, users_module.double_relu)(users_module.Scale()(x))
+    keras.Model(x, scaled).save(tmp_path / "custom.keras")
+    np.savez(tmp_path / "held.npz", x=np.ones((5, 4), "float32"))
+    model, options = str(tmp_path / "custom.keras"), {"arrays": str(tmp_path / "held.npz")}
+    for names in (["users_layers"], ["users_layers:Scale", "users_layers:double_relu"]):
+        source = open_source(model, custom_objects=names, **options)
+        assert isinstance(source.model.layers[1], users_module.Scale) and source.batches(1, 2)[1] is None
+    assert set(reopen.imported(["users_layers"])) == {"Scale", "double_relu"}  # and not keras
+    with pytest.raises(
+        UsageError, match=r"'Scale' is not one of Keras'; --custom_objects=MODULE:Scale imports"
+    ):
+        open_source(model, **options)
+    with pytest.raises(UsageError, match="function 'double_relu' is not one of Keras'"):
+        open_source(model, custom_objects=["users_layers:Scale"], **options)
+    for name, message in (
+        ("users_layers:Scal", "module 'users_layers' has no 'Scal'; did you mean 'Scale'"),
+        ("users_layer", "'users_layer' cannot be imported: ModuleNotFoundError: No module named"),
+        ("users_broken", "'users_broken' cannot be imported: RuntimeError: not today"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            open_source(model, custom_objects=[name], **options)
+
+
+def test_a_lambda_needs_trust(tmp_path):
+    x = keras.Input((4,), name="x")
+    keras.Model(x, layers.Lambda(lambda t: 3 * t)(x)).save(tmp_path / "lambda.keras")
+    np.savez(tmp_path / "held.npz", x=np.ones((5, 4), "float32"))
+    model, options = str(tmp_path / "lambda.keras"), {"arrays": str(tmp_path / "held.npz")}
+    with pytest.raises(UsageError, match=r"a Lambda layer, .*; --nosafe_mode runs it, if you trust the file"):
+        open_source(model, **options)
+    trusted = open_source(model, safe_mode=False, **options).model
+    assert np.asarray(trusted(np.ones((1, 4)))).tolist() == [[3, 3, 3, 3]]
 
 
 def test_a_run_whose_settings_name_no_dataset(short_run, tmp_path, data_dir):
