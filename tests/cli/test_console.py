@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -6,7 +7,10 @@ import sys
 import pytest
 
 from bnhead.cli.console import EpochLines, format_epoch
+from bnhead.data import load
+from bnhead.errors import ResourcesError
 from bnhead.training import train
+from bnhead.training.build import build_model
 
 
 def test_one_line_per_epoch_where_there_is_no_terminal(short_config, capsys):
@@ -23,6 +27,46 @@ def test_one_line_per_epoch_where_there_is_no_terminal(short_config, capsys):
         )
 
 
+@pytest.fixture
+def lines(short_config):
+    """A callback at the beginning of a training, and the function that prints a line."""
+    config = short_config()
+    model = build_model(config, load("digits", config.data_dir))
+
+    def begin(**options):
+        lines = EpochLines(config, **options)
+        lines.set_params({"epochs": 2, "steps": 4})
+        lines.set_model(model)
+        lines.on_train_begin()
+        return lines
+
+    return begin
+
+
+def print_epochs(lines):
+    for epoch in range(2):
+        lines.on_epoch_begin(epoch)
+        lines.on_train_batch_end(0, {"loss": 2.0})
+        lines.on_epoch_end(epoch, dict(LOGS))
+
+
+def test_a_reader_that_has_gone_takes_no_line_and_raises_nothing(lines, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        print_epochs(lines())
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no full device")
+def test_a_full_stdout_is_an_error_of_stdout(lines, monkeypatch):
+    with open("/dev/full", "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(ResourcesError, match=r"^stdout cannot be written: the disk is full"):
+            lines()
+
+
+@pytest.mark.slow
 def test_a_reader_that_has_gone_does_not_end_the_training(short_config):
     config = short_config()
     flags = [f"--{name}={value}" for name, value in config.settings().items()]
@@ -35,6 +79,7 @@ def test_a_reader_that_has_gone_does_not_end_the_training(short_config):
     assert json.loads((pathlib.Path(config.workdir) / "status.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no full device")
 def test_a_full_stdout_is_not_blamed_on_the_runs_directory(short_config):
     config = short_config(epochs=1)
@@ -45,13 +90,6 @@ def test_a_full_stdout_is_not_blamed_on_the_runs_directory(short_config):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 6
     assert done.stderr == "bnhead train: stdout cannot be written: the disk is full\n"
-
-
-def test_a_bar_is_drawn_on_request_and_the_lines_stay(short_config, capsys):
-    config = short_config()
-    train(config, [EpochLines(config, bar=True)])
-    out = capsys.readouterr().out
-    assert "epoch 2/2  loss" in out
 
 
 def test_the_bar_names_epoch_step_loss_and_time_left(short_config, monkeypatch):
@@ -72,6 +110,13 @@ def test_the_bar_names_epoch_step_loss_and_time_left(short_config, monkeypatch):
     assert shown() == "epoch 1/3  step 3/12  on the test images"
     lines.on_train_batch_end(3, {"loss": float("nan")})
     assert shown() == "epoch 1/3  step 4/12  loss nan  16 s left"
+
+
+def test_the_lines_of_epochs_stay_with_a_bar(lines, capsys):
+    with lines(bar=True) as with_bar:
+        print_epochs(with_bar)
+    out = capsys.readouterr().out
+    assert "epoch 1/2  loss" in out and "epoch 2/2  loss" in out
 
 
 LOGS = {

@@ -10,6 +10,11 @@ def batch(shape, seed=0):
     return (np.random.default_rng(seed).normal(size=shape) * 2 + 1).astype("float32")
 
 
+def drawn_mask(shape, seed):
+    """A mask of the positions of an array; about 7 of 10 count."""
+    return np.random.default_rng(seed).uniform(size=shape[:-1]) < 0.7
+
+
 def weights_like(layer, seed=1):
     """Random positive values for all of a layer's float weights."""
     rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bnhead.layers import BatchCentering, BatchNoise, BatchScaling
-from tests.layers.numerics import SHAPES, batch, compare_gradients, weights_like
+from tests.layers.numerics import SHAPES, batch, compare_gradients, drawn_mask, weights_like
 
 EPSILON, MOMENTUM = 0.01, 0.8
 KINDS = {"center": BatchCentering, "scale": BatchScaling, "noise": BatchNoise}
@@ -54,11 +54,7 @@ def test_training_against_numpy_over_several_steps(kind, shape, with_mask):
     layer = make(kind, rank=len(shape))
     for step in range(9):
         x = batch(shape, step)
-        mask = (
-            np.random.default_rng(step).uniform(size=shape[:-1]) < 0.7
-            if with_mask
-            else np.ones(shape[:-1], bool)
-        )
+        mask = drawn_mask(shape, step) if with_mask else np.ones(shape[:-1], bool)
         mask_or_none = mask if with_mask else None
         train, at = reference(kind, layer), x.astype("float64")
         if step in (0, 8):

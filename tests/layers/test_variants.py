@@ -10,7 +10,7 @@ from bnhead.layers import (
     FrozenBatchNormalization,
     GhostBatchNormalization,
 )
-from tests.layers.numerics import SHAPES, batch, compare_gradients, weights_like
+from tests.layers.numerics import SHAPES, batch, compare_gradients, drawn_mask, weights_like
 
 EPSILON, MOMENTUM = 0.01, 0.8
 KINDS = {
@@ -103,11 +103,7 @@ def test_training_against_numpy_over_several_steps(kind, shape, with_mask):
     layer = make(kind, rank=len(shape))
     for step in range(12):
         x = batch(shape, step)
-        mask = (
-            np.random.default_rng(step).uniform(size=shape[:-1]) < 0.7
-            if with_mask
-            else np.ones(shape[:-1], bool)
-        )
+        mask = drawn_mask(shape, step) if with_mask else np.ones(shape[:-1], bool)
         wanted, after = reference(kind, layer), updated(kind, layer, x.astype("float64"), mask)
         if step in (0, 11) and (kind != "renorm" or shape[0] > 1):
             expected_gradient = lambda y, x=x, mask=mask, wanted=wanted: wanted(y, mask, x.astype("float64"))  # noqa: E731

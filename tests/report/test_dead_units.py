@@ -2,24 +2,8 @@ import dataclasses
 import math
 
 import numpy as np
-import pytest
 
 from bnhead.report import dead_units, study_figures
-from bnhead.studies.directory import read_study
-from tests.studies.fake import write_study
-
-
-@pytest.fixture(scope="module")
-def read(tmp_path_factory):
-    """Reads a study of a shape, written once."""
-    there = {}
-
-    def of(shape):
-        if shape not in there:
-            there[shape] = read_study(write_study(tmp_path_factory.mktemp(shape) / "here", shape))
-        return there[shape]
-
-    return of
 
 
 def ends(study, cell, key):

@@ -7,22 +7,7 @@ import pytest
 
 from bnhead.report import study_figures
 from bnhead.studies import wording
-from bnhead.studies.directory import read_study
 from bnhead.studies.measures import MEASURES
-from tests.studies.fake import write_study
-
-
-@pytest.fixture(scope="module")
-def read(tmp_path_factory):
-    """Reads a study of a shape, written once."""
-    there = {}
-
-    def of(shape):
-        if shape not in there:
-            there[shape] = read_study(write_study(tmp_path_factory.mktemp(shape) / "here", shape))
-        return there[shape]
-
-    return of
 
 
 def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):

@@ -40,7 +40,7 @@ def evidence(workdir: str) -> dict:
         "step": last.step,
         "history": [{key: value for key, value in row.items() if key not in UNLIKE} for row in rows],
         "result": json.loads((root / "result.json").read_text()),
-        "dead units": last.records["DeadUnits"],
+        "dead units": last.records["Evaluation"],
         "events": {run: events(root / run) for run in ("train", "test", "units")},
     }
 

@@ -49,21 +49,11 @@ def uninterrupted(tmp_path_factory, data_dir):
     return kills.evidence(workdir)
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory, data_dir):
-    """The directory of a run that SIGTERM ended in the midst of an epoch."""
-    workdir = tmp_path_factory.mktemp("stopped") / "run"
-    with pytest.raises(Interrupted) as caught:
-        train(config(workdir, data_dir), [SignalAt(signal.SIGTERM, STOPPED)])
-    assert caught.value.exit_status == 143
-    return workdir
-
-
-def gone_on(stopped, tmp_path, data_dir, **settings):
+def resumed(stopped, tmp_path, data_dir, callbacks=()):
     workdir = tmp_path / "run"
     shutil.copytree(stopped, workdir)
     (workdir / ".writing-abc").mkdir()  # by a process that was killed
-    train(config(workdir, data_dir, **settings))
+    train(config(workdir, data_dir), callbacks)
     return workdir
 
 
@@ -84,19 +74,22 @@ class Counts(keras.callbacks.Callback):
         self.batches = state["batches"]
 
 
-def test_a_callback_with_a_state_goes_on_with_the_run(tmp_path, data_dir):
-    workdir, first, second = tmp_path / "run", Counts(), (Counts(), Counts())
-    with pytest.raises(Interrupted):
-        train(config(workdir, data_dir), [first, SignalAt(signal.SIGTERM, STOPPED)])
-    train(config(workdir, data_dir), second)
-    assert first.batches == STOPPED and [one.batches for one in second] == [4 * STEPS, 4 * STEPS - STOPPED]
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, data_dir):
+    """The directory of a run that SIGTERM ended in the midst of an epoch; a callback with a state saw it."""
+    workdir, counts = tmp_path_factory.mktemp("stopped") / "run", Counts()
+    with pytest.raises(Interrupted) as caught:
+        # no other checkpoint than that of the signal, on a slow machine too
+        train(config(workdir, data_dir, checkpoint_seconds=1e6), [counts, SignalAt(signal.SIGTERM, STOPPED)])
+    assert caught.value.exit_status == 143 and counts.batches == STOPPED
+    return workdir
 
 
 def test_a_state_that_is_no_plain_data_is_said(tmp_path, data_dir):
     odd = Counts()
     odd.state = lambda: {"batches": np.zeros(2)}
     with pytest.raises(UsageError, match=r"callbacks: state\(\) must return plain data for JSON: .*ndarray"):
-        train(config(tmp_path / "run", data_dir), [odd])
+        train(config(tmp_path / "run", data_dir, checkpoint_seconds=0.0), [odd])
 
 
 def test_a_signal_leaves_a_checkpoint_of_the_step_and_says_so(stopped):
@@ -106,7 +99,9 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_and_says_so(stopped):
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(stopped, uninterrupted, tmp_path, data_dir, capsys):
-    workdir = gone_on(stopped, tmp_path, data_dir)
+    restored, new = Counts(), Counts()  # one more callback than there was
+    workdir = resumed(stopped, tmp_path, data_dir, [restored, new])
+    assert (restored.batches, new.batches) == (4 * STEPS, 4 * STEPS - STOPPED)
     assert kills.unlike(uninterrupted, kills.evidence(workdir)) == []
     assert not list(workdir.glob(".writing-*"))
     assert f"goes on after step {STOPPED} of {4 * STEPS}" in capsys.readouterr().err
@@ -146,7 +141,7 @@ def test_a_run_that_lacks_a_piece_of_its_state_does_not(
     stopped, uninterrupted, tmp_path, data_dir, monkeypatch, piece
 ):
     leave_out(monkeypatch, piece)
-    assert kills.unlike(uninterrupted, kills.evidence(gone_on(stopped, tmp_path, data_dir))) != []
+    assert kills.unlike(uninterrupted, kills.evidence(resumed(stopped, tmp_path, data_dir))) != []
 
 
 @pytest.mark.slow
@@ -283,10 +278,12 @@ def test_another_process_is_turned_away_and_nothing_is_touched(stopped, tmp_path
 def test_overwrite_removes_a_run_and_says_what(stopped, tmp_path, data_dir, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(stopped, workdir)
-    result = train(config(workdir, data_dir, head="fc", epochs=1, overwrite=True))
+    with pytest.raises(Interrupted):  # the first step suffices
+        train(config(workdir, data_dir, head="fc", overwrite=True), [SignalAt(signal.SIGTERM, 1)])
     printed = capsys.readouterr().err
     assert f"removed from {workdir}: environment.json, status.json, history.csv, checkpoints, " in printed
-    assert result["epochs"] == 1 and result["head"].count("bn") == 0
+    assert json.loads((workdir / "config.json").read_text())["head"] == "fc"
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["step-0000000001"]
 
 
 ON_JAX = """

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from bnhead.data import load
+from bnhead.devices.replicas import Replicas
 from bnhead.errors import DataError, RunDirectoryError, UsageError
 from bnhead.training import train
-from bnhead.training.build import build_model
+from bnhead.training.build import Reuse, build_model
+from bnhead.training.feed import Feed
 from tests.data.small_sets import smooth, write_folder
 
 
@@ -41,20 +43,32 @@ def test_a_run_leaves_a_directory_that_explains_itself(short_run):
 
 
 def test_the_same_seed_gives_the_same_result_another_gives_another(short_run, short_config):
+    """The second run has the graph of the first, and the result of a run with a graph of its own."""
     _, result = short_run
-    again = train(short_config(weight_histograms=True))
-    assert again == result
-    assert train(short_config(seed=1))["test_loss"] != result["test_loss"]
+    reused = Reuse()
+    other, again = (train(short_config(weight_histograms=True, seed=s), reuse=reused) for s in (1, 0))
+    assert again == result and other["test_loss"] != result["test_loss"]
 
 
-def test_heads_start_from_the_same_backbone_and_see_the_same_batches(short_config, data_dir):
+PAIRED = ("fc", "bn_dropout0.3_fc")
+
+
+def test_heads_start_from_the_same_backbone_and_are_fed_the_same_batches(short_config, data_dir):
     digits = load("digits", data_dir)
-    first, second = (
-        build_model(short_config(head=head, seed=5), digits) for head in ("fc", "bn_dropout0.3_fc")
-    )
+    configs = [short_config(head=head, seed=5) for head in PAIRED]
+    first, second = (build_model(config, digits) for config in configs)
     for layer in first.layers:
         for weight, twin in zip(layer.get_weights(), second.get_layer(layer.name).get_weights(), strict=True):
             np.testing.assert_array_equal(weight, twin)
+    fed = [list(Feed.of(config, digits, Replicas()).train(0, 0)) for config in configs]
+    assert len(fed[0]) == len(fed[1]) == 10
+    for batch, twin in zip(*fed, strict=True):
+        for array, twin_array in zip(keras.tree.flatten(batch), keras.tree.flatten(twin), strict=True):
+            np.testing.assert_array_equal(array, twin_array)
+
+
+@pytest.mark.slow
+def test_the_training_steps_of_heads_see_the_same_batches(short_config):
     batches = []
 
     class Look(keras.callbacks.Callback):
@@ -70,7 +84,7 @@ def test_heads_start_from_the_same_backbone_and_see_the_same_batches(short_confi
             self.model.train_step = train_step
             self.model.make_train_function(force=True)
 
-    for head in ("fc", "bn_dropout0.3_fc"):
+    for head in PAIRED:
         batches.append([])
         train(short_config(head=head, seed=5), [Look()])
     assert len(batches[0]) == len(batches[1]) == 10
