@@ -1,4 +1,4 @@
-"""The answer on the first page, from the studies in docs/answer/: `python docs/generate_answer.py`.
+"""The answer on the first page, from studies in docs/answer/: `python docs/generate_answer.py`.
 
 Writes what stands between two marks in README.md, such as `<!-- answer -->` and `<!-- end of answer -->`, and
 the picture docs/answer/answer.svg. A test compares both with the result files.
@@ -60,15 +60,20 @@ def studies() -> dict[str, StudyFiles]:
     }
 
 
+def answers() -> dict[str, StudyFiles]:
+    """Those of them that answer the question of the first page; the gallery shows all."""
+    return {name: study for name, study in studies().items() if study.plan.study == "bn_before_fc"}
+
+
 def command(study: StudyFiles) -> str:
     """The command that makes a study, in its default directory."""
     return study_command(study.plan, "").removesuffix(" --dir=")
 
 
 def rows() -> list[Row]:
-    """A row for each comparison of each study."""
+    """A row for each answer."""
     found = []
-    for study in studies().values():
+    for study in answers().values():
         settings = study.plan.settings
         setting = f"{settings['dataset']}, {settings['backbone']}"
         for comparison in study.verdict["comparisons"]:
@@ -200,13 +205,13 @@ def _rectangle(left: float, right: float, bottom: float) -> str:
 
 def ending() -> str:
     """The last study's end on the terminal."""
-    *_, study = studies().values()
+    *_, study = answers().values()
     return f"```text\n{format_verdict(study.plan, study.verdict)}\n```"
 
 
 def answer() -> str:
     """The table and the commands of its studies."""
-    commands = "\n".join(map(command, studies().values()))
+    commands = "\n".join(map(command, answers().values()))
     return f"{table()}\n\n```sh\n{commands}\n```"
 
 

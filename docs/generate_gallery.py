@@ -34,15 +34,15 @@ class Report(NamedTuple):
 
 
 def reports() -> list[Report]:
-    """The report of each study in docs/answer/, and the page of one run of the first."""
+    """The report of each study in docs/answer/, and the page of one run of the first page's answer."""
     found = []
     for name, study in generate_answer.studies().items():
         title = f"`{study.plan.study}` on {study.plan.settings['dataset']}"
         about = study.verdict["sentence"]
         found.append(Report(title, about, name, generate_answer.command(study)))
-    name, study = next(iter(generate_answer.studies().items()))
+    name, study = next(iter(generate_answer.answers().items()))
     run = study.judged_runs[-1]
-    about = f"One run of that study: `{run.cell}`, seed {run.seed}."
+    about = f"One run of `{study.plan.study}`: `{run.cell}`, seed {run.seed}."
     command = train_command(study.plan.run_settings(run))
     return [*found, Report("A single run", about, f"{name}/runs/{run.id}", command)]
 

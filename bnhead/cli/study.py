@@ -21,7 +21,7 @@ from bnhead.studies.measures import MEASURES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, Study, named_study
-from bnhead.studies.wording import leading_rows, verdict_table
+from bnhead.studies.wording import headline_lines, leading_rows, verdict_table
 from bnhead.training.config import TrainConfig, setting
 
 ENGINES = ("local", "ray")
@@ -319,7 +319,7 @@ def format_verdict(plan: Plan, verdict: Mapping[str, Any]) -> str:
         lines = [texts.wrapped(row["sentence"]) for row in leading_rows(verdict)]
     else:
         title, headings, rows = verdict_table(plan, verdict)
-        lines = [texts.wrapped(verdict["sentence"]), "", texts.wrapped(title)]
+        lines = [*map(texts.wrapped, headline_lines(plan, verdict)), "", texts.wrapped(title)]
         lines.append(table(headings, rows, right=("diff.",)))
     lines += [texts.wrapped(f"exploratory: {reason}", hanging=2) for reason in verdict["exploratory"]]
     return "\n".join(lines)

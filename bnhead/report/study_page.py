@@ -57,7 +57,9 @@ def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
         "facts": list(_subtitle(study)),
         "word": verdict["word"],
         "tone": study_figures.TONES.get(verdict["word"], "bad"),
+        "badges": _badges(study),
         "sentence": verdict["sentence"],
+        "lines": _lines(study),
         "exploratory": verdict["exploratory"],
         "edited": study.is_edited,
         "stale": verdict["plan_sha256"] != study.plan_sha256,
@@ -99,6 +101,25 @@ def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
         "code": code_rows(study),
         "settings": plan.settings,
     }
+
+
+def _badges(study: StudyFiles) -> list[tuple[str, str, str]]:
+    """Word, tone and outcome of each verdict in the headline; the outcome is empty if there is one only."""
+    verdict = study.verdict
+    words = [(verdict["word"], "")]
+    if len(verdict["comparisons"]) == 1 and not verdict["trends"] and verdict["word"] != provisional.WORD:
+        rows = wording.leading_rows(verdict)
+        words = [(row["word"], wording.metric_name(row["outcome"]) * (len(rows) > 1)) for row in rows]
+    return [(word, study_figures.TONES.get(word, "bad"), outcome) for word, outcome in words]
+
+
+def _lines(study: StudyFiles) -> list[str]:
+    """The headline in lines; in one if it is not that of the verdict's numbers, as in an edited file."""
+    sentence = study.verdict["sentence"]
+    if study.verdict["word"] == provisional.WORD:
+        return [sentence]
+    lines = wording.headline_lines(study.plan, study.verdict)
+    return lines if " ".join(lines) == sentence else [sentence]
 
 
 def run_dates(runs: Iterable[RunFiles]) -> str:

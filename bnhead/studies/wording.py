@@ -155,23 +155,30 @@ def leading_rows(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
     """The finding of a study, in one to four sentences: of several comparisons counts and the clearest."""
+    return " ".join(headline_lines(plan, verdict))
+
+
+def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
+    """The headline, a line for each thing that it states."""
     comparisons, trends = verdict["comparisons"], verdict["trends"]
     place = " with ".join(str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings)
     subject = f"On {place}: " if place else ""
     stops = ("INVALID", "UNSTABLE") if trends else ("INVALID",)
     for first in (row for word in stops for row in comparisons if row["word"] == word):
-        return subject + first["sentence"]
+        return [subject + first["sentence"]]
     if not trends and len(comparisons) == 1:
-        return subject + " ".join(row["sentence"] for row in leading_rows(verdict))
+        first, *others = (row["sentence"] for row in leading_rows(verdict))
+        return [subject + first, *others]
     if trends:
-        return subject + " ".join(row["sentence"] for row in trends if row["control"])
+        first, *others = (row["sentence"] for row in trends if row["control"])
+        return [subject + first, *others]
     compared, heading, names = labels(plan, comparisons)
     number = len(comparisons)
     scope = {"head": f"{number} heads{compared}", "comparison": f"{number} comparisons"}.get(
         heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"
     )
     rows = [comparisons, *_by_outcome(comparisons)]
-    return f"{subject}{scope}. " + " ".join(_counts(one, names) for one in rows[:2])
+    return [f"{subject}{scope}.", *(_counts(one, names) for one in rows[:2])]
 
 
 def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
