@@ -362,6 +362,25 @@ def test_an_undecided_study_names_the_command_that_decides(tmp_path, arguments):
     assert [getattr(plan, name) for name in same] == [getattr(before, name) for name in same]
 
 
+def test_what_an_undecided_study_prints_works_when_typed(tmp_path, capsys):
+    """The scores of `bn_fc` scatter over the seeds around a small difference: only more seeds decide."""
+
+    def scattered(config, report):
+        return fake.write_run(config, 0.9 + (config.head == "bn_fc") * (0.02 + 0.05 * (config.seed % 3 - 1)))
+
+    assert cheap(["bn_before_fc", "--seeds=3,6", "--epochs=2", f"--dir={tmp_path / 'a b'}"], scattered) == 0
+    out = capsys.readouterr().out
+    assert "\nundecided after 3 seeds; on to 6\n" in out and "\nUNDECIDED after 6 seeds. " in out
+    (line,) = [line for line in out.splitlines() if line.startswith("to decide  ")]
+    command = shlex.split(line.removeprefix("to decide  "))
+    assert command[:3] == ["bnhead", "study", "bn_before_fc"]
+    assert cheap(command[2:], scattered) == 0
+    out = capsys.readouterr().out
+    verdict = json.loads((tmp_path / "a b_from_seed_6" / "verdict.json").read_text())
+    assert f"\n{verdict['word']} after {verdict['look']['seeds']} seeds. " in out
+    assert verdict["word"] == "HELPS" and verdict["comparisons"][0]["seeds"][0] == 6
+
+
 def test_a_study_between_two_looks_goes_on_with_the_same_command(tmp_path):
     arguments = ["bn_before_fc", "--seeds=3,6", "--first_seed=2", "--delta=0.02", f"--dir={tmp_path / 'a b'}"]
     request, plan, _ = study.plan_of(arguments)
