@@ -1,12 +1,37 @@
-"""The table of named studies in docs/studies.md, from their type."""
+"""The table of named studies in docs/studies.md, from their type and the times in docs/answer/times.json."""
 
-from bnhead.studies.study import STUDIES, named_study
+import json
+import pathlib
+
+from bnhead.studies.commands import DEFAULTS
+from bnhead.studies.study import STUDIES, Study, named_study
 from bnhead.training import TrainConfig
+
+TIMES = pathlib.Path(__file__).resolve().parent / "answer" / "times.json"
+CORES = 2
+
+
+def time_of(name: str, study: Study) -> str:
+    """The time of the first look on two cores: half the CPU time that was measured, or its pace elsewhere.
+
+    A study of other batch sizes has other steps, and no time by the pace of another study.
+    """
+    strata = list(study.strata(TrainConfig()))
+    runs = len(study.heads) * len(strata) * int(DEFAULTS["seeds"].partition(",")[0])
+    times = json.loads(TIMES.read_text())
+    if "batch_size" in strata[0] and name not in times:
+        return "\N{EN DASH}"
+    measured = times.get(name, times["bn_before_fc"])
+    about = "" if measured["runs"] == runs and name in times else "about "
+    return f"{about}{measured['cpu_seconds'] / measured['runs'] * runs / CORES / 60:.1f} min"
 
 
 def table() -> str:
-    """A row for each study: its question, its heads (the control first) and what it varies."""
-    lines = ["| `bnhead study` | question | heads, the control first | varies |", "|---|---|---|---|"]
+    """A row for each study: its question, its heads (the control first), what it varies, and its time."""
+    lines = [
+        "| `bnhead study` | question | heads, the control first | varies | 10 seeds, 2 cores |",
+        "|---|---|---|---|---|",
+    ]
     for name in STUDIES:
         study = named_study(name)
         strata = [dict(stratum) for stratum in study.strata(TrainConfig())]
@@ -14,5 +39,9 @@ def table() -> str:
             f"`{key}`: {', '.join(f'{stratum[key]:g}' for stratum in strata)}" for key in strata[0]
         )
         heads = ", ".join(f"`{head}`" for head in study.heads)
-        lines.append(f"| `{name}` | {study.question} | {heads} | {varied} |".replace("  ", " "))
+        lines.append(
+            f"| `{name}` | {study.question} | {heads} | {varied} | {time_of(name, study)} |".replace(
+                "  ", " "
+            )
+        )
     return "\n".join(lines)

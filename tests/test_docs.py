@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -89,6 +90,17 @@ def test_the_answer_is_that_of_the_result_files(hooks):
         mean = 100 * sum(differences) / len(differences)
         assert f"| {row.comparison['n']} | {mean:+.2f}".replace("-", "\N{MINUS SIGN}") in readme
         assert all(len(shares) == row.comparison["n"] for shares in row.dead.values())
+
+
+def test_the_times_of_studies_are_those_measured_or_their_pace(hooks):
+    pages = hooks.generate_studies
+    measured = json.loads(pages.TIMES.read_text())["bn_before_fc"]
+    assert measured["runs"] == 20, "the whole first look was timed"
+    minutes = measured["cpu_seconds"] / pages.CORES / 60
+    rows = {line.split("`")[1]: line for line in pages.table().splitlines()[2:]}
+    assert rows["bn_before_fc"].endswith(f"| {minutes:.1f} min |")
+    assert rows["width"].endswith(f"| about {minutes * 7:.1f} min |"), "at 7 widths"
+    assert rows["batch_size"].endswith("| \N{EN DASH} |"), "its steps are other ones"
 
 
 def test_the_verdicts_follow_from_the_runs(hooks, tmp_path):

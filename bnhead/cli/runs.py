@@ -118,15 +118,21 @@ def entries_below(root: pathlib.Path) -> Iterator[Run | Study]:
 def read_study(path: pathlib.Path) -> Study:
     """The row of the study in a directory."""
     try:
-        plan, verdict = (RunDirectory(path).read(name) or {} for name in ("plan.json", "verdict.json"))
+        plan = RunDirectory(path).read("plan.json")
     except RunDirectoryError as error:
         return Study(path, "", "", "", str(error))
+    if "looks" not in plan:
+        return Study(path, plan["study"], "", "", "of earlier rules")
     planned = {run["id"] for run in plan["runs"]}
     ended = sum(run.parent.name in planned for run in (path / "runs").glob("*/result.json"))
-    at_looks = [seeds * len(plan["cells"]) for seeds in plan.get("looks", ())]
+    at_looks = [seeds * len(plan["cells"]) for seeds in plan["looks"]]
     asked = next((runs for runs in at_looks if runs >= ended), len(planned))
+    try:
+        verdict = RunDirectory(path).read("verdict.json") or {"word": "INCOMPLETE"}
+    except RunDirectoryError as error:
+        verdict = {"word": str(error)}
     seeds = str(verdict.get("look", {}).get("seeds", ""))
-    return Study(path, plan["study"], f"{ended} of {asked}", seeds, verdict.get("word", "INCOMPLETE"))
+    return Study(path, plan["study"], f"{ended} of {asked}", seeds, verdict["word"])
 
 
 def _runs_of_study(path: pathlib.Path) -> Iterator[Run]:

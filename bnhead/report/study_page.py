@@ -116,7 +116,7 @@ def _badges(study: StudyFiles) -> list[tuple[str, str, str]]:
 def _lines(study: StudyFiles) -> list[str]:
     """The headline in lines; in one if it is not that of the verdict's numbers, as in an edited file."""
     sentence = study.verdict["sentence"]
-    if study.verdict["word"] == provisional.WORD:
+    if study.verdict["word"] == provisional.WORD or not study.verdict["comparisons"]:
         return [sentence]
     lines = wording.headline_lines(study.plan, study.verdict)
     return lines if " ".join(lines) == sentence else [sentence]

@@ -37,10 +37,12 @@ def verify(
     Raises:
         RunDirectoryError: plan or verdict does not exist or cannot be read.
     """
-    for name in ("plan.json", "verdict.json"):
-        if RunDirectory(directory).read(name) is None:
-            raise RunDirectoryError(f"{directory} holds no study with a verdict: {name} is missing")
-    plan, written = read_plan(directory), RunDirectory(directory).read("verdict.json")
+    records, missing = RunDirectory(directory), f"{directory} holds no study with a verdict"
+    if records.read("plan.json") is None:
+        raise RunDirectoryError(f"{missing}: plan.json is missing")
+    plan = read_plan(directory)  # before the verdict: it knows a study of earlier rules
+    if (written := records.read("verdict.json")) is None:
+        raise RunDirectoryError(f"{missing}: verdict.json is missing")
     if build_report is None:
         build_report = functools.partial(report.build, name=_written_name(directory))
     outcomes = read_outcomes(plan, directory, read_failures(directory))

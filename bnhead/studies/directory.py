@@ -101,13 +101,13 @@ def read_study(directory: pathlib.Path, runs: Mapping[str, RunFiles] | None = No
         RunDirectoryError: the directory holds no study, or the content of its plan or verdict is malformed.
     """
     records = RunDirectory(directory)
-    content, verdict = records.read("plan.json"), records.read("verdict.json")
+    content = records.read("plan.json")
     if directory.is_file():
         raise RunDirectoryError(f"{directory} is a file, not a study's directory")
     if content is None:
         raise RunDirectoryError(f"{directory} holds neither a study nor a run: plan.json is missing")
-    plan = from_json(content, str(directory / "plan.json"))
-    verdict = verdict or {}
+    plan = from_json(content, str(directory / "plan.json"))  # first: it knows a study of earlier rules
+    verdict = records.read("verdict.json") or {}
     for problem in _verdict_problems(verdict, {cell.name for cell in plan.cells}):
         raise RunDirectoryError(f"{directory / 'verdict.json'}: {problem}")
     if runs is None:

@@ -73,6 +73,13 @@ def test_damaged_files_are_named_in_their_row(folder, capsys):
     assert "plan.json cannot be read" in text and "result.json cannot be read" in text
 
 
+def test_a_study_of_earlier_rules_is_called_so(folder, capsys):
+    plan = json.loads((folder / "studies/mine/plan.json").read_text())
+    del plan["looks"]
+    (folder / "studies/mine/plan.json").write_text(json.dumps({**plan, "format": 1}))
+    assert listed(folder / "studies", capsys)[1] == ["mine", "bn_before_fc", "of", "earlier", "rules"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -85,7 +85,9 @@ def forest_rows(verdict):
     rows = [*comparisons, *(row for one in comparisons for row in one["secondary"])]
     outcomes = dict.fromkeys(row["outcome"] for row in rows)
     by_outcome = [[row for row in rows if row["outcome"] == name] for name in outcomes]
-    return [verdict["trends"]] * bool(verdict["trends"]) + by_outcome
+    differences = [row for row in verdict["trends"] if row["control"]]
+    of_heads = [row for row in verdict["trends"] if not row["control"]]
+    return [differences, of_heads, *by_outcome] if differences else by_outcome
 
 
 def test_the_numbers_are_those_of_the_files(written):

@@ -7,6 +7,7 @@ import pytest
 
 from bnhead import report
 from bnhead.errors import RunDirectoryError
+from bnhead.report.verify import verify
 from bnhead.studies.directory import (
     locked_study,
     read_failures,
@@ -75,10 +76,11 @@ def test_a_study_of_the_earlier_rules_is_refused_in_one_line(tmp_path):
     earlier = {key: content[key] for key in content if key not in ("measures", "looks", "trend", "sha256")}
     earlier |= {"format": 1, "delta": 0.01, "chance": 0.1}
     dump(tmp_path / "plan.json", {**earlier, "sha256": digest(earlier)})
-    dump(tmp_path / "verdict.json", {})
-    with pytest.raises(RunDirectoryError, match="began under earlier rules") as refused:
-        read_plan(tmp_path)
-    assert "\n" not in str(refused.value)
+    dump(tmp_path / "verdict.json", {"comparisons": [{"name": "bn_fc against fc"}]})  # no outcomes then
+    for reader in (read_plan, read_study, verify):
+        with pytest.raises(RunDirectoryError, match="began under earlier rules") as refused:
+            reader(tmp_path)
+        assert "\n" not in str(refused.value)
 
 
 def test_a_plan_that_was_edited(tmp_path):
