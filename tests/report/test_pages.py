@@ -25,6 +25,8 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
         if tag == "table":
             self.tables.append([])
         if tag == "tr":
@@ -42,8 +44,6 @@ class Page(HTMLParser):
         self.text += data if "style" not in self.open else ""
         if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1] += data
-        if self.open and re.fullmatch("h[1-6]", self.open[-1]):
-            self.headings.append(int(self.open[-1][1]))
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -221,7 +221,7 @@ def test_plain_and_code():
 def test_letters_stand_out_in_both_themes():
     css = (Path(pages.__file__).parent / "templates" / "frame.html").read_text()
     light, dark = (
-        dict(re.findall(r"--(\w+): #(\w{6})", block)) for block in css.split("@media (prefers")[:2]
+        dict(re.findall(r"--(\w+): #(\w{6})", block)) for block in css.split("(prefers-color-scheme")[:2]
     )
 
     def luminance(colour):
