@@ -9,7 +9,8 @@ _OPERATIONS = {"Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Softplus"}  # of Te
 _FUNCTIONS = {"relu", "relu6", "silu", "elu", "selu", "leaky_relu", "gelu"}  # of jax.nn
 _RECORDED = re.compile(f"{MARK}|{RECURRENT_MARK}")
 _LAYER = re.compile(f"{LAYER_MARK}(\\d+)_")
-_MAXIMUM = "maximum with 0"
+_MAXIMUM, _CHOICE = "maximum with 0", "choice between x and 0"
+_COMPARISONS = {"Greater", "GreaterEqual", "Less", "LessEqual", "gt", "ge", "lt", "le"}  # TensorFlow, JAX
 # attributes of TensorFlow's operations that name functions of the graph's library
 _FUNCTION_ATTRIBUTES = ("f", "body", "cond", "then_branch", "else_branch", "branches")
 
@@ -34,8 +35,8 @@ def of_graph(graph: Any, taps: Taps) -> dict[str, str]:
                 continue
             if node.op in _OPERATIONS:
                 missed.setdefault(_layer_path(scope, taps), f"{node.op.lower()} that no hook saw")
-            elif node.op == "Maximum" and _reads_zero(node, by_name):
-                missed.setdefault(_layer_path(scope, taps), f"{_MAXIMUM} that no hook saw")
+            elif node.op in ("Maximum", "Select", "SelectV2") and (name := _by_hand(node, by_name)):
+                missed.setdefault(_layer_path(scope, taps), f"{name} that no hook saw")
             for key in _FUNCTION_ATTRIBUTES:
                 if key in node.attr:
                     for function in (node.attr[key].func, *node.attr[key].list.func):
@@ -45,17 +46,34 @@ def of_graph(graph: Any, taps: Taps) -> dict[str, str]:
     return missed
 
 
-def _reads_zero(node: Any, by_name: dict) -> bool:
-    """Whether an operation's input is a constant 0 of a float type."""
+def _by_hand(node: Any, by_name: dict) -> str | None:
+    """The name of a rectifier made of other operations: `maximum(x, 0)`, or `where(x > 0, x, 0)`."""
     import tensorflow as tf
 
-    for name in node.input:
-        producer = by_name.get(name.split(":")[0].lstrip("^"))
-        if producer is not None and producer.op == "Const":
-            value = tf.make_ndarray(producer.attr["value"].tensor)
-            if value.size == 1 and value.dtype.kind == "f" and float(value.reshape(-1)[0]) == 0:
-                return True
-    return False
+    if not tf.as_dtype(node.attr["T"].type).is_floating:
+        return None
+    inputs = [name.lstrip("^") for name in node.input]
+    if node.op == "Maximum":
+        return _MAXIMUM if any(_is_zero_node(name, by_name) for name in inputs) else None
+    condition, *branches = inputs
+    compared = by_name.get(condition.split(":")[0])
+    is_comparison = compared is not None and compared.op in _COMPARISONS
+    for x, other in (branches, branches[::-1]):
+        if is_comparison and x in compared.input and _is_zero_node(other, by_name):
+            return _CHOICE
+    return None
+
+
+def _is_zero_node(name: str, by_name: dict) -> bool:
+    """Whether a tensor is constant and 0."""
+    import tensorflow as tf
+
+    node = by_name.get(name.split(":")[0])
+    if node is None or node.op != "Const":
+        is_copy = node is not None and node.op in ("Cast", "Identity", "BroadcastTo")
+        return (is_copy and _is_zero_node(node.input[0], by_name)) or getattr(node, "op", "") == "ZerosLike"
+    value = tf.make_ndarray(node.attr["value"].tensor)
+    return value.dtype.kind in "iuf" and value.size > 0 and not value.any()
 
 
 def _layer_path(scope: str, taps: Taps) -> str:
@@ -74,6 +92,7 @@ def of_jaxpr(program: Any, taps: Taps) -> dict[str, str]:
     missed: dict[str, str] = {}
 
     def visit(jaxpr: Any, outer_scope: str) -> None:
+        producers = {v: equation for equation in jaxpr.eqns for v in equation.outvars}
         for equation in jaxpr.eqns:
             scope = f"{outer_scope}/{equation.source_info.name_stack}"
             if _RECORDED.search(scope):
@@ -83,8 +102,8 @@ def of_jaxpr(program: Any, taps: Taps) -> dict[str, str]:
                 name = str(getattr(getattr(inner, "debug_info", None), "func_name", ""))
             else:
                 name = str(equation.params.get("name", ""))
-            if name in _FUNCTIONS or _is_maximum_with_zero(equation):
-                activation = name if name in _FUNCTIONS else _MAXIMUM
+            activation = name if name in _FUNCTIONS else _by_hand_in_jax(equation, name, producers)
+            if activation:
                 missed.setdefault(_layer_path(scope, taps), f"{activation} that no hook saw")
                 continue
             for value in equation.params.values():
@@ -97,12 +116,36 @@ def of_jaxpr(program: Any, taps: Taps) -> dict[str, str]:
     return missed
 
 
-def _is_maximum_with_zero(equation: Any) -> bool:
-    if equation.primitive.name != "max":
-        return False
-    values = [getattr(v, "val", None) for v in equation.invars]
-    return any(
-        v is not None and getattr(v, "shape", ()) == () and "float" in str(getattr(v, "dtype", "float"))
-        and float(v) == 0
-        for v in values
-    )  # fmt: skip
+def _by_hand_in_jax(equation: Any, name: str, producers: dict) -> str | None:
+    """The same as `_by_hand`, of an equation.
+
+    Args:
+        equation: the equation.
+        name: name of the function that it calls, or "".
+        producers: variable -> the equation that computes it.
+    """
+    import jax
+
+    if not jax.numpy.issubdtype(getattr(equation.outvars[0].aval, "dtype", bool), jax.numpy.floating):
+        return None
+    values = equation.invars
+    if equation.primitive.name == "max" and any(_is_zero_value(v, producers) for v in values):
+        return _MAXIMUM
+    if name == "clip" and _is_zero_value(values[1], producers):
+        return _MAXIMUM
+    if name == "_where" and len(values) == 3:
+        compared = producers.get(values[0])
+        for x, other in (values[1:], values[:0:-1]):
+            is_compared = compared is not None and compared.primitive.name in _COMPARISONS
+            if is_compared and any(v is x for v in compared.invars) and _is_zero_value(other, producers):
+                return _CHOICE
+    return None
+
+
+def _is_zero_value(value: Any, producers: dict) -> bool:
+    """Whether a value of a jaxpr is constant and 0."""
+    if hasattr(value, "val"):  # a literal
+        return getattr(value.val, "shape", ()) == () and float(value.val) == 0
+    producer = producers.get(value)
+    is_copy = producer is not None and producer.primitive.name in ("broadcast_in_dim", "convert_element_type")
+    return is_copy and _is_zero_value(producer.invars[0], producers)

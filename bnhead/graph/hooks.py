@@ -6,6 +6,7 @@ them, so every activation passes through a few attributes of modules and classes
 
 import contextlib
 import functools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +31,7 @@ _CONTROL_FLOW = (
     ),
 )
 RECURRENT_LAYER = "a recurrent layer"
+_ACTIVATION_NAME = re.compile("activation|nonlinearity|(^|_)act(_|$)")  # of an attribute: `self.act = ...`
 
 
 class _Local(threading.local):
@@ -198,7 +200,7 @@ def _hook_attributes(operation: keras.Operation) -> None:
     """
     for name, value in list(vars(operation).items()):
         if (
-            "activation" not in name
+            not _ACTIVATION_NAME.search(name)
             or not callable(value)
             or isinstance(value, keras.Operation | type)
             or hasattr(value, "bnhead_hook")

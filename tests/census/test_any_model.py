@@ -36,6 +36,11 @@ def built(name):
     return zoo.CASES[name].build()
 
 
+def part(case, model):
+    """The model, or what is counted of it."""
+    return getattr(model, case.part) if case.part else model
+
+
 def data_of(x):
     return (x,) if isinstance(x, list | tuple) else x
 
@@ -51,7 +56,7 @@ def by_numpy(values, mask=None, eps=0.0):
     runs = 1 + (silent[:, 1:] != silent[:, :-1]).sum(1)
     k, units = silent.sum(1), a.shape[-1]
     mean = 1 + 2 * k * (units - k) / units
-    variance = (mean - 1) * (mean - 2) / (units - 1)
+    variance = (mean - 1) * (mean - 2) / max(units - 1, 1)
     defined = variance > 0
     weights = valid / np.maximum(valid.sum(1, keepdims=True), 1)
     return {
@@ -66,6 +71,7 @@ def by_numpy(values, mask=None, eps=0.0):
 def check_figures(name):
     model, x = built(name)
     case = zoo.CASES[name]
+    model = part(case, model)
     recorded = seen(case, zoo.recorded(model, x))
     census = count(model, data_of(x), "all", batch_size=zoo.INPUTS)
     assert list(census.layers) == case.names
@@ -118,16 +124,17 @@ def fitted(name, how):
         how: "none", "probe", "step", or a callback's hook at which an earlier training was interrupted.
     """
     model, x = built(name)
+    counted = part(zoo.CASES[name], model)
     if how in HOOKS:
         interrupt(name, model, x, how)
     if how == "probe":
-        count(model, data_of(x), "all", batch_size=zoo.INPUTS)
-    earlier = [keras.ops.convert_to_numpy(o) for o in keras.tree.flatten(model(x, training=False))]
+        count(counted, data_of(x), "all", batch_size=zoo.INPUTS)
+    earlier = [keras.ops.convert_to_numpy(o) for o in keras.tree.flatten(counted(x, training=False))]
     inputs, y = zoo.CASES[name].prepare(model, x)
     callbacks = {
         "none": [],
         "step": [DeadUnits(layers="all", inputs_per_step=None), DeadUnits(layers="all")],
-        "probe": [DeadUnits(data_of(x), "all", batch_size=zoo.INPUTS)],
+        "probe": [DeadUnits(data_of(x), "all", batch_size=zoo.INPUTS)] * (counted is model),
     }.get(how, [])
     model.fit(inputs, y, batch_size=zoo.INPUTS, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
     later = [keras.ops.convert_to_numpy(v) for v in model.variables]

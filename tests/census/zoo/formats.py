@@ -1,11 +1,13 @@
 """Rows, masks, dtypes and data formats."""
 
+import tempfile
 import warnings
 
+import keras
 import numpy as np
 from keras import layers, ops
 
-from tests.census.zoo.table import INPUTS, case, on, policy, relu, tokens, vectors
+from tests.census.zoo.table import INPUTS, case, images, on, policy, relu, tokens, vectors
 
 
 @case("window", "after")
@@ -64,3 +66,60 @@ def channels_first_without_a_convolution():
     pool = layers.AveragePooling2D(2, data_format="channels_first")
     norm = layers.BatchNormalization(axis=1)
     return on(x, pool, norm, layers.ReLU(name="pool_relu"), layers.Flatten(), relu())
+
+
+@case("fc", "second", trains=False)
+def quantised_layers():
+    """Layers that are built in 8 bits, with a policy each."""
+    return on(vectors(), relu(16, dtype="int8_from_float32"), relu(9, "second", dtype="int8_from_bfloat16"))
+
+
+@case("conv", "fc", trains=False)
+def loaded_and_quantised():
+    """Saved, loaded, quantised, which leaves the convolution in float."""
+    conv = layers.Conv2D(4, 3, activation="relu", name="conv")
+    model, x = on(images(), conv, layers.Flatten(), relu(16))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(f"{folder}/model.keras")
+        model = keras.saving.load_model(f"{folder}/model.keras")
+        model.quantize("int8")
+    return model, x
+
+
+@case("conv", "fc")
+def low_rank_adaptation():
+    """A net whose layers have adapters; the kernels themselves are frozen."""
+    model, x = on(images(), layers.Conv2D(4, 3, activation="relu", name="conv"), layers.Flatten(), relu(8))
+    for name in ("conv", "fc"):
+        model.get_layer(name).enable_lora(2)
+    return model, x
+
+
+@case("conv", "fc")
+def half_precision_throughout():
+    """Weights in bfloat16 too, and a batch norm."""
+    with policy("bfloat16"):
+        conv = [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(name="conv")]
+        return on(images(), *conv, layers.GlobalAveragePooling2D(), relu(), dtype="bfloat16")
+
+
+@case("wrapped/relu", "fc", backends=("torch",))
+def a_module_of_pytorch():
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU())
+    return on(vectors(), layers.TorchModuleWrapper(module, name="wrapped", output_shape=(None, 5)), relu())
+
+
+@case("wrapped", "fc", backends=("jax",))
+def a_function_of_jax():
+    import jax
+
+    def run(parameters, x):
+        return jax.nn.relu(x @ parameters["kernel"])
+
+    def initial(key, shape):
+        return {"kernel": jax.random.normal(key, (shape[-1], 5))}
+
+    return on(vectors(), layers.JaxLayer(run, initial, name="wrapped"), relu())

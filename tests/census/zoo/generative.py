@@ -69,6 +69,66 @@ def variational_autoencoder():
     return called(VariationalAutoencoder(name="vae"), images(8, 1))
 
 
+class Adversaries(keras.Model):
+    """Generator and discriminator with an optimizer each, and a penalty on gradients; no `call`."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.generator = keras.Sequential(
+            [keras.Input((6,)), relu(7, "up"), layers.Dense(5)], name="generator"
+        )
+        hidden = layers.Dense(8, name="hidden")
+        self.discriminator = keras.Sequential(
+            [keras.Input((5,)), hidden, layers.LeakyReLU(0.2, name="leaky"), layers.Dense(1)],
+            name="discriminator",
+        )
+        self.seeds = keras.random.SeedGenerator(5)
+
+    def compile(self, optimizers):
+        super().compile()
+        self.optimizers = optimizers
+
+    def train_step(self, real):
+        import tensorflow as tf
+
+        noise = keras.random.normal((tf.shape(real)[0], 6), seed=self.seeds)
+        with tf.GradientTape() as tape:
+            fake = self.generator(noise, training=True)
+            with tf.GradientTape() as inner:
+                middle = (real + fake) / 2
+                inner.watch(middle)
+                score = self.discriminator(middle, training=True)
+            slope = tf.norm(inner.gradient(score, middle), axis=1)
+            loss = tf.reduce_mean(self.discriminator(fake) - self.discriminator(real))
+            loss += tf.reduce_mean((slope - 1) ** 2)
+        weights = self.discriminator.trainable_weights
+        self.optimizers[0].apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(self.discriminator(self.generator(noise, training=True), training=True))
+        weights = self.generator.trainable_weights
+        self.optimizers[1].apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return {"loss": loss}
+
+
+def adversarial(model, x):
+    model.compile([keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01)])
+    return vectors(5), None
+
+
+_LEAKY = "discriminator/leaky"
+
+
+@case(
+    "up",
+    part="generator",
+    prepare=adversarial,
+    step=["generator/up", _LEAKY, _LEAKY, _LEAKY, "generator/up", _LEAKY],
+    backends=("tensorflow",),
+)
+def adversaries():
+    return Adversaries(name="gan"), vectors()
+
+
 class Tied(layers.Layer):
     """The transposed kernel of another layer, a bias, and an activation."""
 
@@ -234,6 +294,22 @@ def activations_of_users():
         layers.Dense(4, lambda x: ops.leaky_relu(x, negative_slope=0.3), name="by_partial"),
         layers.Dense(4, "log_sigmoid", name="by_name"),
     )
+
+
+class Pointwise(layers.Layer):
+    """A function of the user's under another name than `activation`."""
+
+    def __init__(self, units, act_fn, **options):
+        super().__init__(**options)
+        self.linear, self.act_fn = layers.Dense(units), act_fn
+
+    def call(self, x):
+        return self.act_fn(self.linear(x)) + 1
+
+
+@case("pointwise/function")
+def an_activation_under_another_name():
+    return on(vectors(), Pointwise(5, cubed, name="pointwise"))
 
 
 class Bayesian(layers.Layer):

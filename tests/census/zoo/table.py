@@ -36,6 +36,7 @@ class Case:
         step: the sites in the order in which a training step runs them, if it is not that of `names`.
         masks: site -> `(rows, time)`, the positions that count.
         axes: site -> the axis of its units, where that is not the last.
+        part: attribute of the model that is counted on the inputs, if the model itself has no `call`.
         slow: whether its figures are compared in the slow tests only.
     """
 
@@ -49,6 +50,7 @@ class Case:
     step: list[str] | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     axes: dict[str, int] = field(default_factory=dict)
+    part: str = ""
     slow: bool = False
 
 

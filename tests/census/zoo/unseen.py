@@ -15,6 +15,39 @@ def maximum_with_zero():
     return on(vectors(), layers.Dense(6), WithMaximum(name="hidden"), relu())
 
 
+class ByHand(layers.Layer):
+    """Rectifiers made of other operations, as `f(x)`."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+_BY_HAND = {
+    "zeros": (lambda x: ops.maximum(x, ops.zeros_like(x)), "maximum with 0"),
+    "clip": (lambda x: ops.clip(x, 0, 6), "maximum with 0"),
+    "where": (lambda x: ops.where(x > 0, x, 0.0), "choice between x and 0"),
+    "other": (lambda x: ops.where(x <= 0, ops.zeros_like(x), x), "choice between x and 0"),
+}
+
+
+@case(
+    "fc",
+    missed={name: reason for name, (_, reason) in _BY_HAND.items()},
+    backends=("tensorflow", "jax"),
+)
+def rectifiers_by_hand():
+    parts = [ByHand(function, name=name) for name, (function, _) in _BY_HAND.items()]
+    not_rectifiers = [lambda x: ops.where(x > 0, x, 0.1), lambda x: ops.clip(x, -1, 1)]
+    return on(vectors(), *parts, layers.Dense(6), *map(ByHand, not_rectifiers), relu())
+
+
 class InCondition(layers.Layer):
     def call(self, x):
         return ops.cond(ops.sum(x) > -1e9, lambda: ops.relu(x), lambda: x)
