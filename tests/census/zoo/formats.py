@@ -104,7 +104,7 @@ def half_precision_throughout():
         return on(images(), *conv, layers.GlobalAveragePooling2D(), relu(), dtype="bfloat16")
 
 
-@case("wrapped/relu", "fc", backends=("torch",))
+@case("wrapped", "fc", backends=("torch",))
 def a_module_of_pytorch():
     import torch
 

@@ -172,7 +172,7 @@ class Coupling(keras.Model):
     def call(self, x, training=False):
         logarithm, direction = 0.0, -1 if training else 1
         for i in range(self.depth)[::direction]:
-            mask = self.masks[i % 2]
+            mask = ops.convert_to_tensor(self.masks[i % 2])
             scale, shift = self.nets[i](x * mask)
             scale, shift = scale * (1 - mask), shift * (1 - mask)
             x = x * mask + (1 - mask) * (x * ops.exp(direction * scale) + direction * shift)
