@@ -14,6 +14,8 @@ gradients    derivatives with respect to the pre-activations
 totals       sums over batches, on the device, and the counts they give
 probe        the pass over a set of inputs
 step         counting inside the training step
+ablation     what groups of units are worth
+feed         batches in the form that a model takes
 revival      reviving dormant units
 axes         plots on Matplotlib axes
 plots        plots as PNG, and TensorBoard
@@ -25,12 +27,13 @@ from typing import TYPE_CHECKING
 from bnhead import public
 
 if TYPE_CHECKING:
+    from bnhead.census.ablation import ablate
     from bnhead.census.callback import DeadUnits
     from bnhead.census.changes import History
     from bnhead.census.counts import Census, Counts
     from bnhead.census.probe import Probe, count
 
-__all__ = ["Census", "Counts", "DeadUnits", "History", "Probe", "count"]
+__all__ = ["Census", "Counts", "DeadUnits", "History", "Probe", "ablate", "count"]
 # loaded at first use, since reports need `figures` without Keras
 __getattr__, __dir__ = public.names(
     __name__,
@@ -40,6 +43,7 @@ __getattr__, __dir__ = public.names(
         "DeadUnits": "bnhead.census.callback",
         "History": "bnhead.census.changes",
         "Probe": "bnhead.census.probe",
+        "ablate": "bnhead.census.ablation",
         "count": "bnhead.census.probe",
     },
 )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RARE = 0.01  # "rarely active": on fewer than 1 % of the inputs, Dohare et al. 2024, "Loss of plasticity"
 CONSTANT = 1e-12  # largest variance of a constant unit
+DORMANT = 0.025  # threshold of the dormant group, the smaller one of Sokar et al. 2023
 
 
 @dataclass(eq=False)
@@ -104,6 +105,9 @@ class Counts:
         gradient: (`(units,)` float64, sum over inputs and positions of |dL / d pre-activation|, with the loss
             L of the input.)
         output_gradient: (the same of |dL / d output|, after the activation.)
+        ablated_loss: (`(3,)` float64, change of the loss when a group of `figures.ABLATED` is set to 0. A
+            merge has none, since the groups of its parts differ.)
+        ablated_metric: (the same of the model's first metric.)
         together: (`(units, units)` int64, inputs on which both units were active somewhere.)
         accumulation: (the first input on which each unit was active; None too if the inputs have no order, as
             in a training step, or if the counts of the same indices were merged.)
@@ -126,6 +130,8 @@ class Counts:
     class_active: np.ndarray | None = None
     gradient: np.ndarray | None = None
     output_gradient: np.ndarray | None = None
+    ablated_loss: np.ndarray | None = None
+    ablated_metric: np.ndarray | None = None
     together: np.ndarray | None = None
     accumulation: Accumulation | None = None
     groups: tuple[int, ...] = ()
@@ -294,6 +300,12 @@ class Counts:
         return self.scores <= tau
 
     @property
+    def ablation_groups(self) -> tuple[np.ndarray, ...]:
+        """`(units,)` bool of each group of `figures.ABLATED`; without magnitudes nothing is dormant."""
+        dormant = np.zeros(self.units, bool) if self.magnitude is None else self.dormant(DORMANT)
+        return self.dead, dormant, self.rarely_active
+
+    @property
     def class_dead(self) -> np.ndarray | None:
         """`(classes, units)` bool: silent on all inputs of the class but not on all inputs.
 
@@ -452,7 +464,7 @@ class Counts:
         if unexpected := sorted(set(plain) - set(_FILE_KEYS)):
             raise UsageError(f"counts have no {unexpected[0]!r}")
         values = {_FILE_KEYS[key]: value for key, value in plain.items()}
-        for name in _SUMS & values.keys():
+        for name in (_SUMS | _FLOATS) & values.keys():
             values[name] = np.array(values[name], np.float64 if name in _FLOATS else np.int64)
         for name in values.keys() & _MERGED:
             values[name] = _MERGED[name].from_dict(values[name])
@@ -461,13 +473,13 @@ class Counts:
         return cls(**values)
 
 
-_FLOATS = {"runs", "magnitude", "gradient", "output_gradient"}
 _SUMS = {
     *("inputs_by_silent", "active", "active_everywhere", "class_inputs", "class_active", "together"),
-    *_FLOATS,
+    *("runs", "magnitude", "gradient", "output_gradient"),
 }
+_FLOATS = {"runs", "magnitude", "gradient", "output_gradient", "ablated_loss", "ablated_metric"}
 _MERGED = {"moments": Moments, "comoments": Moments, "accumulation": Accumulation}
-_MASKS = ("dead", "rarely_active", "always_on", "constant", "gradient_dead")
+_MASKS = ("dead", "rarely_active", "always_on", "constant", "gradient_dead", "cloned")
 _FILE_KEYS = {  # key in files -> attribute
     "saturated" if spec.name == "active_everywhere" else spec.name: spec.name for spec in fields(Counts)
 }

@@ -22,9 +22,15 @@ UNITS = {  # unit -> format
     "count": ".0f",
     "number": ".1f",
     "probability": ".2g",
+    "change": "+.3g",
     "rate": ".2%",
 }
 CHANGES = "changes"
+ABLATED = {  # the groups of units that ablation sets to 0, in the order of `Counts.ablation_groups`
+    "dead": "dead",
+    "dormant": "dormant (0.025)",
+    "rarely_active": "rarely active",
+}
 NEEDS = {  # optional attribute of `Counts`, or `CHANGES` -> the argument or data that it needs
     "": "",
     "runs": "",
@@ -36,6 +42,8 @@ NEEDS = {  # optional attribute of `Counts`, or `CHANGES` -> the argument or dat
     "output_gradient": "`gradients=True`",
     "together": "`together=True`",
     "comoments": "`clones=True`",
+    "ablated_loss": "`ablate`",
+    "ablated_metric": "`ablate`; a compiled metric",
     CHANGES: "two counts",
 }
 
@@ -341,6 +349,18 @@ FIGURES = (
         needs="comoments",
         reading="Clones compute the same up to scale and offset, so that the layer has fewer different units "
         "than its width. Of a feature map, the correlation is over inputs and positions.",
+    ),
+    *(
+        Figure(
+            f"ablated_{group}_{measure}",
+            f"{measure} without {group.replace('_', ' ')}",
+            f"change of the {measure} when the {words} units are set to 0",
+            lambda c, measure=measure, number=number: getattr(c, f"ablated_{measure}")[number],
+            needs=f"ablated_{measure}",
+            unit="change",
+        )
+        for number, (group, words) in enumerate(ABLATED.items())
+        for measure in ("loss", "metric")
     ),
     Figure(
         "births",

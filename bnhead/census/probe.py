@@ -1,22 +1,20 @@
 """A streaming pass over a set of inputs: activations are reduced in the compiled graph, batch by batch."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from bnhead.census import gradients, reductions, totals
+from bnhead.census import feed, gradients, reductions, totals
 from bnhead.census.counts import Census
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError
-from bnhead.graph import flat_inputs, functional, taps, trace
+from bnhead.graph import taps, trace
 from bnhead.graph.inputs import arrays_of, batches, check_data
 from bnhead.graph.weights import first_nonfinite_weight
-from bnhead.texts import cause, first_line
 
 BY = ("output", "slope")
 _GRADIENTS = {"pre_activation": "gradient", "output": "output_gradient"}  # part of a tap -> its sum
@@ -111,7 +109,11 @@ class Probe:
         arrays = arrays_of(data)
         if arrays is not None:
             if self._plan is None:
-                self._make_plan(self._arranged(next(batches(data, self._batch_size(batch_size)))[0]))
+                self._make_plan(
+                    feed.arranged(
+                        self._model, next(batches(data, feed.batch_size_of(self._model, batch_size)))[0]
+                    )
+                )
             self._labels_of(arrays[1])
         elif self._plan is None and hasattr(data, "element_spec"):
             x = keras.utils.unpack_x_y_sample_weight(data.element_spec)[0]
@@ -150,11 +152,11 @@ class Probe:
         arrays = arrays_of(data)
         total: totals.Totals | None = None
         rows = []
-        for x, y in batches(data, self._batch_size(batch_size)):
-            x = self._arranged(x)
+        for x, y in batches(data, feed.batch_size_of(self._model, batch_size)):
+            x = feed.arranged(self._model, x)
             if self._gradients and y is None:
                 raise UsageError("gradient-dead units need labels: data must be (x, y)")
-            with _fitting(x):
+            with feed.fitting(x):
                 if total is None:
                     if self._plan is None:
                         self._make_plan(x)
@@ -200,8 +202,8 @@ class Probe:
         """
         check_data(data, batch_size)
         run, outputs, shares, labels = None, [], [], []
-        for x, y in batches(data, self._batch_size(batch_size)):
-            x = self._arranged(x)
+        for x, y in batches(data, feed.batch_size_of(self._model, batch_size)):
+            x = feed.arranged(self._model, x)
             if self._plan is None:
                 self._make_plan(x)
             run = run or trace.compiled(self._silent_shares, self._model)
@@ -250,46 +252,6 @@ class Probe:
         if classes is None:
             classes = 0 if self._inventory is None else self._inventory.classes
         return Labels.of(y, classes, strict=self._classes is not None and not stream)
-
-    def _batch_size(self, batch_size: int) -> int:
-        """The model's own batch size if it is fixed, as for a stateful model."""
-        graph = functional(self._model)
-        sizes = {tensor.shape[0] for tensor in getattr(graph, "inputs", None) or ()} - {None}
-        return sizes.pop() if len(sizes) == 1 else batch_size
-
-    def _arranged(self, x: Any) -> Any:
-        """A batch's inputs in the structure that the model takes.
-
-        Raises:
-            UsageError: inputs of the wrong number, rank or fixed batch size.
-        """
-        graph = functional(self._model)
-        if graph is None:
-            return keras.tree.map_structure(
-                lambda leaf: leaf if leaf is None else ops.convert_to_tensor(leaf), x
-            )
-        leaves, inputs = keras.tree.flatten(x), graph.inputs
-        if len(leaves) != len(inputs) and not isinstance(x, dict):
-            raise UsageError(f"data must have the {len(inputs)} inputs of the model, got {len(leaves)}")
-        if len(leaves) == len(inputs) == 1 and len(leaves[0].shape) == len(inputs[0].shape) - 1 > 1:
-            expected, actual = _batch_shape(inputs[0]), _batch_shape(leaves[0])
-            raise UsageError(f"data must yield batches of shape {expected}, got {actual}: is it batched?")
-        try:
-            flat = flat_inputs(self._model, x)
-        except (ValueError, KeyError, TypeError) as error:
-            if len(leaves) == len(inputs) == 1:  # of several, Keras names the one
-                _require_shape(leaves[0], inputs[0])
-            raise UsageError(f"data does not fit the model: {first_line(error)}") from error
-        for tensor, declared in zip(flat, inputs, strict=True):
-            if tensor is None:  # an optional input
-                continue
-            _require_shape(tensor, declared)
-            size, rows = declared.shape[0], tensor.shape[0]
-            if size not in (None, rows):
-                raise UsageError(
-                    f"data must be whole batches of {size}, the model's own size; one has {rows}"
-                )
-        return keras.tree.pack_sequence_as(graph._inputs_struct, flat)
 
     def _compiled(
         self, labels: Labels, per_input: bool
@@ -392,29 +354,3 @@ def count(
     model; to count repeatedly, build one `Probe`.
     """
     return Probe(model, layers, **options).count(data, batch_size=batch_size, first=first)
-
-
-@contextlib.contextmanager
-def _fitting(x: Any) -> Iterator[None]:
-    """Turns an error of the model's pass on a batch into one line; its traceback stays as the cause."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except (ValueError, TypeError) as error:
-        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in keras.tree.flatten(x) if leaf is not None)
-        raise UsageError(f"data does not fit the model: inputs of shape {shapes}: {cause(error)}") from error
-
-
-def _require_shape(tensor: Any, declared: Any) -> None:
-    """Raises UsageError if a batch has not the shape that the model declares."""
-    sizes = zip(tensor.shape[1:], declared.shape[1:], strict=False)
-    if len(tensor.shape) != len(declared.shape) or any(b not in (None, a) for a, b in sizes):
-        raise UsageError(
-            f"data does not fit the model: input {declared.name!r} is {_batch_shape(declared)}, "
-            f"got {_batch_shape(tensor)}"
-        )
-
-
-def _batch_shape(tensor: Any) -> str:
-    return f"({', '.join(['batch', *map(str, tensor.shape[1:])])})" if len(tensor.shape) else "()"

@@ -1,6 +1,7 @@
 """The command `bnhead inspect`: a model or run, and test images or arrays -> table, JSON, CSV and a page."""
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
@@ -78,6 +79,11 @@ class Request:
     )
     clones: bool = setting(
         False, "Count units whose outputs correlate by 0.99; memory grows with the square of the units."
+    )
+    ablate: bool = setting(
+        False,
+        "Measure how loss and accuracy change when the dead, the dormant or the rarely active units of a "
+        "layer are set to 0; takes a pass for each group.",
     )
     head: str = setting(
         "out", "Head of a backbone that is given by name; the default is its output layer alone."
@@ -213,7 +219,7 @@ def output_directory(request: Request, inspected: Inspected) -> RunDirectory:
     return RunDirectory(folder if inspected.dataset == own else folder / file_name(inspected.dataset))
 
 
-OPTIONAL = ("codeath", "gradients", "clones")  # counts that take more time or memory
+OPTIONAL = ("codeath", "gradients", "clones", "ablate")  # counts that take more time or memory
 GROUPS = {
     "Data": ("dataset", "data", "task", "data_dir", "image_size", "examples", "batch_size"),
     "Model": ("head", "weights", "seed", "pixels", "custom_objects", "safe_mode"),
@@ -364,11 +370,12 @@ def _print_census(census: Any, title: str, facts: dict[str, str], *, wide: bool)
 
 
 def _count_units(request: Request, source: Any) -> Any:
-    from bnhead.census import count
+    from bnhead.census import ablate, count
 
     model = source.model
-    if request.gradients:
-        model.compile(loss=_loss(model, source.task))
+    if request.gradients or request.ablate:
+        loss, metrics = _loss_and_metrics(model, source.task)
+        model.compile(loss=loss, metrics=metrics)
     names = [name for name in request.layers.split(",") if name]
     if not names:
         raise UsageError("layers must name at least one layer, all, norms or last")
@@ -376,10 +383,11 @@ def _count_units(request: Request, source: Any) -> Any:
         from bnhead.census.sites import default_layers
 
         names = [path for name in names for path in (default_layers(model) if name == "last" else [name])]
+    batches = functools.partial(source.batches, request.batch_size, request.examples)
     with source.dataset.naming_pictures():
-        return count(
+        census = count(
             model,
-            source.batches(request.batch_size, request.examples),
+            batches(),
             names,
             eps=request.eps,
             batch_size=request.batch_size,
@@ -388,15 +396,20 @@ def _count_units(request: Request, source: Any) -> Any:
             gradients=request.gradients,
             classes=source.classes,
         )
+        return ablate(model, batches(), census) if request.ablate else census
 
 
-def _loss(model: Any, task: str) -> Any:
-    """The task's loss, on logits or on the outputs of a final sigmoid or softmax."""
-    from keras import activations, losses
+def _loss_and_metrics(model: Any, task: str) -> tuple[Any, list[Any]]:
+    """The task's loss and accuracy, on logits or on the outputs of a final sigmoid or softmax."""
+    from keras import activations, losses, metrics
 
     last = getattr(model.layers[-1], "activation", None)
     if task == "regression":
-        return losses.MeanSquaredError()
+        return losses.MeanSquaredError(), []
     if task == "multilabel":
-        return losses.BinaryCrossentropy(from_logits=last is not activations.sigmoid)
-    return losses.SparseCategoricalCrossentropy(from_logits=last is not activations.softmax)
+        logits = last is not activations.sigmoid
+        accuracy = metrics.BinaryAccuracy("accuracy", threshold=0.0 if logits else 0.5)
+        return losses.BinaryCrossentropy(from_logits=logits), [accuracy]
+    logits = last is not activations.softmax
+    accuracy = metrics.SparseCategoricalAccuracy("accuracy")
+    return losses.SparseCategoricalCrossentropy(from_logits=logits), [accuracy]

@@ -34,6 +34,9 @@ def fit(model, *callbacks, epochs=3):
     ).history
 
 
+ABLATION = "ablated_loss", "ablated_metric"
+
+
 @pytest.mark.parametrize("form", ["array", "tuple", "dataset"])
 def test_history_has_a_figure_for_each_epoch(form):
     x, y = users_data()
@@ -42,7 +45,7 @@ def test_history_has_a_figure_for_each_epoch(form):
     ]
     model, dead_units = users_model(), DeadUnits(data, figures="all")
     history = fit(model, dead_units)
-    asked = {"groups", "gradient", "output_gradient", "together", "comoments"} | (
+    asked = {"groups", "gradient", "output_gradient", "together", "comoments", *ABLATION} | (
         {"class_active"} if form == "array" else set()
     )
     expected = [f"dead/hidden/{row.name}" for row in OF_COUNTS if row.needs not in asked]

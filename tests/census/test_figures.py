@@ -34,6 +34,7 @@ def test_figures_by_hand():
     # four inputs, four units: unit 0 dead, unit 1 always on, unit 2 on inputs 0 and 1, unit 3 on input 0
     activations = np.array([[0, 5, 1, 2], [0, 5, 1, 0], [0, 5, 0, 0], [0, 5, 0, 0]], float)[:, None, :]
     counts = added(activations)
+    counts.ablated_loss, counts.ablated_metric = np.array([0, 0.5, -0.25]), np.array([0, -0.125, 1])
     assert counts.inputs == 4 and counts.units == 4
     figures = counts.figures()
     # one unit was active on a single input: nothing is known of further ones
@@ -65,6 +66,12 @@ def test_figures_by_hand():
         "gradient_dormant_01": 1 / 4,
         # units 2 and 3 correlate by 1 / sqrt(3), the others are constant
         "clones": 0,
+        "ablated_dead_loss": 0,
+        "ablated_dead_metric": 0,
+        "ablated_dormant_loss": 0.5,
+        "ablated_dormant_metric": -0.125,
+        "ablated_rarely_active_loss": -0.25,
+        "ablated_rarely_active_metric": 1,
         # units 2 and 3 change: 1100 and 1000, phi = (2 - 1 - ... ) worked out as 1 / sqrt(3)
         "patterns": pytest.approx(4 / (2 + 2 / 3)),
         "per_input": (1 + 2 + 3 + 3) / 16,
