@@ -10,12 +10,14 @@ images, 391 steps; its time is that of the steps measured here, scaled.
     (c) one forward pass per layer over the training set, as keras-contrib's DeadReluDetector goes: timed on
         `--images` of them and scaled to 50,000
     (d) the histograms of all weights that `keras.callbacks.TensorBoard(histogram_freq=1)` writes
+    (e) the same probe with gradients, and with correlations, in counts without them
     peak memory of the pass over 2,048 and over `--many` images, each in a process of its own
 
     python benchmarks/census.py [--rounds=15] [--bursts=8] [--steps=4] [--images=512] [--many=16384]
 """
 
 import argparse
+import functools
 import resource
 import statistics
 import subprocess
@@ -153,6 +155,7 @@ def compare(options: argparse.Namespace) -> None:
     inside.set_model(counting)
     inside.set_params({"epochs": 1})
     probe = Probe(plain, "all")
+    options_of_probe = {name: Probe(plain, "all", **{name: True}) for name in ("gradients", "clones")}
     with tempfile.TemporaryDirectory() as folder:
         ways = {
             "none": steps(plain, options.steps),
@@ -163,6 +166,10 @@ def compare(options: argparse.Namespace) -> None:
             "dump": dump(plain, data),
             "layers": per_layer(plain, data[0][: options.images]),
             "histograms": histograms(plain, folder),
+            **{
+                name: functools.partial(optional.count, data, batch_size=BATCH)
+                for name, optional in options_of_probe.items()
+            },
         }
         for way in ways.values():  # traces the functions and is not counted
             way()
@@ -209,6 +216,9 @@ def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None
     print(f"  {'(c) a forward pass per layer':<40}{spread(whole, '.0f')} s for {EPOCH:,} images,", end="")
     print(f" {spread(times, '.0f')} times the probe set's count")
     line("histograms", "(d) histograms of all weights")
+    for name in ("gradients", "clones"):
+        times = [s / p for s, p in zip(seconds[name], seconds["probe"], strict=True)]
+        print(f"  {f'(e) that probe with {name}=True':<40}{spread(times, '.2f')} times the count without")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def outputs(weights, nets):
         found[f"{key}/evaluation"] = keras.ops.convert_to_numpy(model(x, training=False))
         if name != "head":
             found[f"{key}/census"] = np.array(list(count(model, x).figures().values()))
+            found |= {f"{key}/{part}": array for part, array in optional_counts(model, x).items()}
         # in training fifty norms over the six values of a 1 x 1 map amplify rounding beyond comparison
         if "dropout" not in head and "resnet50" not in name:
             for step in range(3 if name == "head" else 1):
@@ -77,6 +78,24 @@ def outputs(weights, nets):
             recompute_batch_stats(model, x, batch_size=4)
             found[f"{key}/recomputed"] = keras.ops.convert_to_numpy(model(x))
     return found
+
+
+def optional_counts(model, x):
+    """Gradients, correlations and ablation of the last activation; a third of its units are called dead."""
+    from bnhead.census import ablate, count
+
+    y = np.arange(len(x)) % 5
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    census = count(model, (x, y), batch_size=4, gradients=True, clones=True)
+    (counts,) = census.layers.values()
+    counts.active[::3] = 0
+    (ablated,) = ablate(model, (x, y), census, batch_size=4).layers.values()
+    return {
+        "gradient": counts.gradient,
+        "scores": counts.gradient_scores,
+        "correlations": counts.correlations,
+        "ablation": np.stack([ablated.ablated_loss, ablated.ablated_metric]),
+    }
 
 
 @pytest.mark.parametrize(

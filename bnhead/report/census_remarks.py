@@ -65,6 +65,11 @@ _REMARKS = (
         "without a gradient, without being dead: {gradient_only}",
     ),
     _Remark(
+        "clones",
+        lambda c, f, n: f["clones"] > 0,
+        "outputs correlate by at least 0.99 with those of another unit: {clones_of}",
+    ),
+    _Remark(
         "class_dead",
         lambda c, f, n: _largest_class(c)[1] - _largest_class(c)[2] >= _FAR,
         "silent on all of class {class_name}: {class_share} of the units; on the median class {class_median}",
@@ -106,6 +111,9 @@ def _numbers(counts: Counts, classes: Sequence[str]) -> dict[str, str]:
         numbers["constant_only"] = counted(int((counts.constant & ~dead).sum()), "unit")
     if counts.gradient_dead is not None:
         numbers["gradient_only"] = counted(int((counts.gradient_dead & ~dead).sum()), "unit")
+    if counts.cloned is not None:
+        groups = counted(len(counts.clone_groups()), "group")
+        numbers["clones_of"] = f"{counted(int(counts.cloned.sum()), 'unit')}, in {groups}"
     if counts.class_dead is not None:
         number, largest, median = _largest_class(counts)
         name = classes[number] if number < len(classes) else str(number)

@@ -25,7 +25,7 @@ from tests.data.small_sets import smooth, write_folder
 def test_a_run_in_one_command(short_run, tmp_path, capsys):
     config, result = short_run
     arguments = [config.workdir, f"--data_dir={config.data_dir}", f"--out={tmp_path / 'out'}", "--codeath"]
-    assert inspect.main([*arguments, "--gradients"]) == 0
+    assert inspect.main([*arguments, "--gradients", "--clones", "--ablate"]) == 0
     out = capsys.readouterr().out
     assert "head_fc" in out and "layers with no dead units" in out
     assert "the first 360 test images of digits/1.0.0" in out and f"{tmp_path}/out/index.html" in out
@@ -38,6 +38,8 @@ def test_a_run_in_one_command(short_run, tmp_path, capsys):
     for name in ("per_input", "dataset", "always_on"):
         assert figures[name] == pytest.approx(result[f"dead/head_fc/{name}"])
     assert figures["gradient_dead"] >= figures["dataset"] and figures["patterns"] > 1
+    assert figures["ablated_dead_loss"] == figures["ablated_dead_metric"] == 0 <= figures["clones"] < 1
+    assert any(note.startswith("ablation: loss ") and ", accuracy 0." in note for note in content["notes"])
     again = Census.from_dict(
         {**content, "layers": {n: layer["counts"] for n, layer in content["layers"].items()}}
     )
@@ -334,7 +336,7 @@ def test_the_next_command(settings, command, tmp_path):
     mine = request(model=str(tmp_path / "my net.keras"))
     quoted = f"'{tmp_path}/my net.keras'"
     assert inspect.next_command(mine).endswith(
-        f" inspect {quoted} --dataset=digits --codeath --gradients --clones"
+        f" inspect {quoted} --dataset=digits --codeath --gradients --clones --ablate"
     )
     everything = dict.fromkeys(inspect.OPTIONAL, True)
     assert inspect.next_command(dataclasses.replace(mine, **everything)) == ""

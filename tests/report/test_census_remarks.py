@@ -65,6 +65,15 @@ def test_constant_and_without_gradient():
     ]
 
 
+def test_clones():
+    products = np.eye(5) * 1000
+    products[0, 1] = products[1, 0] = products[3, 4] = products[4, 3] = 999
+    assert remarks(layer(HALF[:5], comoments=Moments(INPUTS, np.zeros(5), products)), 1) == [
+        "outputs correlate by at least 0.99 with those of another unit: 4 units, in 2 groups"
+    ]
+    assert remarks(layer(HALF[:5], comoments=Moments(INPUTS, np.zeros(5), np.eye(5))), 1) == []
+
+
 def test_a_class_that_silences_the_layer():
     class_active = np.array([[9] * 4, [9] * 4, [9, 0, 0, 9]])
     sizes = np.array([10, 10, 10])
