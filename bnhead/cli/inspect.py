@@ -396,7 +396,7 @@ def _count_units(request: Request, source: Any) -> Any:
             gradients=request.gradients,
             classes=source.classes,
         )
-        return ablate(model, batches(), census) if request.ablate else census
+        return ablate(model, batches(), census, batch_size=request.batch_size) if request.ablate else census
 
 
 def _loss_and_metrics(model: Any, task: str) -> tuple[Any, list[Any]]:
