@@ -15,6 +15,9 @@ from tests.census import zoo
 from tests.census.interrupts import HOOKS, Interrupts
 
 CASES = [name for name, case in zoo.CASES.items() if keras.backend.backend() in case.backends]
+# Models in the style of public examples combine what the rows of the other modules hold one by one.
+EXAMPLES = ("generative", "geometry", "sequence", "tabular", "vision")
+FEW_EXAMPLES = ("wavenet", "point_net_with_a_transform", "encoder_and_decoder", "variational_autoencoder")
 FEW = ("random_at_inference", "transformer_blocks", "recurrent_and_stateful")
 FEW_STEPS = ("subclassed", "with_a_train_step_of_its_own")
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not support masking")  # of Keras, for a row on it
@@ -174,6 +177,10 @@ def check_training(name, ways=("step", "probe")):
                     np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6, err_msg=f"{name} {how}")
 
 
+def is_example(name):
+    return zoo.CASES[name].build.__module__.rpartition(".")[2] in EXAMPLES
+
+
 def quick_or_slow(name, is_quick):
     return name if is_quick else pytest.param(name, marks=pytest.mark.slow)
 
@@ -182,7 +189,7 @@ def check_interruption(name):
     check_training(name, [HOOKS[len(name) % len(HOOKS)]])  # one of them: all are tried on TensorFlow
 
 
-@pytest.mark.parametrize("name", [quick_or_slow(n, not zoo.CASES[n].slow) for n in CASES])
+@pytest.mark.parametrize("name", [quick_or_slow(n, n in FEW_EXAMPLES or not is_example(n)) for n in CASES])
 def test_figures_equal_those_of_numpy_on_an_eager_pass(name):
     check_figures(name)
 

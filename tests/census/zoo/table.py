@@ -37,7 +37,6 @@ class Case:
         masks: site -> `(rows, time)`, the positions that count.
         axes: site -> the axis of its units, where that is not the last.
         part: attribute of the model that is counted on the inputs, if the model itself has no `call`.
-        slow: whether its figures are compared in the slow tests only.
     """
 
     build: Callable[[], tuple[keras.Model, Any]]
@@ -51,7 +50,6 @@ class Case:
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     axes: dict[str, int] = field(default_factory=dict)
     part: str = ""
-    slow: bool = False
 
 
 def case(*names: str, **options: Any) -> Callable:
