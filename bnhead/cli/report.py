@@ -22,9 +22,9 @@ class ReportSettings:
 COMMAND = Command(
     "bnhead report",
     ReportSettings,
-    "Writes the report of a study again, from its files alone: report.md, report.html and tensorboard/. The "
-    "same files give the same report. Missing and damaged runs are listed in it. For a run: report.md and "
-    "report.html.",
+    "Writes the report of a study again, from its files alone: report.md, report.html, runs.csv (a row per "
+    "run), figures/ (SVG) and tensorboard/. The same files give the same report. Missing and damaged runs are "
+    "listed in it. For a run: report.md and report.html.",
     "Exit status: 0 ok, 2 usage, 3 DIR holds neither study nor run, or cannot be written.",
     positional="dir",
 )
@@ -43,8 +43,9 @@ def write_report(settings: ReportSettings) -> int:
     report.build(directory)
     is_study = (directory / "plan.json").exists()
     events, command = (directory / "tensorboard", "verify") if is_study else (directory, "inspect")
+    names = ["report.html", "report.md", *(["runs.csv", "figures"] if is_study else [])]
     rows = [
-        *((name, str(directory / name)) for name in ("report.html", "report.md")),
+        *((name, str(directory / name)) for name in names),
         ("next", f"tensorboard --logdir {shlex.quote(str(events))}"),
         ("", f"{texts.command()} {command} {shlex.quote(str(directory))}"),
     ]

@@ -6,6 +6,8 @@ runs/<id>/           the runs, as `bnhead train` leaves them
 failures.json        the error of each run that ended with one; removed when none is left
 damaged/             run directories whose files contradicted each other
 verdict.json         the conclusions
+report.html, report.md, runs.csv, figures/, tensorboard/
+                     written by `bnhead.report` from the files above
 lock                 held by the process that works here
 """
 

@@ -13,6 +13,8 @@ def test_it_tells_where_the_report_is(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"report.html  {tmp_path}/report.html\n" in out and f"--logdir {tmp_path}/tensorboard" in out
     assert f" verify {tmp_path}\n" in out
+    assert f"\nruns.csv     {tmp_path}/runs.csv\nfigures      {tmp_path}/figures\n" in out
+    assert (tmp_path / "runs.csv").is_file() and (tmp_path / "figures" / "accuracy.svg").is_file()
     assert (tmp_path / "report.md").is_file() and (tmp_path / "report.html").is_file()
 
 
