@@ -23,8 +23,8 @@ COMMAND = Command(
     "bnhead report",
     ReportSettings,
     "Writes the report of a study again, from its files alone: report.md, report.html, runs.csv (a row per "
-    "run), figures/ (SVG) and tensorboard/. The same files give the same report. Missing and damaged runs are "
-    "listed in it. For a run: report.md and report.html.",
+    "run), figures/ (SVG) and tensorboard/. The same files give the same report. Missing and damaged runs "
+    "are listed in it. For a run: report.md and report.html.",
     "Exit status: 0 ok, 2 usage, 3 DIR holds neither study nor run, or cannot be written.",
     positional="dir",
 )
