@@ -178,7 +178,9 @@ def test_a_law_of_no_width_is_one_line(tmp_path):
 def test_another_plan_is_refused_by_name_and_amended_on_demand():
     before = with_data(plan_of(), FACTS)
     assert settled_plan(before, plan_of(), amend=False) == before
-    with pytest.raises(RunDirectoryError, match=r"dir holds another plan: measures accuracy 0\.01, "):
+    with pytest.raises(
+        RunDirectoryError, match=r"dir holds another plan: delta of accuracy 0\.01 there, 0\.02 now"
+    ):
         settled_plan(before, plan_of(delta=0.02), amend=False)
     assert settled_plan(before, plan_of(delta=0.02), amend=True).delta == 0.02
     with pytest.raises(RunDirectoryError, match="study cannot be amended: bn_before_fc there, width now"):
