@@ -353,11 +353,14 @@ FIGURES = (
     *(
         Figure(
             f"ablated_{group}_{measure}",
-            f"{measure} without {group.replace('_', ' ')}",
-            f"change of the {measure} when the {words} units are set to 0",
+            f"{'metric ' * (measure == 'metric')}without {group.replace('_', ' ')}",
+            f"change of the {measure} when the {words} units of the layer are set to 0",
             lambda c, measure=measure, number=number: getattr(c, f"ablated_{measure}")[number],
             needs=f"ablated_{measure}",
             unit="change",
+            display="tables" if measure == "loss" else "files",
+            cell=f"{{ablated_{group}_loss}}, {{ablated_{group}_metric}}" if measure == "loss" else "",
+            reading="The second number is the change of the metric." if measure == "loss" else "",
         )
         for number, (group, words) in enumerate(ABLATED.items())
         for measure in ("loss", "metric")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnhead.census.counts import Census, Counts
-from bnhead.census.figures import FIGURES
+from bnhead.census.figures import ABLATED, FIGURES, UNITS
 from bnhead.texts import counted
 
 _FEW = 0.05  # smaller shares of always-on and rarely active units are usual
@@ -70,6 +70,17 @@ _REMARKS = (
         "outputs correlate by at least 0.99 with those of another unit: {clones_of}",
     ),
     _Remark(
+        "ablated_dormant_loss",
+        lambda c, f, n: f["ablated_dormant_loss"] != 0,
+        "without the dormant units the loss changes by {ablated_dormant_loss}{dormant_metric}",
+    ),
+    _Remark(
+        "ablated_rarely_active_loss",
+        lambda c, f, n: f["ablated_rarely_active_loss"] != 0,
+        "without the rarely active units the loss changes by {ablated_rarely_active_loss}"
+        "{rarely_active_metric}",
+    ),
+    _Remark(
         "class_dead",
         lambda c, f, n: _largest_class(c)[1] - _largest_class(c)[2] >= _FAR,
         "silent on all of class {class_name}: {class_share} of the units; on the median class {class_median}",
@@ -114,6 +125,9 @@ def _numbers(counts: Counts, classes: Sequence[str]) -> dict[str, str]:
     if counts.cloned is not None:
         groups = counted(len(counts.clone_groups()), "group")
         numbers["clones_of"] = f"{counted(int(counts.cloned.sum()), 'unit')}, in {groups}"
+    for number, group in enumerate(ABLATED):
+        change = None if counts.ablated_metric is None else counts.ablated_metric[number]
+        numbers[f"{group}_metric"] = "" if change is None else f", the metric by {change:{UNITS['change']}}"
     if counts.class_dead is not None:
         number, largest, median = _largest_class(counts)
         name = classes[number] if number < len(classes) else str(number)

@@ -1,5 +1,7 @@
 """Ablation against nets whose ablated units are cut off by hand, and `evaluate`."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -140,7 +142,9 @@ def test_rows_of_the_table_and_files():
     assert counted.layers["hidden"].ablated_loss is None and not any("ablation" in n for n in counted.notes)
     for number, group in enumerate(GROUPS):
         assert counts.figures()[f"ablated_{group}_loss"] == counts.ablated_loss[number]
-    assert "loss without dead   +0 " in str(ablated)
+    assert "  without dead        +0, +0 " in str(ablated)
+    alone = replace(counts, ablated_metric=None)
+    assert "  without dead        +0 " in str(census.Census({"hidden": alone}))
     again = Counts.from_dict(counts.to_dict())
     np.testing.assert_array_equal(again.ablated_loss, counts.ablated_loss)
     np.testing.assert_array_equal(again.ablated_metric, counts.ablated_metric)

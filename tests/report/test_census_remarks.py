@@ -74,6 +74,15 @@ def test_clones():
     assert remarks(layer(HALF[:5], comoments=Moments(INPUTS, np.zeros(5), np.eye(5))), 1) == []
 
 
+def test_ablation():
+    changes = {"ablated_loss": np.array([0, 0.25, 0]), "ablated_metric": np.array([0, -0.5, 0])}
+    assert remarks(layer(HALF, **changes), 1) == [
+        "without the dormant units the loss changes by +0.25, the metric by -0.5"
+    ]
+    rare = layer(HALF, ablated_loss=np.array([0, 0, -1e-3]))
+    assert remarks(rare, 1) == ["without the rarely active units the loss changes by -0.001"]
+
+
 def test_a_class_that_silences_the_layer():
     class_active = np.array([[9] * 4, [9] * 4, [9, 0, 0, 9]])
     sizes = np.array([10, 10, 10])
