@@ -1,50 +1,76 @@
-"""The gallery: reports that the project's commands write from the result files in docs/answer/."""
+"""The gallery: pages that the project's commands write, from the files in docs/answer/ and docs/nets/."""
 
 import functools
 import pathlib
 import shutil
 import tempfile
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import generate_answer
+import generate_nets
 
 from bnhead import report
+from bnhead.report.census_files import page_of
 from bnhead.studies.commands import train_command
 
 
 class Report(NamedTuple):
-    """A report of the gallery.
+    """A page of the gallery.
 
     Attributes:
         title: heading of its card.
-        about: what it shows, in a sentence or two.
-        directory: of the study or run, under docs/answer/.
-        command: the command that makes the runs.
+        about: its subject, in a sentence or two.
+        page: path of the page in the site.
+        command: the command that makes its result files.
+        make: returns the page.
     """
 
     title: str
     about: str
-    directory: str
+    page: str
     command: str
-
-    @property
-    def page(self) -> str:
-        """Path of the report in the site."""
-        return f"gallery/{self.directory.replace('/', '-')}.html"
+    make: Callable[[], bytes]
 
 
 def reports() -> list[Report]:
-    """The report of each study in docs/answer/, and the page of one run of the first page's answer."""
+    """The report of each study in docs/answer/, the page of one run of the first page's answer, and that of a
+    census."""
     found = []
     for name, study in generate_answer.studies().items():
         title = f"`{study.plan.study}` on {study.plan.settings['dataset']}"
-        about = study.verdict["sentence"]
-        found.append(Report(title, about, name, generate_answer.command(study)))
+        command = generate_answer.command(study)
+        found.append(_of_directory(title, study.verdict["sentence"], name, command))
     name, study = next(iter(generate_answer.answers().items()))
     run = study.judged_runs[-1]
     about = f"One run of `{study.plan.study}`: `{run.cell}`, seed {run.seed}."
     command = train_command(study.plan.run_settings(run))
-    return [*found, Report("A single run", about, f"{name}/runs/{run.id}", command)]
+    found.append(_of_directory("A single run", about, f"{name}/runs/{run.id}", command))
+    net = generate_nets.nets()[generate_nets.SHOWN]
+    about = "The census of a pre-trained net: both ends of every layer, the net with its units, every layer."
+    page = f"gallery/{generate_nets.SHOWN}.html"
+    make = functools.partial(_census_page, net.content)
+    return [*found, Report("The units of a pre-trained net", about, page, net.command, make)]
+
+
+def _of_directory(title: str, about: str, directory: str, command: str) -> Report:
+    """The report of a study or run under docs/answer/."""
+    page = f"gallery/{directory.replace('/', '-')}.html"
+    return Report(title, about, page, command, functools.partial(_built, directory))
+
+
+def _built(directory: str) -> bytes:
+    """The page that `bnhead report` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / directory.replace("/", "-")
+        shutil.copytree(generate_answer.ANSWER / directory, copy)
+        report.build(copy)
+        return (copy / "report.html").read_bytes()
+
+
+def _census_page(content: Mapping[str, Any]) -> bytes:
+    """The page that `bnhead inspect` writes."""
+    return page_of(content).encode()
 
 
 def cards() -> str:
@@ -61,12 +87,5 @@ def cards() -> str:
 
 @functools.cache
 def files() -> dict[str, bytes]:
-    """Path in the site -> the page that `bnhead report` writes."""
-    pages = {}
-    for one in reports():
-        with tempfile.TemporaryDirectory() as folder:
-            copy = pathlib.Path(folder) / one.directory.replace("/", "-")
-            shutil.copytree(generate_answer.ANSWER / one.directory, copy)
-            report.build(copy)
-            pages[one.page] = (copy / "report.html").read_bytes()
-    return pages
+    """Path in the site -> page."""
+    return {one.page: one.make() for one in reports()}

@@ -18,6 +18,7 @@ import generate_commands  # noqa: E402
 import generate_figures  # noqa: E402
 import generate_gallery  # noqa: E402
 import generate_heads  # noqa: E402
+import generate_nets  # noqa: E402
 import generate_notebooks  # noqa: E402
 import generate_reference  # noqa: E402
 import generate_studies  # noqa: E402
@@ -25,6 +26,7 @@ import generate_studies  # noqa: E402
 TABLES = {
     "figures": generate_figures.table,
     "gallery": generate_gallery.cards,
+    "nets": generate_nets.table,
     "placements": generate_heads.placements,
     "controls": generate_heads.controls,
     "presets": generate_heads.presets,

@@ -50,6 +50,30 @@ def test_every_figure_head_and_study_is_in_its_table(hooks):
         assert pictures and set(pictures) <= set(hooks.generated_pages())
 
 
+def test_the_table_of_nets_is_that_of_their_counts(hooks):
+    nets, table = hooks.generate_nets.nets(), hooks.TABLES["nets"]()
+    assert len(nets) == 4
+    for name, net in nets.items():
+        layers = [layer["counts"] for layer in net.content["layers"].values()]
+        units = sum(len(counts["active"]) for counts in layers)
+        dead = sum(counts["active"].count(0) for counts in layers)
+        inputs = sum(layers[0]["inputs_by_silent"])
+        on = sum(counts["saturated"].count(inputs) for counts in layers)
+        silent = sum(k * n for counts in layers for k, n in enumerate(counts["inputs_by_silent"]))
+        shares = f"{dead:,} ({dead / units:.1%}) | {on / units:.1%} | {silent / inputs / units:.1%}"
+        assert f"| `{name}` | {len(layers)} | {units:,} | {inputs:,} | {shares} | `" in table
+        assert f"\nbnhead inspect {name}.keras --dataset=cifar10" in table
+        text = json.dumps(net.content)
+        assert not re.search(r'"[^"]*(/home|/tmp|/root|/work)', text) and "class_active" not in text
+
+
+def test_the_gallery_has_the_page_of_a_net(hooks):
+    (page,) = (one for one in hooks.generate_gallery.reports() if "pre-trained" in one.title)
+    html = page.make().decode()
+    assert ">The net</h2>" in html and html.count('<svg class="lanes"') > 50
+    assert "By depth" in html and not re.search(r"https?:|<script|<img", html)
+
+
 def test_placements_are_those_of_the_table(hooks):
     rows = re.findall(r"^\| (P\d).*`(\w+)` \|", hooks.TABLES["placements"](), re.M)
     assert len(rows) == 5

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bnhead.census.counts import Census
 from bnhead.errors import RunDirectoryError
@@ -100,6 +101,23 @@ def write_census(
         raise atomic.unwritable(error, f"out {directory.path}") from error
     for name, text in texts.items():
         directory.replace(name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+
+
+def census_in(content: Mapping[str, Any]) -> Census:
+    """The counts in the content of a `census.json`."""
+    layers = {name: layer["counts"] for name, layer in content["layers"].items()}
+    return Census.from_dict({**content, "layers": layers})
+
+
+def page_of(content: Mapping[str, Any]) -> str:
+    """The page of a census, made again from the content of its `census.json`."""
+    return census_page.census_html(
+        census_in(content),
+        Inspected(**content["inspected"]),
+        about=content["about"],
+        classes=content["classes"],
+        steps=content["steps"],
+    )
 
 
 def _record(directory: RunDirectory) -> dict | None:

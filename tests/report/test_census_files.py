@@ -4,7 +4,7 @@ import json
 import pytest
 
 from bnhead.errors import RunDirectoryError
-from bnhead.report.census_files import check_directory, write_census
+from bnhead.report.census_files import census_in, check_directory, page_of, write_census
 from bnhead.report.inspected import INITIAL, Inspected
 from bnhead.runs.directory import CENSUS_FILES, RunDirectory
 from tests.report.test_census_tables import census
@@ -27,6 +27,23 @@ def test_the_file_says_whose_weights_were_counted(tmp_path):
     assert record["inspected"] == dataclasses.asdict(FIRST)
     assert record["weights"] == "initial, seed 0; nothing was trained" and record["classes"] == ["cat", "dog"]
     assert record["layers"]["[red]fc"]["figures"]["dataset"] == 1 / 3
+
+
+def test_the_page_can_be_made_again_from_the_counts(tmp_path):
+    steps = [("x", "Input", ()), ("[red]fc", "Dense", (0,))]
+    write_census(RunDirectory(tmp_path), census(), FIRST, {"model": "net"}, ["cat", "dog"], steps)
+    content = json.loads((tmp_path / "census.json").read_text())
+    assert list(census_in(content).layers) == list(census().layers)
+    assert page_of(content) == (tmp_path / "index.html").read_text()
+    assert '<svg class="lanes"' in page_of(content)
+
+
+def test_other_data_in_a_file_of_the_same_name_are_another_inspection(tmp_path):
+    arrays = dataclasses.replace(FIRST, dataset="held.npz", data_sha256="12")
+    write(tmp_path, arrays)
+    check_directory(RunDirectory(tmp_path), arrays)
+    with pytest.raises(RunDirectoryError, match="another census: data_sha256 '12' there, '34' now"):
+        check_directory(RunDirectory(tmp_path), dataclasses.replace(arrays, data_sha256="34"))
 
 
 def test_the_same_inspection_replaces_its_files(tmp_path):
