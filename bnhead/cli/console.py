@@ -118,15 +118,15 @@ def format_epoch(epoch: int, epochs: int, logs: Mapping[str, float], primary: st
     """
     form = "7.2%" if primary == "accuracy" else "7.4f"
     cells = [  # long name, short name, rank: the highest are left out first
-        ("loss", "loss", 0, f"{logs['loss']:>6.4f}"),
+        ("loss", "loss", 0, f"{logs['loss']:7.4f}"),
         (primary, primary[:3], 0, f"{logs[primary]:{form}}"),
-        ("test loss", "test loss", 2, f"{logs['val_loss']:>6.4f}"),
+        ("test loss", "test loss", 2, f"{logs['val_loss']:7.4f}"),
         (f"test {primary}", f"test {primary[:3]}", 0, f"{logs[f'val_{primary}']:{form}}"),
     ]
     for name, figure, rank in (("dead", "dataset", 0), ("silent", "per_input", 1)):
         shares = [logs[keys.key(layer, figure)] for layer in keys.layers_of(logs, figure)]
         cells += [(name, name, rank, f"{share:>6.1%}") for share in shares[:1]]
-    start, end = f"epoch {epoch:>{len(str(epochs))}}/{epochs}", f"{seconds:>6.1f} s"
+    start, end = f"epoch {epoch:>{len(str(epochs))}}/{epochs}", f"{seconds:>5.1f} s"
     lines = [
         "  ".join([start, *(f"{cell[name]} {cell[3]}" for cell in cells if cell[2] <= rank), end])
         for name, rank in ((0, 2), (1, 2), (1, 1), (1, 0))

@@ -130,15 +130,15 @@ LOGS = {
     [
         (
             125,
-            "epoch  3/15  loss 1.9877  accuracy  34.56%  test loss 12.3456  test accuracy 100.00%"
-            "  dead   0.0%  silent  51.3%    10.3 s",
+            "epoch  3/15  loss  1.9877  accuracy  34.56%  test loss 12.3456  test accuracy 100.00%"
+            "  dead   0.0%  silent  51.3%   10.3 s",
         ),
         (
             100,
-            "epoch  3/15  loss 1.9877  acc  34.56%  test acc 100.00%  dead   0.0%  silent  51.3%    10.3 s",
+            "epoch  3/15  loss  1.9877  acc  34.56%  test acc 100.00%  dead   0.0%  silent  51.3%   10.3 s",
         ),
-        (80, "epoch  3/15  loss 1.9877  acc  34.56%  test acc 100.00%  dead   0.0%    10.3 s"),
-        (40, "epoch  3/15  loss 1.9877  acc  34.56%  test acc 100.00%  dead   0.0%    10.3 s"),
+        (80, "epoch  3/15  loss  1.9877  acc  34.56%  test acc 100.00%  dead   0.0%   10.3 s"),
+        (40, "epoch  3/15  loss  1.9877  acc  34.56%  test acc 100.00%  dead   0.0%   10.3 s"),
     ],
 )
 def test_an_epochs_line_fits_the_terminal(monkeypatch, columns, line):
@@ -150,4 +150,4 @@ def test_an_epochs_line_for_numbers_and_without_dead_units(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     logs = {name: value for name, value in LOGS.items() if "dead" not in name}
     line = format_epoch(3, 3, logs, "r2", 1234.5)
-    assert line == "epoch 3/3  loss 1.9877  r2  0.5000  test r2 -1.2500  1234.5 s"
+    assert line == "epoch 3/3  loss  1.9877  r2  0.5000  test r2 -1.2500  1234.5 s"
