@@ -19,6 +19,7 @@ from bnhead.census.figures import FIGURES
 from bnhead.cli import train
 from bnhead.report.verify import verify
 from bnhead.studies.study import STUDIES
+from tests.test_public import PACKAGES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -32,6 +33,13 @@ def hooks():
     spec.loader.exec_module(module)
     yield module
     sys.path[:] = path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_columns_of_a_docstring_are_a_code_block(package):
+    """Markdown joins the lines of a paragraph."""
+    text = importlib.import_module(f"bnhead.{package}").__doc__
+    assert [line for line in text.splitlines() if re.match(r"\S.*\S {2,}\S", line)] == []
 
 
 def test_every_mark_of_a_page_is_filled(hooks):

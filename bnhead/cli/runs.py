@@ -33,7 +33,7 @@ COMMAND = Command(
     "bnhead runs",
     Folder,
     "Lists all runs and studies below a folder, from their files alone: status, test score and dead units of "
-    "a run, finished runs and verdict of a study. The runs of a study are listed for its own directory.",
+    "a run, finished runs and verdict of a study. The directory of a study lists its runs too.",
     "Exit status: 0 ok, 2 usage, 3 DIR is no folder.",
     positional="dir",
     optional=True,

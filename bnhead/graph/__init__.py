@@ -11,6 +11,9 @@ trace       tracing a forward pass without changing the model
 audit       activations in a traced program that no tap observed
 """
 
+# The first import of Keras imports bnhead.layers too (`bnhead/__init__.py`), perhaps before the names below
+# exist: at import, those layers read modules of this package only.
+from bnhead import public
 from bnhead.graph.agreement import require_agreement
 from bnhead.graph.calls import Call, flat_inputs, functional, model_calls, nested, require_keras
 from bnhead.graph.rewrite import (
@@ -45,3 +48,4 @@ __all__ = [
     "require_keras",
     "used_inputs",
 ]
+__getattr__, __dir__ = public.names(__name__, {})

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from bnhead import graph
-from bnhead.graph import Call, model_calls
+from bnhead.graph.calls import Call, model_calls
 from bnhead.layers.normalization import BatchNormalization
 from bnhead.layers.plain import vanishes
 

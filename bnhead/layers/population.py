@@ -10,6 +10,7 @@ from keras import ops
 from bnhead import graph
 from bnhead.errors import UsageError, nearest
 from bnhead.graph.inputs import batches, check_data
+from bnhead.graph.rewrite import Flat
 from bnhead.layers.moments import PooledMoments, affine, broadcast_mask, moments, standardize
 from bnhead.layers.plain import vanishes
 from bnhead.layers.variants import FrozenBatchNormalization
@@ -76,7 +77,7 @@ def recompute_batch_stats(
     return [name if flat.originals[name].name == name else flat.paths[name] for name in names]
 
 
-def _select_norms(flat: graph.Flat, layers: str | Iterable[str]) -> list[str]:
+def _select_norms(flat: Flat, layers: str | Iterable[str]) -> list[str]:
     """Names, in the flat model, of the norms that `layers` selects."""
     norms = [layer for layer in flat.model.layers if hasattr(layer, "moving_variance")]
     norm_names = [norm.name for norm in norms]
