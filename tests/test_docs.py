@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import importlib
+import inspect
 import json
 import re
 import shutil
@@ -38,7 +39,7 @@ def hooks():
 @pytest.mark.parametrize("package", PACKAGES)
 def test_columns_of_a_docstring_are_a_code_block(package):
     """Markdown joins the lines of a paragraph."""
-    text = importlib.import_module(f"bnhead.{package}").__doc__
+    text = inspect.getdoc(importlib.import_module(f"bnhead.{package}"))
     assert [line for line in text.splitlines() if re.match(r"\S.*\S {2,}\S", line)] == []
 
 

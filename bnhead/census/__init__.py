@@ -1,25 +1,27 @@
 """Counting dead units: `DeadUnits` while a model trains, `count` at any time.
 
-figures      the table of figures: one row each, with formula, unit and meaning
-keys         names of the figures in logs and files
-counts       the counts of a layer: arrays in, numbers out
-contiguity   whether dead units are adjacent
-clones       which units compute the same
-codeath      which units are silent together
-changes      birth, death, revival and persistence from count to count
-sites        which activations of a model to count
-labels       how labels are read as classes
-reductions   from activations to small arrays, inside the graph
-gradients    derivatives with respect to the pre-activations
-totals       sums over batches, on the device, and the counts they give
-probe        the pass over a set of inputs
-step         counting inside the training step
-ablation     what groups of units are worth
-feed         batches in the form that a model takes
-revival      reviving dormant units
-axes         plots on Matplotlib axes
-plots        plots as PNG, and TensorBoard
-callback     `DeadUnits`, for `model.fit`
+Modules:
+
+    figures      the table of figures: one row each, with formula, unit and meaning
+    keys         names of the figures in logs and files
+    counts       the counts of a layer: arrays in, numbers out
+    contiguity   whether dead units are adjacent
+    clones       which units compute the same
+    codeath      which units are silent together
+    changes      birth, death, revival and persistence from count to count
+    sites        which activations of a model to count
+    labels       how labels are read as classes
+    reductions   from activations to small arrays, inside the graph
+    gradients    derivatives with respect to the pre-activations
+    totals       sums over batches, on the device, and the counts they give
+    probe        the pass over a set of inputs
+    step         counting inside the training step
+    ablation     what groups of units are worth
+    feed         batches in the form that a model takes
+    revival      reviving dormant units
+    axes         plots on Matplotlib axes
+    plots        plots as PNG, and TensorBoard
+    callback     `DeadUnits`, for `model.fit`
 """
 
 from typing import TYPE_CHECKING

@@ -1,14 +1,16 @@
 """Any Keras model, read from outside.
 
-calls       the recorded calls of a functional model
-outline     the calls of a functional model as plain data
-rewrite     copies of functional models with layers replaced, removed or inlined
-agreement   whether a copy of a model computes the same
-inputs      inputs and labels in the forms that users pass
-taps        every activation of any model, observed in a real forward pass
-hooks       the functions of Keras and its backends that are patched for the taps
-trace       tracing a forward pass without changing the model
-audit       activations in a traced program that no tap observed
+Modules:
+
+    calls       the recorded calls of a functional model
+    outline     the calls of a functional model as plain data
+    rewrite     copies of functional models with layers replaced, removed or inlined
+    agreement   whether a copy of a model computes the same
+    inputs      inputs and labels in the forms that users pass
+    taps        every activation of any model, observed in a real forward pass
+    hooks       the functions of Keras and its backends that are patched for the taps
+    trace       tracing a forward pass without changing the model
+    audit       activations in a traced program that no tap observed
 """
 
 # The first import of Keras imports bnhead.layers too (`bnhead/__init__.py`), perhaps before the names below

@@ -1,13 +1,15 @@
 """Layers that Keras lacks, shared by the heads and the backbones, and operations on batch norms.
 
-moments         the arithmetic of norms
-normalization   the batch norm on TensorFlow's fused kernel, and its constants
-variants        ghost batch norm, batch renorm, frozen batch norm
-controls        layers that apply a single effect of a batch norm
-l2, pooling, dropout   one layer each
-folding         merging batch norms into adjacent linear layers
-population      moving averages recomputed on data
-plain           a copy of a model in plain Keras layers
+Modules:
+
+    moments         the arithmetic of norms
+    normalization   the batch norm on TensorFlow's fused kernel, and its constants
+    variants        ghost batch norm, batch renorm, frozen batch norm
+    controls        layers that apply a single effect of a batch norm
+    l2, pooling, dropout   one layer each
+    folding         merging batch norms into adjacent linear layers
+    population      moving averages recomputed on data
+    plain           a copy of a model in plain Keras layers
 """
 
 from bnhead import public
