@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from bnhead.report import figure_files, pages
+from bnhead.report import figure_files, pages, provisional
 from bnhead.report.study_page import study_content
 from bnhead.studies.directory import read_study
 from tests.studies.fake import write_study
@@ -54,6 +54,14 @@ def test_a_forest_has_the_numbers_of_the_page(drawn):
 def test_slopes_of_single_heads_have_no_better_side(tmp_path):
     files = figure_files.figure_files(study_content(read_study(write_study(tmp_path, "width"))))
     assert "better" in files["slopes.svg"] and "better" not in files["slopes_of_heads.svg"]
+
+
+def test_the_figure_of_an_unfinished_study_speaks_of_no_interval(tmp_path):
+    directory = write_study(tmp_path / "s", "two")
+    (directory / "verdict.json").unlink()
+    study = provisional.without_verdict(read_study(directory), directory)
+    text = figure_files.figure_files(study_content(study))["accuracy.svg"]
+    assert 'class="dot"' in text and " % interval" not in text and 'class="interval"' not in text
 
 
 def test_a_path_in_percent_is_placed():
