@@ -10,6 +10,8 @@ Modules:
     codeath      which units are silent together
     changes      birth, death, revival and persistence from count to count
     sites        which activations of a model to count
+    accumulation how dead units depend on the number of inputs
+    units        the units one by one, as a file
     labels       how labels are read as classes
     reductions   from activations to small arrays, inside the graph
     gradients    derivatives with respect to the pre-activations

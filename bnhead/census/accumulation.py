@@ -99,7 +99,7 @@ class Unseen(NamedTuple):
 
     Attributes:
         units: their number, a lower bound.
-        low, high: 95 % interval of the bound; NaN if the bound is 0, where it has none.
+        low, high: 95 % interval of the bound; both 0 if the bound is, which is its limit.
     """
 
     units: float
@@ -127,7 +127,7 @@ def chao2(active: np.ndarray, inputs: int) -> Unseen:
     a = (inputs - 1) / inputs
     bound = a * once * (once - 1) / (2 * (twice + 1))
     if not dead or bound <= 0:
-        return Unseen(0.0, math.nan, math.nan)
+        return Unseen(0.0, 0.0, 0.0)
     # The delta method: the derivatives by f1 and by f2, whose variances are f1 and f2.
     by_once = a * (2 * once - 1) / (2 * (twice + 1))
     by_twice = bound / (twice + 1)

@@ -1,6 +1,7 @@
 """The Keras callback `DeadUnits`."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from bnhead.census.step import StepCounter
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import require_keras
 from bnhead.graph.inputs import arrays_of, check_data
+from bnhead.texts import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -65,6 +67,8 @@ class DeadUnits(keras.callbacks.Callback):
         pictures_every: plot in the first and every so-many-th count (a plot takes about 0.1 s), and at the
             end of the training.
         inputs_per_step: number of inputs of each training batch to count, if `data` is None; None for all.
+        alert: share in [0, 1]; a `UserWarning` names each layer as soon as more of its units are dead, and
+            again if that happens after fewer were. None never warns.
         revive: threshold tau up to which dormant units are revived, after each count except the last epoch's
             (`bnhead.census.revival`); the paper uses 0.025 and 0.1. None disables revival.
         revive_seed: seed of the revived units' incoming weights.
@@ -98,6 +102,7 @@ class DeadUnits(keras.callbacks.Callback):
         log_scalars: bool = True,
         pictures_every: int = 10,
         inputs_per_step: int | None = 16,
+        alert: float | None = None,
         revive: float | None = None,
         revive_seed: int = 0,
     ):
@@ -119,6 +124,9 @@ class DeadUnits(keras.callbacks.Callback):
             raise UsageError("gradients, together, clones, by and revive need data to count on")
         if revive is not None and not 0 <= revive < 1:
             raise UsageError(f"revive must be a threshold in [0, 1), got {revive}")
+        if alert is not None and not 0 <= alert <= 1:
+            raise UsageError(f"alert must be a share in [0, 1], got {alert}")
+        self.alert = alert
         self.data, self.layers, self.every, self.batch_size = data, layers, every, batch_size
         self.prefix, self.figures, self.revive, self.revive_seed = prefix, figures, revive, revive_seed
         optional = {"gradients": gradients, "together": together, "clones": clones, "classes": classes}
@@ -136,6 +144,7 @@ class DeadUnits(keras.callbacks.Callback):
         self.histories: dict[str, History] = {}
         self.revivals: list[tuple[int, Revival]] = []
         self._counts, self._drawn = 0, True
+        self._alerted: set[str] = set()
         self._uncounted: int | None = None  # the latest epoch, if it was not counted
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,6 +212,8 @@ class DeadUnits(keras.callbacks.Callback):
         for name, counts in self.census.layers.items():
             self.histories.setdefault(name, History()).add(epoch + 1, counts)
         self._counts, self._drawn = self._counts + 1, False
+        if self.alert is not None:
+            self._warn()
         if logs is not None:
             logs.update({name: value for name, value in self._logged().items() if math.isfinite(value)})
         if self._log_dir is not None:
@@ -298,6 +309,17 @@ class DeadUnits(keras.callbacks.Callback):
     def _require_counted(self, argument: str, layer: str) -> None:
         if layer not in self.histories:
             raise UsageError(f"{argument} {layer!r} was not counted{nearest(layer, self.histories)}")
+
+    def _warn(self) -> None:
+        shares = self.census.more_dead_than(self.alert)
+        for layer in shares.keys() - self._alerted:
+            counts = self.census.layers[layer]
+            warnings.warn(
+                f"{layer}: {int(counts.dead.sum())} of {counted(counts.units, 'unit')} are dead "
+                f"({shares[layer]:.1%}) on {counted(counts.inputs, 'input')}, more than alert={self.alert:g}",
+                stacklevel=2,
+            )
+        self._alerted = set(shares)
 
     def _draw(self, epoch: int) -> None:
         self._writer.write_plots(self.census, self.histories, epoch)

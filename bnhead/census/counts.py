@@ -23,6 +23,8 @@ from bnhead.errors import UsageError, nearest
 from bnhead.texts import columns, counted, counted_range, wrapped
 
 if TYPE_CHECKING:
+    import pathlib
+
     import pandas
     from matplotlib.axes import Axes
 
@@ -620,6 +622,29 @@ class Census:
         from bnhead.census import axes
 
         return axes.plot_ends(self.by_layer(), ax)
+
+    def more_dead_than(self, share: float) -> dict[str, float]:
+        """The layers of which more than this share of the units is dead: name -> share of dead units.
+
+        A layer whose count is void is none of them.
+        """
+        dead = {name: counts.dead.mean() for name, counts in self.layers.items() if not counts.unknown}
+        return {name: float(value) for name, value in dead.items() if value > share}
+
+    def save_units(self, path: "str | pathlib.Path") -> None:
+        """Writes the masks of every layer to a file: which units are dead, rarely active, always on, ...
+
+        The ending of `path` chooses the format. `.npz`: arrays `<layer>/<mask>`, `(units,)` bool, with
+        `<layer>/active`, the inputs on which each unit was active, and `<layer>/inputs`, their number N.
+        `.csv`: a row per unit with the same, and `first_active`, the index of the first such input, -1 for a
+        dead unit. `.json`: the indices of the units of each mask. A layer whose count is void has no units.
+
+        Raises:
+            UsageError: another ending.
+        """
+        from bnhead.census import units
+
+        units.save(self, path)
 
     def plot_activity(self, layer: str | None = None, ax: "Axes | None" = None) -> "Axes":
         """Draws the number of units by the share of inputs on which they are active.

@@ -8,7 +8,6 @@ The formulas read attributes of `Counts` and `Changes` without importing them, s
 """
 
 import math
-import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +63,7 @@ class Figure:
             study; "summaries": in the summary of a run, on the terminal and on its page; "tables": in the
             tables of a census; "files": in files only.
         cell: format of the table cell, if it holds more than the value. Fields: the names of figures, and
-            `count`, the number of units. The cell of a layer for which one of these is not finite is the
-            value alone.
+            `count`, the number of units.
         note: format of the note that follows the value in a summary. Fields: the names of figures, and
             `bound`.
     """
@@ -97,10 +95,10 @@ class Figure:
             values: the layer's figures by name.
             units: number of the layer's units.
         """
-        fields = {field for _, field, _, _ in string.Formatter().parse(self.cell)} - {None, "count"}
-        if not self.cell or any(not is_finite(values.get(field)) for field in fields):
-            return self.text(values[self.name])
-        return self.cell.format(**_texts(values), count=f"{values[self.name] * units:.0f}")
+        count = (
+            f"{values[self.name] * units:.0f}"  # NaN stays NaN: some figures are undefined for some layers
+        )
+        return self.cell.format(**_texts(values), count=count) or self.text(values[self.name])
 
     def bar(self, value: float | None, text: str = "") -> Bar:
         """The value as a cell in a notebook; a share of units has a bar.
@@ -448,10 +446,5 @@ def _texts(values: Mapping[str, float | None]) -> dict[str, str]:
     return {**texts, "bound": _formatted(values.get("bound"), ".2%")}
 
 
-def is_finite(value: float | None) -> bool:
-    """Whether a figure has a value and it is finite; a file holds None for one that is not."""
-    return value is not None and math.isfinite(value)
-
-
 def _formatted(value: float | None, spec: str) -> str:
-    return format(value, spec) if is_finite(value) else "not finite"
+    return "not finite" if value is None or not math.isfinite(value) else format(value, spec)

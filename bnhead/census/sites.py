@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
@@ -169,7 +170,8 @@ class Inventory:
         Args:
             layers: None for `default`; "all" for every activation; "norms" for every batch norm; or a
                 sequence of names, layers and these two words. A layer without an activation is counted at its
-                output.
+                output. A name may be a pattern, such as "stage3_*", of `*`, `?` and `[...]` (`fnmatch`): it
+                selects all activations that match, or all other layers that do if no activation does.
 
         Raises:
             UsageError: a layer that is not called or has no units, with the nearest name.
@@ -197,6 +199,10 @@ class Inventory:
             return self.activations
         if item == "norms" and item not in by_name:
             return self.norms
+        if item not in by_name and set(str(item)) & set("*?["):
+            matching = [site for site in by_name.values() if site.units and fnmatchcase(site.name, item)]
+            if matching:
+                return [site for site in matching if site in self.activations] or matching
         if item not in by_name:
             raise UsageError(
                 f"layers: model {self.model!r} has no layer {item!r}{nearest(str(item), by_name)}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnhead import heads, models, texts
+from bnhead.census.units import encoded, require_format
 from bnhead.cli.flags import Command
 from bnhead.data import arrays, check_name
 from bnhead.devices import startup
@@ -63,8 +64,8 @@ class Request:
     )
     layers: str = setting(
         "all",
-        "Layers to count, joined by commas: names, all (every activation), norms (every batch norm), last "
-        "(the last activation before the output).",
+        "Layers to count, joined by commas: names, patterns such as stage3_*, all (every activation), norms "
+        "(every batch norm), last (the last activation before the output).",
     )
     examples: int = setting(
         2048, "Test images to count on, at most. A unit dead on N may fire on 3/N of inputs."
@@ -98,6 +99,16 @@ class Request:
     safe_mode: bool = setting(
         True, "Refuse a file with Lambda layers, which are code of its author. Only if you trust it: no."
     )
+    alert: float = setting(
+        1.0,
+        "Name the layers of which more than this share of the units is dead, and end with status 1 if there "
+        "are any; 1 never does.",
+    )
+    units: str = setting(
+        "",
+        "File for the units one by one, which are dead, rarely active, always on, ...: .npz for masks, .csv "
+        "for a row per unit, .json for indices.",
+    )
     wide: bool = setting(False, "Print every figure and a row for each layer, at any width of the terminal.")
     out: str = setting(
         "",
@@ -118,6 +129,12 @@ class Request:
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
                 raise UsageError(f"{name} must be at least {least}, got {value}")
+        if not 0 <= self.alert <= 1:
+            raise UsageError(f"alert must be a share from 0 to 1, got {self.alert}")
+        if self.units:
+            require_format(pathlib.Path(self.units).suffix)
+            if not (folder := pathlib.Path(self.units).parent).is_dir():
+                raise UsageError(f"units {self.units}: there is no folder {folder}")
         object.__setattr__(self, "head", heads.canonical(self.head))
         if not self.is_run:
             _check_model(self.model)
@@ -224,7 +241,7 @@ GROUPS = {
     "Data": ("dataset", "data", "task", "data_dir", "image_size", "examples", "batch_size"),
     "Model": ("head", "weights", "seed", "pixels", "custom_objects", "safe_mode"),
     "Count": ("layers", "eps", *OPTIONAL),
-    "Output": ("wide", "out", "overwrite"),
+    "Output": ("alert", "units", "wide", "out", "overwrite"),
 }
 EXAMPLES = (
     ("runs/digits/resnet20/bn_fc/seed0", "A run, on the test images of its own data set."),
@@ -244,7 +261,8 @@ COMMAND = Command(
     "bnhead inspect",
     Request,
     "Counts the units of a model on test images: table, census.json, census.csv and index.html.",
-    "Exit status: 0 ok, 2 usage, 3 run directory, 4 data, 6 memory or disk full, 130 interrupted.",
+    "Exit status: 0 ok, 1 more dead units than --alert, 2 usage, 3 run directory, 4 data, 6 memory or disk "
+    "full, 130 interrupted.",
     positional="model",
     groups=GROUPS,
     examples=EXAMPLES,
@@ -299,12 +317,22 @@ def inspect_model(request: Request) -> int:
     facts = _facts(request, inspected, source, census)
     steps = steps_of(source.model)
     census_files.write_census(directory, census, inspected, facts, source.dataset.classes, steps)
+    if request.units:
+        path = pathlib.Path(request.units)
+        try:
+            atomic.replace(path, lambda file: file.write_bytes(encoded(census, path.suffix)))
+        except OSError as error:
+            raise atomic.unwritable(error, f"units {path}") from error
     _print_census(census, f"{inspected.title}: {inspected.origin}", facts, wide=request.wide)
     page, command = str(directory.path / "index.html"), next_command(request)
     rows = [("page", page), ("files", str(directory.path / "census.{json,csv}"))]
+    rows += [("units", request.units)] if request.units else []
     rows += [("next", command)] if command else []
     print(texts.printable("\n".join(f"{label:<{_LABELS}}{text}" for label, text in rows)))  # to be copied
-    return 0
+    if exceeding := census.more_dead_than(request.alert):
+        layers = ", ".join(f"{name} ({share:.1%})" for name, share in exceeding.items())
+        texts.notice(texts.one_line(f"more than {request.alert:.1%} of the units are dead: {layers}"))
+    return 1 if exceeding else 0
 
 
 def next_command(request: Request) -> str:

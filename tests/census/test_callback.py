@@ -329,3 +329,18 @@ def test_a_callback_that_was_used_can_be_copied_and_used_again(way, data):
     assert again.histories.keys() == used.histories.keys()
     history = fit(users_model(), again)
     assert np.isfinite(history["dead/hidden/dataset"]).all()
+
+
+def test_an_alert_names_a_layer_when_its_dead_units_exceed_a_share():
+    model = users_model()
+    kernel, bias = model.get_layer("hidden").get_weights()
+    bias[:5] = -1e6
+    model.get_layer("hidden").set_weights([kernel, bias])
+    message = r"hidden: 5 of 16 units are dead \(31.2%\) on 90 inputs, more than alert=0.3$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        fit(model, DeadUnits(users_data()[0], alert=0.3), epochs=3)
+    alerts = [warning for warning in caught if "alert" in str(warning.message)]
+    assert len(alerts) == 1, "once, not at every count"
+    fit(model, DeadUnits(users_data()[0], alert=0.32))
+    with pytest.raises(UsageError, match=r"alert must be a share in \[0, 1\], got 1.5"):
+        DeadUnits(alert=1.5)

@@ -47,7 +47,7 @@ def test_arrays_tuples_and_datasets_give_the_same_counts():
     figures = [count(model, data).layers[layer].figures() for data in kinds]
     assert "class_dead" not in figures[0] and figures[1].pop("class_dead") == 0
     for f in figures:
-        assert {name: f[name] for name in figures[0]} == pytest.approx(figures[0], abs=1e-12, nan_ok=True)
+        assert {name: f[name] for name in figures[0]} == pytest.approx(figures[0], abs=1e-12)
 
 
 def test_inputs_as_dict_as_list_and_optional():

@@ -278,3 +278,22 @@ def test_softmax_and_the_identity_as_functions_are_not_counted():
     x = layers.Dense(5, tf.nn.softmax, name="weights")(layers.Dense(4, tf.identity, name="linear")(inputs))
     model = keras.Model(inputs, layers.Dense(2)(layers.Dense(3, tf.nn.relu, name="fc")(x)))
     assert list(count(model, np.zeros((3, 6)), "all").layers) == ["fc"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (["encoder/*"], ["encoder/conv_relu", "encoder/relu_layer", "encoder/depthwise"]),
+        (["dense_with_*", "leaky"], ["dense_with_layer", "dense_with_leaky", "leaky"]),
+        (["encoder/[cd]*"], ["encoder/conv_relu", "encoder/depthwise"]),
+        ("*_layer", ["encoder/relu_layer", "gelu_layer", "dense_with_layer"]),
+        (["p?ol"], ["pool"]),  # no activation matches
+    ],
+)
+def test_patterns_select_activations_first(layers, expected):
+    assert [site.name for site in inventory_of(zoo()).select(layers)] == expected
+
+
+def test_a_pattern_that_matches_nothing_is_an_error():
+    with pytest.raises(UsageError, match=r"has no layer 'stage9_\*'"):
+        inventory_of(zoo()).select(["stage9_*"])

@@ -148,6 +148,24 @@ def test_errors_are_one_line(arguments, status, message, tmp_path, data_dir, cap
     assert message in error and error.count("\n") == 1
 
 
+def test_patterns_units_and_an_alert(tmp_path, data_dir, capsys):
+    flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", "--head=fc64"]
+    flags += ["--layers=stage3_*,head_fc", "--examples=100", f"--units={tmp_path / 'units.json'}"]
+    assert inspect.main(["resnet8", *flags, "--alert=0.05"]) == 1
+    out, error = capsys.readouterr()
+    counted = json.loads((tmp_path / "out" / "census.json").read_text())["layers"]
+    assert list(counted) == ["stage3_block1_relu1", "stage3_block1_relu2", "head_fc"]
+    layers = json.loads((tmp_path / "units.json").read_text())
+    assert {name: len(layer["dead"]) for name, layer in layers.items()} == {
+        name: layer["counts"]["active"].count(0) for name, layer in counted.items()
+    }
+    dead = len(layers["head_fc"]["dead"])
+    assert f"head_fc ({dead / 64:.1%})" in error and "more than 5.0% of the units are dead: " in error
+    assert f"units       {tmp_path / 'units.json'}" in out and "silent on the first" in out
+    curve = counted["head_fc"]["dead_after"]
+    assert curve["inputs"] == [1, 2, 4, 8, 16, 32, 64, 100] and curve["dead"][-1] == dead
+
+
 def test_help_and_flag_errors_need_no_tensorflow():
     code = (
         "import sys; from bnhead.__main__ import main; main(['inspect', '--help']); "
@@ -174,7 +192,7 @@ def test_a_count_that_needs_too_much_memory_is_one_line(tmp_path, data_dir, caps
     def short(*_):
         raise MemoryError
 
-    monkeypatch.setattr(inspect, "_count", short)
+    monkeypatch.setattr(inspect, "_count_units", short)
     flags = ["--dataset=digits", f"--data_dir={data_dir}", f"--out={tmp_path / 'out'}", "--head=fc8"]
     assert inspect.main(["resnet8", *flags, "--batch_size=64"]) == 6
     told = capsys.readouterr().err
@@ -206,6 +224,9 @@ def request(**settings):
         ({"examples": 0}, "examples must be at least 1, got 0"),
         ({"eps": -0.5}, "eps must be at least 0, got -0.5"),
         ({"eps": float("nan")}, "eps must be at least 0, got nan"),
+        ({"alert": 1.5}, "alert must be a share from 0 to 1, got 1.5"),
+        ({"units": "units.cvs"}, r"units must be a file that ends in .*, got '.cvs'; did you mean '.csv'"),
+        ({"units": "nowhere/units.csv"}, "units nowhere/units.csv: there is no folder nowhere"),
         ({"head": "fcc"}, "'fcc' is not a token; did you mean 'fc'"),
     ],
 )
