@@ -16,7 +16,7 @@ from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import TASKS
 
 _REFRESH = 0.25  # seconds between two looks at the loss: each waits for the device
-_PIPE = 120  # columns of an epoch's line where stdout is no terminal
+_PIPE = 124  # columns of an epoch's line where stdout is no terminal: room for every figure
 
 
 class EpochLines(keras.callbacks.Callback):
