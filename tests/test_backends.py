@@ -88,7 +88,7 @@ def optional_counts(model, x):
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     census = count(model, (x, y), batch_size=4, gradients=True, clones=True)
     (counts,) = census.layers.values()
-    counts.active[::3] = 0
+    counts.active = np.where(np.arange(counts.units) % 3, counts.active, 0)
     (ablated,) = ablate(model, (x, y), census, batch_size=4).layers.values()
     return {
         "gradient": counts.gradient,

@@ -176,7 +176,7 @@ def test_a_recurrent_layer_is_silenced_at_its_output_and_time_steps_together():
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         counted = census.count(model, x, "all")
         (counts,) = counted.layers.values()
-        counts.active[:] = [0, 0, 40, 40, 40]  # units 0 and 1 are dead, so it says
+        counts.active = np.array([0, 0, 40, 40, 40])  # units 0 and 1 are called dead
         (counts,) = census.ablate(model, (x, y), counted).layers.values()
         kernel, bias = (np.array(w) for w in model.layers[-1].get_weights())
         whole = model.evaluate(x, y, verbose=0)
@@ -196,7 +196,7 @@ def test_units_on_the_first_axis():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 4, 8, 6)).astype("float32"), rng.integers(0, CLASSES, 20)
     counted = census.count(model, x, ["map"])
-    counted.layers["map"].active[1] = 0
+    counted.layers["map"].active = np.array([20, 0, 20, 20])
     change = census.ablate(model, (x, y), counted).layers["map"].ablated_loss[0]
     whole = model.evaluate(x, y, verbose=0)
     kernel, bias = (np.array(w) for w in model.get_layer("out").get_weights())
