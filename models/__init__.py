@@ -174,7 +174,7 @@ def _depths_near(name: str) -> str:
     match = re.fullmatch(r"(resnet|preresnet|plain|wrn)(\d{1,4})((?:_\d{1,4})?)", name)
     if not match or (match[1] == "wrn") != bool(match[3]):
         return ""
-    rest = 4 if match[1] == "wrn" else 2
-    below = (int(match[2]) - rest) // 6 * 6 + rest
-    depths = [depth for depth in (below, below + 6) if depth > rest]
+    offset = 4 if match[1] == "wrn" else 2
+    below = (int(match[2]) - offset) // 6 * 6 + offset
+    depths = [depth for depth in (below, below + 6) if depth > offset]
     return f"; did you mean {' or '.join(repr(f'{match[1]}{depth}{match[3]}') for depth in depths)}?"

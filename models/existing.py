@@ -168,8 +168,8 @@ def load_keras_file(
     except (ValueError, OSError, TypeError, KeyError, RecursionError) as error:
         # Keras' first line is on the model, and the missing class is lines below
         if missing := re.search(r"Could not locate (class|function) '([^']+)'", str(error)):
-            kind, name = missing.groups()
-            raise ForeignCode(printable(f"{kind} {name!r} is not one of Keras'"), name) from error
+            noun, name = missing.groups()
+            raise ForeignCode(printable(f"{noun} {name!r} is not one of Keras'"), name) from error
         if safe_mode and "safe_mode=False" in str(error):
             raise ForeignCode("it has a Lambda layer, which is code of the file's author") from error
         raise ValueError(first_line(error)) from error

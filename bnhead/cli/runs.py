@@ -1,7 +1,6 @@
 """The command `bnhead runs DIR`."""
 
 import contextlib
-import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from bnhead.cli.tables import table
 from bnhead.errors import RunDirectoryError
 from bnhead.runs import lock
 from bnhead.runs.directory import RunDirectory
+from bnhead.studies.wording import is_number
 
 _OF_RUNS = ("checkpoints", "tensorboard", "census")  # folders that hold no other runs
 
@@ -103,15 +103,15 @@ def entries_below(root: pathlib.Path) -> Iterator[Run | Study]:
     cannot be read is an entry too, with the reason in the place of the status.
     """
     for path, folders, files in os.walk(root):
-        here = pathlib.Path(path)
+        folder = pathlib.Path(path)
         folders[:] = sorted(name for name in folders if name not in _OF_RUNS and not name.startswith("."))
         if "plan.json" in files:
-            yield read_study(here)
-            if here == root:
-                yield from _runs_of_study(here)
+            yield read_study(folder)
+            if folder == root:
+                yield from _runs_of_study(folder)
             folders.clear()
         elif "config.json" in files:
-            yield read_run(here)
+            yield read_run(folder)
             folders.clear()
 
 
@@ -138,8 +138,8 @@ def read_study(path: pathlib.Path) -> Study:
 def _runs_of_study(path: pathlib.Path) -> Iterator[Run]:
     with contextlib.suppress(RunDirectoryError):  # `read_study` has the reason
         for planned in RunDirectory(path).read("plan.json")["runs"]:
-            if (place := path / "runs" / planned["id"]).is_dir():
-                yield read_run(place)._replace(head=planned["cell"])
+            if (directory := path / "runs" / planned["id"]).is_dir():
+                yield read_run(directory)._replace(head=planned["cell"])
 
 
 def read_run(path: pathlib.Path) -> Run:
@@ -162,16 +162,12 @@ def read_run(path: pathlib.Path) -> Run:
         str(config.get("seed", "")),
         word.replace("_", " "),
         _score(result),
-        f"{dead:.1%}" if _is_number(dead) else "",
+        f"{dead:.1%}" if is_number(dead) else "",
     )
 
 
 def _score(result: dict[str, Any]) -> str:
-    if _is_number(result.get("test_accuracy")):
+    if is_number(result.get("test_accuracy")):
         return f"{result['test_accuracy']:.2%}"
     numbers = [value for key, value in result.items() if key.startswith("test_") and key != "test_loss"]
-    return f"{numbers[0]:.4f}" if numbers and _is_number(numbers[0]) else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return f"{numbers[0]:.4f}" if numbers and is_number(numbers[0]) else ""

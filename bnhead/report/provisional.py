@@ -43,7 +43,7 @@ def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
             "comparisons": comparisons,
             "trends": [],
             "exclusions": [
-                one for one in numbers["exclusions"] if one["reason"] not in ("not started", "not finished")
+                run for run in numbers["exclusions"] if run["reason"] not in ("not started", "not finished")
             ],
             "width_law": [
                 {**law, "slope": None, "interval": None, "logit": None} for law in numbers["width_law"]

@@ -44,7 +44,7 @@ def forests(study: StudyFiles) -> list[dict[str, Any]]:
         drawn.append(_forest(study, f"{title}, each head", "", of_heads, compares=False))
         drawn[-1]["file"] = "slopes_of_heads"
     comparisons = verdict["comparisons"]
-    rows = [*comparisons, *(row for one in comparisons for row in one.get("secondary", ()))]
+    rows = [*comparisons, *(row for comparison in comparisons for row in comparison.get("secondary", ()))]
     for name in dict.fromkeys(row["outcome"] for row in rows):
         of_outcome = [row for row in rows if row["outcome"] == name]
         drawn.append(

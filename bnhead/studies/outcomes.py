@@ -1,7 +1,6 @@
 """The outcome of each planned run, from the files of the run alone, so that a verdict can be recomputed."""
 
 import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from bnhead.runs.predictions import NAME, read_predictions
 from bnhead.runs.run_files import MISSING, RunFiles, read_run_files
 from bnhead.studies.measures import PRIMARY
 from bnhead.studies.plan import Plan, PlannedRun
+from bnhead.studies.wording import is_number
 
 UNTRAINED = ("diverged", "failed_to_learn")  # these are scored at chance
 SCORED = ("finished", *UNTRAINED)
@@ -151,7 +151,7 @@ def _contradiction(files: RunFiles, settings: Mapping[str, Any], primary: str) -
     """How `result.json` contradicts the last row of `history.csv`; empty if it does not."""
     result, history = files.result, files.history
     finished = result["status"] == "finished"
-    if finished and not _is_finite(result.get(primary)):
+    if finished and not is_number(result.get(primary)):
         return f"result.json has no finite {primary}"
     if "history.csv" in files.problems:
         return f"history.csv {files.problems['history.csv']}"
@@ -165,7 +165,7 @@ def _contradiction(files: RunFiles, settings: Mapping[str, Any], primary: str) -
     for key in dict.fromkeys((primary, *history)):
         if key in result and (key.startswith("test_") or keys.is_key(key)):
             logged, final = history[key][-1], result[key]
-            if logged != final and (_is_finite(logged) or final is not None):
+            if logged != final and (is_number(logged) or final is not None):
                 return f"{key} is {logged} in history.csv and {final} in result.json"
     return ""
 
@@ -173,10 +173,6 @@ def _contradiction(files: RunFiles, settings: Mapping[str, Any], primary: str) -
 def failure_text(failure: Mapping[str, Any]) -> str:
     """`"ValueError: message"`."""
     return f"{failure['error']}: {failure['message']}"
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def flow(outcomes: Sequence[Outcome]) -> dict[str, int]:

@@ -76,7 +76,7 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
     for row in slopes:
         better = plan.measures[0].better
         row["word"] = word_of(row["interval"], row["margin"], better) if row["control"] else ""
-        row["sentence"] = wording.trend_sentence(row, [one for one in slopes if not one["control"]])
+        row["sentence"] = wording.trend_sentence(row, [slope for slope in slopes if not slope["control"]])
     primary = [row for row in slopes if row["control"]] or comparisons
     # no slope counts without all its runs, or where runs of one of its points did not train
     for word in ("INVALID", "UNSTABLE")[: 2 if slopes else 1]:

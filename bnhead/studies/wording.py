@@ -123,14 +123,14 @@ def trend_sentence(row: Mapping[str, Any], slopes: Sequence[Mapping[str, Any]] =
     if not row["interval"]:
         return f"{row['word'] or 'INVALID'}. {row['name']}: fewer than two seeds with every {row['per']}."
 
-    def change(one: Mapping[str, Any]) -> str:
-        low, high = (ascii_difference(bound, name) for bound in one["interval"])
-        size = " ".join(filter(None, (ascii_difference(one["mean"], name), unit(name))))
+    def change(slope: Mapping[str, Any]) -> str:
+        low, high = (ascii_difference(bound, name) for bound in slope["interval"])
+        size = " ".join(filter(None, (ascii_difference(slope["mean"], name), unit(name))))
         return f"{size} ({low} to {high})"
 
     if not row["control"]:
         return f"Per doubling of {row['per']}, {title} change by {change(row)} with {row['treatment']}."
-    by_head = {one["treatment"]: one for one in slopes}
+    by_head = {slope["treatment"]: slope for slope in slopes}
     changes = " and by ".join(
         f"{change(by_head[head])} with {head}"
         for head in (row["treatment"], row["control"])
@@ -178,7 +178,7 @@ def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
         heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"
     )
     rows = [comparisons, *_by_outcome(comparisons)]
-    return [f"{subject}{scope}.", *(_counts(one, names) for one in rows[:2])]
+    return [f"{subject}{scope}.", *(_counts(outcome, names) for outcome in rows[:2])]
 
 
 def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -195,15 +195,15 @@ def _counts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     parts = []
     for word in ("HELPS", "HURTS", "NO MATERIAL DIFFERENCE", "UNSTABLE", "UNDECIDED"):
         group = [(label, row) for label, row in named if row["word"] == word]
-        shown = [label for label, _ in group]
+        labels_of_group = [label for label, _ in group]
         if word in ("HELPS", "HURTS"):
             group.sort(key=lambda pair: -abs(pair[1]["mean"]))
-            shown = [f"{label} {ascii_difference(row['mean'], name)}" for label, row in group]
+            labels_of_group = [f"{label} {ascii_difference(row['mean'], name)}" for label, row in group]
         if word not in ("HELPS", "HURTS") and len(group) == len(rows):
             parts.append(f"all {len(group)} {word}")
         elif group:
-            rest = " ..." if len(group) > MOST_NAMED else ""
-            parts.append(f"{len(group)} {word} ({', '.join(shown[:MOST_NAMED])}{rest})")
+            dots = " ..." if len(group) > MOST_NAMED else ""
+            parts.append(f"{len(group)} {word} ({', '.join(labels_of_group[:MOST_NAMED])}{dots})")
     title = metric_name(name)
     return f"{title[0].upper()}{title[1:]}: {', '.join(parts)}."
 

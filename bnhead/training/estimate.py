@@ -43,7 +43,7 @@ def estimate(config: TrainConfig) -> dict:
         config.distribution, config.batch_size, sync_bn=config.sync_bn, ghost_sizes=config.ghost_sizes
     )
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
-        feed, model = prepare_training(config, replicas, Reuse())
+        feed, model, _ = prepare_training(config, replicas, Reuse())
         size = training_bytes(model, config.batch_size)
         with feed.data.naming_pictures():
             step = seconds_per_step(model, feed)

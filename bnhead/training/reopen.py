@@ -111,10 +111,10 @@ def open_source(
         path = pathlib.Path(model, "model.keras") if is_run else pathlib.Path(model)
         net = _load_model(path, imported(custom_objects), safe_mode)
         if arrays:
-            held = load_npz(arrays)
-            read = keras.tree.flatten(_arrays_for(net, held, 1))  # raises for an input that is missing
-            shapes = (f"{one.shape[1:]} {one.dtype}" for one in read if one is not None)
-            return Source(net, held, f"as in the file, {' and '.join(shapes)}", task)
+            dataset = load_npz(arrays)
+            read = keras.tree.flatten(_arrays_for(net, dataset, 1))  # raises for an input that is missing
+            shapes = (f"{array.shape[1:]} {array.dtype}" for array in read if array is not None)
+            return Source(net, dataset, f"as in the file, {' and '.join(shapes)}", task)
         _require_one_image(model, net)
     dataset = dataset or settings.get("dataset", "")
     if not dataset:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from bnhead.census import Probe
 from bnhead.devices.environment import describe_environment, prepare_devices
 from bnhead.devices.replicas import Replicas, open_replicas
 from bnhead.errors import UsageError
@@ -71,9 +72,8 @@ def train(
         if not overwrite and (result := directory.finished_result(settings)) is not None:
             return RunResult(result, config)
         directory.check(settings, overwrite=overwrite)
-        reuse = reuse or Reuse()
-        feed, model = prepare_training(config, replicas, reuse)
-        watchers = Watchers(config, directory, feed, model, reuse.probe(config, model))
+        feed, model, probe = prepare_training(config, replicas, reuse or Reuse())
+        watchers = Watchers(config, directory, feed, model, probe)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
                 return RunResult(result, config)
@@ -95,8 +95,10 @@ def train(
                 return RunResult(result, config)
 
 
-def prepare_training(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> tuple[Feed, keras.Model]:
-    """Opens and checks the data, and builds the model for the replicas. Writes nothing.
+def prepare_training(
+    config: TrainConfig, replicas: Replicas, reuse: Reuse
+) -> tuple[Feed, keras.Model, Probe]:
+    """Opens and checks the data, and builds the model for the replicas and its probe. Writes nothing.
 
     Raises:
         UsageError, DataError: as `train`.
@@ -107,7 +109,7 @@ def prepare_training(config: TrainConfig, replicas: Replicas, reuse: Reuse) -> t
         model = reuse.model(config, feed.data)
         replicas.synchronize(model)
         build_metrics(model, feed)
-    return feed, model
+    return feed, model, reuse.probe(config, model)
 
 
 def build_metrics(model: keras.Model, feed: Feed) -> None:

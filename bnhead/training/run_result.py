@@ -76,10 +76,10 @@ class RunResult(dict):
         Raises:
             UsageError: the history has no such metric.
         """
-        known = [name.removeprefix("test_") for name in self.history if name.startswith("test_")]
-        metric = next((name for name in known if name != "loss"), "loss") if metric is None else metric
-        if metric not in known:
-            raise UsageError(f"metric {metric!r} is not in the history{nearest(metric, known)}")
+        metrics = [name.removeprefix("test_") for name in self.history if name.startswith("test_")]
+        metric = next((name for name in metrics if name != "loss"), "loss") if metric is None else metric
+        if metric not in metrics:
+            raise UsageError(f"metric {metric!r} is not in the history{nearest(metric, metrics)}")
         names = {"training": metric, "test": f"test_{metric}", "validation": f"validation_{metric}"}
         lines = {label: self.history[name] for label, name in names.items() if name in self.history}
         ax = _plot_by_epoch(self.history["epoch"], lines, ax, share=metric == "accuracy")
