@@ -13,6 +13,7 @@ from bnhead.texts import counted
 _FEW = 0.05  # smaller shares of always-on and rarely active units are usual
 _FAR = 0.25  # a class that silences so much more of a layer than the median class stands out
 _STEP, _POINTS = 4, 3  # dead(n) in a line: for N, and for about N / 16 and N / 256 inputs
+_WORTH = 1e-3  # a smaller change of the loss is no worth of the units set to 0
 _ALPHA = 0.05  # error rate of the remarks on one test, over all layers
 _BY_NAME = {figure.name: figure for figure in FIGURES}
 
@@ -71,12 +72,12 @@ _REMARKS = (
     ),
     _Remark(
         "ablated_dormant_loss",
-        lambda c, f, n: f["ablated_dormant_loss"] != 0,
+        lambda c, f, n: abs(f["ablated_dormant_loss"]) >= _WORTH,
         "without the dormant units the loss changes by {ablated_dormant_loss}{dormant_metric}",
     ),
     _Remark(
         "ablated_rarely_active_loss",
-        lambda c, f, n: f["ablated_rarely_active_loss"] != 0,
+        lambda c, f, n: abs(f["ablated_rarely_active_loss"]) >= _WORTH,
         "without the rarely active units the loss changes by {ablated_rarely_active_loss}"
         "{rarely_active_metric}",
     ),

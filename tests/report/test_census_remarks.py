@@ -81,6 +81,7 @@ def test_ablation():
     ]
     rare = layer(HALF, ablated_loss=np.array([0, 0, -1e-3]))
     assert remarks(rare, 1) == ["without the rarely active units the loss changes by -0.001"]
+    assert remarks(layer(HALF, ablated_loss=np.array([0, 9e-4, -9e-4])), 1) == []
 
 
 def test_a_class_that_silences_the_layer():
