@@ -17,7 +17,7 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "layers": {"graph"},
     "heads": {"graph", "layers"},
     "models": {"graph", "heads", "layers", "models", "runs.atomic"},
-    "census": {"graph"},
+    "census": {"graph", "layers"},
     "data": {"runs.atomic"},
     "devices": {"runs"},
     "training": {"census", "data", "devices", "graph", "heads", "layers", "models", "runs"},

@@ -24,6 +24,28 @@ Modules:
     axes         plots on Matplotlib axes
     plots        plots as PNG, and TensorBoard
     callback     `DeadUnits`, for `model.fit`
+figures      the table of figures: one row each, with formula, unit and meaning
+keys         names of the figures in logs and files
+counts       the counts of a layer: arrays in, numbers out
+contiguity   whether dead units are adjacent
+clones       which units compute the same
+codeath      which units are silent together
+changes      birth, death, revival and persistence from count to count
+sites        which activations of a model to count
+labels       how labels are read as classes
+reductions   from activations to small arrays, inside the graph
+intervals    bounds of a model's tensors, from its weights
+certificates units that cannot fire, and why
+gradients    derivatives with respect to the pre-activations
+totals       sums over batches, on the device, and the counts they give
+probe        the pass over a set of inputs
+step         counting inside the training step
+ablation     what groups of units are worth
+feed         batches in the form that a model takes
+revival      reviving dormant units
+axes         plots on Matplotlib axes
+plots        plots as PNG, and TensorBoard
+callback     `DeadUnits`, for `model.fit`
 """
 
 from typing import TYPE_CHECKING
@@ -33,16 +55,29 @@ from bnhead import public
 if TYPE_CHECKING:
     from bnhead.census.ablation import ablate
     from bnhead.census.callback import DeadUnits
+    from bnhead.census.certificates import Certificate, certify
     from bnhead.census.changes import History
     from bnhead.census.counts import Census, Counts
     from bnhead.census.probe import Probe, count
 
-__all__ = ["Census", "Counts", "DeadUnits", "History", "Probe", "ablate", "count"]
+__all__ = [
+    "Census",
+    "Certificate",
+    "Counts",
+    "DeadUnits",
+    "History",
+    "Probe",
+    "ablate",
+    "certify",
+    "count",
+]
 # loaded at first use, since reports need `figures` without Keras
 __getattr__, __dir__ = public.names(
     __name__,
     {
         "Census": "bnhead.census.counts",
+        "Certificate": "bnhead.census.certificates",
+        "certify": "bnhead.census.certificates",
         "Counts": "bnhead.census.counts",
         "DeadUnits": "bnhead.census.callback",
         "History": "bnhead.census.changes",

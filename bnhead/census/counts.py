@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 RARE = 0.01  # "rarely active": on fewer than 1 % of the inputs, Dohare et al. 2024, "Loss of plasticity"
 CONSTANT = 1e-12  # largest variance of a constant unit
 DORMANT = 0.025  # threshold of the dormant group, the smaller one of Sokar et al. 2023
+BIAS_DEAD, WEIGHT_DEAD = 1, 2  # causes of certified units; 0 is not certified
 
 
 @dataclass(eq=False)
@@ -113,6 +114,8 @@ class Counts:
         together: (`(units, units)` int64, inputs on which both units were active somewhere.)
         accumulation: (the first input on which each unit was active; None too if the inputs have no order, as
             in a training step, or if the counts of the same indices were merged.)
+        causes: (`(units,)` int64, why a unit cannot fire on any input, `BIAS_DEAD` or `WEIGHT_DEAD`; 0 for a
+            unit that perhaps can; see `bnhead.census.certificates`.)
         groups: sizes of the groups of channels that were concatenated; empty for one group.
         first: index of the first of these inputs in the full set.
         nonfinite: inputs for which a value in or before this layer was NaN or infinite.
@@ -136,6 +139,7 @@ class Counts:
     ablated_metric: np.ndarray | None = None
     together: np.ndarray | None = None
     accumulation: Accumulation | None = None
+    causes: np.ndarray | None = None
     groups: tuple[int, ...] = ()
     first: int = 0
     nonfinite: int = 0
@@ -167,6 +171,9 @@ class Counts:
                 name: a.merge(b) if (a := getattr(self, name)) and (b := getattr(counts, name)) else None
                 for name in _MERGED
             },
+            causes=None
+            if self.causes is None or counts.causes is None
+            else np.minimum(self.causes, counts.causes),
             groups=self.groups,
             first=min(self.first, counts.first),
             nonfinite=self.nonfinite + counts.nonfinite,
@@ -355,6 +362,26 @@ class Counts:
         return self.gradient_scores <= tau
 
     @property
+    def certified(self) -> np.ndarray | None:
+        """`(units,)` bool: dead, and no input can make it fire; None unless the layer has a certificate."""
+        return None if self.causes is None else self.dead & (self.causes > 0)
+
+    @property
+    def weight_dead(self) -> np.ndarray | None:
+        """`(units,)` bool: certified, with almost no incoming weights; None without a certificate."""
+        return None if self.causes is None else self.dead & (self.causes == WEIGHT_DEAD)
+
+    @property
+    def bias_dead(self) -> np.ndarray | None:
+        """`(units,)` bool: certified, by a bias that outweighs its weights; None without a certificate."""
+        return None if self.causes is None else self.dead & (self.causes == BIAS_DEAD)
+
+    @property
+    def unused(self) -> np.ndarray | None:
+        """`(units,)` bool: dead on these inputs, but not certified; None without a certificate."""
+        return None if self.causes is None else self.dead & (self.causes == 0)
+
+    @property
     def constant(self) -> np.ndarray | None:
         """`(units,)` bool: variance of at most 1e-12, as of a dead unit after a batch norm.
 
@@ -466,7 +493,7 @@ class Counts:
         if unexpected := sorted(set(plain) - set(_FILE_KEYS)):
             raise UsageError(f"counts have no {unexpected[0]!r}")
         values = {_FILE_KEYS[key]: value for key, value in plain.items()}
-        for name in (_SUMS | _FLOATS) & values.keys():
+        for name in (_SUMS | _FLOATS | {"causes"}) & values.keys():
             values[name] = np.array(values[name], np.float64 if name in _FLOATS else np.int64)
         for name in values.keys() & _MERGED:
             values[name] = _MERGED[name].from_dict(values[name])

@@ -43,6 +43,7 @@ NEEDS = {  # optional attribute of `Counts`, or `CHANGES` -> the argument or dat
     "comoments": "`clones=True`",
     "ablated_loss": "`ablate`",
     "ablated_metric": "`ablate`; a compiled metric",
+    "causes": "a functional model",
     CHANGES: "two counts",
 }
 
@@ -212,6 +213,37 @@ FIGURES = (
         lambda c: c.always_on.mean(),
         display="summaries",
         reading="An activation without zeros, such as GELU or sigmoid, is always on in every unit.",
+    ),
+    Figure(
+        "certified",
+        "certified",
+        "share of units that cannot fire on any input, proved from their weights",
+        lambda c: c.certified.mean(),
+        needs="causes",
+        cell="{count} ({certified})",
+        reading="A certified unit is dead on any data, and bnhead.census.prune_dead removes it. Either its "
+        "weights have vanished, or its bias is below all that they can add.",
+    ),
+    Figure(
+        "weight_dead",
+        "weight-dead",
+        "share of units that are certified and have almost no incoming weights",
+        lambda c: c.weight_dead.mean(),
+        needs="causes",
+    ),
+    Figure(
+        "bias_dead",
+        "bias-dead",
+        "share of units that are certified and have weights, which their bias outweighs",
+        lambda c: c.bias_dead.mean(),
+        needs="causes",
+    ),
+    Figure(
+        "unused",
+        "unused",
+        "share of units that are dead on these inputs and not certified: others may wake them",
+        lambda c: c.unused.mean(),
+        needs="causes",
     ),
     Figure(
         "runs",

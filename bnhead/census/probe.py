@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from bnhead.census import feed, gradients, reductions, totals
+from bnhead.census.certificates import certificates_of
 from bnhead.census.counts import Census
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
@@ -180,8 +181,10 @@ class Probe:
                 "weights: those that the model has now; use_ema puts their averages in place when fit ends"
             )
         bad_weights = first_nonfinite_weight(self._model)
-        for counts in census.layers.values():
+        certificates = {} if bad_weights else certificates_of(self._model, self.sites)
+        for name, counts in census.layers.items():
             counts.bad_weights = bad_weights
+            counts.causes = certificates[name].causes if name in certificates else None
         return census, rows
 
     def per_input(

@@ -38,6 +38,7 @@ def of_inputs(activations, finite, labels, first):
         gradient=np.abs(activations).sum((0, 1)),
         output_gradient=np.ceil(np.abs(activations)).sum((0, 1)),
         together=somewhere.astype(int).T @ somewhere,
+        causes=np.arange(activations.shape[-1]) % 3,
         groups=(2, activations.shape[-1] - 2) if activations.shape[-1] > 2 else (),
         nonfinite=len(bad),
         first_nonfinite=first + int(bad[0]) if len(bad) else None,

@@ -35,6 +35,7 @@ def test_figures_by_hand():
     activations = np.array([[0, 5, 1, 2], [0, 5, 1, 0], [0, 5, 0, 0], [0, 5, 0, 0]], float)[:, None, :]
     counts = added(activations)
     counts.ablated_loss, counts.ablated_metric = np.array([0, 0.5, -0.25]), np.array([0, -0.125, 1])
+    counts.causes = np.array([2, 1, 0, 0])
     assert counts.inputs == 4 and counts.units == 4
     assert counts.figures() == {
         **dict.fromkeys(("unseen", "unseen_low", "unseen_high"), 0),  # one unit was active on one input
@@ -77,6 +78,11 @@ def test_figures_by_hand():
         "dataset": 1 / 4,
         "rarely_active": 1 / 4,
         "always_on": 1 / 4,
+        # unit 0 is weight-dead; unit 1 was active, whatever a certificate says
+        "certified": 1 / 4,
+        "weight_dead": 1 / 4,
+        "bias_dead": 0,
+        "unused": 0,
     }
     assert set(counts.figures()) == {row.name for row in OF_COUNTS}
 
