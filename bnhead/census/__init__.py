@@ -36,6 +36,7 @@ labels       how labels are read as classes
 reductions   from activations to small arrays, inside the graph
 intervals    bounds of a model's tensors, from its weights
 certificates units that cannot fire, and why
+pruning      their removal from a copy of a model
 gradients    derivatives with respect to the pre-activations
 totals       sums over batches, on the device, and the counts they give
 probe        the pass over a set of inputs
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from bnhead.census.changes import History
     from bnhead.census.counts import Census, Counts
     from bnhead.census.probe import Probe, count
+    from bnhead.census.pruning import Pruned, prune_dead
 
 __all__ = [
     "Census",
@@ -70,6 +72,10 @@ __all__ = [
     "ablate",
     "certify",
     "count",
+    "Pruned",
+    "certify",
+    "count",
+    "prune_dead",
 ]
 # loaded at first use, since reports need `figures` without Keras
 __getattr__, __dir__ = public.names(
@@ -78,6 +84,8 @@ __getattr__, __dir__ = public.names(
         "Census": "bnhead.census.counts",
         "Certificate": "bnhead.census.certificates",
         "certify": "bnhead.census.certificates",
+        "Pruned": "bnhead.census.pruning",
+        "prune_dead": "bnhead.census.pruning",
         "Counts": "bnhead.census.counts",
         "DeadUnits": "bnhead.census.callback",
         "History": "bnhead.census.changes",

@@ -201,7 +201,7 @@ def _bounded(call: Call, boxes: list[Box], mode: Mode) -> Bounded | None:
         if before is None:
             return None
         function = getattr(layer, "activation", layer)
-        after = activated(function, before) if function is not layer or _activation_name(layer) else before
+        after = activated(function, before) if function is not layer or activation_name(layer) else before
     return Bounded(before, after, axis)
 
 
@@ -213,10 +213,10 @@ def _rule_of(layer: keras.Operation) -> Callable | None:
                 return rule
         if inference_affine(layer) is not None:
             return _normalised
-        return _same if vanishes(layer) or _activation_name(layer) else None
+        return _same if vanishes(layer) or activation_name(layer) else None
     if not type(layer).__module__.startswith("keras."):
         return None
-    return _OPERATION_RULES.get(type(layer).__name__) or (_same if _activation_name(layer) else None)
+    return _OPERATION_RULES.get(type(layer).__name__) or (_same if activation_name(layer) else None)
 
 
 def _channels_first(layer: keras.Operation) -> bool:
@@ -598,7 +598,7 @@ def _recurrent(call: Call, boxes: list[Box], mode: Mode) -> Box | None:
     """With tanh, and gates in [0, 1], the states are in [-1, 1]."""
     layer = call.operation
     gates = getattr(layer, "recurrent_activation", keras.activations.sigmoid)
-    if _activation_name(layer.activation) != "tanh" or _activation_name(gates) not in (
+    if activation_name(layer.activation) != "tanh" or activation_name(gates) not in (
         "sigmoid",
         "hard_sigmoid",
     ):
@@ -694,7 +694,7 @@ _SHAPED = ("relu", "relu6", "leaky_relu", "linear", *_RANGES, *_POSITIVE)
 _LIBRARIES = ("tensorflow.", "jax.", "torch.")  # their functions are what their names say
 
 
-def _activation_name(function: Any) -> str:
+def activation_name(function: Any) -> str:
     """Name of an activation function, layer or operation with known bounds; "" for any other."""
     if isinstance(function, keras.Operation):
         cls = type(function)
@@ -718,7 +718,7 @@ def activated(function: Any, box: Box) -> Box:
         function: a function, a layer or an operation.
         box: that of its input.
     """
-    name = _activation_name(function)
+    name = activation_name(function)
     if name == "linear":
         return box
     low, high = box.low, box.high
