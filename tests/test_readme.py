@@ -70,7 +70,12 @@ def test_the_python_code_runs_from_top_to_bottom(page, data_dir, tmp_path, monke
         assert re.search(r"dead +(\d+)", out)[1] > "0", "the text says that many are"
     expected = {
         "heads": ["62x62x32 -> catpool -> 64 -> bn -> dropout(0.25) -> fc(512, relu) -> out(10)  [P1]"],
-        "census": ["conv: 16 units, 256 inputs", "fc: 64 units, 256 inputs", "\n512\n"],
+        "census": [
+            "conv: 16 units, 256 inputs",
+            "fc: 64 units, 256 inputs",
+            "\n512\n",
+            "fc: 8 units removed",
+        ],
         "runs": ["test accuracy ", "{'head_fc': {"],
         "studies": ["NO MATERIAL DIFFERENCE after 10 seeds", "control_dead"],
         "models": ["76 layers, 55 after folding"],
