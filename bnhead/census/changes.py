@@ -38,7 +38,7 @@ class Changes:
 
 
 def changes(earlier: np.ndarray, later: np.ndarray, ever_active: np.ndarray | None = None) -> Changes:
-    """Compares two masks of dead units.
+    """Compares two masks of dead units, of counts on equally many inputs.
 
     Args:
         earlier: `(units,)` bool, dead at the earlier count.
@@ -64,17 +64,21 @@ class History:
 
     Attributes:
         epochs: the epochs of the counts.
+        inputs: N of each count.
         activity: one `(units,)` float32 per count, the share of inputs on which the unit was active; NaN if
             the count was unknown.
         figures: name of the figure -> one value per count, with those that compare it with the last known
-            count; NaN if the count, or the figure, is unknown.
+            count; NaN if the count, or the figure, is unknown. Counts of different N have no births, deaths,
+            revivals and persistence: fewer inputs alone make more units dead.
     """
 
     epochs: list[int] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
     activity: list[np.ndarray] = field(default_factory=list)
     figures: dict[str, list[float]] = field(default_factory=dict)
     _dead: np.ndarray | None = None
     _ever_active: np.ndarray | None = None
+    _last_inputs: int = 0  # N of the last known count
 
     def add(self, epoch: int, counts: Counts) -> None:
         """Adds a count.
@@ -84,6 +88,7 @@ class History:
             counts: of the layer. If they are unknown, the next changes are relative to the last known count.
         """
         self.epochs.append(epoch)
+        self.inputs.append(counts.inputs)
         compared = dict.fromkeys((row.name for row in OF_CHANGES), float("nan"))
         if counts.unknown:
             self.activity.append(np.full(counts.units, np.nan, np.float32))
@@ -92,9 +97,10 @@ class History:
             if self._dead is None:
                 self._ever_active = ~counts.dead
             else:
-                compared = changes(self._dead, counts.dead, self._ever_active).figures()
+                if counts.inputs == self._last_inputs:
+                    compared = changes(self._dead, counts.dead, self._ever_active).figures()
                 self._ever_active = self._ever_active | ~counts.dead
-            self._dead = counts.dead
+            self._dead, self._last_inputs = counts.dead, counts.inputs
         values = counts.figures() | compared
         for name in dict.fromkeys((*self.figures, *values)):  # an unknown count may lack some
             earlier = self.figures.setdefault(name, [float("nan")] * (len(self.epochs) - 1))
@@ -114,8 +120,8 @@ class History:
         return notebook.frame(self.rows(), "epoch")
 
     def rows(self) -> list[dict[str, float]]:
-        """A row for each count: `epoch`, then its figures."""
-        columns = {"epoch": self.epochs, **self.figures}
+        """A row for each count: `epoch`, `inputs`, then its figures."""
+        columns = {"epoch": self.epochs, "inputs": self.inputs, **self.figures}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def plot_raster(self, ax: "Axes | None" = None, *, title: str = "") -> "Axes":
@@ -143,9 +149,11 @@ class History:
         masks = {"dead": self._dead, "ever_active": self._ever_active}
         return {
             "epochs": list(self.epochs),
+            "inputs": list(self.inputs),
             "activity": [share.tolist() for share in self.activity],
             "figures": {name: list(values) for name, values in self.figures.items()},
             **{name: None if mask is None else mask.tolist() for name, mask in masks.items()},
+            "last_inputs": self._last_inputs,
         }
 
     @classmethod
@@ -156,4 +164,5 @@ class History:
         ]
         activity = [np.array(share, np.float32) for share in plain["activity"]]
         figures = {name: list(values) for name, values in plain["figures"].items()}
-        return cls(list(plain["epochs"]), activity, figures, *masks)
+        epochs, inputs = list(plain["epochs"]), list(plain["inputs"])
+        return cls(epochs, inputs, activity, figures, *masks, plain["last_inputs"])

@@ -53,6 +53,11 @@ def format_differences(first: str, second: str, differences: Differences) -> str
         headings = [section, "first", "second", *(["difference"] if section == "result" else [])]
         text = table(headings, [row[: len(headings)] for row in rows]) if rows else f"{section}  the same"
         lines += ["", text]
+    for key, counts in differences.values.get("result", {}).items():
+        if keys.is_key(key) and keys.parts(key)[1] == "inputs" and None not in counts:
+            numbers = " and ".join(f"{n:,.0f}" for n in counts)
+            note = f"counted on {numbers} inputs; dead units are comparable on equally many"
+            lines += ["", texts.wrapped(f"{keys.parts(key)[0]}: {note}", hanging=2)]
     return "\n".join([*lines, "", texts.wrapped(f"history: {differences.history}", hanging=2)])
 
 

@@ -13,6 +13,7 @@ from bnhead.runs.run_files import RunFiles
 from bnhead.studies import wording
 from bnhead.studies.directory import StudyFiles
 from bnhead.studies.plan import Cell
+from bnhead.texts import counted_range
 
 
 def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
@@ -28,8 +29,11 @@ def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
     names = [_head_name(cell) for cell in next(iter(strata.values()))]
     summaries = []
     for layer in keys.layers_of(key for run in study.runs.values() for key in run.result):
-        counted = {run.result.get(keys.key(layer, "inputs")) for run in study.runs.values()} - {None}
-        inputs = f"{counted.pop():,.0f}" if len(counted) == 1 else ""
+        counted = {run.result.get(keys.key(layer, "inputs")) for run in study.runs.values()}
+        counted = {number for number in counted if wording.is_number(number)}
+        inputs = counted_range(counted, "test input") if counted else ""
+        if len(counted) > 1:
+            inputs += " (on fewer inputs more units are dead: not comparable)"
         for row in figures_at("charts"):
             key = keys.key(layer, row.name)
             rows = [

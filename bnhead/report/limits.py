@@ -8,6 +8,7 @@ from bnhead.census.figures import rule_of_three
 from bnhead.report import provisional
 from bnhead.studies import wording
 from bnhead.studies.directory import StudyFiles
+from bnhead.texts import counted_range
 
 _SCHEDULE = {
     "epochs": "{} epochs",
@@ -78,8 +79,10 @@ def _of_the_test_split(study: StudyFiles) -> Iterator[str]:
     inputs = {size for size in counted if wording.is_number(size)}
     if inputs and min(inputs) > 0:
         yield (
-            f"Dead means silent on the {min(inputs):,.0f} inputs counted: such a unit fires on less than "
-            f"{rule_of_three(min(inputs)):.2%} of inputs, with 95 % confidence."
+            f"Dead means silent on the {counted_range(inputs, 'input')} counted: a dead unit fires on less "
+            f"than {rule_of_three(min(inputs)):.2%} of inputs, with 95 % confidence."
+            + " Layers and runs with different numbers of inputs are not comparable."
+            * (len(inputs) > 1)
         )
 
 

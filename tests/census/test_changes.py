@@ -88,6 +88,16 @@ def test_a_history_survives_json_and_is_a_data_frame():
     assert list(frame.index) == [1, 4] and frame["dataset"].tolist() == [0.5, 1]
 
 
+def test_counts_on_other_numbers_of_inputs_are_not_compared():
+    history = History()
+    for epoch, (active, inputs) in enumerate([([0, 2], 4), ([0, 0], 2), ([1, 0], 2)], start=1):
+        history.add(epoch, counts_of(active, inputs))
+        history = History.from_dict(json.loads(json.dumps(history.to_dict())))
+    assert history.inputs == [4, 2, 2] and history.to_frame()["inputs"].tolist() == [4, 2, 2]
+    for name, last in {"births": 0.5, "deaths": 0, "revivals": 0, "persistence": 0.5}.items():
+        assert np.isnan(history.figures[name][:2]).all() and history.figures[name][2] == last
+
+
 def test_the_raster_needs_a_count():
     with pytest.raises(UsageError, match="plot_raster needs at least one count"):
         History().plot_raster()

@@ -61,3 +61,13 @@ data.train_sha256     0123456789ab  fedcba987654
 
 history: they part in epoch 2: loss differ"""
     )
+
+
+def test_dead_units_on_other_numbers_of_inputs_are_not_compared_silently(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    result = {"dead/fc/dataset": (0.25, 0.125), "dead/fc/inputs": (128, 2048.0)}
+    values = {"settings": {}, "ran on": {}, "result": result}
+    note = "fc: counted on 128 and 2,048 inputs; dead units are comparable on equally many"
+    assert note in format_differences("one", "other", Differences(values, "the same in all 2 epochs"))
+    del result["dead/fc/inputs"]
+    assert note not in format_differences("one", "other", Differences(values, "the same in all 2 epochs"))

@@ -14,7 +14,11 @@ def test_the_summary_is_that_of_the_results(read):
     two = read("two")
     dead, silent = dead_units.dead_summary(two)
     assert (dead["figure"].name, silent["figure"].name) == ("dataset", "per_input")
-    assert dead["layer"] == "head_fc" and dead["inputs"] == "360" and dead["heads"] == ["fc", "bn_fc"]
+    assert (
+        dead["layer"] == "head_fc"
+        and dead["inputs"] == "360 test inputs"
+        and dead["heads"] == ["fc", "bn_fc"]
+    )
     ((stratum, texts),) = silent["rows"]
     shares = ends(two, "bn_fc", "dead/head_fc/per_input")
     assert stratum == "" and texts[1] == f"{np.mean(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})"

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from bnhead.report.dead_units import dead_summary
 from bnhead.report.limits import study_limits
 from bnhead.studies.directory import read_study
 from tests.studies.fake import write_study
@@ -50,6 +51,16 @@ def test_sizes_that_make_no_sense_are_left_out(two):
         assert "the same 360 examples" in " ".join(study_limits(two))
     next(iter(two.runs.values())).result["data"] = {"test": 361}
     assert "tested on" not in " ".join(study_limits(two))
+
+
+def test_runs_on_other_numbers_of_inputs_are_not_comparable(tmp_path):
+    study = read_study(write_study(tmp_path, "two"))
+    assert "comparable" not in " ".join(study_limits(study))
+    next(iter(study.runs.values())).result["dead/head_fc/inputs"] = 120
+    said = " ".join(study_limits(study))
+    assert "silent on the 120 to 360 inputs counted: a dead unit fires on less than 2.50% of inputs" in said
+    assert "runs with different numbers of inputs are not comparable" in said
+    assert dead_summary(study)[0]["inputs"].startswith("120 to 360 test inputs (on fewer inputs more units")
 
 
 def test_r2_has_no_points(tmp_path):
