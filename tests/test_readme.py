@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bnhead import DeadUnits, heads, models
@@ -91,6 +92,9 @@ def test_the_python_code_runs_from_top_to_bottom(page, data_dir, tmp_path, monke
 def test_every_command_is_taken(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/digits/resnet20/bn_fc/seed0").mkdir(parents=True)
+    for name in ("table.keras", "mine.keras"):
+        (tmp_path / name).write_text("a model")
+    np.savez("test.npz", x=np.ones(2))
     for command in commands(page):
         words = shlex.split(command)
         if words[:2] == ["python", "train.py"]:
