@@ -319,3 +319,22 @@ def test_many_models_are_counted_without_a_warning_of_retracing(caplog):
         model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
         assert len(count(model, x).layers) == 1
     assert [record.message for record in caplog.records if "retracing" in record.message] == []
+
+
+def test_dead_after_so_many_inputs_is_numpys_in_batches_and_in_parts():
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(64, "relu", name="fc"), keras.layers.Dense(3)]
+    )
+    kernel, _ = model.get_layer("fc").get_weights()
+    model.get_layer("fc").set_weights([kernel, np.linspace(-3, 0, 64, dtype="float32")])
+    x = np.random.default_rng(0).normal(size=(200, 6)).astype("float32")
+    active = keras.Model(model.inputs, model.get_layer("fc").output).predict(x, verbose=0) > 0
+    whole = count(model, x, batch_size=77)
+    parts = [count(model, x[start:stop], first=start) for start, stop in ((150, 200), (0, 9), (9, 150))]
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    for counts in (whole.layers["fc"], merged.layers["fc"]):
+        for inputs in range(201):
+            assert (counts.dead_after(inputs) == ~active[:inputs].any(0)).all()
+    assert 0 < whole.layers["fc"].dead.sum() < whole.layers["fc"].dead_after(1).sum()
+    with pytest.raises(UsageError, match="first must be a whole number of at least 0, got -1"):
+        count(model, x, first=-1)
