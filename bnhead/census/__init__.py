@@ -14,6 +14,9 @@ Modules:
     units        the units one by one, as a file
     labels       how labels are read as classes
     reductions   from activations to small arrays, inside the graph
+    intervals    bounds of a model's tensors, from its weights
+    certificates units that cannot fire, and why
+    pruning      their removal from a copy of a model
     gradients    derivatives with respect to the pre-activations
     totals       sums over batches, on the device, and the counts they give
     probe        the pass over a set of inputs
@@ -24,29 +27,6 @@ Modules:
     axes         plots on Matplotlib axes
     plots        plots as PNG, and TensorBoard
     callback     `DeadUnits`, for `model.fit`
-figures      the table of figures: one row each, with formula, unit and meaning
-keys         names of the figures in logs and files
-counts       the counts of a layer: arrays in, numbers out
-contiguity   whether dead units are adjacent
-clones       which units compute the same
-codeath      which units are silent together
-changes      birth, death, revival and persistence from count to count
-sites        which activations of a model to count
-labels       how labels are read as classes
-reductions   from activations to small arrays, inside the graph
-intervals    bounds of a model's tensors, from its weights
-certificates units that cannot fire, and why
-pruning      their removal from a copy of a model
-gradients    derivatives with respect to the pre-activations
-totals       sums over batches, on the device, and the counts they give
-probe        the pass over a set of inputs
-step         counting inside the training step
-ablation     what groups of units are worth
-feed         batches in the form that a model takes
-revival      reviving dormant units
-axes         plots on Matplotlib axes
-plots        plots as PNG, and TensorBoard
-callback     `DeadUnits`, for `model.fit`
 """
 
 from typing import TYPE_CHECKING
