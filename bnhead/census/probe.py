@@ -15,7 +15,7 @@ from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError
 from bnhead.graph import taps, trace
 from bnhead.graph.inputs import arrays_of, batches, check_data
-from bnhead.graph.weights import first_nonfinite_weight
+from bnhead.graph.weights import WeightCheck
 
 BY = ("output", "slope")
 _GRADIENTS = {"pre_activation": "gradient", "output": "output_gradient"}  # part of a tap -> its sum
@@ -48,6 +48,9 @@ class Probe:
             classes, such as regression targets or numbers beyond that size, are not counted by class, and the
             census notes it.
 
+    Attributes:
+        first_nonfinite_weight: returns the path of the model's first weight that is not finite, or "".
+
     Raises:
         UsageError: a model that is not built, a layer that the model does not have, or one without units. If
             the model does not declare its inputs (a subclassed model), `prepare` or `count` raises it.
@@ -72,6 +75,7 @@ class Probe:
             raise UsageError("gradient-dead units need the loss of a compiled model")
         trace.require_built(model)
         self._model, self._layers, self._classes = model, layers, classes
+        self.first_nonfinite_weight = WeightCheck(model)
         self._gradients = gradients
         options = {"eps": eps, "by_slope": by == "slope", "together": together, "clones": clones}
         self._options = {**options, "ordered": True}
@@ -180,7 +184,7 @@ class Probe:
             census.notes.append(
                 "weights: those that the model has now; use_ema puts their averages in place when fit ends"
             )
-        bad_weights = first_nonfinite_weight(self._model)
+        bad_weights = self.first_nonfinite_weight()
         certificates = {} if bad_weights else certificates_of(self._model, self.sites)
         for name, counts in census.layers.items():
             counts.bad_weights = bad_weights

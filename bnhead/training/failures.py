@@ -12,7 +12,7 @@ from keras import ops
 from bnhead.data import DataSet
 from bnhead.errors import ResourcesError
 from bnhead.graph import taps
-from bnhead.graph.weights import all_finite, first_nonfinite_weight
+from bnhead.graph.weights import WeightCheck, all_finite
 from bnhead.runs import atomic
 from bnhead.training.feed import Feed
 from bnhead.training.state import captured, fit, restore
@@ -51,15 +51,18 @@ class Finite(keras.callbacks.Callback):
     TensorFlow's CPU kernels can turn NaN into 0 on the way to the loss.
 
     Args:
+        check: returns the path of a weight that is not finite, or "".
         seconds: time between two checks of the weights; 0 checks after every execution.
 
     Attributes:
+        check: as given.
         broken: whether training was stopped.
         step: the batch of the epoch after which it was stopped, from 0.
     """
 
-    def __init__(self, seconds: float = CHECKED_EVERY):
+    def __init__(self, check: Callable[[], str], seconds: float = CHECKED_EVERY):
         super().__init__()
+        self.check = check
         self._seconds, self._checked_at = seconds, time.monotonic()
         self.broken, self.step = False, 0
 
@@ -72,7 +75,7 @@ class Finite(keras.callbacks.Callback):
 
     def _check(self, logs: Mapping, seconds: float) -> None:
         due = time.monotonic() - self._checked_at >= seconds
-        if not np.isfinite(float(logs["loss"])) or (due and first_nonfinite_weight(self.model)):
+        if not np.isfinite(float(logs["loss"])) or (due and self.check()):
             self.broken = self.model.stop_training = True
         if due:
             self._checked_at = time.monotonic()
@@ -128,16 +131,16 @@ def constant_loss(task: str, dataset: DataSet, mixup: float = 0.0) -> float:
 class _StopAtBreak(keras.callbacks.Callback):
     """Keeps the state before each execution. Stops after the first one that breaks the loss or a weight."""
 
-    def __init__(self):
+    def __init__(self, check: WeightCheck):
         super().__init__()
-        self.state_before, self.step, self.broken = {}, 0, False
+        self._check, self.state_before, self.step, self.broken = check, {}, 0, False
 
     def on_train_batch_begin(self, batch, logs=None):
         self.state_before = captured(self.model)
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if not np.isfinite(float(logs["loss"])) or first_nonfinite_weight(self.model):
+        if not np.isfinite(float(logs["loss"])) or self._check():
             self.broken = self.model.stop_training = True
 
 
@@ -156,7 +159,7 @@ def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, ste
         layer in the model's order, of a gradient the layer nearest to the output whose weights it spoiled.
         Only step and epoch if nothing breaks again, which does not happen on a CPU.
     """
-    replay = _StopAtBreak()
+    replay = _StopAtBreak(WeightCheck(model))
     restore(model, arrays)
     model.steps_per_execution, model.train_function = 1, None  # a compiled loop of steps would hide the step
     fit(model, feed, [replay], step)

@@ -84,7 +84,14 @@ def train(
                 stateful = [data_used, watchers.elapsed, *callbacks]
                 with deferred(directory.log) as pending:
                     saver = Saver(
-                        directory, settings, feed, stateful, checkpoint, pending, config.checkpoint_seconds
+                        directory,
+                        settings,
+                        feed,
+                        stateful,
+                        checkpoint,
+                        pending,
+                        config.checkpoint_seconds,
+                        watchers.finite.check,
                     )
                     step = checkpoint.step if checkpoint else 0
                     fit(model, feed, [*callbacks, saver], step, watchers.evaluation.keras_batches())

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from bnhead.errors import Interrupted, UsageError
 from bnhead.graph import free_name
-from bnhead.graph.weights import first_nonfinite_weight
 from bnhead.runs.checkpoints import (
     FOLDER,
     Checkpoint,
@@ -82,6 +81,7 @@ class Saver(keras.callbacks.Callback):
         resumed: the checkpoint that is in the model; None for a run from the beginning.
         pending: after a signal, a checkpoint is written and training ends.
         seconds: between two checkpoints.
+        check: returns the path of a weight that is not finite, or "".
 
     Attributes:
         latest: the newest checkpoint; before the first one the initial state.
@@ -96,11 +96,12 @@ class Saver(keras.callbacks.Callback):
         resumed: Checkpoint | None,
         pending: Pending,
         seconds: float,
+        check: Callable[[], str],
     ):
         super().__init__()
         self._directory, self._settings = directory, settings
         self._steps, self._total = feed.steps, feed.epochs * feed.steps
-        self._pending, self._seconds, self._resumed = pending, seconds, resumed
+        self._pending, self._seconds, self._resumed, self._check = pending, seconds, resumed, check
         self._stateful: dict[str, Stateful] = {}  # by class name, which is equal in every process
         for item in stateful:
             if hasattr(item, "state") and hasattr(item, "resume"):
@@ -138,7 +139,7 @@ class Saver(keras.callbacks.Callback):
         due = time.monotonic() - self._saved_at >= self._seconds or self._step == self._total
         if self.model.stop_training or not (due or self._pending.signal):
             return
-        if not first_nonfinite_weight(self.model):
+        if not self._check():
             states = {name: item.state() for name, item in self._stateful.items()}
             checkpoint = Checkpoint(self._settings, self._step, captured(self.model), states)
             try:

@@ -40,7 +40,11 @@ class Watchers:
         self, config: TrainConfig, directory: RunDirectory, feed: Feed, model: keras.Model, probe: Probe
     ):
         self.diagram = describe_head(config, model)
-        self.elapsed, self.finite, self.pace = Elapsed(), Finite(), Pace(feed.batch_size)
+        self.elapsed, self.finite, self.pace = (
+            Elapsed(),
+            Finite(probe.first_nonfinite_weight),
+            Pace(feed.batch_size),
+        )
         units = str(directory.path / "units") if directory.writable else None
         self.evaluation = Evaluation(feed, probe, units)
         self.best = None

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from bnhead.graph.weights import all_finite, first_nonfinite_weight
+from bnhead.graph.weights import WeightCheck, all_finite
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -18,8 +18,9 @@ def test_large_and_whole_numbers_are_finite():
 
 def test_the_first_weight_is_named_and_moving_averages_count():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
-    assert first_nonfinite_weight(model) == ""
+    first_nonfinite_weight = WeightCheck(model)
+    assert first_nonfinite_weight() == ""
     model.layers[-1].moving_variance.assign([1.0, np.nan, 1.0])
-    assert first_nonfinite_weight(model).endswith("moving_variance")
+    assert first_nonfinite_weight().endswith("moving_variance")
     model.layers[0].kernel.assign(np.full((2, 3), np.inf))
-    assert first_nonfinite_weight(model) == model.layers[0].kernel.path
+    assert first_nonfinite_weight() == model.layers[0].kernel.path

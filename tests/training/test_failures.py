@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bnhead.data import load
 from bnhead.devices.replicas import Replicas
-from bnhead.graph.weights import first_nonfinite_weight
+from bnhead.graph.weights import WeightCheck
 from bnhead.runs import checkpoints
 from bnhead.training import train
 from bnhead.training.failures import Finite, Learning, constant_loss, locate, penalty
@@ -50,7 +50,7 @@ def test_the_step_that_broke_is_found_from_any_state_before(spoiled):
     start = captured(model)
     failure = locate(model, start, batches, 0)
     assert failure == {"step": spoiled + 1, "epoch": spoiled // STEPS + 1, "where": "input", "layer": ""}
-    assert not first_nonfinite_weight(model), "it is left as it was before that step"
+    assert not WeightCheck(model)(), "it is left as it was before that step"
     assert int(model.optimizer.iterations) == spoiled
 
 
@@ -86,7 +86,8 @@ def test_where_nothing_breaks_again_there_is_the_step_alone():
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_training_stops_behind_the_step(seconds):
-    finite, model = Finite(seconds), net()
+    model = net()
+    finite = Finite(WeightCheck(model), seconds)
     model.fit(
         feed(7).train(0, 0), epochs=4, steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[finite]
     )
@@ -104,7 +105,7 @@ def test_weights_are_looked_at_though_the_loss_is_finite():
     for seconds, step in ((0.0, 2), (1e9, 4)):
         model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(name="bn")])
         model.compile("sgd", "mse")
-        finite = Finite(seconds)
+        finite = Finite(WeightCheck(model), seconds)
         data = feed().train(0, 0).map(lambda x, y: (x, x))
         options = {"verbose": 0, "shuffle": False, "callbacks": [Spoil(), finite]}
         model.fit(data, epochs=4, steps_per_epoch=STEPS, **options)
