@@ -18,7 +18,7 @@ from bnhead.runs.directory import RunDirectory
 
 FOLDER = "checkpoints"
 KEPT = 3
-_FORMAT = b"bnhead checkpoint 2 "
+_FORMAT = b"bnhead checkpoint 3 "
 _HEADER = len(_FORMAT) + 64 + 1
 
 
