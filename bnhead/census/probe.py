@@ -185,10 +185,16 @@ class Probe:
                 "weights: those that the model has now; use_ema puts their averages in place when fit ends"
             )
         bad_weights = self.first_nonfinite_weight()
-        certificates = {} if bad_weights else certificates_of(self._model, self.sites)
-        for name, counts in census.layers.items():
+        for counts in census.layers.values():
             counts.bad_weights = bad_weights
-            counts.causes = certificates[name].causes if name in certificates else None
+        with_dead = [site for site in self.sites if census.layers[site.name].dead.any()]
+        # a unit that cannot fire is dead, so most counts need no certificate
+        certificates = {} if bad_weights else certificates_of(self._model, with_dead)
+        for site in self.sites:
+            if site not in with_dead:
+                census.layers[site.name].causes = np.zeros(site.units, np.int64)
+            elif site.name in certificates:
+                census.layers[site.name].causes = certificates[site.name].causes
         return census, rows
 
     def per_input(
