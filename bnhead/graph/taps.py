@@ -495,7 +495,7 @@ def _mask_of(args: tuple, kwargs: dict, outer: Any) -> Any:
     """
     for name in _MASKS:
         if ops.is_tensor(mask := kwargs.get(name)) and len(mask.shape) == 2:
-            return mask
+            return ops.cast(mask, "bool")
     x = next((x for x in keras.tree.flatten((args, kwargs)) if ops.is_tensor(x)), None)
     if x is None:
         return None

@@ -228,7 +228,7 @@ class TwoViews(keras.Model):
             name="encoder",
         )
         self.projection = keras.Sequential(
-            [keras.Input((144,)), relu(5, "hidden"), layers.Dense(4)], name="p"
+            [keras.Input((144,)), relu(5, "hidden"), layers.Dense(4)], name="projection"
         )
 
     def call(self, x, training=False):
