@@ -204,6 +204,37 @@ def test_a_training_step_counts_what_numpy_counts_on_an_eager_one(name):
     check_step(name)
 
 
+class Batches(keras.utils.PyDataset):
+    """Batches of 5 of inputs in any structure, with targets."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return -(-zoo.INPUTS // 5)
+
+    def __getitem__(self, index):
+        part = slice(5 * index, 5 * index + 5)
+        return keras.tree.map_structure(lambda leaf: leaf[part], (self.x, self.y))
+
+
+@pytest.mark.parametrize("name", ["deep_and_cross", quick_or_slow("siamese", False)])
+def test_batches_in_any_structure_give_the_counts_of_arrays(name):
+    model, x = built(name)
+    batches = Batches(*zoo.CASES[name].prepare(model, x))
+    arrays = count(model, data_of(x), "all")
+    for data in (batches, (batches[i] for i in range(len(batches)))):
+        counted = count(model, data, "all")
+        for site, counts in arrays.layers.items():
+            np.testing.assert_array_equal(counted.layers[site].active, counts.active)
+            np.testing.assert_array_equal(counted.layers[site].inputs_by_silent, counts.inputs_by_silent)
+    probe, step = DeadUnits(batches, "all"), DeadUnits(layers="all", inputs_per_step=None)
+    model.fit(batches, verbose=0, callbacks=[probe, step])
+    for callback in (probe, step):
+        assert {counts.inputs for counts in callback.census.layers.values()} == {zoo.INPUTS}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if trains(name)])
 def test_an_interrupted_training_changes_no_later_one(name):
