@@ -355,11 +355,15 @@ def next_command(request: Request) -> str:
 
 def _facts(request: Request, inspected: Inspected, source: Any, census: Any) -> dict[str, str]:
     """Rows of facts on the terminal and on the page."""
-    from bnhead.report.census_remarks import accumulated
+    from bnhead.report.census_remarks import accumulated, causes
 
     first = next(iter(census.layers.values()))
     examples = "examples" if request.data else "test images"
-    later = {"bound": "; ".join(census.bounds_in_words()), "dead by N": accumulated(census)}
+    later = {
+        "bound": "; ".join(census.bounds_in_words()),
+        "dead by N": accumulated(census),
+        "cause": causes(census),
+    }
     facts = {
         "model": f"{request.model}, {source.model.count_params():,} parameters",
         "weights": inspected.source,

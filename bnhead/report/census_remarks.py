@@ -183,6 +183,25 @@ def accumulated(census: Census) -> str:
     return text + f"; at least {unseen:,.0f} of these would fire on more inputs (Chao2)" * (unseen >= 0.5)
 
 
+def causes(census: Census) -> str:
+    """How many of the dead units cannot fire on any input, in a line; empty if nothing is dead.
+
+    Layers without a certificate, such as those of a subclassed model, are not in it.
+    """
+    known = [c for c in census.layers.values() if not c.unknown and c.causes is not None and c.dead.any()]
+    if not known:
+        return ""
+    dead, weight_dead, bias_dead, unused = (
+        sum(int(mask.sum()) for mask in masks)
+        for masks in zip(*((c.dead, c.weight_dead, c.bias_dead, c.unused) for c in known), strict=True)
+    )
+    if unused == dead:
+        return f"none of the {dead:,} dead units is proved dead by its weights; further inputs may wake them"
+    kinds = f"{weight_dead:,} weight-dead, {bias_dead:,} bias-dead"
+    text = f"{weight_dead + bias_dead:,} of {counted(dead, 'dead unit')} cannot fire on any input ({kinds})"
+    return text + f"; further inputs may wake the other {unused:,}" * (unused > 0)
+
+
 def worst_layers(census: Census, most: int = 3) -> list[str]:
     """The layers with the largest shares of dead units, largest first; at most `most`, and none without."""
     shares = {name: counts.dead.mean() for name, counts in census.layers.items() if not counts.unknown}

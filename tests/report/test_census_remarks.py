@@ -3,7 +3,7 @@ import pytest
 
 from bnhead.census.accumulation import Accumulation
 from bnhead.census.counts import Census, Counts, Moments
-from bnhead.report.census_remarks import accumulated, conclusion, remarks, worst_layers
+from bnhead.report.census_remarks import accumulated, causes, conclusion, remarks, worst_layers
 
 pytestmark = pytest.mark.quick
 INPUTS = 1000
@@ -137,3 +137,20 @@ def test_the_worst_layers_come_first():
     census = Census(names)
     assert worst_layers(census) == ["most", "half", "some"]
     assert worst_layers(census, 1) == ["most"] and worst_layers(Census({"flat": layer(HALF)})) == []
+
+
+def test_the_causes_of_the_dead_units_are_one_line():
+    dead = [0, 0, 0, *HALF]
+    kinds = np.array([2, 1, 0, *[0] * 20])  # weight-dead, bias-dead, not certified
+    certified, uncertified = layer(dead, causes=kinds), layer(dead, causes=0 * kinds)
+    assert causes(Census({"a": certified, "b": uncertified})) == (
+        "2 of 6 dead units cannot fire on any input (1 weight-dead, 1 bias-dead); further inputs may wake "
+        "the other 4"
+    )
+    assert causes(Census({"a": layer([0, 0, *HALF], causes=kinds[:-1])})) == (
+        "2 of 2 dead units cannot fire on any input (1 weight-dead, 1 bias-dead)"
+    )
+    assert causes(Census({"a": uncertified})) == (
+        "none of the 3 dead units is proved dead by its weights; further inputs may wake them"
+    )
+    assert causes(Census({"a": layer(HALF), "b": unknown(), "c": layer(dead)})) == ""
