@@ -115,7 +115,7 @@ def compare(case, census, site, passes, figures=None):
     for key in figures or expected[0]:
         total = sum(np.asarray(each[key]) for each in expected)
         if key in ("runs", "magnitude"):
-            np.testing.assert_allclose(getattr(counts, key), total, rtol=2e-3, atol=1e-5, err_msg=site)
+            np.testing.assert_allclose(getattr(counts, key), total, case.tolerance, 1e-5, err_msg=site)
         else:
             np.testing.assert_array_equal(getattr(counts, key), total, err_msg=f"{site} {key}")
 

@@ -116,10 +116,10 @@ def a_module_of_pytorch():
 def a_function_of_jax():
     import jax
 
-    def run(parameters, x):
-        return jax.nn.relu(x @ parameters["kernel"])
+    def run(params, inputs):
+        return jax.nn.relu(inputs @ params["kernel"])
 
-    def initial(key, shape):
-        return {"kernel": jax.random.normal(key, (shape[-1], 5))}
+    def initial(rng, inputs):
+        return {"kernel": jax.random.normal(rng, (inputs.shape[-1], 5))}
 
     return on(vectors(), layers.JaxLayer(run, initial, name="wrapped"), relu())

@@ -36,6 +36,7 @@ class Case:
         step: the sites in the order in which a training step runs them, if it is not that of `names`.
         masks: site -> `(rows, time)`, the positions that count.
         axes: site -> the axis of its units, where that is not the last.
+        tolerance: relative, of magnitudes and runs; those of half precision depend on the order of rounding.
         part: attribute of the model that is counted on the inputs, if the model itself has no `call`.
     """
 
@@ -49,6 +50,7 @@ class Case:
     step: list[str] | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     axes: dict[str, int] = field(default_factory=dict)
+    tolerance: float = 2e-3
     part: str = ""
 
 
