@@ -8,6 +8,7 @@ The formulas read attributes of `Counts` and `Changes` without importing them, s
 """
 
 import math
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ class Figure:
             study; "summaries": in the summary of a run, on the terminal and on its page; "tables": in the
             tables of a census; "files": in files only.
         cell: format of the table cell, if it holds more than the value. Fields: the names of figures, and
-            `count`, the number of units.
+            `count`, the number of units. A layer that lacks one of these figures shows the value alone.
         note: format of the note that follows the value in a summary. Fields: the names of figures, and
             `bound`.
     """
@@ -99,7 +100,10 @@ class Figure:
         count = (
             f"{values[self.name] * units:.0f}"  # NaN stays NaN: some figures are undefined for some layers
         )
-        return self.cell.format(**_texts(values), count=count) or self.text(values[self.name])
+        fields = {name for _, name, _, _ in string.Formatter().parse(self.cell) if name}
+        if not fields or fields - {"count"} - values.keys():  # a model without a metric lacks the metric's
+            return self.text(values[self.name])
+        return self.cell.format(**_texts(values), count=count)
 
     def bar(self, value: float | None, text: str = "") -> Bar:
         """The value as a cell in a notebook; a share of units has a bar.
