@@ -104,8 +104,10 @@ class Bounded:
     after: Box
     axis: int
 
-    def hull(self, bounded: "Bounded") -> "Bounded":
-        """The bounds of both calls."""
+    def hull(self, bounded: "Bounded | None") -> "Bounded | None":
+        """The bounds of both calls; None if they have different numbers of units, or one has no bounds."""
+        if bounded is None or self.after.low.shape[self.axis] != bounded.after.low.shape[bounded.axis]:
+            return None
         return replace(self, before=self.before.hull(bounded.before), after=self.after.hull(bounded.after))
 
 
@@ -135,16 +137,21 @@ def bounds_of(model: keras.Model, paths: set[str], mode: Mode = IN_EVALUATION) -
         mode: evaluation mode without data, or another.
     """
     graph = functional(model)
-    records: dict[str, Bounded] = {}
+    records: dict[str, Bounded | None] = {}
     if graph is not None and getattr(graph, "inputs", None):
         boxes = [unbounded(tensor) for tensor in graph.inputs]
         boxes = [_observed(box, mode, i) for i, box in enumerate(boxes)]
         _run(graph, boxes, "", paths, mode, records)
-    return records
+    return {path: bounded for path, bounded in records.items() if bounded is not None}
 
 
 def _run(
-    graph: Any, boxes: Sequence[Box], prefix: str, paths: set[str], mode: Mode, records: dict[str, Bounded]
+    graph: Any,
+    boxes: Sequence[Box],
+    prefix: str,
+    paths: set[str],
+    mode: Mode,
+    records: dict[str, Bounded | None],
 ) -> list[Box]:
     """Bounds of a graph's outputs for bounds of its inputs. Enters the calls into `records`."""
     calls = model_calls(graph)
@@ -174,7 +181,7 @@ def _run(
         after = values[id(output)] if bounded is None else bounded.after
         values[id(output)] = _observed(after, mode, path)
         if bounded is not None:
-            records[path] = bounded if path not in records else records[path].hull(bounded)
+            records[path] = bounded.hull(records[path]) if path in records else bounded
     return [values.get(id(tensor)) or unbounded(tensor) for tensor in graph.outputs]
 
 

@@ -314,15 +314,10 @@ class _CarriedTotals(_Totals):
         self._model._seed_generators = [g for g in self._model._seed_generators if g is not self]
 
     def reset(self) -> None:
-        self._sync()
+        trace.synchronize_variables(self._model)
         self.state.assign(self._zeros(int(self.state.value.shape[0])))
 
     def read(self) -> np.ndarray | None:
-        self._sync()
+        trace.synchronize_variables(self._model)
         state = totals.to_host(self.state.value)
         return state if len(state) else None
-
-    def _sync(self) -> None:
-        """During `fit`, the trainer holds the variables' values; copies them back into the variables."""
-        if hasattr(self._model, "jax_state_sync") and getattr(self._model, "_jax_state", None):
-            self._model.jax_state_sync()

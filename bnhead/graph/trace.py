@@ -81,6 +81,12 @@ def forward(model: keras.Model, inputs: Any) -> taps.Pass:
     return traced
 
 
+def synchronize_variables(model: keras.Model) -> None:
+    """Copies the values that Keras' trainer on JAX holds during `fit` back into the variables."""
+    if hasattr(model, "jax_state_sync") and getattr(model, "_jax_state", None):
+        model.jax_state_sync()
+
+
 def separate(function: Callable) -> Callable:
     """The function as an object for which TensorFlow counts tracings apart.
 
@@ -120,7 +126,11 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
             with keras.StatelessScope(state_mapping=mapping):
                 return function(*arguments)
 
-        return lambda *arguments: of_values([v.value for v in variables], *arguments)
+        def run(*arguments):
+            synchronize_variables(model)
+            return of_values([v.value for v in variables], *arguments)
+
+        return run
     import torch
 
     def without_gradients(*arguments):

@@ -13,9 +13,8 @@ from bnhead.training.run import prepare_training
 
 
 def evaluation(config):
-    reuse = Reuse()
-    feed, model = prepare_training(config, Replicas(), reuse)
-    callback = Evaluation(feed, reuse.probe(config, model), None)
+    feed, model, probe = prepare_training(config, Replicas(), Reuse())
+    callback = Evaluation(feed, probe, None)
     callback.set_model(model)
     callback.set_params({"epochs": 2})
     return feed, model, callback
@@ -58,10 +57,9 @@ def test_a_longer_test_split_is_evaluated_by_keras(short_config):
 
 
 def test_a_penalty_of_activations_is_left_to_keras(short_config):
-    config = short_config()
-    feed, model = prepare_training(config, Replicas(), Reuse())
+    feed, model, probe = prepare_training(short_config(), Replicas(), Reuse())
     model.get_layer("head_fc").activity_regularizer = keras.regularizers.L2(0.1)
-    assert Evaluation(feed, Reuse().probe(config, model), None).keras_batches() is not None
+    assert Evaluation(feed, probe, None).keras_batches() is not None
 
 
 def test_a_changed_model_is_predicted_again(short_config):
@@ -76,15 +74,12 @@ def test_a_changed_model_is_predicted_again(short_config):
 
 def test_runs_of_the_same_model_share_the_traced_pass(short_config):
     config, reuse = short_config(), Reuse()
-    passes = []
-    for seed in (1, 2):
-        one = dataclasses.replace(config, seed=seed)
-        model = prepare_training(one, Replicas(), reuse)[1]
-        passes.append((model, reuse.probe(one, model)))
-    assert passes[0][0] is passes[1][0] and passes[0][1] is passes[1][1]
-    other = dataclasses.replace(config, head="fc")
-    _, model = prepare_training(other, Replicas(), reuse)
-    assert reuse.probe(other, model) is not passes[0][1]
+    (model, probe), (again, shared) = (
+        prepare_training(dataclasses.replace(config, seed=seed), Replicas(), reuse)[1:] for seed in (1, 2)
+    )
+    assert again is model and shared is probe
+    _, other, another = prepare_training(dataclasses.replace(config, head="fc"), Replicas(), reuse)
+    assert other is not model and another is not probe
 
 
 def test_the_scores_of_a_run_are_those_of_its_predictions(short_run):
