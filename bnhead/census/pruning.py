@@ -164,7 +164,7 @@ def _planned(flat: graph.Flat, chosen: dict[Site, np.ndarray]) -> _Plan:
         dead[id(call.outputs[0])] = _Lost(mask, np.zeros(len(mask)))
         while not _has_one_kernel(call.operation):
             if len(call.inputs) != 1 or not _is_elementwise(call.operation):
-                raise _Kept(f"{call.operation.name!r}, before them, is no layer with a kernel of its own")
+                raise _Kept(f"{call.operation.name!r}, before them, does not have a kernel")
             if isinstance(call.operation, keras.layers.BatchNormalization):
                 plan.outputs[call.operation.name] = mask
             source = call.inputs[0]

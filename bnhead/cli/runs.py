@@ -34,7 +34,7 @@ COMMAND = Command(
     Folder,
     "Lists all runs and studies below a folder, from their files alone: status, test score and dead units of "
     "a run, finished runs and verdict of a study. The directory of a study lists its runs too.",
-    "Exit status: 0 ok, 2 usage, 3 DIR is no folder.",
+    "Exit status: 0 ok, 2 usage, 3 DIR is not a directory.",
     positional="dir",
     optional=True,
     examples=(
@@ -74,7 +74,7 @@ def list_runs(folder: Folder) -> int:
     """Prints a table of the studies and one of the runs."""
     root = pathlib.Path(folder.dir)
     if not root.is_dir():
-        raise RunDirectoryError(f"dir {folder.dir} is no folder")
+        raise RunDirectoryError(f"dir {folder.dir} is not a directory")
     entries = list(entries_below(root))
     studies = [entry for entry in entries if isinstance(entry, Study)]
     runs = [entry for entry in entries if isinstance(entry, Run)]

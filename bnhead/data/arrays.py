@@ -67,7 +67,7 @@ def check_npz(path: str) -> None:
     """Checks the names in an .npz file without reading its arrays.
 
     Raises:
-        DataError: a file that is no .npz, or has no array of inputs.
+        DataError: a file that is not an .npz file, or that lacks an array of inputs.
     """
     try:
         with zipfile.ZipFile(path) as file:

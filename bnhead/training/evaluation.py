@@ -29,7 +29,7 @@ class Evaluation(DeadUnits):
     def __init__(self, feed: Feed, probe: Probe, log_dir: str | None):
         super().__init__(feed.probe(), figures="all", log_dir=log_dir, log_scalars=False)
         self._feed, self._shared = feed, probe
-        self._outputs: tuple[np.ndarray, np.ndarray] | None = None  # and silent shares, of all test images
+        self._outputs: list[np.ndarray] | None = None  # outputs and silent shares of all test images
         # Keras' loss has a penalty of activations, which cannot be computed from outputs
         layers = probe.model._flatten_layers()
         penalized = any(getattr(layer, "activity_regularizer", None) for layer in layers)

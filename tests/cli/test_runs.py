@@ -83,7 +83,7 @@ def test_a_study_of_earlier_rules_is_called_so(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["nowhere"], 3, "dir nowhere is no folder"),
+        (["nowhere"], 3, "dir nowhere is not a directory"),
         (["--all"], 2, "flag --all is not known; `bnhead runs --help` lists them"),
     ],
 )
