@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from bnhead import graph, heads
 from bnhead.errors import CopyError
-from bnhead.graph.agreement import outputs, random_inputs, relative_difference, require_agreement
+from bnhead.graph.agreement import _PART, outputs, random_inputs, relative_difference, require_agreement
 from bnhead.layers import fold_batch_norm, plain
 
 
@@ -132,3 +132,21 @@ def test_half_precision_may_round_more():
     model.layers[2].moving_mean.assign(np.linspace(-3, 3, 8))
     folded = fold_batch_norm(model)
     assert 1e-5 < relative_difference(model, folded, next(random_inputs(model, pixels=False))) < 0.1
+
+
+def test_examples_are_run_a_few_at_a_time():
+    """Eager passes of 64 images of NASNetLarge at once would need 77 GB."""
+    sizes = []
+    side = int(_PART**0.5)
+    image, vector = keras.Input((side, side, 1)), keras.Input((3,))
+    counted = keras.layers.Lambda(lambda x: sizes.append(x.shape[0]) or x)
+    model = keras.Model([image, vector], [counted(keras.layers.GlobalMaxPooling2D()(image)), vector])
+    sizes.clear()
+    arrays = [np.random.default_rng(0).normal(size=(5, *t.shape[1:])).astype("float32") for t in model.inputs]
+    results = outputs(model, arrays)
+    assert sizes == [1] * 5
+    np.testing.assert_array_equal(np.concatenate(results[0::2]), arrays[0].max((1, 2)))
+    np.testing.assert_array_equal(np.concatenate(results[1::2]), arrays[1])
+    fixed = keras.Input((side, side, 1), batch_size=5)
+    (result,) = outputs(keras.Model(fixed, keras.layers.Flatten()(fixed)), arrays[0])
+    assert len(result) == 5
