@@ -120,7 +120,8 @@ def _parts(model: keras.Model, inputs: Any) -> Iterator[Any]:
     numbers = sum(math.prod(x.shape[1:]) for x in arrays)
     size = max(1, _PART // max(1, numbers))
     for start in range(0, examples, size):
-        yield keras.tree.map_structure(lambda x: None if x is None else x[start : start + size], inputs)
+        rows = slice(start, start + size)
+        yield keras.tree.map_structure(lambda x, rows=rows: None if x is None else x[rows], inputs)
 
 
 def select_inputs(model: keras.Model, copied: keras.Model, inputs: Any) -> Any:
