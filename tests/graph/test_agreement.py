@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -150,3 +152,21 @@ def test_examples_are_run_a_few_at_a_time():
     fixed = keras.Input((side, side, 1), batch_size=5)
     (result,) = outputs(keras.Model(fixed, keras.layers.Flatten()(fixed)), arrays[0])
     assert len(result) == 5
+
+
+@pytest.mark.parametrize("steps, compares", [(4, True), (60, False)])
+def test_a_difference_that_rounding_explains_is_no_lost_state(steps, compares):
+    """Each step doubles a difference: after 60, rounding has become everything."""
+    inputs = keras.Input((8,))
+    x = ops.sigmoid(layers.Dense(8)(layers.BatchNormalization()(inputs)))
+    for _ in range(steps):
+        x = 4 * x * (1 - x)
+    model = keras.Model(inputs, x)
+    model.layers[1].moving_mean.assign(np.linspace(-3, 3, 8))
+    folded = fold_batch_norm(model)  # compares and does not raise
+    difference = relative_difference(model, folded, next(random_inputs(model, pixels=False)))
+    assert (difference < 1e-3) == compares
+    weight = folded.trainable_variables[0]
+    weight.assign(weight + 0.1)
+    with pytest.raises(CopyError, match="state") if compares else contextlib.nullcontext():
+        require_agreement(model, folded)

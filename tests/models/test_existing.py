@@ -105,7 +105,8 @@ def test_every_copy_of_any_net_computes_the_same(name, tmp_path):
 
 
 def check_close(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    # deep nets make 5e-4 of a change of their inputs by 1e-6, and a fold rounds in each layer
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2", "DenseNet121", "EfficientNetB0"])
