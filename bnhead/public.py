@@ -11,9 +11,9 @@ def names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], objec
     """`__getattr__` and `__dir__` of a package; its `__all__` lists the public names.
 
         if TYPE_CHECKING:
-            from bnhead.census.counts import Census
+            from bnhead.census.census import Census
         __all__ = ["Census"]
-        __getattr__, __dir__ = public.names(__name__, {"Census": "bnhead.census.counts"})
+        __getattr__, __dir__ = public.names(__name__, {"Census": "bnhead.census.census"})
 
     Type checkers read the imports under `TYPE_CHECKING`, since they cannot follow `__getattr__`.
 

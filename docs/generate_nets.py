@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keep_census
 import numpy as np
 
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.census.figures import ALWAYS_ON, DEAD, SILENT
 from bnhead.census.keys import overall
 from bnhead.report.census_files import census_in

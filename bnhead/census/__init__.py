@@ -5,6 +5,7 @@ Modules:
     figures      the table of figures: one row each, with formula, unit and meaning
     keys         names of the figures in logs and files
     counts       the counts of a layer: arrays in, numbers out
+    census       those of several layers: figures, rows, tables, plots
     contiguity   whether dead units are adjacent
     clones       which units compute the same
     codeath      which units are silent together
@@ -36,9 +37,10 @@ from bnhead import public
 if TYPE_CHECKING:
     from bnhead.census.ablation import ablate
     from bnhead.census.callback import DeadUnits
+    from bnhead.census.census import Census
     from bnhead.census.certificates import Certificate, certify
     from bnhead.census.changes import History
-    from bnhead.census.counts import Census, Counts
+    from bnhead.census.counts import Counts
     from bnhead.census.probe import Probe, count
     from bnhead.census.pruning import Pruned, prune_dead
 
@@ -59,7 +61,7 @@ __all__ = [
 __getattr__, __dir__ = public.names(
     __name__,
     {
-        "Census": "bnhead.census.counts",
+        "Census": "bnhead.census.census",
         "Certificate": "bnhead.census.certificates",
         "certify": "bnhead.census.certificates",
         "Pruned": "bnhead.census.pruning",

@@ -14,7 +14,7 @@ from keras import ops
 from keras.src import backend
 
 from bnhead.census import feed, totals
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.census.sites import Site, inventory_of
 from bnhead.errors import UsageError
 from bnhead.graph import taps, trace

@@ -9,8 +9,8 @@ import keras
 
 from bnhead import notebook, seeds
 from bnhead.census import keys
+from bnhead.census.census import Census
 from bnhead.census.changes import History
-from bnhead.census.counts import Census
 from bnhead.census.figures import DEAD, FIGURES, SILENT
 from bnhead.census.labels import Labels
 from bnhead.census.plots import TensorBoardWriter

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnhead.census import axes, keys
+from bnhead.census.census import Census
 from bnhead.census.changes import History
-from bnhead.census.counts import Census, Counts
+from bnhead.census.counts import Counts
 from bnhead.census.figures import meaning_of, tensorboard_tag
 
 _DPI = 220  # twice the pixels in which a page shows a picture

@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from bnhead.census import feed, gradients, reductions, totals
+from bnhead.census.census import Census
 from bnhead.census.certificates import certificates_of
-from bnhead.census.counts import Census
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from bnhead.census import totals
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory
 from bnhead.errors import UsageError

@@ -15,7 +15,8 @@ from keras import ops
 
 from bnhead.census import reductions
 from bnhead.census.accumulation import Accumulation
-from bnhead.census.counts import Census, Counts, Moments, run_statistics
+from bnhead.census.census import Census
+from bnhead.census.counts import Counts, Moments, run_statistics
 from bnhead.census.labels import Labels
 from bnhead.census.sites import Inventory, Site
 from bnhead.errors import UsageError

@@ -15,7 +15,7 @@ import numpy as np
 from bnhead.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from bnhead.census.counts import Census
+    from bnhead.census.census import Census
 
 
 def encoded(census: "Census", suffix: str) -> bytes:

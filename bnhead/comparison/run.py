@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from bnhead.census import Probe
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.comparison.data import ComparedData, labels_of
 from bnhead.comparison.model import Builder, built_model, model_sha256, set_seed, unnumbered
 from bnhead.devices.environment import describe_environment

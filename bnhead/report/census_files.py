@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.errors import RunDirectoryError
 from bnhead.report import census_page, census_tables
 from bnhead.report.inspected import Inspected

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.census.figures import ALWAYS_ON, DEAD, SILENT
 from bnhead.census.plots import as_svg, layer_drawings
 from bnhead.report.census_remarks import conclusion, remarks, worst_layers

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnhead.census.counts import Census, Counts
+from bnhead.census.census import Census
+from bnhead.census.counts import Counts
 from bnhead.census.figures import ABLATED, FIGURES, UNITS
 from bnhead.texts import counted
 

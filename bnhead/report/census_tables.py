@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bnhead.census.counts import Census, Counts
+from bnhead.census.census import Census
+from bnhead.census.counts import Counts
 from bnhead.census.figures import OF_COUNTS, Figure
 from bnhead.texts import one_line, shortened
 

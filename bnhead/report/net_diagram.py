@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bnhead.census.counts import Census, Counts
+from bnhead.census.census import Census
+from bnhead.census.counts import Counts
 from bnhead.texts import counted, shortened
 
 # A step of `graph.outline`: name, class, indices of the steps that it reads

@@ -1,75 +1,17 @@
-import functools
 import json
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
 
-from bnhead.census.counts import Census, Counts, Moments
-from bnhead.census.figures import DEAD, OF_COUNTS
+from bnhead.census.census import Census
+from bnhead.census.counts import Counts, Moments
+from bnhead.census.figures import OF_COUNTS
 from bnhead.errors import UsageError
-from tests.census.batches import counts_of_batch
+from tests.census.batches import added, counts_of_batch, parts, random_activations
 
 pytestmark = pytest.mark.quick
 
-CLASSES = 3
 NAMES = {row.name for row in OF_COUNTS if not row.name.startswith("ablated_")}  # that merge
-
-
-def of_inputs(activations, finite, labels, first):
-    """Counts of one batch of `(inputs, positions, units)` activations, with all that can be counted."""
-    loud = activations != 0
-    somewhere, everywhere, silent = loud.any(1), loud.all(1), ~loud.any(1)
-    one_hot = np.eye(CLASSES, dtype=int)[labels]
-    values = activations.reshape(-1, activations.shape[-1])
-    centred = values - values.mean(0)
-    bad = np.flatnonzero(~finite)
-    return counts_of_batch(
-        silent.sum(1),
-        somewhere.sum(0),
-        everywhere.sum(0),
-        (silent[:, 1:] != silent[:, :-1]).sum(1),
-        first=first,
-        magnitude=np.abs(activations).mean(1).sum(0),
-        moments=Moments(len(values), values.mean(0), (centred**2).sum(0)),
-        comoments=Moments(len(values), values.mean(0), centred.T @ centred),
-        class_inputs=one_hot.sum(0),
-        class_active=one_hot.T @ somewhere,
-        gradient=np.abs(activations).sum((0, 1)),
-        output_gradient=np.ceil(np.abs(activations)).sum((0, 1)),
-        together=somewhere.astype(int).T @ somewhere,
-        causes=np.arange(activations.shape[-1]) % 3,
-        groups=(2, activations.shape[-1] - 2) if activations.shape[-1] > 2 else (),
-        nonfinite=len(bad),
-        first_nonfinite=first + int(bad[0]) if len(bad) else None,
-        nonfinite_at=f"layer{first + int(bad[0])}" if len(bad) else "",
-    )
-
-
-def parts(activations, finite=None, sizes=None):
-    """The counts of batches of the given sizes."""
-    finite = np.ones(len(activations), bool) if finite is None else finite
-    labels = np.arange(len(activations)) % CLASSES
-    stops = np.cumsum(sizes or [len(activations)])
-    return [
-        of_inputs(*(array[start:stop] for array in (activations, finite, labels)), int(start))
-        for start, stop in zip([0, *stops[:-1]], stops, strict=True)
-    ]
-
-
-def added(activations, finite=None, sizes=None):
-    """Those counts merged, from the first to the last."""
-    return functools.reduce(
-        Counts.merge, parts(activations, finite, sizes), Counts.empty(activations.shape[-1])
-    )
-
-
-def random_activations(seed, inputs=40, positions=3, units=7):
-    rng = np.random.default_rng(seed)
-    activations = rng.normal(size=(inputs, positions, units)) * (rng.random((inputs, positions, units)) < 0.4)
-    activations[..., 0] = 0  # dead
-    activations[..., 1] = 1  # always on
-    return activations
 
 
 def test_always_on_needs_every_position_and_silent_needs_all_silent():
@@ -211,17 +153,6 @@ def test_a_class_without_inputs_has_no_dead_units():
     assert np.isnan(counts.class_activity[1]).all() and counts.class_activity[0].tolist() == [1, 0]
 
 
-def test_a_census_merges_layer_by_layer():
-    halves = [
-        Census({"a": part, n: part})
-        for n, part in zip("bc", parts(random_activations(0), sizes=[20, 20]), strict=True)
-    ]
-    merged = halves[0].merge(halves[1])
-    assert list(merged.layers) == ["a", "b", "c"]
-    assert [c.inputs for c in merged.layers.values()] == [40, 20, 20]
-    assert set(merged.figures(["dataset"])) == {f"dead/{name}/dataset" for name in "abc"}
-
-
 def test_rule_of_three():
     assert added(random_activations(0, inputs=300)).bound == 0.01
     assert added(random_activations(0, inputs=2)).bound == 1.0
@@ -246,58 +177,6 @@ def test_a_count_of_zero_inputs_is_unknown():
     assert np.isnan(Counts.empty(3).figures()["dataset"])
 
 
-def test_census_names_and_prints(monkeypatch):
-    census = Census({"head_fc": added(random_activations(0, inputs=300)), "other": Counts.empty(2)})
-    assert list(census.figures(["per_input", "dataset"]))[:2] == [
-        "dead/head_fc/dataset",
-        "dead/head_fc/per_input",
-    ]
-    assert census.figures()["dead/head_fc/dataset"] == pytest.approx(1 / 7)
-    monkeypatch.setenv("COLUMNS", "80")
-    assert max(map(len, str(census).splitlines())) <= 80
-    monkeypatch.delenv("COLUMNS")
-    text = str(census)
-    assert "head_fc: 7 units, 300 inputs" in text
-    assert "300 inputs; a dead unit fires on less than 1.00% of inputs, at 95 %\n" in text
-    assert (
-        "\n  dead                1 (14.3%)        share of units that are dead: silent on every input" in text
-    )
-    assert "\n  dormant 0.025       14.3%            share of units whose mean activation" in text
-    assert "\n  runs (expected), p  1 (1.0), 1       exact probability" in text
-    assert "other: unknown, no inputs were counted" in text
-
-
-def test_a_census_shows_itself_in_a_line_and_as_a_table():
-    known = added(random_activations(0, inputs=300))
-    census = Census({"<fc>": known, "other": Counts.empty(1)}, {"loop": "an activation in a loop"})
-    assert repr(known) == "<Counts: 7 units on 300 inputs, 1 dead (14.3%)>"
-    assert repr(Counts.empty(1)) == "<Counts: 1 unit on 0 inputs, unknown, no inputs were counted>"
-    assert repr(census) == "<Census: 2 layers, 8 units on 300 inputs, 1 dead (14.3%), 1 layer unknown>"
-    assert repr(Census({"fc": known})) == "<Census: fc, 7 units on 300 inputs, 1 dead (14.3%)>"
-    assert repr(Census()) == "<Census: 0 layers, 0 units on 0 inputs>"
-    html = census._repr_html_()
-    assert "&lt;fc&gt;" in html and "unknown: no inputs were counted" in html and "<fc>" not in html
-    assert "not looked at: loop, an activation in a loop" in html
-    assert f">{DEAD.meaning}<" in html and "1 (14.3%)" in html and " 14.3%,transparent" in html
-
-
-def test_the_shares_of_all_layers_are_those_of_their_units():
-    counts = [added(random_activations(0)), added(random_activations(1)[..., :3])]
-    census = Census(dict(zip("ab", counts, strict=True)))
-    dead = sum(c.dead.sum() for c in counts) / 10
-    silent = sum(c.figures()["per_input"] * c.units for c in counts) / 10
-    assert census.overall() == pytest.approx({"dead/dataset": dead, "dead/per_input": silent})
-    census.layers["b"] = Counts.empty(3)
-    assert np.isnan(list(census.overall().values())).all()
-
-
-def test_a_census_is_a_data_frame():
-    frame = Census({"a": added(random_activations(0)), "b": Counts.empty(2)}).to_frame()
-    assert list(frame.index) == ["a", "b"] and frame["units"].tolist() == [7, 2]
-    assert frame["dataset"].isna().tolist() == [False, True]
-    assert frame["unknown"].tolist() == ["", "no inputs were counted"]
-
-
 def test_masks_and_the_indices_of_their_units():
     counts = added(random_activations(0))
     assert set(counts.masks) == {"dead", "rarely_active", "always_on", "constant", "gradient_dead", "cloned"}
@@ -317,34 +196,3 @@ def test_a_threshold_of_rare_activity_is_a_share_of_the_inputs():
     for share in (0, -1, 1.1, float("nan")):
         with pytest.raises(UsageError, match=r"share must be in \(0, 1\], got"):
             counts.active_below(share)
-
-
-def test_layers_of_other_numbers_of_inputs_are_told_apart():
-    dead = np.zeros((300, 1, 4))
-    census = Census({"a": added(dead), "b": added(dead[:100]), "c": added(dead)})
-    assert repr(census) == "<Census: 3 layers, 12 units on 100 to 300 inputs, 12 dead (100.0%)>"
-    joint = [-np.log(0.05 / k) / n for k, n in ((4, 100), (8, 300))]
-    assert census.bounds_in_words() == [
-        f"{n} inputs: a dead unit fires on less than {3 / n:.2%} of inputs, at 95 % "
-        f"(all {k} at once: {bound:.2%})"
-        for n, k, bound in ((100, 4, joint[0]), (300, 8, joint[1]))
-    ]
-    assert f"(all 4 at once: {joint[0]:.2%})" in census._repr_html_()
-    assert f"b: 4 units, 100 inputs; {census.bounds_in_words()[0][12:]}\n" in str(census)
-
-
-def test_plots_are_of_the_last_layer_or_of_one_by_name():
-    census = Census({"a": added(random_activations(0)), "b": added(random_activations(1))})
-    assert census.plot_activity().get_title() == "b" and census.plot_activity("a").get_title() == "a"
-    assert [label.get_text() for label in census.plot_ends().get_xticklabels()] == ["a", "b"]
-    bare = Census({"a": counts_of_batch(np.array([1]), np.array([1, 0]), np.array([1, 0]))})
-    for plot, message in (
-        (lambda: census.plot_activity("aa"), "layer 'aa' was not counted; did you mean 'a'"),
-        (bare.plot_classes, r"plot_classes needs labels: count on data \(x, y\)"),
-        (bare.plot_codeath, "plot_codeath needs the co-death: count with together=True"),
-        (Census().plot_activity, "the census has no layers"),
-        (Census({"a": Counts.empty(2)}).plot_activity, "layer 'a' is unknown: no inputs were counted"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            plot()
-    pyplot.close("all")

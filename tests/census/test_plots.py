@@ -6,8 +6,8 @@ import matplotlib.image
 import numpy as np
 
 from bnhead.census import axes, plots
+from bnhead.census.census import Census
 from bnhead.census.changes import History
-from bnhead.census.counts import Census
 from tests.census.batches import counts_of_batch
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bnhead.census import units
-from bnhead.census.counts import Census, Counts
+from bnhead.census.census import Census
+from bnhead.census.counts import Counts
 from bnhead.errors import UsageError
 from tests.census.batches import counts_of_batch
 from tests.census.test_accumulation import part

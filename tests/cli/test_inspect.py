@@ -327,7 +327,7 @@ def test_the_census_of_another_model_is_refused_before_tensorflow_is_imported(tm
     out = tmp_path / "out"
     code = (
         "import sys; from bnhead.cli import inspect\n"
-        "from bnhead.census.counts import Census; from bnhead.report import census_files\n"
+        "from bnhead.census.census import Census; from bnhead.report import census_files\n"
         "made = inspect.Request(model='resnet20', dataset='digits', out=sys.argv[1])\n"
         "directory = inspect.output_directory(made, inspect.inspected_by(made))\n"
         "import json; directory.path.mkdir(); import dataclasses\n"

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.report.census_page import census_content, census_html
 from bnhead.report.inspected import INITIAL, Inspected
 from tests.census.batches import counts_of_batch

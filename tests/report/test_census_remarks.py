@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from bnhead.census.accumulation import Accumulation
-from bnhead.census.counts import Census, Counts, Moments
+from bnhead.census.census import Census
+from bnhead.census.counts import Counts, Moments
 from bnhead.report.census_remarks import accumulated, causes, conclusion, remarks, worst_layers
 
 pytestmark = pytest.mark.quick

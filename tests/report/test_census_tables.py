@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.report.census_tables import (
     census_csv,
     census_data,

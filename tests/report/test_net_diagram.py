@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from bnhead.census.counts import Census
+from bnhead.census.census import Census
 from bnhead.report.net_diagram import Box, boxes_of, diagram, in_lanes, strip
 from tests.census.batches import counts_of_batch
 
