@@ -15,6 +15,9 @@ Modules:
     units        the units one by one, as a file
     labels       how labels are read as classes
     reductions   from activations to small arrays, inside the graph
+    boxes        interval arithmetic
+    activations  bounds of activation functions
+    layer_rules  bounds of a layer's output, from those of its inputs
     intervals    bounds of a model's tensors, from its weights
     certificates units that cannot fire, and why
     pruning      their removal from a copy of a model

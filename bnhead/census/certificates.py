@@ -18,7 +18,8 @@ from keras import ops
 
 from bnhead.census import totals
 from bnhead.census.counts import BIAS_DEAD, WEIGHT_DEAD
-from bnhead.census.intervals import IN_EVALUATION, Bounded, Mode, bounds_of
+from bnhead.census.intervals import Bounded, bounds_of
+from bnhead.census.layer_rules import IN_EVALUATION, Mode
 from bnhead.census.sites import Site, inventory_of
 from bnhead.errors import UsageError
 from bnhead.graph import flat_inputs, functional, taps, trace

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from bnhead import graph
+from bnhead.census.activations import activation_name
 from bnhead.census.census import Census
 from bnhead.census.certificates import certificates_of
-from bnhead.census.intervals import activation_name
 from bnhead.census.sites import Site, inventory_of
 from bnhead.errors import UsageError
 from bnhead.graph import Call, agreement, model_calls
