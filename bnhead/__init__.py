@@ -16,11 +16,11 @@ from bnhead.version import __version__
 
 TYPE_CHECKING = False  # type checkers take it for true; `typing` need not be imported
 if TYPE_CHECKING:
-    from bnhead import census, data, heads, layers, models, report, studies, training
+    from bnhead import census, data, heads, layers, mechanisms, models, report, studies, training
     from bnhead.census.callback import DeadUnits
     from bnhead.comparison.compare import compare
 
-_MODULES = ("census", "data", "heads", "layers", "models", "report", "studies", "training")
+_MODULES = ("census", "data", "heads", "layers", "mechanisms", "models", "report", "studies", "training")
 __all__ = [
     "DeadUnits",
     "__version__",
@@ -29,6 +29,7 @@ __all__ = [
     "data",
     "heads",
     "layers",
+    "mechanisms",
     "models",
     "report",
     "studies",

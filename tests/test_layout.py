@@ -18,13 +18,17 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "heads": {"graph", "layers"},
     "models": {"graph", "heads", "layers", "models", "runs.atomic"},
     "census": {"graph", "layers"},
+    "mechanisms": {"census", "graph", "heads", "layers"},
     "data": {"runs.atomic"},
     "devices": {"runs"},
-    "training": {"census", "data", "devices", "graph", "heads", "layers", "models", "runs"},
+    "training": {"census", "data", "devices", "graph", "heads", "layers", "mechanisms", "models", "runs"},
     "studies": {"census.figures", "census.keys", "data", "devices", "heads", "models", "runs", "training"},
     "report": {"census", "heads", "runs", "studies"},
     "comparison": {"census", "data", "devices", "graph", "heads", "report", "runs", "studies"},
-    "cli": {"census", "data", "devices", "graph", "heads", "models", "report", "runs", "studies", "training"},
+    "cli": {
+        *("census", "data", "devices", "graph", "heads", "mechanisms", "models", "report", "runs", "studies"),
+        "training",
+    },
 }
 ANYBODY = {"errors", "notebook", "public", "seeds", "texts", "version"}
 

@@ -174,6 +174,10 @@ class Flat:
         """The name in `model` of the operation with path `text`; `text` itself if there is none."""
         return next((name for name, path in self.paths.items() if path == text), text)
 
+    def original_name(self, name: str) -> str:
+        """The name of an operation of `model` in the original; its path if nested models share the name."""
+        return name if self.originals[name].name == name else self.paths[name]
+
 
 def flattened(model: keras.Model) -> Flat:
     """A model's layers, including those of nested functional models, in one functional model.

@@ -48,11 +48,41 @@ def recompute_batch_stats(
 
     Reference: Wu & Johnson 2021, arXiv 2105.07576, section 3 ("PreciseBN").
     """
-    check_data(data, batch_size)
     flat = graph.flattened(model)
+    totals = _population(flat, data, layers, batch_size)
+    for name, total in totals.items():
+        flat.originals[name].moving_mean.assign(total.mean)
+        flat.originals[name].moving_variance.assign(total.squares / total.count)
+    return [flat.original_name(name) for name in totals]
+
+
+def population_stats(
+    model: keras.Model, data: Any, layers: str | Iterable[str] = "all", *, batch_size: int = 256
+) -> dict[str, PooledMoments]:
+    """The statistics that `recompute_batch_stats` would assign, without changing the model.
+
+    Args:
+        model, data, layers, batch_size: as for `recompute_batch_stats`.
+
+    Returns:
+        Name of each norm, as `recompute_batch_stats` returns it, in the model's order -> its moments.
+
+    Raises:
+        UsageError: as `recompute_batch_stats`.
+    """
+    flat = graph.flattened(model)
+    totals = _population(flat, data, layers, batch_size)
+    return {flat.original_name(name): total for name, total in totals.items()}
+
+
+def _population(
+    flat: Flat, data: Any, layers: str | Iterable[str], batch_size: int
+) -> dict[str, PooledMoments]:
+    """Name in the flat model of each selected norm -> the moments of its input."""
+    check_data(data, batch_size)
     names = _select_norms(flat, layers)
     if not names:
-        return []
+        return {}
     totals = {name: PooledMoments() for name in names}
     normalising = [*names, *_select_norms(flat, "all")] if layers == "frozen" else names
     measuring, select = _measuring_model(flat.model, names, normalising)
@@ -71,10 +101,7 @@ def recompute_batch_stats(
             raise UsageError("data holds no examples to recompute batch statistics on")
         if not np.isfinite(total.mean).all() or not np.isfinite(total.squares).all():
             raise UsageError(f"data: the statistics that reach layer {name!r} are not finite")
-    for name, total in totals.items():
-        flat.originals[name].moving_mean.assign(total.mean)
-        flat.originals[name].moving_variance.assign(total.squares / total.count)
-    return [name if flat.originals[name].name == name else flat.paths[name] for name in names]
+    return totals
 
 
 def _select_norms(flat: Flat, layers: str | Iterable[str]) -> list[str]:
