@@ -328,7 +328,7 @@ def compiled_add(watchpoints: int) -> Callable:
     if name == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(separate(add))
+        return tf.function(separate(add), autograph=False)
     if name == "jax":
         import jax
 

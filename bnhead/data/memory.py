@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bnhead import seeds
 from bnhead.data.corruptions import corrupted
-from bnhead.data.split import Recipe, as_recipe
+from bnhead.data.split import Recipe, as_recipe, without_autograph
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class InMemory:
     def unreadable(self) -> str:
         return ""
 
+    @without_autograph
     def training_batches(
         self,
         batch_size: int,
@@ -91,6 +92,7 @@ class InMemory:
             .prefetch(tf.data.AUTOTUNE)
         )
 
+    @without_autograph
     def evaluation_batches(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         with tf.device("CPU:0"):
             images, labels = tf.constant(self.images[:limit]), tf.constant(self.labels[:limit])

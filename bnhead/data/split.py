@@ -20,6 +20,10 @@ from bnhead.data.augment import augment, mixup
 if TYPE_CHECKING:
     from bnhead.data.memory import InMemory
 
+# Of a method that makes a `tf.data.Dataset`: its functions are TensorFlow's operations as they stand. To look
+# for Python's `if` and `for` in them takes 0.1 s and more for each `map`.
+without_autograph = tf.autograph.experimental.do_not_convert
+
 
 @dataclass(frozen=True)
 class Recipe:

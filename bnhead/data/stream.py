@@ -16,7 +16,7 @@ from bnhead.data.corruptions import corrupted
 from bnhead.data.images import central_window, random_window, stretched
 from bnhead.data.memory import InMemory
 from bnhead.data.reading import FAULTS, Reader
-from bnhead.data.split import Recipe, as_recipe
+from bnhead.data.split import Recipe, as_recipe, without_autograph
 from bnhead.errors import DataError
 from bnhead.texts import first_line
 
@@ -83,6 +83,7 @@ class Streamed:
     def with_corruption(self, text: str) -> "Streamed":
         return dataclasses.replace(self, corruption=text)
 
+    @without_autograph
     def training_batches(
         self,
         batch_size: int,
@@ -131,6 +132,7 @@ class Streamed:
             .prefetch(tf.data.AUTOTUNE)
         )
 
+    @without_autograph
     def evaluation_batches(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         count = self.size if limit is None else min(limit, self.size)
         examples = self._records(None).map(

@@ -62,7 +62,7 @@ def forward(model: keras.Model, inputs: Any) -> taps.Pass:
         import tensorflow as tf
 
         _require_scopes(model)
-        program = tf.function(run).get_concrete_function(inputs).graph
+        program = tf.function(run, autograph=False).get_concrete_function(inputs).graph
         missed = audit.of_graph(program, traces[-1])
     elif name == "jax":
         import jax
@@ -114,7 +114,8 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
                 return function(*arguments)
 
         # relaxed shapes, or every smaller last batch would be traced again
-        return tf.function(separate(stateless), reduce_retracing=True)
+        # without autograph, as Keras calls models; it would take half of the time of the first call
+        return tf.function(separate(stateless), reduce_retracing=True, autograph=False)
     if name == "jax":
         import jax
 

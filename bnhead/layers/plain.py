@@ -32,6 +32,22 @@ def plain(model: keras.Model, *, compare: bool = True) -> keras.Model:
     return copied
 
 
+def update_plain(copied: keras.Model, model: keras.Model) -> None:
+    """Copies the current values of a model to its plain copy.
+
+    Args:
+        copied: the result of `plain(model)`.
+        model: the model, with other values than at that time.
+    """
+    targets = {layer.name: layer for layer in copied.layers}
+    for layer in graph.inlined(model).layers:
+        if not hasattr(layer, "to_plain"):
+            if layer.name in targets:  # an input without a reader is not
+                graph.copy_state(layer, targets[layer.name], frozen=True)
+        elif (made := layer.to_plain()) is not None:
+            targets[layer.name].set_weights(made[1])
+
+
 def needs_bnhead(model: keras.Model) -> bool:
     """Whether the file of a model loads only with bnhead."""
     return any(type(layer).__module__.startswith("bnhead.") for layer in model._flatten_layers())

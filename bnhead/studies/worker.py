@@ -41,10 +41,13 @@ def train_one(config: TrainConfig, report: Report) -> dict[str, Any]:
     from bnhead.training.logs import Share
     from bnhead.training.run import train
 
-    keras.backend.clear_session()  # else the names of layers count on from the previous run
-    gc.collect()
+    reuse = _reuse()
+    if not reuse.holds_model(config):
+        # else the names of layers count on from the previous run; it also discards what is compiled
+        keras.backend.clear_session()
     reporter = Share(lambda share: report({"share": share}))
-    result = train(config, [reporter], _reuse())
+    result = train(config, [reporter], reuse)
+    gc.collect()  # a model of Keras' is freed by this alone
     environment = RunDirectory(config.directory).read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
     dead = [result.get(keys.key(layer, "dataset")) for layer in keys.layers_of(result, "dataset")]
@@ -112,7 +115,11 @@ def start_keras() -> Any:
         device_names()
         tf.get_logger().setLevel("ERROR")  # it warns about tracing one model after another
         tf.zeros(1)  # starts the runtime, which prints messages
+
+        from bnhead.training import run  # noqa: F401
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.ERROR)
+    gc.collect()
+    gc.freeze()  # modules are never freed, and looking at their objects after each run takes 0.2 s
     return keras

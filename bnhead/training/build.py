@@ -17,6 +17,7 @@ from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
+from bnhead.training.model_file import ModelFile
 from bnhead.training.tasks import compile_for_task
 
 # Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
@@ -33,14 +34,19 @@ class Reuse:
         self._data: tuple[dict, DataSet] | None = None
         self._model: tuple[dict, DataSet, keras.Model] | None = None
         self._probe: Probe | None = None
+        self._file: ModelFile | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
         """The data set of a config: that of the last run, or a newly opened one."""
         options = data_options(config)
         if self._data is None or self._data[0] != options:
-            self._data = self._model = self._probe = None  # frees the memory first
+            self._data = self._model = self._probe = self._file = None  # frees the memory first
             self._data = options, load(**options)
         return self._data[1]
+
+    def holds_model(self, config: TrainConfig) -> bool:
+        """Whether the last model is that of a config, but for the seed."""
+        return self._model is not None and self._model[0] == _without_seed(config)
 
     def model(self, config: TrainConfig, data: DataSet) -> keras.Model:
         """The compiled model of a config, with its initial values.
@@ -48,10 +54,9 @@ class Reuse:
         A model is built in any case, for the values. If only the seed differs from the last run, the last
         model gets them and keeps its traced graph.
         """
-        settings = {**config.settings(), "seed": None}
         model = build_model(config, data)
-        if self._model is None or self._model[:2] != (settings, data):
-            self._model = settings, data, model
+        if not self.holds_model(config) or self._model[1] is not data:
+            self._model = _without_seed(config), data, model
         else:
             assign_values(self._model[2], model)
         return self._model[2]
@@ -65,6 +70,16 @@ class Reuse:
         if self._probe is None or self._probe.model is not model:
             self._probe = Probe(model, config.dead_layers.split(",") if config.dead_layers else None)
         return self._probe
+
+    def file(self, model: keras.Model) -> ModelFile:
+        """Writes a model's file: that of the last run if it trained the same model object."""
+        if self._file is None or self._file.model is not model:
+            self._file = ModelFile(model)
+        return self._file
+
+
+def _without_seed(config: TrainConfig) -> dict[str, Any]:
+    return {**config.settings(), "seed": None}
 
 
 def assign_values(model: keras.Model, fresh: keras.Model) -> None:

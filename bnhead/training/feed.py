@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,8 +100,11 @@ class Feed:
         return self.probe_examples >= self.data.test.size and self.replicas.number == 1
 
     def probe(self) -> tf.data.Dataset:
-        """Test examples on which dead units are counted, in batches of 256; all of them in every process."""
-        return self._as_targets(self.data.test.evaluation_batches(256, self.probe_examples))
+        """Test examples on which dead units are counted, in batches of at most 256; all in every process."""
+        examples = min(self.probe_examples, self.data.test.size)
+        # as equal as can be, since every size of batch is traced
+        size = math.ceil(examples / math.ceil(examples / 256))
+        return self._as_targets(self.data.test.evaluation_batches(size, examples))
 
     def every_test_image(self) -> tf.data.Dataset:
         """Batches of `(inputs, labels)` of the whole test split, in order; all of them in every process."""

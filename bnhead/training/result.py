@@ -1,17 +1,14 @@
 """The end of a run: its figures, and the files of its models."""
 
-import pathlib
-
 import keras
 
-from bnhead.errors import CopyError
-from bnhead.graph import require_agreement
-from bnhead.layers import plain, recompute_batch_stats
+from bnhead.layers import recompute_batch_stats
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
+from bnhead.training.model_file import ModelFile
 from bnhead.training.state import best_state, captured, restore
 from bnhead.training.tasks import TASKS
 from bnhead.training.watchers import Watchers
@@ -80,13 +77,15 @@ def measure_result(
 
 
 def write_result(
-    directory: RunDirectory, feed: Feed, model: keras.Model, watchers: Watchers, result: dict
+    directory: RunDirectory, feed: Feed, file: ModelFile, watchers: Watchers, result: dict
 ) -> None:
     """Writes predictions, models and the result, with which the run is finished."""
+    model = file.model
     predictions = watchers.evaluation.predictions()  # by all processes, which share the model
     if not directory.writable:
         return
     directory.replace(NAME, lambda path: write_predictions(path, predictions))
+    inputs, _ = feed.sample(8)
     with feed.replicas.alone():
         if watchers.best and watchers.best.record:
             last = captured(model)
@@ -95,30 +94,9 @@ def write_result(
             except (OSError, ValueError) as error:
                 directory.log(f"there is no best.keras in {directory.path}: {error}")
             else:
-                save_plain(directory, feed, model, "best.keras")
+                file.write(directory, "best.keras", inputs)
             restore(model, last)
-        save_plain(directory, feed, model, "model.keras")
+        file.write(directory, "model.keras", inputs)
     recorded = directory.read("environment.json")
     directory.write("environment.json", {**recorded, "seconds": round(watchers.elapsed.seconds(), 2)})
     directory.finish(result)
-
-
-def save_plain(directory: RunDirectory, feed: Feed, model: keras.Model, name: str) -> None:
-    """Writes the model in plain Keras layers, and checks that the file gives the model's outputs.
-
-    Raises:
-        CopyError: the file cannot be loaded, or gives other outputs on the first test images. It is removed;
-            the checkpoints stay.
-    """
-
-    def write(path: pathlib.Path) -> None:
-        plain(model, compare=False).save(path)  # the file itself is compared
-        try:
-            saved = keras.saving.load_model(path, compile=False)
-        except (ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CopyError(f"{directory.path / name} cannot be loaded: {reason}") from error
-        inputs, _ = feed.sample(8)
-        require_agreement(model, saved, inputs, name=f"{directory.path / name}, the file")
-
-    directory.replace(name, write)

@@ -9,7 +9,7 @@ from bnhead.census import Probe
 from bnhead.devices.environment import describe_environment, prepare_devices
 from bnhead.devices.replicas import Replicas, open_replicas
 from bnhead.errors import UsageError
-from bnhead.layers import recompute_batch_stats
+from bnhead.layers import FrozenBatchNormalization, recompute_batch_stats
 from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, set_checkpoints_aside
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.provenance import environment_changes
@@ -72,7 +72,8 @@ def train(
         if not overwrite and (result := directory.finished_result(settings)) is not None:
             return RunResult(result, config)
         directory.check(settings, overwrite=overwrite)
-        feed, model, probe = prepare_training(config, replicas, reuse or Reuse())
+        reuse = reuse or Reuse()
+        feed, model, probe = prepare_training(config, replicas, reuse)
         watchers = Watchers(config, directory, feed, model, probe)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
@@ -98,7 +99,7 @@ def train(
                 result = measure_result(
                     feed, model, watchers, data_used, saver.latest, recompute=config.recompute_batch_stats
                 )
-                write_result(directory, feed, model, watchers, result)
+                write_result(directory, feed, reuse.file(model), watchers, result)
                 return RunResult(result, config)
 
 
@@ -115,7 +116,8 @@ def prepare_training(
     with replicas.building(), feed.data.naming_pictures():
         model = reuse.model(config, feed.data)
         replicas.synchronize(model)
-        build_metrics(model, feed)
+        if not model._compile_metrics.built:
+            build_metrics(model, feed)
     return feed, model, reuse.probe(config, model)
 
 
@@ -145,7 +147,8 @@ def restore_or_start(
     recorded = directory.read("environment.json") if checkpoint else None
     if checkpoint is None:
         directory.begin(settings)
-        recompute_batch_stats(model, feed.raw_epoch(), "frozen")
+        if any(isinstance(layer, FrozenBatchNormalization) for layer in model._flatten_layers()):
+            recompute_batch_stats(model, feed.raw_epoch(), "frozen")
         set_checkpoints_aside(directory)
         if messages:
             messages.append(f"{directory.path} starts again from the beginning")

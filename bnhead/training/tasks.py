@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from bnhead.data import DataSet
+from bnhead.data.split import without_autograph
 
 TargetMoments = tuple[np.ndarray, np.ndarray]  # mean and standard deviation of each target
 
@@ -157,6 +158,7 @@ def task_batches(
     return model_inputs(data, lambda labels: targets(labels, outputs), with_labels=with_labels)
 
 
+@without_autograph
 def model_inputs(
     data: tf.data.Dataset,
     targets: Callable[[tf.Tensor], tf.Tensor] = lambda labels: labels,

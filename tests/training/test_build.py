@@ -209,6 +209,8 @@ def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
     other = shared.model(dataclasses.replace(config, learning_rate=0.05), data)
     assert other is not model
     assert shared.model(config, data) not in (model, other)
+    assert shared.holds_model(dataclasses.replace(config, seed=9))
+    assert not shared.holds_model(dataclasses.replace(config, head="fc"))
 
 
 def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
