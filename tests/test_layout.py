@@ -21,7 +21,11 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "mechanisms": {"census", "graph", "heads", "layers"},
     "data": {"runs.atomic"},
     "devices": {"runs"},
-    "training": {"census", "data", "devices", "graph", "heads", "layers", "mechanisms", "models", "runs"},
+    "frozen": {"census", "data", "devices", "graph", "heads", "layers", "models", "runs", "training"},
+    "training": {
+        *("census", "data", "devices", "graph", "heads", "layers", "mechanisms", "models", "runs"),
+        "frozen.features",
+    },
     "studies": {"census.figures", "census.keys", "data", "devices", "heads", "models", "runs", "training"},
     "report": {"census", "heads", "runs", "studies"},
     "comparison": {"census", "data", "devices", "graph", "heads", "report", "runs", "studies"},

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 EXIT_DIVERGED = 5
 GROUPS = {
     "Data": (
-        "dataset", "task", "data_dir", "image_size", "augment", "cutout", "mixup", "validation", "imbalance",
-        "label_noise", "test_corruption",
+        "dataset", "task", "data_dir", "image_size", "augment", "cutout", "mixup", "train_examples",
+        "test_examples", "validation", "imbalance", "label_noise", "test_corruption",
     ),
     "Model": ("backbone", "weights", "pixels", "head", "fc_units", "fc_activation"),
     "Optimisation": (

@@ -18,7 +18,9 @@ class InMemory:
     """A split (`split.Split`) whose images are arrays.
 
     Attributes:
-        images: `(size, height, width, channels)` uint8.
+        images: `(size, height, width, channels)` uint8. Several passes over the same examples, one after the
+            other, are `(passes * size, ...)`: epoch e trains on pass e modulo their number, evaluation reads
+            the first.
         labels: `(size,)` int64, or `(size, numbers)` float32.
         domains: `(size,)` int64, the domain of each example; None for a set without domains.
     """
@@ -69,6 +71,7 @@ class InMemory:
         """As in `Split`; skipped batches cost nothing, since indices are skipped and not images."""
         recipe, steps = as_recipe(recipe), self.size // batch_size
         order_seed, augment_seed = seeds.stream(seed, "data"), seeds.stream(seed, "augmentation")
+        passes = max(1, len(self.images) // max(1, self.size))
         with tf.device("CPU:0"):
             images, labels = tf.constant(self.images), tf.constant(self.labels)
 
@@ -80,7 +83,8 @@ class InMemory:
             )
 
         def batch(step, indices):
-            examples = tf.gather(images, indices), tf.gather(labels, indices)
+            first = tf.cast(step // steps % passes * self.size, tf.int32)
+            examples = tf.gather(images, first + indices), tf.gather(labels, indices)
             return recipe.apply(*examples, tf.stack([augment_seed, step]))
 
         return (
@@ -95,7 +99,7 @@ class InMemory:
     @without_autograph
     def evaluation_batches(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
         with tf.device("CPU:0"):
-            images, labels = tf.constant(self.images[:limit]), tf.constant(self.labels[:limit])
+            images, labels = tf.constant(self.images[: self.size][:limit]), tf.constant(self.labels[:limit])
         return (
             tf.data.Dataset.range(0, len(labels), batch_size)
             .map(lambda i: (images[i : i + batch_size], labels[i : i + batch_size]))

@@ -25,6 +25,8 @@ def load(
     task: str = "classification",
     image_size: int = 0,
     crop: bool = False,
+    train_examples: int = 0,
+    test_examples: int = 0,
     validation: float = 0.0,
     imbalance: str = "none",
     label_noise: float = 0.0,
@@ -45,6 +47,8 @@ def load(
             measured if the set does not record the size).
         crop: for ImageNet's augmentation: pictures of many sizes are cropped instead of stretched, to random
             windows in training, which then streams, and to the centre in evaluation.
+        train_examples, test_examples: examples of a split that are used, of each class about the same share
+            and the same for every seed; 0 uses all. Before validation.
         validation: share of the training split, in [0, 1), that is reserved, of each class alike.
         imbalance: reduces classes of the training split (`subsets.class_sizes`), after validation.
         label_noise: share of the training labels that are replaced by wrong ones, in [0, 1].
@@ -55,9 +59,9 @@ def load(
     Raises:
         UsageError: an unknown name, or a change that needs classes with task regression.
         DataError: the set is not prepared, has no images or other labels than the task needs, lacks a
-            labelled test split, has an empty split, images of many sizes without `image_size`, another dtype
-            than uint8, a file that cannot be read or decoded, labels out of range, numbers that float32
-            cannot distinguish, or too few classes for a change.
+            labelled test split, has an empty split or fewer examples than are asked for, images of many sizes
+            without `image_size`, another dtype than uint8, a file that cannot be read or decoded, labels out
+            of range, numbers that float32 cannot distinguish, or too few classes for a change.
     """
     catalog.check_name(name, data_dir)
     if task == "regression" and (imbalance != "none" or label_noise):
@@ -91,6 +95,7 @@ def load(
         notes=tuple(note for part in sets for note in part.notes),
         split_rule="; ".join(sorted({part.split_rule for part in sets if part.split_rule})),
     )
+    data = _limited(data, train_examples, test_examples)
     return _with_subsets(data, validation, imbalance, label_noise, test_corruption)
 
 
@@ -143,6 +148,20 @@ def _splits(
     for split, reader in zip(splits, opened.readers, strict=True):
         checks.check_labels(split.labels, classes, reader.name)
     return tuple(splits)
+
+
+def _limited(data: DataSet, train_examples: int, test_examples: int) -> DataSet:
+    """Returns the data set with some of the examples of its splits."""
+    changed = {}
+    for name, examples in (("train", train_examples), ("test", test_examples)):
+        split = data.splits[name]
+        if examples > split.size:
+            raise DataError(
+                f"{name}_examples must be at most the {split.size} of {data.name}, got {examples}"
+            )
+        if examples:
+            changed[name] = split.take(subsets.limited(split.labels, examples, len(data.classes), name))
+    return dataclasses.replace(data, **changed)
 
 
 def _with_subsets(

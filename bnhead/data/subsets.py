@@ -110,6 +110,23 @@ def validation_split(labels: np.ndarray, share: float, classes: int) -> tuple[np
     return np.setdiff1d(np.arange(len(labels)), validation), np.sort(validation)
 
 
+def limited(labels: np.ndarray, examples: int, classes: int, split: str) -> np.ndarray:
+    """Returns ascending indices of at most `examples` examples, of each class about the same share.
+
+    Args:
+        labels: `(size,)` classes, or `(size, numbers)`.
+        examples: at most the size.
+        classes: number of classes; 0 if labels are numbers.
+        split: name of the split, whose examples are drawn by a stream of that name.
+    """
+    groups = labels if classes else np.zeros(len(labels), np.int64)
+    members = _shuffled_by_class(groups, classes or 1, f"limited_{split}")
+    # an example's place in its class, as a share of the class: the smallest shares are taken
+    places = [(np.arange(len(indices)) + 0.5) / max(1, len(indices)) for indices in members]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.sort(np.concatenate(members)[order[:examples]])
+
+
 def noisy_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
     """Returns labels with `round(share * size)` wrong ones, uniform over the other classes.
 

@@ -11,7 +11,16 @@ from bnhead.studies.study import STUDIES, Study
 from bnhead.training.config import TrainConfig
 
 # The settings that a fingerprint of the data depends on: a plan has one.
-OF_DATA = ("task", "dataset", "image_size", "validation", "imbalance", "label_noise")
+OF_DATA = (
+    "task",
+    "dataset",
+    "image_size",
+    "train_examples",
+    "test_examples",
+    "validation",
+    "imbalance",
+    "label_noise",
+)
 
 
 def custom_study(

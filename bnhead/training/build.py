@@ -106,6 +106,8 @@ def data_options(config: TrainConfig) -> dict[str, Any]:
         "task": config.task,
         "image_size": config.image_size,
         "crop": config.augment == "imagenet",
+        "train_examples": config.train_examples,
+        "test_examples": config.test_examples,
         "validation": config.validation,
         "imbalance": config.imbalance,
         "label_noise": config.label_noise,

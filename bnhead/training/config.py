@@ -67,6 +67,12 @@ class TrainConfig:
         "Alpha of mixup: training images and their targets are mixed in pairs, by a share from "
         "Beta(alpha, alpha). 0 mixes nothing; the paper takes 1 for CIFAR-10 and 0.2 for ImageNet.",
     )
+    train_examples: int = setting(
+        0,
+        "Training examples that are used, of each class about the same share and the same for every seed. 0 "
+        "uses all.",
+    )
+    test_examples: int = setting(0, "Test examples that are used, likewise. 0 uses all.")
     validation: float = setting(
         0.0,
         "Share of the training split, in [0, 1), held out for choosing settings; the same examples for every "
@@ -231,6 +237,8 @@ class TrainConfig:
         not_negative = "a finite number of at least 0", lambda x: x >= 0
         rules = {
             "image_size": not_negative,
+            "train_examples": not_negative,
+            "test_examples": not_negative,
             "cutout": not_negative,
             "mixup": not_negative,
             "fc_units": natural,

@@ -185,3 +185,10 @@ def test_what_is_left_out_of_a_folder_is_one_warning(tmp_path):
 def test_a_folder_has_no_numbers(tmp_path):
     with pytest.raises(DataError, match="has 2 classes as labels, but task regression needs numbers"):
         load(pictures(tmp_path, [(8, 8)] * 4), str(tmp_path), task="regression")
+
+
+def test_some_examples_of_the_splits(data_dir):
+    data = load("digits", data_dir, train_examples=500, test_examples=100)
+    assert (data.train.size, data.test.size) == (500, 100)
+    with pytest.raises(DataError, match=r"test_examples must be at most the 360 of digits.*, got 361"):
+        load("digits", data_dir, test_examples=361)

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from bnhead.data.subsets import class_sizes, imbalanced, noisy_labels, parse_imbalance, validation_split
+from bnhead.data.subsets import (
+    class_sizes,
+    imbalanced,
+    limited,
+    noisy_labels,
+    parse_imbalance,
+    validation_split,
+)
 from bnhead.errors import UsageError
 
 CIFAR = np.repeat(np.arange(10), 5000)
@@ -84,3 +91,12 @@ def test_label_noise_is_symmetric_exact_and_nested():
     np.testing.assert_array_equal(more[wrong], noisy[wrong])
     np.testing.assert_array_equal(noisy_labels(CIFAR, 0.0, 10), CIFAR)
     assert (noisy_labels(CIFAR, 1.0, 10) != CIFAR).all()
+
+
+def test_limited_keeps_the_shares_of_the_classes():
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    some, more = limited(labels, 100, 3, "train"), limited(labels, 250, 3, "train")
+    assert np.bincount(labels[some]).tolist() == [60, 30, 10] and len(more) == 250
+    assert set(some) < set(more) and (np.diff(some) > 0).all()
+    assert set(some) != set(limited(labels, 100, 3, "test"))
+    assert len(limited(np.zeros((50, 2)), 20, 0, "train")) == 20
