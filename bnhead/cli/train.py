@@ -72,9 +72,8 @@ def train_and_summarize(config: TrainConfig, program: str) -> int:
     if config.distribution != "data_parallel":  # its processes agree first on which of them reads
         directory = RunDirectory(config.directory)
         if not config.dry_run:
-            if (result := _finished(config, directory)) is not None:
+            if (result := directory.admit(config.settings(), overwrite=config.overwrite)) is not None:
                 return _summarize(config, directory, result, program, was_finished=True)
-            directory.check(config.settings(), overwrite=config.overwrite)
             directory.check_writable()
         check_embedded(config.dataset, config.task, config.batch_size)
     with startup.quiet(f"TensorFlow and {config.dataset}"):
@@ -99,7 +98,7 @@ def train_and_summarize(config: TrainConfig, program: str) -> int:
         if directory.writable:
             print(texts.printable(format_estimate(estimated, config)))
         return 0
-    if (result := _finished(config, directory)) is not None:
+    if (result := directory.admit(config.settings(), overwrite=config.overwrite)) is not None:
         return _summarize(config, directory, result, program, was_finished=True)
     from bnhead.cli.console import EpochLines
     from bnhead.training.run import train
@@ -107,10 +106,6 @@ def train_and_summarize(config: TrainConfig, program: str) -> int:
     with EpochLines(config) as lines:  # the first process prints for all
         result = train(config, [lines] if directory.writable else [])
     return _summarize(config, directory, result, program)
-
-
-def _finished(config: TrainConfig, directory: "RunDirectory") -> dict | None:
-    return None if config.overwrite else directory.finished_result(config.settings())
 
 
 def _summarize(

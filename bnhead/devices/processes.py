@@ -86,11 +86,8 @@ class SharedDirectory(RunDirectory):
         self._processes, self._own = processes, RunDirectory(path)
         self.writable = processes.first
 
-    def finished_result(self, settings):
-        return self._processes.agree(lambda: self._own.finished_result(settings))
-
-    def check(self, settings, *, overwrite=False):
-        self._processes.agree(lambda: self._own.check(settings, overwrite=overwrite))
+    def admit(self, settings, *, overwrite=False):
+        return self._processes.agree(lambda: self._own.admit(settings, overwrite=overwrite))
 
     @contextlib.contextmanager
     def claimed(self, settings, *, overwrite=False) -> Iterator[dict | None]:

@@ -145,6 +145,11 @@ def _flush(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def json_text(content: dict) -> str:
+    """The content of a JSON file; numbers that are not finite are null."""
+    return json.dumps(finite_or_none(content), indent=2, allow_nan=False) + "\n"
+
+
 def finite_or_none(value: Any) -> Any:
     """Plain data with None for the numbers that JSON does not have: NaN and the infinities."""
     if isinstance(value, dict):

@@ -19,7 +19,6 @@ lock              names the process that writes the directory; exists while one 
 import contextlib
 import errno
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -137,6 +136,17 @@ class RunDirectory:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
         return any(name != lock.NAME and not name.startswith(atomic.WRITING) for name in names)
 
+    def admit(self, settings: dict, *, overwrite: bool = False) -> dict | None:
+        """The result of the run if it is finished and not to be overwritten; else checks the directory.
+
+        Raises:
+            RunDirectoryError: as `finished_result` and `check`.
+        """
+        result = None if overwrite else self.finished_result(settings)
+        if result is None:
+            self.check(settings, overwrite=overwrite)
+        return result
+
     @contextlib.contextmanager
     def claimed(self, settings: dict, *, overwrite: bool = False) -> Iterator[dict | None]:
         """Makes, locks and checks the directory for a run, and with `overwrite` removes the run in it.
@@ -145,18 +155,16 @@ class RunDirectory:
             The result, if another process has finished this run in the meantime; else None.
 
         Raises:
-            RunDirectoryError: as `finished_result` and `check`, or another process holds the lock.
+            RunDirectoryError: as `admit`, or another process holds the lock.
         """
         self.make()
         with lock.writer_lock(self.path) as dead_writer:
             self.tidy()
             if dead_writer:
                 self.log(f"process {dead_writer['pid']} on {dead_writer['host']} left {self.path} unfinished")
-            result = None if overwrite else self.finished_result(settings)
-            if result is None:
-                self.check(settings, overwrite=overwrite)
-                if overwrite and (removed := self.clear()):
-                    self.log(f"removed from {self.path}: {', '.join(removed)}")
+            result = self.admit(settings, overwrite=overwrite)
+            if overwrite and (removed := self.clear()):
+                self.log(f"removed from {self.path}: {', '.join(removed)}")
             yield result
 
     def make(self) -> None:
@@ -257,7 +265,7 @@ class RunDirectory:
 
     def write(self, name: str, content: dict) -> None:
         """Writes `content` as JSON; numbers that are not finite become null."""
-        self.replace(name, lambda path: path.write_text(_json_text(content), newline="\n"))
+        self.replace(name, lambda path: path.write_text(atomic.json_text(content), newline="\n"))
 
     def write_history(self, rows: Sequence[dict]) -> None:
         """Writes `history.csv`."""
@@ -297,7 +305,7 @@ class RunDirectory:
         """
         names = [name for name in (*_HASHED, *_OPTIONAL) if (self.path / name).is_file()]
         hashes = {name: atomic.sha256(self.path / name) for name in names}
-        hashes["result.json"] = hashlib.sha256(_json_text(result).encode()).hexdigest()
+        hashes["result.json"] = hashlib.sha256(atomic.json_text(result).encode()).hexdigest()
         self.write("status.json", {"status": result["status"], "sha256": hashes})
         self.write("result.json", result)
 
@@ -344,7 +352,3 @@ def changed_settings(existing: dict, settings: dict) -> str:
     """The keys whose values differ, with both values, in a line."""
     keys = [key for key in {**existing, **settings} if existing.get(key) != settings.get(key)]
     return ", ".join(f"{key} {existing.get(key)!r} there, {settings.get(key)!r} now" for key in keys)
-
-
-def _json_text(content: dict) -> str:
-    return json.dumps(atomic.finite_or_none(content), indent=2, allow_nan=False) + "\n"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from bnhead.data import DataSet
@@ -114,6 +115,16 @@ class Feed:
     def sample(self, examples: int) -> tuple[Any, Any]:
         """`(inputs, targets)` of the first test examples."""
         return next(iter(self._as_targets(self.data.test.evaluation_batches(examples, examples))))
+
+    def build_metrics(self, model: keras.Model) -> None:
+        """Makes the metrics' variables, which a checkpoint restores; Keras makes them at the first batch."""
+        if model._compile_metrics.built:  # in an earlier run
+            return
+        # JAX warns of 64-bit numbers, which it has only on request
+        batch = tf.nest.map_structure(
+            lambda x: tf.cast(x, tf.int32) if x.dtype == tf.int64 else x, self.sample(2)
+        )
+        model._symbolic_build(data_batch=batch)  # Keras' own way, under tf.distribute and on JAX
 
     def _evaluation(self, split: Split) -> tf.data.Dataset:
         data = split.evaluation_batches(self.replicas.evaluation_batch)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
 from bnhead.census import Probe
 from bnhead.devices.environment import describe_environment, prepare_devices
@@ -69,9 +68,8 @@ def train(
     )
     directory = replicas.processes.directory(config.directory)
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
-        if not overwrite and (result := directory.finished_result(settings)) is not None:
+        if (result := directory.admit(settings, overwrite=overwrite)) is not None:
             return RunResult(result, config)
-        directory.check(settings, overwrite=overwrite)
         reuse = reuse or Reuse()
         feed, model, probe = prepare_training(config, replicas, reuse)
         watchers = Watchers(config, directory, feed, model, probe)
@@ -116,18 +114,8 @@ def prepare_training(
     with replicas.building(), feed.data.naming_pictures():
         model = reuse.model(config, feed.data)
         replicas.synchronize(model)
-        if not model._compile_metrics.built:
-            build_metrics(model, feed)
+        feed.build_metrics(model)
     return feed, model, reuse.probe(config, model)
-
-
-def build_metrics(model: keras.Model, feed: Feed) -> None:
-    """Makes the metrics' variables, which a checkpoint restores; Keras makes them only at the first batch."""
-    # JAX warns of 64-bit numbers, which it has only on request
-    batch = tf.nest.map_structure(
-        lambda x: tf.cast(x, tf.int32) if x.dtype == tf.int64 else x, feed.sample(2)
-    )
-    model._symbolic_build(data_batch=batch)  # Keras' own way, under tf.distribute and on JAX
 
 
 def restore_or_start(

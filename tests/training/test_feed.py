@@ -7,7 +7,6 @@ import tensorflow as tf
 from bnhead import DeadUnits
 from bnhead.data import load
 from bnhead.devices.replicas import Replicas
-from bnhead.training import run
 from bnhead.training.build import build_model
 from bnhead.training.feed import Feed
 from tests.data.small_sets import smooth, write_folder
@@ -70,7 +69,7 @@ def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):
 def test_metrics_have_variables_before_anything_is_fed(short_config, digits):
     model = build_model(short_config(), digits)
     initial = len(model.metrics_variables)
-    run.build_metrics(model, Feed.of(short_config(), digits, ALONE))
+    Feed.of(short_config(), digits, ALONE).build_metrics(model)
     assert len(model.metrics_variables) > initial and not any(np.any(v) for v in model.metrics_variables)
 
 
