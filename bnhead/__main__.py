@@ -6,6 +6,7 @@ from collections.abc import Sequence
 COMMANDS = {  # each is a module of `bnhead.cli` with `main(arguments) -> exit status`
     "train": "train one backbone with one head and count the head's dead units",
     "study": "train heads with many seeds by a plan, and judge what may be concluded",
+    "diagnose": "find out which mechanism of a batch norm makes the difference",
     "report": "write the pages of a study or a run again, from its files alone",
     "verify": "recompute everything that a study states from its runs",
     "runs": "list the runs and studies of a folder",
@@ -53,7 +54,7 @@ def usage(name: str) -> int:
         print(f"bnhead {__version__}")
         return 0
     program = "python -m bnhead" if sys.argv[0].endswith("__main__.py") else "bnhead"
-    commands = "\n".join(f"  {command:<8}{text}" for command, text in COMMANDS.items())
+    commands = "\n".join(f"  {command:<10}{text}" for command, text in COMMANDS.items())
     print(f"usage: {program} COMMAND [--flag=value ...]\n\n{commands}\n")
     print(f"`{program} COMMAND --help` describes a command and its flags.")
     return 0 if name else UsageError.exit_status

@@ -18,6 +18,8 @@ CONTROLS = {
     "fbn_fc": "statistics measured once on training data and frozen: an affine start, no batch noise",
     "center_fc": "the subtraction of the mean alone",
     "scale_fc": "the division by the deviation alone",
+    "fcenter_fc": "the subtraction of a mean measured once: no batch noise, no gradient through the mean",
+    "fscale_fc": "the division by a deviation measured once",
     "noise_fc": "the batch noise alone, on features that are not normalised",
     "gbn16_fc": "more batch noise: statistics of 16 examples at a time, for any batch size",
     "brn_fc": "less batch noise: statistics corrected towards the moving averages",

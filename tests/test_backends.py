@@ -22,7 +22,13 @@ NETS = [
     ("resnet50_v2", "fc8"),
 ]
 HEADS = [  # on a bare feature map
-    *(f"{head}_fc8" for head in ("gbn2", "brn", "fbn", "center", "scale", "noise", "ln", "rms", "gn4", "l2")),
+    *(
+        f"{head}_fc8"
+        for head in (
+            *("gbn2", "brn", "fbn", "center", "scale", "fcenter", "fscale", "noise"),
+            *("ln", "rms", "gn4", "l2"),
+        )
+    ),
     *(f"{head}_gap_fc8" for head in ("gbn2", "brn", "center", "noise")),
     "gem_fc8_leakyrelu",
 ]

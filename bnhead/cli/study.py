@@ -161,7 +161,9 @@ def main(
         return exits.run(COMMAND.program, lambda: print(listing()) or 0)
     return COMMAND.run(
         arguments,
-        lambda request: run_study(request, *_planned(request, arguments), open_pool, build_report),
+        lambda request: run_study(
+            request, *planned(request, _study_of(request), arguments), open_pool, build_report
+        ),
     )
 
 
@@ -174,13 +176,12 @@ def listing() -> str:
     first, *_, last = (int(look) for look in Request.seeds.split(","))
     for name in STUDIES:
         study = named_study(name)
+        cells = study.cells(TrainConfig())
         strata = [dict(stratum) for stratum in study.strata(TrainConfig())]
-        rows = [study.question, ", ".join(study.heads)]
+        rows = [study.question, ", ".join(dict.fromkeys(head for head, _ in cells))]
         rows += [f"{key}: {', '.join(f'{s[key]:g}' for s in strata)}" for key in strata[0]]
-        cells = len(study.heads) * len(strata)
-        rows.append(
-            f"{cells * first} runs with {first} seeds; up to {cells * last} where {first} leave it open"
-        )
+        most = len(cells) * last
+        rows.append(f"{len(cells) * first} runs with {first} seeds; up to {most} where {first} leave it open")
         lines += ["", name, *(texts.wrapped(row, indent=2) for row in rows)]
     lines += ["", f"next  {texts.command()} study bn_before_fc --dry_run"]
     return "\n".join(lines)
@@ -193,13 +194,16 @@ def plan_of(arguments: Sequence[str]) -> tuple[Request, Plan, dict[str, Any]]:
         UsageError: a flag that is unknown, malformed or set by the study, or a bad value.
     """
     request = COMMAND.parse(arguments)
-    return request, *_planned(request, arguments)
+    return request, *planned(request, _study_of(request), arguments)
 
 
-def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str, Any]]:
+def planned(request: Any, study: Study, arguments: Sequence[str]) -> tuple[Plan, dict[str, Any]]:
     """The plan of parsed flags, and the settings of all runs that change no result.
 
-    The command line shows flags that are given at their default.
+    Args:
+        request: the flags.
+        study: what they ask for.
+        arguments: the command line, which shows flags that are given at their default.
     """
     if request.engine not in ENGINES:
         hint = nearest(request.engine, ENGINES)
@@ -209,16 +213,19 @@ def _planned(request: Request, arguments: Sequence[str]) -> tuple[Plan, dict[str
     looks = _looks(request.seeds)
     if "://" in request.dir:
         raise UsageError(f"dir must be a path on a disk of this machine, got {request.dir!r}")
-    study = _study_of(request)
     # without the study's name, which may be that of a flag: batch_size
     flags = {_field(a[2:].partition("=")[0]) for a in arguments if a.startswith("--")}
     for varied in study.varies:
-        if {varied, f"no{varied}"} & flags or getattr(request, varied) != getattr(TrainConfig, varied):
+        if {varied, f"no{varied}"} & flags or getattr(request, varied, None) not in (
+            None,
+            getattr(TrainConfig, varied),
+        ):
             raise UsageError(f"flag --{varied} is what the study varies; leave it out")
-    fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - set(OWNED)
+    fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - {*OWNED}
+    fields &= {spec.name for spec in dataclasses.fields(request)}
     base = TrainConfig(**{name: getattr(request, name) for name in fields})
     numbers = {name: getattr(request, name) for name in ("first_seed", "delta", "alpha")}
-    plan = make(request.study or request.name, study, base, looks=looks, **numbers)
+    plan = make(study_name(request), study, base, looks=looks, **numbers)
     settings = base.settings()
     return plan, {name: getattr(base, name) for name in fields if name not in settings}
 
@@ -259,7 +266,7 @@ def _study_of(request: Request) -> Study:
 
 
 def run_study(
-    request: Request,
+    request: Any,
     plan: Plan,
     local: Mapping[str, Any],
     open_pool: OpenPool | None = None,
@@ -299,6 +306,10 @@ def run_study(
             if current is None and sys.stderr.isatty():
                 texts.notice(f"loading TensorFlow and {request.dataset} ...")
             plan = runner.prepare(plan, directory, pool, amend=request.amend, machine_fields=local)
+            if plan.causes and not request.commands:
+                job = Job("pace", "", plan.config(plan.runs[0], directory, local), worker.pace)
+                pace = lambda: runner.result_of(pool, job)["seconds"]  # noqa: E731
+                print(texts.wrapped(outlook.estimate_time(plan, directory, workers, pace)), flush=True)
             for line in outlook.plan_cautions(plan):
                 print(texts.wrapped(f"warning: {line}", hanging=2), flush=True)
             if request.commands:
@@ -354,14 +365,17 @@ def decisive_step(request: Request, step: Mapping[str, Any], directory: pathlib.
     )
 
 
-def command_of_study(request: Request, **changes) -> str:
+def study_name(request: Any) -> str:
+    """The name of the study that the flags ask for; those of `bnhead diagnose` have none."""
+    return "causes" if not hasattr(request, "study") else request.study or request.name
+
+
+def command_of_study(request: Any, **changes) -> str:
     """The command of a study: the flags that are not at their defaults, some of them changed."""
     flags = {
         spec.name: changes.get(spec.name, getattr(request, spec.name))
         for spec in dataclasses.fields(request)
         if spec.name != "study" and changes.get(spec.name, getattr(request, spec.name)) != spec.default
     }
-    name = [request.study] if request.study else []
-    return shlex.join(
-        [*texts.command().split(), "study", *name, *(f"--{name}={v}" for name, v in flags.items())]
-    )
+    command = ["study", *filter(None, [request.study])] if hasattr(request, "study") else ["diagnose"]
+    return shlex.join([*texts.command().split(), *command, *(f"--{name}={v}" for name, v in flags.items())])

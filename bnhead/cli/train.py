@@ -19,10 +19,11 @@ GROUPS = {
         "dataset", "task", "data_dir", "image_size", "augment", "cutout", "mixup", "train_examples",
         "test_examples", "validation", "imbalance", "label_noise", "test_corruption",
     ),
-    "Model": ("backbone", "weights", "pixels", "head", "fc_units", "fc_activation"),
+    "Model": ("backbone", "weights", "pixels", "head", "fc_units", "fc_activation", "head_bn_epsilon",
+        "head_bn_momentum", "neutral_init"),
     "Optimisation": (
         "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay",
-        "recompute_batch_stats", "learn_within",
+        "fc_decay", "recompute_batch_stats", "population_stats", "learn_within",
     ),
     "Dead units": ("dead_layers", "probe_examples"),
     "Run": ("seed", "workdir", "overwrite", "dry_run", "verbose", "checkpoint_seconds", "weight_histograms"),

@@ -14,6 +14,7 @@ the text does not contain them.
     fbn                              batch norm with frozen statistics, no noise       none
     ln rms gn                        layer, RMS, group norm                            groups: gn8
     center scale                     a batch norm's subtraction; its division          none
+    fcenter fscale                   the same two with frozen statistics               none
     noise                            a batch norm's noise, nothing normalised          none
     l2                               L2-normalised, with a learned scale               none
     dropout cdropout                 dropout; more of it for rarer classes             rate: dropout0.5

@@ -45,6 +45,8 @@ LAYERS: dict[str, tuple[Callable, *tuple[str, ...]]] = {
     "fbn": (ours.FrozenBatchNormalization, *_BATCH_NORM),
     "center": (ours.BatchCentering, *_BATCH_NORM),
     "scale": (ours.BatchScaling, *_BATCH_NORM),
+    "fcenter": (ours.FrozenCentering, *_BATCH_NORM),
+    "fscale": (ours.FrozenScaling, *_BATCH_NORM),
     "noise": (ours.BatchNoise, *_BATCH_NORM),
     "ln": (layers.LayerNormalization, "epsilon"),
     "rms": (layers.RMSNormalization, "epsilon"),
@@ -63,6 +65,8 @@ def apply(
     *,
     fc_units: int = 256,
     fc_activation: str = "relu",
+    head_bn_epsilon: float = EPSILON,
+    head_bn_momentum: float = MOMENTUM,
     renorm_steps: int = 40_000,
     class_counts: Sequence[int] | None = None,
     labels: keras.KerasTensor | None = None,
@@ -80,6 +84,8 @@ def apply(
         outputs: number of outputs: classes, labels of a multi-label task, or numbers to predict.
         fc_units: units of an `fc` or `dense` without a number.
         fc_activation: name of the activation of `fc`.
+        head_bn_epsilon: added to the variance by batch norms and parts of one.
+        head_bn_momentum: weight of their previous moving average in each step, in [0, 1).
         renorm_steps: training steps after which `brn` has its final bounds.
         class_counts: number of training examples of each class, for `cdropout`.
         labels: Keras tensor of the labels, an input of the model, for `cdropout`: `(batch,)` class numbers or
@@ -105,7 +111,7 @@ def apply(
     if head.needs_labels and class_counts is None:
         raise HeadError(f"{title}: class_counts must be the training examples of each class")
     settings = {"units": int(outputs), "activation": fc_activation, "steps": renorm_steps}
-    settings |= {"class_counts": class_counts, "momentum": MOMENTUM, "epsilon": EPSILON}
+    settings |= {"class_counts": class_counts, "momentum": head_bn_momentum}
     settings["dtype"] = None  # the global policy's
     x, uses = features, Counter()
     for t in head.on(shape[1:]):
@@ -114,6 +120,7 @@ def apply(
         number = fc_units if t.number is None else t.number
         if x.shape[-1] is not None:
             t.type.weights(x.shape[-1], number, t.left_out)  # a HeadError if the layer cannot have this width
+        settings["epsilon"] = head_bn_epsilon if t.type.normalises_batch else EPSILON
         settings["seed"] = None if seed is None else seeds.stream(seed, "head", name)
         make_layer, *names = LAYERS[t.name]
         arguments = {argument: settings[argument] for argument in names}

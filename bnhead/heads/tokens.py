@@ -143,6 +143,8 @@ _ROWS = (
     TokenType("fbn", meaning="batch norm with frozen statistics and so without noise", **_BATCH_NORM),
     TokenType("center", meaning="a batch norm's centring alone", **_BATCH_STATISTICS),
     TokenType("scale", meaning="a batch norm's scaling alone", **_BATCH_STATISTICS),
+    TokenType("fcenter", meaning="a batch norm's centring alone with frozen statistics", **_BATCH_STATISTICS),
+    TokenType("fscale", meaning="a batch norm's scaling alone with frozen statistics", **_BATCH_STATISTICS),
     TokenType(
         "noise",
         meaning="a batch norm's noise alone with nothing normalised",

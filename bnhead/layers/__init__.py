@@ -9,18 +9,26 @@ Modules:
     l2, pooling, dropout   one layer each
     folding         merging batch norms into adjacent linear layers
     population      moving averages recomputed on data
+    neutral         an output bias that prefers no class
     plain           a copy of a model in plain Keras layers
 """
 
 from bnhead import public
-from bnhead.layers.controls import BatchCentering, BatchNoise, BatchScaling
+from bnhead.layers.controls import (
+    BatchCentering,
+    BatchNoise,
+    BatchScaling,
+    FrozenCentering,
+    FrozenScaling,
+)
 from bnhead.layers.dropout import ClassConditionalDropout
 from bnhead.layers.folding import fold_batch_norm
 from bnhead.layers.l2 import L2Normalization
+from bnhead.layers.neutral import neutralise
 from bnhead.layers.normalization import BatchNormalization, batch_norm
 from bnhead.layers.plain import needs_bnhead, plain
 from bnhead.layers.pooling import GeMPooling2D
-from bnhead.layers.population import recompute_batch_stats
+from bnhead.layers.population import population_statistics, recompute_batch_stats
 from bnhead.layers.variants import (
     BatchRenormalization,
     FrozenBatchNormalization,
@@ -35,13 +43,17 @@ __all__ = [
     "BatchScaling",
     "ClassConditionalDropout",
     "FrozenBatchNormalization",
+    "FrozenCentering",
+    "FrozenScaling",
     "GeMPooling2D",
     "GhostBatchNormalization",
     "L2Normalization",
     "batch_norm",
     "fold_batch_norm",
     "needs_bnhead",
+    "neutralise",
     "plain",
+    "population_statistics",
     "recompute_batch_stats",
 ]
 __getattr__, __dir__ = public.names(__name__, {})

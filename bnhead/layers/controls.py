@@ -2,6 +2,8 @@
 
 A batch norm subtracts the batch's mean, divides by its deviation, and adds noise, since it estimates both on
 a batch. `BatchCentering`, `BatchScaling` and `BatchNoise` each do one of the three, without gamma and beta.
+`FrozenCentering` and `FrozenScaling` do the first two with statistics that do not change in training, so that
+neither noise nor a gradient through the statistics comes with them.
 """
 
 import keras
@@ -107,6 +109,34 @@ class BatchScaling(_Control):
         """Scale and shift of each channel in inference, float64."""
         variance = np.asarray(ops.convert_to_numpy(self.moving_variance), "float64")
         return 1 / np.sqrt(variance + self.epsilon), np.zeros_like(variance)
+
+
+class _Frozen:
+    """Statistics that do not change in training, for a `_Control`: 0 and 1 until they are measured.
+
+    `recompute_batch_stats(model, data, "frozen")` measures them on training data. `bnhead train` does so
+    once, before the first step.
+    """
+
+    def normalise_batch(self, x, mean, variance):
+        """x, normalised by the frozen statistics; those of the batch are not used."""
+        return self.normalise(x, *(ops.cast(v, x.dtype) for v in (self.moving_mean, self.moving_variance)))
+
+
+@keras.saving.register_keras_serializable("bnhead")
+class FrozenCentering(_Frozen, BatchCentering):
+    """x - mean with the frozen mean of the training data, always.
+
+    Arguments and input as of `BatchCentering`; `momentum` has no effect.
+    """
+
+
+@keras.saving.register_keras_serializable("bnhead")
+class FrozenScaling(_Frozen, BatchScaling):
+    """x / sqrt(variance + epsilon) with the frozen variance of the training data, always.
+
+    Arguments and input as of `BatchScaling`; `momentum` has no effect. The mean remains in x.
+    """
 
 
 @keras.saving.register_keras_serializable("bnhead")

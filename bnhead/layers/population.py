@@ -1,6 +1,7 @@
 """Population statistics: a batch norm's moving averages, recomputed on data."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from bnhead import graph
 from bnhead.errors import UsageError, nearest
 from bnhead.graph.inputs import batches, check_data
 from bnhead.graph.rewrite import Flat
+from bnhead.layers.controls import FrozenCentering, FrozenScaling
 from bnhead.layers.moments import PooledMoments, affine, broadcast_mask, moments, standardize
 from bnhead.layers.plain import vanishes
 from bnhead.layers.variants import FrozenBatchNormalization
@@ -35,8 +37,9 @@ def recompute_batch_stats(
         data: inputs: an array, a tuple `(x, y)` whose x is used, or a batched `tf.data.Dataset` of x or of
             such tuples. Large batches, as in training or larger, are better.
         layers: "all" norms that average in training, those in the "head" (named `head_...`), the "frozen"
-            ones (`FrozenBatchNormalization`), names, or paths such as `"encoder/bn"`. "all" excludes frozen
-            and non-trainable norms, since the model was trained with their statistics.
+            ones (`FrozenBatchNormalization`, `FrozenCentering`, `FrozenScaling`), names, or paths such as
+            `"encoder/bn"`. "all" excludes frozen and non-trainable norms, since the model was trained with
+            their statistics.
         batch_size: inputs per batch if `data` is arrays.
 
     Returns:
@@ -104,13 +107,35 @@ def _population(
     return totals
 
 
+@contextlib.contextmanager
+def population_statistics(
+    model: keras.Model, data: Any, layers: str | Iterable[str] = "all", *, batch_size: int = 256
+) -> Iterator[list[str]]:
+    """Inside, the norms have the statistics of `data`; at the end, the moving averages they had before.
+
+    Arguments, errors and what is yielded are those of `recompute_batch_stats`.
+    """
+    averages = [v for v in model.non_trainable_variables if v.name in ("moving_mean", "moving_variance")]
+    values = [np.array(ops.convert_to_numpy(average)) for average in averages]
+    try:
+        yield recompute_batch_stats(model, data, layers, batch_size=batch_size)
+    finally:
+        for average, value in zip(averages, values, strict=True):
+            average.assign(value)
+
+
+def is_frozen(norm: keras.layers.Layer) -> bool:
+    """Whether a norm's statistics are measured once, before training."""
+    return isinstance(norm, FrozenBatchNormalization | FrozenCentering | FrozenScaling)
+
+
 def _select_norms(flat: Flat, layers: str | Iterable[str]) -> list[str]:
     """Names, in the flat model, of the norms that `layers` selects."""
     norms = [layer for layer in flat.model.layers if hasattr(layer, "moving_variance")]
     norm_names = [norm.name for norm in norms]
     if layers == "frozen":
-        return [norm.name for norm in norms if isinstance(norm, FrozenBatchNormalization)]
-    averaging = [n.name for n in norms if n.trainable and not isinstance(n, FrozenBatchNormalization)]
+        return [norm.name for norm in norms if is_frozen(norm)]
+    averaging = [norm.name for norm in norms if norm.trainable and not is_frozen(norm)]
     if layers == "all":
         return averaging
     if layers == "head":

@@ -5,6 +5,8 @@ outputs   `(images, outputs)` float32: logits, or for regression numbers in the 
 correct   `(images,)` bool, loss `(images,)` float32: instead of `outputs`, where outputs x images > 2e7
 silent    `(images, layers)` float32: share of the units of each counted layer that are silent on the image
 layers    `(layers,)`: names of the counted layers
+population_outputs, population_silent, ...
+          the same with population statistics in the head's batch norms (`TrainConfig.population_stats`)
 
 Verdicts are about these numbers. Whatever else is asked of a trained model's outputs (calibration, adjusted
 logits) reads them too.
@@ -21,6 +23,8 @@ from bnhead.runs import atomic
 NAME = "predictions.npz"
 MOST_OUTPUTS = 20_000_000  # above, 80 MB and more, only what a verdict needs is kept
 _ARRAYS = {"labels", "outputs", "correct", "loss", "silent", "layers"}
+_OF_A_MODEL = _ARRAYS - {"labels", "layers"}
+_POPULATION = "population_"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Predictions:
 
     Attributes:
         labels, outputs, correct, loss, silent, layers: as in the module's docstring.
+        population: those with population statistics, if they were measured.
     """
 
     labels: np.ndarray
@@ -37,6 +42,7 @@ class Predictions:
     outputs: np.ndarray | None = None
     correct: np.ndarray | None = None
     loss: np.ndarray | None = None
+    population: "Predictions | None" = None
 
     @property
     def images(self) -> int:
@@ -83,6 +89,8 @@ def of_outputs(
 def write_predictions(path: pathlib.Path, predictions: Predictions) -> None:
     """Writes the arrays to a new file; equal arrays give equal bytes."""
     arrays = {name: getattr(predictions, name) for name in sorted(_ARRAYS)}
+    if (population := predictions.population) is not None:
+        arrays |= {_POPULATION + name: getattr(population, name) for name in sorted(_OF_A_MODEL)}
     with open(path, "wb") as file:
         np.savez(file, **{name: np.asarray(array) for name, array in arrays.items() if array is not None})
 
@@ -98,12 +106,16 @@ def read_predictions(directory: pathlib.Path) -> Predictions:
     atomic.check_regular(path)
     try:
         with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name in _ARRAYS}
+            arrays = {name: file[name] for name in file.files if name.removeprefix(_POPULATION) in _ARRAYS}
     except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as error:
         raise ValueError(f"it is damaged: {error}") from error
-    if problem := _problem(arrays):
+    second = {name.removeprefix(_POPULATION): array for name, array in arrays.items() if name not in _ARRAYS}
+    arrays = {name: array for name, array in arrays.items() if name in _ARRAYS}
+    if problem := _problem(arrays) or (second and _problem(arrays | second)):
         raise ValueError(problem)
-    return Predictions(**{**arrays, "layers": tuple(map(str, arrays["layers"]))})
+    arrays["layers"] = tuple(map(str, arrays["layers"]))
+    population = Predictions(**{**arrays, **second}) if second else None
+    return Predictions(**arrays, population=population)
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str:

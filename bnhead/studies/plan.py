@@ -17,6 +17,7 @@ from typing import Any
 
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.runs.provenance import source_sha256
+from bnhead.studies.chain import chain_of
 from bnhead.studies.measures import MEASURES, Measure, measure_of, measures_of
 from bnhead.studies.study import Study
 from bnhead.training.config import TrainConfig
@@ -151,6 +152,11 @@ class Plan:
     amendments: tuple[str, ...] = ()
 
     @property
+    def causes(self) -> Mapping[str, str]:
+        """Name of a link of the cause table's chain -> its cell; empty for any other study."""
+        return chain_of(self.cells)
+
+    @property
     def delta(self) -> float:
         """The margin of the primary outcome."""
         return self.measures[0].margin
@@ -234,8 +240,10 @@ def make(
     if first_seed < 0:
         raise UsageError(f"first_seed must be at least 0, got {first_seed}")
     seeds = range(first_seed, first_seed + looks[-1])
-    cells = [_cell(head, stratum, base) for stratum in map(dict, study.strata(base)) for head in study.heads]
-    varied = {key for cell in cells for key in cell.settings}
+    base = dataclasses.replace(base, **study.settings)
+    cells = [_cell(head, stratum, base) for head, stratum in study.cells(base)]
+    varied = set.intersection(*(set(cell.settings) for cell in cells))
+    compared = cells[: len(study.heads)] if study.chain else cells
     plan = Plan(
         study=name,
         question=study.question,
@@ -245,7 +253,7 @@ def make(
         looks=tuple(looks),
         seeds=tuple(seeds),
         cells=tuple(cells),
-        comparisons=tuple(comparisons_of(cells, len(study.heads))),
+        comparisons=tuple(comparisons_of(compared, len(study.heads))),
         settings={key: value for key, value in base.settings().items() if key not in {*varied, "seed"}},
         runs=(),
         code={"bnhead": __version__, "source_sha256": source_sha256()},

@@ -1,10 +1,11 @@
 """The named studies: a question, its heads (the control first) and the settings that it varies."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bnhead.errors import UsageError, nearest
+from bnhead.studies.chain import FIXED, SETTINGS, chain, chain_cells
 from bnhead.training.config import TrainConfig
 
 
@@ -19,6 +20,9 @@ class Study:
             control of that stratum.
         varies: names of the settings that the strata fix and no flag may set.
         primary: name of the primary outcome (`bnhead.studies.measures`); "" for the task's metric.
+        chain: whether the cells are those of a cause table (`bnhead.studies.chain`) for the second head, and
+            only the two heads are compared.
+        settings: settings of all runs.
         trend: whether the question is how the primary outcome changes from stratum to stratum, per doubling
             of the one setting that varies, rather than the difference in each stratum.
     """
@@ -29,6 +33,14 @@ class Study:
     varies: tuple[str, ...] = ()
     primary: str = ""
     trend: bool = False
+    chain: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def cells(self, base: TrainConfig) -> list[tuple[str, Mapping[str, Any]]]:
+        """Head and stratum of each cell; in each stratum the control first."""
+        if self.chain:
+            return chain_cells(self.heads[1])
+        return [(head, stratum) for stratum in map(dict, self.strata(base)) for head in self.heads]
 
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -48,6 +60,22 @@ def _learning_rates(base: TrainConfig) -> Iterable[Mapping[str, Any]]:
         yield {"learning_rate": float(f"{base.learning_rate * factor:.6g}")}
 
 
+def cause_study(head: str = "bn_fc") -> Study:
+    """The study of a cause table: which mechanism of a batch norm makes the difference.
+
+    Raises:
+        UsageError: a head without a chain.
+    """
+    heads = chain(head)
+    return Study(
+        "Which mechanism of a batch norm before the last fully connected layer makes the difference?",
+        heads=(heads[""], heads["bn"]),
+        varies=FIXED,
+        chain=True,
+        settings=SETTINGS,
+    )
+
+
 STUDIES = {
     "batch_size": Study(
         "Does the verdict on a batch norm before the last fully connected layer depend on the batch size?",
@@ -59,6 +87,7 @@ STUDIES = {
         "Does a batch norm before the last fully connected layer help, hurt or make no material difference?",
         heads=("fc", "bn_fc"),
     ),
+    "causes": cause_study(),
     "controls": Study(
         "Which part of a batch norm before the last fully connected layer makes the difference, if any does?",
         heads=("fc", "bn_fc", "gbn16_fc", "fbn_fc", "center_fc", "scale_fc", "noise_fc", "ln_fc"),

@@ -4,6 +4,7 @@ Opening data and tracing a training step take longer than training a short run. 
 models of two seeds differ only in the values of their variables, initial weights and random states.
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
+from bnhead.training.decay import FeatureDecaySGD, decay_in_feature_units, reader_and_norm
 from bnhead.training.model_file import ModelFile
 from bnhead.training.tasks import compile_for_task
 
@@ -132,6 +134,8 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
             seed=config.seed,
             fc_units=config.fc_units,
             fc_activation=config.fc_activation,
+            head_bn_epsilon=config.head_bn_epsilon,
+            head_bn_momentum=config.head_bn_momentum,
             renorm_steps=max(1, round(RENORM_SHARE * config.epochs * steps)),
             class_counts=dataset.class_counts() if config.parsed_head.needs_labels else None,
         )
@@ -204,12 +208,15 @@ def executed_at_once(steps: int, requested: int = 0) -> int:
 
 
 def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
-    """SGD with Nesterov momentum; linear warm-up, then a cosine to 0; decay of kernels only.
+    """SGD with Nesterov momentum; linear warm-up, then a cosine to 0; decay of kernels only, by `fc_decay`.
 
     Args:
         config: the run's settings.
         model: the model whose variables will be trained.
         steps: optimizer steps per epoch.
+
+    Raises:
+        UsageError: `fc_decay` in features' units on JAX.
     """
     warmup = min(round(config.warmup_epochs * steps), config.epochs * steps // 2)
     peak = config.learning_rate
@@ -219,14 +226,26 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
         warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
-    sgd = keras.optimizers.SGD(
-        schedule,
+    reader, norm = reader_and_norm(model)
+    make, spared = keras.optimizers.SGD, []
+    if config.fc_decay == "none":
+        spared = [reader.kernel]
+    elif config.fc_decay == "features" and norm is not None and config.weight_decay:
+        if (
+            keras.backend.backend() == "jax"
+        ):  # whose compiled step hides the norm's averages from the optimizer
+            raise UsageError("fc_decay features needs the backend tensorflow or torch, got jax")
+        spared = [reader.kernel]
+        make = functools.partial(FeatureDecaySGD, decay_in_feature_units(norm, reader.kernel))
+    sgd = make(
+        learning_rate=schedule,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
         weight_decay=config.weight_decay or None,
         name="sgd",
     )
-    sgd.exclude_from_weight_decay([v for v in model.trainable_variables if not v.name.endswith("kernel")])
+    not_kernels = [v for v in model.trainable_variables if not v.name.endswith("kernel")]
+    sgd.exclude_from_weight_decay([*not_kernels, *spared])
     return sgd
 
 

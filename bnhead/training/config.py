@@ -13,6 +13,10 @@ from bnhead.errors import UsageError, nearest
 AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
 LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
 RECOMPUTED = ("none", "head", "all")
+FC_DECAYS = ("weights", "features", "none")
+# Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
+_SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
+_SCALING = ("bn", "gbn", "brn", "fbn", "scale", "fscale")
 PIXELS = ("auto", "signed", "unit", "raw")
 JIT = ("auto", "on", "off")
 # Fields about location and procedure: two runs that differ only in these are the same run.
@@ -117,6 +121,21 @@ class TrainConfig:
         256, "Units of an fc or dense that names none. The default is wide enough for units to die."
     )
     fc_activation: str = setting("relu", f"Activation of fc: {', '.join(ACTIVATIONS)}.")
+    head_bn_epsilon: float = setting(
+        1e-5,
+        "Epsilon of the head's batch norms, added to the variance. Features of a smaller variance are not "
+        "brought to a variance of 1. The default is the backbones'.",
+    )
+    head_bn_momentum: float = setting(
+        0.9,
+        "Momentum of the head's batch norms, in [0, 1): the weight of the previous moving average in each "
+        "step. After n steps the initial value has a weight of momentum^n. The default is the backbones'.",
+    )
+    neutral_init: bool = setting(
+        False,
+        "Before the first step, shift the output layer's bias so that the mean of the logits is the log of "
+        "the classes' shares of the training split: no class is preferred by chance.",
+    )
     epochs: int = setting(15, "Passes over the training split. The default trains digits to over 97 %.")
     batch_size: int = setting(
         128, "Images per step. A batch norm's noise depends on it; the default is the ResNet paper's."
@@ -137,11 +156,22 @@ class TrainConfig:
         "Decoupled decay of convolution and dense kernels, per step and times the learning rate; batch norms "
         "and biases have none. The default equals the paper's coupled 1e-4 at momentum 0.9.",
     )
+    fc_decay: str = setting(
+        "weights",
+        "Unit of the weight decay of the head's first linear layer, which reads the features: weights (as of "
+        "all kernels); features (of W diag(gamma / sd), the weights that read the features themselves, "
+        "so that a batch norm makes no feature cheap); none.",
+    )
     seed: int = setting(0, "Seed of all random streams. Runs with one seed share weights and batches.")
     recompute_batch_stats: str = setting(
         "none",
         "Batch norms whose moving averages are replaced after training by the statistics of an epoch of "
         "training batches: none, head (those of the head), all. For short runs and high momentum.",
+    )
+    population_stats: bool = setting(
+        False,
+        "Measure the trained model a second time with the head's batch norms on the statistics of an epoch "
+        "of training batches. result.json has it as population, predictions.npz has its outputs.",
     )
     dead_layers: str = setting(
         "", "Names of the layers whose dead units are counted, joined by commas. Default: the head's fc."
@@ -206,6 +236,7 @@ class TrainConfig:
         self._check_ranges()
         _check_choice("task", self.task, tuple(LEARNING_RATES))
         _check_choice("recompute_batch_stats", self.recompute_batch_stats, RECOMPUTED)
+        _check_choice("fc_decay", self.fc_decay, FC_DECAYS)
         _check_choice("augment", self.augment, AUGMENTATIONS)
         _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("jit_compile", self.jit_compile, JIT)
@@ -224,6 +255,14 @@ class TrainConfig:
         object.__setattr__(self, "learning_rate", self.learning_rate or LEARNING_RATES[self.task])
         if self.mixup and self.parsed_head.needs_labels:
             raise UsageError(f"head {self.head!r} reads classes, and mixup mixes them")
+        _check_fc_decay(self)
+        if self.task == "regression" and self.neutral_init:
+            raise UsageError("neutral_init is for classes, and task regression has numbers")
+        if self.population_stats and self.recompute_batch_stats != "none":
+            raise UsageError(
+                "population_stats compares with moving averages, which recompute_batch_stats "
+                f"{self.recompute_batch_stats} replaces; leave one out"
+            )
         if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
             raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
         from bnhead.data.subsets import check_shifts  # imports NumPy, which `--help` need not wait for
@@ -242,6 +281,8 @@ class TrainConfig:
             "cutout": not_negative,
             "mixup": not_negative,
             "fc_units": natural,
+            "head_bn_epsilon": ("a finite number above 0", lambda x: x > 0),
+            "head_bn_momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
             "epochs": natural,
             "batch_size": ("at least 2, since a batch norm has nothing to learn from one", lambda x: x >= 2),
             "learning_rate": not_negative,
@@ -311,6 +352,23 @@ def _check_distribution(config: TrainConfig) -> None:
             "data_parallel": "on JAX a batch norm sees the whole batch; a gbn head cuts it",
         }[config.distribution]
         raise UsageError(f"sync_bn can be left out with distribution mirrored only: {reason}")
+
+
+def _check_fc_decay(config: TrainConfig) -> None:
+    if config.fc_decay != "features":
+        return
+    if config.distribution != "none":
+        raise UsageError(f"fc_decay features needs distribution none, got {config.distribution}")
+    head = config.parsed_head
+    pooling = next(i for i, t in enumerate(head.tokens) if t.type.pools)
+    reader = next(i for i, t in enumerate(head.tokens) if t.type.linear)
+    between = [t for t in head.tokens[pooling + 1 : reader] if t.name not in _SCALELESS]
+    before = {t.name for t in head.tokens[:pooling]}
+    if len(between) > 1 or {t.name for t in between} - {*_SCALING} or before & {*_SCALING}:
+        raise UsageError(
+            "fc_decay features needs a head with at most one norm over the batch between pooling and FC, "
+            f"none before the pooling and nothing else that scales, as in bn_fc, got {head.text!r}"
+        )
 
 
 def _as_type(field_type: type, name: str, value):

@@ -1,5 +1,6 @@
 """What a run measures on the test split: after each epoch, and of the trained model."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -30,6 +31,7 @@ class Evaluation(DeadUnits):
         super().__init__(feed.probe(), figures="all", log_dir=log_dir, log_scalars=False)
         self._feed, self._shared = feed, probe
         self._outputs: list[np.ndarray] | None = None  # outputs and silent shares of all test images
+        self._population: Predictions | None = None
         # Keras' loss has a penalty of activations, which cannot be computed from outputs
         layers = probe.model._flatten_layers()
         penalized = any(getattr(layer, "activity_regularizer", None) for layer in layers)
@@ -54,6 +56,18 @@ class Evaluation(DeadUnits):
             figures = self.model.evaluate(self._feed.test(), verbose=0, return_dict=True)
         return {f"test_{name}": value for name, value in figures.items()}
 
+    def with_population_statistics(self) -> dict[str, float]:
+        """Measures the model while it has population statistics, beside what was measured before.
+
+        Returns:
+            Its figures, `test_...` and `dead/...`. Its outputs become the `population` of `predictions`.
+        """
+        kept = self.census, self._outputs
+        figures = {**self.repeat(), **self.census.figures(with_sample=True)}
+        self._population = self.predictions()
+        self.census, self._outputs = kept
+        return figures
+
     def forget(self) -> None:
         """Discards the outputs of the last evaluation, after a change of the model."""
         self._outputs = None
@@ -64,7 +78,8 @@ class Evaluation(DeadUnits):
             self._count()  # the same pass again, so that a resumed run gives the same bits
         outputs, silent = self._outputs or self._shared.per_input(self._feed.every_test_image())[:2]
         layers = tuple(site.name for site in self._shared.sites)
-        return of_outputs(outputs, self._feed.data.test.labels, silent, layers, self._feed.task)
+        predictions = of_outputs(outputs, self._feed.data.test.labels, silent, layers, self._feed.task)
+        return dataclasses.replace(predictions, population=self._population)
 
     def _prepare(self) -> Probe:
         return self._shared

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bnhead.data import DataSet
@@ -86,6 +87,15 @@ class Feed:
         """Batches of the first epoch, augmented and not mixed, for statistics."""
         recipe = Recipe(self.recipe.augmentation, self.recipe.cutout)
         return self.data.train.training_batches(self.batch_size, 1, self.seed, recipe)
+
+    def prior_logits(self) -> np.ndarray:
+        """`(classes,)`: the logits of the classes' shares of the training split.
+
+        A class without examples counts as if it had half of one.
+        """
+        counts = np.maximum(self.data.class_counts(), 0.5)
+        others = counts.sum() - counts if self.task == "multilabel" else counts.sum()
+        return np.log(counts / others)
 
     def test(self) -> tf.data.Dataset:
         """This process's part of the test split's batches, in order, for `evaluate`."""

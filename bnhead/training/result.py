@@ -2,10 +2,14 @@
 
 import keras
 
-from bnhead.layers import recompute_batch_stats
+from bnhead.heads.surgery import is_of_a_head
+from bnhead.layers import population_statistics, recompute_batch_stats
+from bnhead.layers.plain import vanishes
+from bnhead.layers.population import is_frozen
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
+from bnhead.training.config import TrainConfig
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
 from bnhead.training.model_file import ModelFile
@@ -15,32 +19,35 @@ from bnhead.training.watchers import Watchers
 
 
 def measure_result(
+    config: TrainConfig,
     feed: Feed,
     model: keras.Model,
     watchers: Watchers,
     data_used: DataUsed,
     checkpoint: Checkpoint,
-    *,
-    recompute: str,
 ) -> dict:
     """The figures of `result.json`.
 
     Args:
+        config: the run's settings.
         feed: the run's batches.
         model: the trained model.
         watchers: the run's callbacks.
         data_used: the run's data.
         checkpoint: the newest sound state of the run, for locating a failure.
-        recompute: batch norms whose statistics are recomputed: "none", "head" or "all".
     """
     rows, evaluation = watchers.history.rows, watchers.evaluation
     status = "finished"
     if watchers.finite.broken or watchers.learning.failed:
         status = "diverged" if watchers.finite.broken else "failed_to_learn"
     tested = {key: value for key, value in rows[-1].items() if key.startswith("test_")}
-    if recompute != "none" and status != "diverged":
-        recompute_batch_stats(model, feed.raw_epoch(), recompute)
+    if config.recompute_batch_stats != "none" and status != "diverged":
+        recompute_batch_stats(model, feed.raw_epoch(), config.recompute_batch_stats)
         tested = evaluation.repeat()
+    population = {}
+    if config.population_stats and status != "diverged" and (norms := _averaging_norms(model)):
+        with population_statistics(model, feed.raw_epoch(), norms):
+            population = {"population": evaluation.with_population_statistics()}
     validated = {}
     if feed.data.validation is not None:
         figures = model.evaluate(feed.validation(), verbose=0, return_dict=True)
@@ -64,6 +71,7 @@ def measure_result(
             "checks": feed.checks,
         },
         **validated,
+        **population,
         "head": watchers.diagram,
     }
     if watchers.finite.broken:
@@ -74,6 +82,14 @@ def measure_result(
         figures = {k: v for k, v in rows[epoch - 1].items() if k.startswith(("validation_", "test_"))}
         result["best"] = {"epoch": epoch} | figures
     return result
+
+
+def _averaging_norms(model: keras.Model) -> list[str]:
+    """Names of the head's norms that inference computes with moving averages."""
+    norms = [
+        layer for layer in model.layers if hasattr(layer, "moving_variance") and is_of_a_head(layer.name)
+    ]
+    return [norm.name for norm in norms if not (is_frozen(norm) or vanishes(norm))]
 
 
 def write_result(

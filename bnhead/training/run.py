@@ -8,7 +8,9 @@ from bnhead.census import Probe
 from bnhead.devices.environment import describe_environment, prepare_devices
 from bnhead.devices.replicas import Replicas, open_replicas
 from bnhead.errors import UsageError
-from bnhead.layers import FrozenBatchNormalization, recompute_batch_stats
+from bnhead.heads import inference
+from bnhead.layers import neutralise, recompute_batch_stats
+from bnhead.layers.population import is_frozen
 from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, set_checkpoints_aside
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.provenance import environment_changes
@@ -94,9 +96,7 @@ def train(
                     )
                     step = checkpoint.step if checkpoint else 0
                     fit(model, feed, [*callbacks, saver], step, watchers.evaluation.keras_batches())
-                result = measure_result(
-                    feed, model, watchers, data_used, saver.latest, recompute=config.recompute_batch_stats
-                )
+                result = measure_result(config, feed, model, watchers, data_used, saver.latest)
                 write_result(directory, feed, reuse.file(model), watchers, result)
                 return RunResult(result, config)
 
@@ -135,8 +135,10 @@ def restore_or_start(
     recorded = directory.read("environment.json") if checkpoint else None
     if checkpoint is None:
         directory.begin(settings)
-        if any(isinstance(layer, FrozenBatchNormalization) for layer in model._flatten_layers()):
+        if any(map(is_frozen, model._flatten_layers())):
             recompute_batch_stats(model, feed.raw_epoch(), "frozen")
+        if settings["neutral_init"]:
+            neutralise(inference(model), feed.raw_epoch(), feed.prior_logits())
         set_checkpoints_aside(directory)
         if messages:
             messages.append(f"{directory.path} starts again from the beginning")

@@ -5,6 +5,8 @@ import pytest
 from bnhead import heads
 from bnhead.errors import UsageError
 from bnhead.heads.build import LAYERS
+from bnhead.layers.normalization import EPSILON, MOMENTUM
+from bnhead.training.config import TrainConfig
 from tests.heads.test_grammar import SAME_HEAD
 
 
@@ -117,12 +119,23 @@ def test_layers_have_the_settings_of_their_tokens():
 
 
 def test_norms_have_the_constants_of_the_backbones():
-    for token in ("bn", "gbn16", "brn", "fbn", "center", "scale", "noise", "ln", "rms", "gn4"):
+    for token in (
+        *("bn", "gbn16", "brn", "fbn", "center", "scale", "fcenter", "fscale", "noise"),
+        *("ln", "rms", "gn4"),
+    ):
         (layer,) = [
             layer for layer in head_layers(build(token)) if layer.name not in ("head_gap", "head_out")
         ]
         assert layer.epsilon == 1e-5
         assert getattr(layer, "momentum", 0.9) == 0.9
+
+
+def test_epsilon_and_momentum_of_the_batch_norms_can_be_set():
+    for token in ("bn", "gbn16", "brn", "fbn", "scale", "fcenter", "noise"):
+        model = build(f"{token}_ln_fc", head_bn_epsilon=1e-2, head_bn_momentum=0.6)
+        norm = model.get_layer(f"head_{token.rstrip('16')}")
+        assert (norm.epsilon, norm.momentum, model.get_layer("head_ln").epsilon) == (1e-2, 0.6, 1e-5)
+    assert (TrainConfig.head_bn_epsilon, TrainConfig.head_bn_momentum) == (EPSILON, MOMENTUM)
 
 
 def test_renorm_steps_and_class_counts_reach_their_layers():

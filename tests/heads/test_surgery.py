@@ -20,7 +20,7 @@ def mostly_slow(*first):
     return [name if name in first else pytest.param(name, marks=slow) for name in heads.PRESETS]
 
 
-NORMS = ("bn", "gbn4", "brn", "fbn", "center", "scale")
+NORMS = ("bn", "gbn4", "brn", "fbn", "center", "scale", "fcenter", "fscale")
 
 
 def shaken(model, seed=0):

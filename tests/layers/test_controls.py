@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bnhead.layers import BatchCentering, BatchNoise, BatchScaling
+from bnhead.layers import BatchCentering, BatchNoise, BatchScaling, FrozenCentering, FrozenScaling
 from tests.layers.numerics import SHAPES, batch, compare_gradients, drawn_mask, weights_like
 
 EPSILON, MOMENTUM = 0.01, 0.8
@@ -88,6 +88,24 @@ def test_inference_uses_the_moving_averages_and_only_its_part(kind):
     np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-5, atol=1e-6)
     for actual, expected in zip(layer.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(("frozen", "kind"), [(FrozenCentering, "center"), (FrozenScaling, "scale")])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_frozen_parts_compute_in_training_what_they_compute_in_inference(frozen, kind, shape):
+    layer = frozen(epsilon=EPSILON, momentum=MOMENTUM)
+    layer.build(shape)
+    weights_like(layer)
+    weights, x = layer.get_weights(), batch(shape)
+    mean, variance = weights
+    expected = x - mean if kind == "center" else x / np.sqrt(variance + EPSILON)
+    for training in (True, False):
+        np.testing.assert_allclose(layer(x, training=training), expected, rtol=1e-5, atol=1e-6)
+    compare_gradients(layer, x, lambda y: y - mean if kind == "center" else y / np.sqrt(variance + EPSILON))
+    for old, new in zip(weights, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(again) is frozen and again.epsilon == EPSILON
 
 
 def test_centring_then_scaling_is_a_batch_norm_without_gain_and_offset():

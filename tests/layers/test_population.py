@@ -7,7 +7,7 @@ from keras import layers
 from bnhead import heads
 from bnhead.errors import UsageError
 from bnhead.graph import model_calls
-from bnhead.layers import recompute_batch_stats
+from bnhead.layers import population_statistics, recompute_batch_stats
 from bnhead.models import resnet8
 
 
@@ -91,6 +91,29 @@ def test_names_and_the_frozen_ones():
     np.testing.assert_array_equal(moving(model, "head_bn"), previous)
     assert recompute_batch_stats(model, x, ["head_bn"]) == ["head_bn"]
     assert recompute_batch_stats(resnet8((8, 8, 1), "fc", 5), x, "frozen") == []
+
+
+@pytest.mark.parametrize("token", ["fcenter", "fscale"])
+def test_frozen_parts_are_measured_behind_noise_and_keep_their_statistics(token):
+    model, x = resnet8((8, 8, 1), f"noise_{token}_fc8", 5, seed=0), images()
+    assert recompute_batch_stats(model, x, "frozen", batch_size=len(x)) == [f"head_{token}"]
+    twin = resnet8((8, 8, 1), "fbn_fc8", 5, seed=0)
+    recompute_batch_stats(twin, x, "frozen", batch_size=len(x))
+    for mine, theirs in zip(moving(model, f"head_{token}"), moving(twin, "head_fbn"), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    assert f"head_{token}" not in recompute_batch_stats(model, x)
+
+
+def test_population_statistics_are_there_inside_and_gone_after():
+    model, x = resnet8((8, 8, 1), "bn_fc8", 5, seed=0), images()
+    twin = resnet8((8, 8, 1), "bn_fc8", 5, seed=0)
+    recompute_batch_stats(twin, x, "head")
+    weights = model.get_weights()
+    with population_statistics(model, x, "head") as names:
+        assert names == ["head_bn"]
+        np.testing.assert_array_equal(moving(model, "head_bn"), moving(twin, "head_bn"))
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_what_was_trained_with_its_statistics_keeps_them():

@@ -68,6 +68,18 @@ pytestmark = pytest.mark.quick
         ({"validation": 1}, r"validation must be a share in \[0, 1\), got 1.0"),
         ({"label_noise": 1.5}, r"label_noise must be a share in \[0, 1\], got 1.5"),
         ({"imbalance": "longtail"}, "imbalance must have a ratio of at least 1, as in longtail:100"),
+        ({"head_bn_epsilon": 0}, "head_bn_epsilon must be a finite number above 0, got 0.0"),
+        ({"head_bn_momentum": 1}, r"head_bn_momentum must be in \[0, 1\), got 1.0"),
+        (
+            {"neutral_init": True, "task": "regression"},
+            "neutral_init is for classes, and task regression has",
+        ),
+        ({"fc_decay": "feature"}, "fc_decay 'feature' is not known; did you mean 'features'"),
+        ({"fc_decay": "features", "distribution": "mirrored"}, "features needs distribution none, got mirr"),
+        (
+            {"population_stats": True, "recompute_batch_stats": "all"},
+            "population_stats compares with moving averages, which recompute_batch_stats all replaces",
+        ),
         ({"imbalance": "step:2", "task": "regression"}, "imbalance and label_noise are for classes"),
         ({"test_corruption": "bluur:2"}, "test_corruption 'bluur:2' is not known; did you mean 'blur'"),
         ({"head": "bn_fx"}, "head 'bn_>>fx<<'"),

@@ -10,6 +10,8 @@ import pytest
 from bnhead.census import count
 from bnhead.data import load
 from bnhead.data.checks import inspect_data
+from bnhead.runs.predictions import read_predictions
+from bnhead.training import train
 
 
 def directory(config):
@@ -37,6 +39,30 @@ def test_the_model_gives_the_results_figures_again(short_run, data_dir):
     figures = count(model, test.images).figures()
     assert figures == {key: result[key] for key in figures}
     assert model.count_params() == result["parameters"]
+
+
+def test_population_statistics_are_measured_beside_the_moving_averages(short_config, data_dir):
+    """Against the run that replaces the moving averages, which computes the same at its end."""
+    both, replaced, plain = (
+        train(short_config(**settings))
+        for settings in ({"population_stats": True}, {"recompute_batch_stats": "head"}, {})
+    )
+    figures = both["population"]
+    assert figures == {key: replaced[key] for key in figures}
+    assert {"test_accuracy", "test_loss", "dead/head_fc/dataset"} <= figures.keys()
+    assert {key: plain[key] for key in figures} == {key: both[key] for key in figures}
+    assert figures["test_loss"] != both["test_loss"] and "population" not in plain
+    first, second, third = (read_predictions(directory(run.config)) for run in (both, replaced, plain))
+    np.testing.assert_array_equal(first.population.outputs, second.outputs)
+    np.testing.assert_array_equal(first.population.silent, second.silent)
+    np.testing.assert_array_equal(first.outputs, third.outputs)
+    assert third.population is None
+
+
+@pytest.mark.parametrize("head", ["fc", "noise_fc", "noise_fbn_fc"])
+def test_a_head_that_infers_without_moving_averages_has_one_set_of_figures(short_config, head):
+    result = train(short_config(head=head, population_stats=True, epochs=1))
+    assert "population" not in result
 
 
 def test_the_model_loads_where_bnhead_is_unknown(short_run, tmp_path):
