@@ -31,6 +31,7 @@ RESULT = {
     "test_*": _NUMBER,
     "validation_*": _NUMBER,
     "dead/*": _NUMBER,
+    "population?": {"test_*": _NUMBER, "dead/*": _NUMBER},
 }
 PLAN = {
     "study": str,
@@ -92,6 +93,29 @@ VERDICT = {
         }
     ],
     "trends?": [{**_ROW, "per": str}],
+    "causes?": [
+        {
+            "outcome": str,
+            "reason": str,
+            "n": int,
+            "seeds": [int],
+            "images": (int, None),
+            "level": float,
+            "rows": [
+                {
+                    "name": str,
+                    "part": str,
+                    "mean": float,
+                    "sd": _NUMBER,
+                    "interval": [float, float],
+                    "interval_seeds": [float, float],
+                    "differences": [float],
+                    "share": _NUMBER,
+                }
+            ],
+            "scores": [{"cell": str, "statistics": str, "values": [float]}],
+        }
+    ],
     "cells": [
         {
             "name": str,

@@ -67,13 +67,15 @@ def chain_of(cells: Sequence[Any]) -> dict[str, str]:
     return {}
 
 
-def chain_cells(head: str) -> list[tuple[str, Mapping[str, Any]]]:
+def chain_cells(head: str, task: str) -> list[tuple[str, Mapping[str, Any]]]:
     """The cells of a cause table: head, and the settings in which it differs from the study's.
 
-    Ten cells of the chain, the control first and the batch norm second, and five controls.
+    Ten cells of the chain, the control first and the batch norm second, and five controls; a regression has
+    no classes to guess, and so three.
     """
     heads = chain(head)
     first = [heads[""], heads["bn"]]
     order = [*first, *(text for text in heads.values() if text not in first)]
-    controls = [(text, away) for away in (NEUTRAL, NO_DECAY) for text in first]
+    taken_away = (NO_DECAY,) if task == "regression" else (NEUTRAL, NO_DECAY)
+    controls = [(text, away) for away in taken_away for text in first]
     return [*((text, {}) for text in order), *controls, (heads["bn"], FEATURE_DECAY)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from bnhead.census import keys
 from bnhead.runs.directory import MODELS, RunDirectory
-from bnhead.runs.predictions import NAME, read_predictions
+from bnhead.runs.predictions import NAME, Predictions, read_predictions
 from bnhead.runs.run_files import MISSING, RunFiles, read_run_files
 from bnhead.studies.measures import PRIMARY
 from bnhead.studies.plan import Plan, PlannedRun
@@ -33,6 +33,8 @@ class Outcome:
         score: the task's metric after the last epoch, chance for the `UNTRAINED`; None before the end.
         values: name of a measure -> its numbers, one for each test image or one for the run; those of the
             `UNTRAINED` are chance, and without a chance there are none.
+        population: the same with population statistics in the head's batch norms, where a run was measured
+            with them.
         layer: name of the layer whose units are counted.
         reason: in words, unless the status is finished.
         started: whether its directory exists.
@@ -45,6 +47,7 @@ class Outcome:
     status: str
     score: float | None = None
     values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    population: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     layer: str = ""
     reason: str = ""
     started: bool = True
@@ -95,9 +98,12 @@ def read_outcome(
         predictions = read_predictions(files.path)
         if predictions.images != (images := files.result["data"]["test"]):
             raise ValueError(f"it has {predictions.images} images, and the test split {images}")
-        numbers = {
-            row.name: row.measure.values(files.result, predictions, plan.task) for row in plan.measures
-        }
+        numbers = _numbers(plan, files.result, predictions)
+        population = {}
+        if (figures := files.result.get("population")) is not None:
+            if predictions.population is None:
+                raise ValueError("it has no outputs with population statistics, and result.json has figures")
+            population = _numbers(plan, {**files.result, **figures}, predictions.population)
     except (OSError, ValueError, IndexError) as error:
         text = getattr(error, "strerror", None) or error
         return Outcome(run, "damaged", reason=f"{NAME} cannot be read: {text}", files=files)
@@ -105,11 +111,18 @@ def read_outcome(
         run,
         status,
         float(files.result[plan.primary]),
-        {name: array for name, array in numbers.items() if array is not None and np.isfinite(array).all()},
+        numbers,
+        population,
         predictions.layers[0],
         **read,
         files=files,
     )
+
+
+def _numbers(plan: Plan, result: Mapping[str, Any], predictions: Predictions) -> dict[str, np.ndarray]:
+    """Name of each measure of the plan -> its finite numbers."""
+    numbers = {row.name: row.measure.values(result, predictions, plan.task) for row in plan.measures}
+    return {name: array for name, array in numbers.items() if array is not None and np.isfinite(array).all()}
 
 
 def damage(files: RunFiles, settings: Mapping[str, Any], primary: str) -> str:

@@ -39,7 +39,7 @@ class Study:
     def cells(self, base: TrainConfig) -> list[tuple[str, Mapping[str, Any]]]:
         """Head and stratum of each cell; in each stratum the control first."""
         if self.chain:
-            return chain_cells(self.heads[1])
+            return chain_cells(self.heads[1], base.task)
         return [(head, stratum) for stratum in map(dict, self.strata(base)) for head in self.heads]
 
 

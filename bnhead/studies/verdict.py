@@ -29,6 +29,7 @@ import numpy as np
 
 from bnhead.census import keys
 from bnhead.studies import statistics, wording
+from bnhead.studies.causes import cause_tables
 from bnhead.studies.intervals import crossed
 from bnhead.studies.measures import MEASURES, PRIMARY
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
@@ -97,6 +98,9 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
         "cells": [_cell_figures(plan, cell.name, outcomes) for cell in plan.cells],
         "width_law": width_law(plan, outcomes),
     }
+    if plan.causes:
+        reason = next(_invalid_reasons(plan, outcomes), "")
+        verdict["causes"] = cause_tables(plan, outcomes, reason)
     return {**verdict, "sentence": wording.headline(plan, verdict)}
 
 

@@ -80,14 +80,15 @@ def fitted_outputs(head, fc_decay, x, y):
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer(config, model, steps=1), loss)
-    model.fit(x, y, batch_size=len(x), epochs=1500, verbose=0, shuffle=False)
+    many = np.tile(x, (1000, 1)), np.tile(y, 1000)  # an epoch of 1,000 steps, each on all examples
+    model.fit(*many, batch_size=len(x), epochs=2, verbose=0, shuffle=False)
     return np.asarray(model(x))
 
 
 def test_in_the_features_units_a_batch_norm_has_the_optimum_of_none():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 60)
-    x = (rng.normal(size=(60, 3)) + 0.7 * np.eye(3)[y]) * [0.3, 1.0, 2.0]
+    x = (rng.normal(size=(60, 3)) + 0.7 * np.eye(3)[y]) * [0.2, 1.0, 3.0]
     x = x.astype("float32")
 
     def distance(outputs):
@@ -96,9 +97,9 @@ def test_in_the_features_units_a_batch_norm_has_the_optimum_of_none():
 
     without = fitted_outputs("out", "weights", x, y)
     without = without - without.mean(1, keepdims=True)
-    assert distance(fitted_outputs("bn_out", "weights", x, y)) > 0.3
-    assert distance(fitted_outputs("bn_out", "features", x, y)) < 0.03
-    assert distance(fitted_outputs("fscale_out", "features", x, y)) < 0.03
+    for head in ("bn-gamma_out", "bn_out"):
+        assert distance(fitted_outputs(head, "weights", x, y)) > 0.08
+        assert distance(fitted_outputs(head, "features", x, y)) < 0.02
 
 
 def test_without_decay_the_reader_alone_is_spared():
