@@ -33,27 +33,27 @@ class Outcome:
         score: the task's metric after the last epoch, chance for the `UNTRAINED`; None before the end.
         values: name of a measure -> its numbers, one for each test image or one for the run; those of the
             `UNTRAINED` are chance, and without a chance there are none.
-        population: the same with population statistics in the head's batch norms, where a run was measured
-            with them.
         layer: name of the layer whose units are counted.
         reason: in words, unless the status is finished.
         started: whether its directory exists.
         result: the content of `result.json`; empty without a score.
         environment: the content of `environment.json`; empty without a score.
         files: all files of the run, as read; None for an outcome that was not read from files.
+        population: as `values`, with population statistics in the head's batch norms, where a run was measured
+            with them.
     """
 
     run: PlannedRun
     status: str
     score: float | None = None
     values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
-    population: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     layer: str = ""
     reason: str = ""
     started: bool = True
     result: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     files: RunFiles | None = field(default=None, repr=False)
+    population: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
 
 def read_outcomes(
@@ -112,10 +112,10 @@ def read_outcome(
         status,
         float(files.result[plan.primary]),
         numbers,
-        population,
         predictions.layers[0],
         **read,
         files=files,
+        population=population,
     )
 
 

@@ -38,7 +38,7 @@ def drawn(plan, random, effects=None, spread=0.05):
             return {"accuracy": accuracy, "nll": 1 - accuracy, "dead_share": random.normal(0.1, 0.01, 1)}
 
         population = values() if run.cell.startswith("bn") else {}
-        outcomes.append(Outcome(run, "finished", 0.8, values(), population, "head_fc"))
+        outcomes.append(Outcome(run, "finished", 0.8, values(), "head_fc", population=population))
     return outcomes
 
 
