@@ -39,8 +39,8 @@ class Outcome:
         result: the content of `result.json`; empty without a score.
         environment: the content of `environment.json`; empty without a score.
         files: all files of the run, as read; None for an outcome that was not read from files.
-        population: as `values`, with population statistics in the head's batch norms, where a run was measured
-            with them.
+        population: as `values`, with population statistics in the head's batch norms, where a run was
+            measured with them.
     """
 
     run: PlannedRun
