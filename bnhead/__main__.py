@@ -12,6 +12,7 @@ COMMANDS = {  # each is a module of `bnhead.cli` with `main(arguments) -> exit s
     "runs": "list the runs and studies of a folder",
     "diff": "compare two runs: settings, environment, results",
     "inspect": "count the dead units of a run, a .keras file or a backbone, layer by layer",
+    "check": "find mistakes around batch norms in a model and its training, before any training",
     "heads": "list the known heads, with diagram, parameters and source",
     "data": "describe a data set, check it as training does, draw sample pictures",
 }

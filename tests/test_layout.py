@@ -19,6 +19,7 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "models": {"graph", "heads", "layers", "models", "runs.atomic"},
     "census": {"graph", "layers"},
     "mechanisms": {"census", "graph", "heads", "layers"},
+    "lint": {"census", "graph", "layers"},
     "data": {"runs.atomic"},
     "devices": {"runs"},
     "frozen": {"census", "data", "devices", "graph", "heads", "layers", "models", "runs", "training"},
@@ -30,8 +31,8 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "report": {"census", "heads", "runs", "studies"},
     "comparison": {"census", "data", "devices", "graph", "heads", "report", "runs", "studies"},
     "cli": {
-        *("census", "data", "devices", "graph", "heads", "mechanisms", "models", "report", "runs", "studies"),
-        "training",
+        *("census", "data", "devices", "graph", "heads", "lint", "mechanisms", "models", "report", "runs"),
+        *("studies", "training"),
     },
 }
 ANYBODY = {"errors", "notebook", "public", "seeds", "texts", "version"}

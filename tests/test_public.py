@@ -8,7 +8,7 @@ import pytest
 
 from bnhead import public
 
-PACKAGES = ("census", "data", "graph", "heads", "layers", "models", "report", "studies", "training")
+PACKAGES = ("census", "data", "graph", "heads", "layers", "lint", "models", "report", "studies", "training")
 EVERY = ["bnhead", *(f"bnhead.{name}" for name in PACKAGES)]
 
 

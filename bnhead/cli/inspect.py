@@ -2,66 +2,35 @@
 
 import contextlib
 import functools
-import math
 import os
 import pathlib
-import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnhead import heads, models, texts
+from bnhead import texts
 from bnhead.census.units import encoded, require_format
 from bnhead.cli.flags import Command
-from bnhead.data import arrays, check_name
+from bnhead.cli.source import SourceFlags, require_least
 from bnhead.devices import startup
-from bnhead.errors import DataError, ResourcesError, UsageError, nearest
+from bnhead.errors import ResourcesError, UsageError
 from bnhead.report.inspected import INITIAL, Inspected, file_name
 from bnhead.runs import atomic
 from bnhead.runs.directory import CENSUS, RunDirectory
-from bnhead.training.config import PIXELS, setting
+from bnhead.training.config import setting
 
 _LABELS = 12  # columns of the labels on the terminal
-TASKS = ("classification", "multilabel", "regression")
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(SourceFlags):
     """The settings of one inspection. Each field except `model` is a flag of the same name.
 
     Raises:
         UsageError: an invalid value, or an unknown name, with the nearest valid one.
     """
 
-    model: str = setting(
-        "",
-        "A run directory; a .keras file (loading a file can run its author's code: open only files you "
-        "trust); or a backbone's name, such as resnet20 or keras:ResNet50, with its initial weights.",
-    )
-    dataset: str = setting("", "TFDS image set, or an embedded one. Default: the run's own.")
-    data: str = setting(
-        "",
-        "An .npz file (numpy.savez) in place of a data set, for a run or a file: an array for each of the "
-        "model's inputs, as the model takes it, by the input's name (x, if there is one input), and labels "
-        "in y, if there are any. For text, tables, series and any other input.",
-    )
-    task: str = setting(
-        "",
-        f"Meaning of the labels: {', '.join(TASKS)}. Default: the run's own, else classification.",
-    )
-    data_dir: str = setting("", "TFDS directory that holds the prepared sets. Default: that of TFDS.")
-    image_size: int = setting(
-        0,
-        "Height and width in pixels of the resized images. 0: as the model expects them, else unchanged.",
-    )
-    pixels: str = setting(
-        "auto",
-        "Scale of the model's input: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or "
-        "auto, as in training: keras.applications' own preprocessing for keras:<name> and with imagenet "
-        "weights; raw for a run and for a file whose net scales its input; else signed.",
-    )
     layers: str = setting(
         "all",
         "Layers to count, joined by commas: names, patterns such as stage3_*, all (every activation), norms "
@@ -86,19 +55,6 @@ class Request:
         "Measure how loss and accuracy change when the dead, the dormant or the rarely active units of a "
         "layer are set to 0; takes a pass for each group.",
     )
-    head: str = setting(
-        "out", "Head of a backbone that is given by name; the default is its output layer alone."
-    )
-    weights: str = setting("", "Pre-trained weights of a backbone that is given by name: imagenet or a file.")
-    seed: int = setting(0, "Seed of the initial weights of a backbone that is given by name.")
-    custom_objects: str = setting(
-        "",
-        "Classes and functions of your own that a file needs, joined by commas: module:Name, or module for "
-        "all that it defines. The modules are imported, from the current directory too.",
-    )
-    safe_mode: bool = setting(
-        True, "Refuse a file with Lambda layers, which are code of its author. Only if you trust it: no."
-    )
     alert: float = setting(
         1.0,
         "Name the layers of which more than this share of the units is dead, and end with status 1 if there "
@@ -118,80 +74,15 @@ class Request:
     overwrite: bool = setting(False, "Replace the census of another model in the output directory.")
 
     def __post_init__(self):
-        if not self.model:
-            raise UsageError("model is missing")
-        for name, choices in (("pixels", PIXELS), ("task", ("", *TASKS))):
-            value = getattr(self, name)
-            if value not in choices:
-                valid = f"there are {', '.join(filter(None, choices))}"
-                raise UsageError(f"{name} {value!r} is not known{nearest(value, choices)} ({valid})")
-        for name, least in (("examples", 1), ("batch_size", 1), ("image_size", 0), ("seed", 0), ("eps", 0)):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < least:
-                raise UsageError(f"{name} must be at least {least}, got {value}")
+        super().__post_init__()
+        for name, least in (("examples", 1), ("batch_size", 1), ("eps", 0)):
+            require_least(name, getattr(self, name), least)
         if not 0 <= self.alert <= 1:
             raise UsageError(f"alert must be a share from 0 to 1, got {self.alert}")
         if self.units:
             require_format(pathlib.Path(self.units).suffix)
             if not (folder := pathlib.Path(self.units).parent).is_dir():
                 raise UsageError(f"units {self.units}: there is no folder {folder}")
-        object.__setattr__(self, "head", heads.canonical(self.head))
-        if not self.is_run:
-            _check_model(self.model)
-        self._check_data()
-        for text in self.needed_objects:
-            if not re.fullmatch(r"\w+(\.\w+)*(:\w+)?", text):
-                raise UsageError(f"custom_objects {text!r} must be module:Name or module, as in layers:Scale")
-
-    def _check_data(self) -> None:
-        """Raises UsageError or DataError for a missing or second source of data; reads no more than names."""
-        if self.data:
-            forbidden = {"dataset": "", "data_dir": "", "image_size": 0, "pixels": "auto"}
-            for name in [name for name, default in forbidden.items() if getattr(self, name) != default]:
-                raise UsageError(
-                    f"{name} does not go with --data, whose arrays are the model's inputs as they are"
-                )
-            if not self.is_run and not self.model.endswith(".keras"):
-                raise UsageError(f"data is for a run or a .keras file; {self.model} needs --dataset")
-            if not os.path.isfile(self.data):
-                raise DataError(f"data {self.data!r}: no such file{_nearest_file(self.data)}")
-            arrays.check_npz(self.data)
-        elif self.dataset:
-            check_name(self.dataset, self.data_dir)
-        elif not self.is_run:
-            example = f"{texts.command()} inspect {shlex.quote(self.model)} --dataset=digits"
-            also = " (or --data=FILE.npz)" if self.model.endswith(".keras") else ""
-            raise UsageError(f"dataset is missing; only a run has its own: {example}{also}")
-
-    @property
-    def needed_objects(self) -> list[str]:
-        """The parts of `custom_objects`."""
-        return [text for text in self.custom_objects.split(",") if text]
-
-    @property
-    def is_run(self) -> bool:
-        """Whether the model is a directory, and so a run's."""
-        return os.path.isdir(self.model)  # False also for text that cannot be a path
-
-
-def _check_model(model: str) -> None:
-    """Raises UsageError unless `model` is the name of a backbone or a file that can be a model's."""
-    if model.startswith(("keras:", "hub:")) or not (os.sep in model or pathlib.Path(model).suffix):
-        models.check_backbone(model)
-    elif not os.path.exists(model):
-        raise UsageError(f"model {model!r}: no such file or directory{_nearest_file(model)}")
-    elif not model.endswith(".keras"):
-        convert = f"keras.saving.load_model({model!r}).save('{pathlib.Path(model).stem}.keras') converts it"
-        also = f"; {convert}" if model.endswith((".h5", ".hdf5")) else ""
-        raise UsageError(f"model {model!r} must be a .keras file or a run's directory{also}")
-
-
-def _nearest_file(path: str) -> str:
-    """`"; did you mean 'x'?"` with the nearest name beside a path that does not exist."""
-    parent, name = os.path.split(path)
-    with contextlib.suppress(OSError):
-        return nearest(name, os.listdir(parent or "."), cutoff=0.7)
-    return ""
 
 
 def inspected_by(request: Request) -> Inspected:
@@ -282,33 +173,14 @@ def inspect_model(request: Request) -> int:
     directory = output_directory(request, inspected)
     if not request.overwrite:
         census_files.check_directory(directory, inspected)
-    if request.needed_objects and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     with startup.quiet(f"TensorFlow, {request.model} and {inspected.dataset}"):
         import keras
         import tensorflow as tf
 
         from bnhead.graph.outline import steps_of
-        from bnhead.training.reopen import open_source
 
         keras.ops.zeros(1)  # starts the backend, which writes to stderr
-    import absl.logging
-
-    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS logs every look-up
-    source = open_source(
-        request.model,
-        request.dataset,
-        arrays=request.data,
-        task=request.task,
-        data_dir=request.data_dir or None,
-        image_size=request.image_size,
-        pixels=request.pixels,
-        head=request.head,
-        weights=request.weights,
-        seed=request.seed,
-        custom_objects=request.needed_objects,
-        safe_mode=request.safe_mode,
-    )
+    source = request.open()
     try:
         census = _count_units(request, source)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -27,14 +27,14 @@ class Source:
 
     Attributes:
         model: a Keras model.
-        dataset: the opened data set, or the arrays of a file.
+        dataset: the opened data set, or the arrays of a file; None without data.
         pixels: how pixels from 0 to 255 become the model's input, or which arrays do, in words.
         task: of the labels: "classification", "multilabel" or "regression".
         scaling: the layer that scales pixels before the model; None if the model does or nothing does.
     """
 
     model: keras.Model
-    dataset: DataSet | Arrays
+    dataset: DataSet | Arrays | None
     pixels: str
     task: str
     scaling: keras.layers.Layer | None = None
@@ -57,14 +57,28 @@ class Source:
                 :examples
             ]
 
-        def prepare_batch(images, labels):
-            if self.scaling is not None:
-                images = tf.cast(images, "float32") * self.scaling.scale + self.scaling.offset
-            if self.task == "multilabel":
-                labels = keras.ops.one_hot(labels, self.dataset.outputs)
-            return images, labels
+        return self.dataset.test.evaluation_batches(batch_size, examples).map(self._prepare_batch)
 
-        return self.dataset.test.evaluation_batches(batch_size, examples).map(prepare_batch)
+    def training_batches(self, batch_size: int, recipe: str = "none") -> Any:
+        """`(inputs, labels)` of the training batches of an epoch, as `train` makes them.
+
+        Arrays of a file are as they are, `(x, None)` without labels.
+
+        Args:
+            batch_size: examples in a batch, at most those of the split.
+            recipe: augmentation, as of `--augment`.
+        """
+        if isinstance(self.dataset, Arrays):
+            return _arrays_for(self.model, self.dataset, self.dataset.examples), self.dataset.labels
+        batch_size = min(batch_size, self.dataset.train.size)
+        return self.dataset.train.training_batches(batch_size, 1, 0, recipe).map(self._prepare_batch)
+
+    def _prepare_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.scaling is not None:
+            images = tf.cast(images, "float32") * self.scaling.scale + self.scaling.offset
+        if self.task == "multilabel":
+            labels = keras.ops.one_hot(labels, self.dataset.outputs)
+        return images, labels
 
 
 def open_source(
@@ -86,7 +100,7 @@ def open_source(
 
     Args:
         model: a run directory, a .keras file, or the name of a backbone.
-        dataset: its name; "" for that of the run.
+        dataset: its name; "" for that of the run. A file without data has the data set None.
         arrays: path of an .npz file that is read instead of a data set, for a run or a file.
         task: of the labels; "" for that of the run, else "classification".
         data_dir: the TFDS directory; None for the default.
@@ -115,6 +129,8 @@ def open_source(
             read = keras.tree.flatten(_arrays_for(net, dataset, 1))  # raises for an input that is missing
             shapes = (f"{array.shape[1:]} {array.dtype}" for array in read if array is not None)
             return Source(net, dataset, f"as in the file, {' and '.join(shapes)}", task)
+        if not dataset and not is_run:
+            return Source(net, None, "no data", task)
         _require_one_image(model, net)
     dataset = dataset or settings.get("dataset", "")
     if not dataset:

@@ -1,0 +1,185 @@
+"""Rules that read the net and its training state: BN1, BN3."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from bnhead.lint.evidence import Evidence, Place, finding, graded
+from bnhead.lint.findings import Finding
+from bnhead.lint.measure import NormFeatures
+from bnhead.lint.net import LayerCall, Net, has_kernel, is_norm, trains
+from bnhead.texts import counted
+
+# layers behind which an output of a batch norm is still one of a batch norm
+_SCALINGS = ("Rescaling", "Activation", "Dropout", "Reshape", "Flatten", "Identity")
+
+
+def bias_before_norm(evidence: Evidence) -> list[Finding]:
+    """BN101."""
+    net = evidence.net
+    biased = {}
+    for call in net.training_norms:
+        before = net.made_by(call)
+        if before is not None and _adds_bias(before.layer) and net.readers(before.index) == [call]:
+            biased[before.path] = before.layer
+    for path in [call.path for call in net.calls if call.name != call.path]:
+        biased.pop(path, None)  # a layer of several calls may have another reader
+    if not biased:
+        return []
+    sizes = {path: int(np.prod(layer.bias.shape)) for path, layer in biased.items()}
+    parameters = sum(int(np.prod(v.shape)) for v in net.model.trainable_variables)
+    share = sum(sizes.values()) / max(1, parameters)
+    what = f"{counted(sum(sizes.values()), 'bias value')} of {counted(len(sizes), 'layer')} without effect, "
+    what += f"{share:.2%} of the trainable parameters"
+    return finding("BN101", sorted(sizes, key=sizes.get, reverse=True), what, share)
+
+
+def _adds_bias(layer: keras.Operation) -> bool:
+    """Whether a layer ends with the addition of a trained bias."""
+    activation = getattr(layer, "activation", None)
+    bias = getattr(layer, "bias", None) if has_kernel(layer) else None
+    return (
+        isinstance(bias, keras.Variable)
+        and bias.trainable
+        and getattr(layer, "use_bias", True)
+        and (activation is None or activation is keras.activations.linear)
+    )
+
+
+def shared_norm(evidence: Evidence) -> list[Finding]:
+    """BN102."""
+    places = []
+    for calls in _by_layer(evidence.net.training_norms):
+        if len(calls) < 2:
+            continue
+        number = f"called {len(calls)} times"
+        features = _features(evidence, calls)
+        if len(features) < 2:
+            places.append(Place(calls[0].path, None, number))
+            continue
+        distance = max(_distance(a, b) for a, b in itertools.combinations(map(_moments, features), 2))
+        what = f"{number}, and its inputs' statistics differ by {distance:.2f} deviations"
+        places.append(Place(calls[0].path, distance, what))
+    return graded("BN102", places)
+
+
+def _by_layer(calls: list[LayerCall]) -> list[list[LayerCall]]:
+    by_layer: dict[int, list[LayerCall]] = {}
+    for call in calls:
+        by_layer.setdefault(id(call.layer), []).append(call)
+    return list(by_layer.values())
+
+
+def _features(evidence: Evidence, calls: list[LayerCall]) -> list[NormFeatures]:
+    norms = {} if evidence.measured is None else evidence.measured.norms
+    return [norms[call.name] for call in calls if call.name in norms]
+
+
+Moments = tuple[np.ndarray, np.ndarray]  # mean and variance of each channel
+
+
+def _moments(features: NormFeatures) -> Moments:
+    return features.mean, features.variance
+
+
+def _distance(a: Moments, b: Moments) -> float:
+    """How far two sets of statistics are apart: the larger of two medians over the channels.
+
+    These are the distance of the means in deviations, and |log2| of the ratio of the deviations. Channels
+    that are constant in both count as equal if their means are.
+    """
+    (mean_a, variance_a), (mean_b, variance_b) = a, b
+    tiny = 1e-12
+    deviation = np.sqrt((variance_a + variance_b) / 2 + tiny)
+    means = np.minimum(np.abs(mean_a - mean_b) / deviation, 1e3)
+    ratios = np.abs(np.log2((variance_a + tiny) / (variance_b + tiny))) / 2
+    return float(max(np.median(means), np.median(ratios)))
+
+
+def norm_on_output(evidence: Evidence) -> list[Finding]:
+    """BN103."""
+    if not evidence.is_regression:
+        return []
+    norms = [last_norm(evidence.net, index) for index in evidence.net.results]
+    norms = [call for call in norms if call is not None and trains(call.layer)]
+    if not norms:
+        return []
+    made = None if evidence.measured is None else evidence.measured.outputs
+    targets = np.asarray(evidence.labels.every, "float64")
+    targets = targets.reshape(len(targets), -1)
+    paths = [call.path for call in norms]
+    if made is None or targets.shape[1] != made.shape[1]:
+        return finding("BN103", paths, "a batch norm makes the outputs", None)
+    deviation = np.maximum(targets.std(0), 1e-12)
+    means = np.abs(made.mean(0) - targets.mean(0)) / deviation
+    ratios = np.abs(np.log2(np.maximum(made.std(0), 1e-12) / deviation))
+    value = min(1e3, float(max(means.max(), ratios.max())))
+    worst = int(np.argmax(np.maximum(means, ratios)))
+    what = (
+        f"targets have mean {targets.mean(0)[worst]:.3g} and deviation {targets.std(0)[worst]:.3g}, outputs "
+        f"in training {made.mean(0)[worst]:.3g} and {made.std(0)[worst]:.3g}"
+    )
+    return finding("BN103", paths, what, value)
+
+
+def last_norm(net: Net, index: int) -> LayerCall | None:
+    """The batch norm that makes an output, perhaps behind layers that only scale or arrange it."""
+    call: LayerCall | None = net.calls[index]
+    while call is not None and type(call.layer).__name__ in _SCALINGS:
+        call = net.made_by(call)
+    return call if call is not None and call.is_norm else None
+
+
+def frozen_after_compile(evidence: Evidence) -> list[Finding]:
+    """BN301."""
+    model = evidence.net.model
+    compiled = {id(v): v for v in model.optimizer._trainable_variables}
+    current = {id(v): v for v in model.trainable_variables}
+    changed = {"frozen": compiled.keys() - current.keys(), "thawed": current.keys() - compiled.keys()}
+    owners = {}
+    for layer in model._flatten_layers(include_self=False):
+        for variable in layer.variables:
+            owners[id(variable)] = layer  # inner layers come last
+    for word, ids in changed.items():
+        layers = {id(owners[i]): owners[i] for i in ids if i in owners}.values()
+        layers = sorted(layers, key=lambda layer: not is_norm(layer))
+        if layers:
+            norms = sum(map(is_norm, layers))
+            what = f"{counted(len(ids), 'variable')} of {counted(len(layers), 'layer')}"
+            what += f", {counted(norms, 'batch norm')} among them, {word} since compile"
+            return finding("BN301", [evidence.net.names(layer) for layer in layers], what, len(ids))
+    return []
+
+
+def behind_frozen_layers(evidence: Evidence) -> list[Finding]:
+    """BN302. A norm with initial averages is a new one, which has to learn them."""
+    places = []
+    for call in evidence.net.training_norms:
+        feeding = evidence.net.feeding(call)
+        if not feeding or any(before.layer.trainable_variables for before in feeding):
+            continue
+        mean, variance = averages(call.layer)
+        if is_initial(mean, variance):
+            continue
+        frozen = ", ".join(before.path for before in feeding[:2])
+        features = _features(evidence, [call])
+        if not features:
+            places.append(Place(call.path, None, f"{frozen} before it is frozen"))
+            continue
+        distance = _distance((mean, variance), _moments(features[0]))
+        what = f"its averages will move by {distance:.2f} deviations; {frozen} before it is frozen"
+        places.append(Place(call.path, distance, what))
+    return graded("BN302", places)
+
+
+def averages(norm: keras.Layer) -> Moments:
+    """The moving mean and variance of a batch norm, float64."""
+    return tuple(
+        np.asarray(keras.ops.convert_to_numpy(v), "float64") for v in (norm.moving_mean, norm.moving_variance)
+    )
+
+
+def is_initial(mean: np.ndarray, variance: np.ndarray) -> bool:
+    """Whether moving averages are those of a new layer, 0 and 1."""
+    return not mean.any() and bool((variance == 1).all())
