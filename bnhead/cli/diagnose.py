@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from bnhead.cli import study
 from bnhead.cli.flags import Command
-from bnhead.studies.chain import FIXED
+from bnhead.studies.chain import CAUSES, DEFAULT_HEAD, FIXED
 from bnhead.studies.study import cause_study
 from bnhead.training.config import setting
 
 _OF_OTHERS = ("study", *study.GROUPS["Heads of your choice"], *FIXED)
 _CHANGED = {
     "seeds": setting("10", "Number of seeds; each takes 15 runs."),
-    "dir": setting("", "Directory of the study. Default: studies/causes."),
+    "dir": setting("", f"Directory of the study. Default: studies/{CAUSES}."),
 }
 Request = dataclasses.make_dataclass(
     "Request",
@@ -21,7 +21,7 @@ Request = dataclasses.make_dataclass(
             "head",
             str,
             setting(
-                "bn_fc",
+                DEFAULT_HEAD,
                 "The head with the batch norm, on the pooled features: bn_fc, bn_out, "
                 "catpool_bn_dropout0.25_fc. The control is the same head without it.",
             ),

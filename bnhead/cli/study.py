@@ -6,7 +6,7 @@ import importlib
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bnhead import texts
@@ -15,13 +15,15 @@ from bnhead.cli.flags import Command
 from bnhead.cli.tables import table
 from bnhead.data.catalog import check_embedded
 from bnhead.errors import UsageError, nearest
+from bnhead.studies.causes import cause_rows, cause_sentence
+from bnhead.studies.chain import CAUSES
 from bnhead.studies.commands import DEFAULTS
 from bnhead.studies.custom import custom_study
 from bnhead.studies.measures import MEASURES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, Study, named_study
-from bnhead.studies.wording import headline_lines, leading_rows, verdict_table
+from bnhead.studies.wording import headline_lines, leading_rows, unit as unit_of, verdict_table
 from bnhead.training.config import TrainConfig, setting
 
 ENGINES = ("local", "ray")
@@ -332,8 +334,25 @@ def format_verdict(plan: Plan, verdict: Mapping[str, Any]) -> str:
         title, headings, rows = verdict_table(plan, verdict)
         lines = [*map(texts.wrapped, headline_lines(plan, verdict)), "", texts.wrapped(title)]
         lines.append(table(headings, rows, right=("diff.",)))
+    lines += _cause_lines(plan, verdict)
     lines += [texts.wrapped(f"exploratory: {reason}", hanging=2) for reason in verdict["exploratory"]]
     return "\n".join(lines)
+
+
+def _cause_lines(plan: Plan, verdict: Mapping[str, Any]) -> Iterator[str]:
+    """The cause tables, each after its sentence."""
+    for one in verdict.get("causes", ()):
+        sentence = cause_sentence(one, plan.comparisons[0].control, plan.comparisons[0].treatment)
+        yield "\n" + texts.wrapped(sentence)
+        if one["rows"]:
+            unit = f", {unit_of(one['outcome'])}" * bool(unit_of(one["outcome"]))
+            headings = ["cause", f"diff.{unit}", f"interval, {100 * one['level']:.4g} %", "share"]
+            yield "\n" + table(headings, cause_rows(one), right=(headings[1], "share"))
+    if verdict.get("causes"):
+        yield "\n" + texts.wrapped(
+            "* The interval excludes 0. The intervals of a table hold together with "
+            f"{100 * (1 - plan.alpha):g} %. The rows above the gap add up to the row below, for every seed."
+        )
 
 
 def format_next(request: Request, verdict: Mapping[str, Any], directory: pathlib.Path) -> str:
@@ -367,7 +386,7 @@ def decisive_step(request: Request, step: Mapping[str, Any], directory: pathlib.
 
 def study_name(request: Any) -> str:
     """The name of the study that the flags ask for; those of `bnhead diagnose` have none."""
-    return "causes" if not hasattr(request, "study") else request.study or request.name
+    return CAUSES if not hasattr(request, "study") else request.study or request.name
 
 
 def command_of_study(request: Any, **changes) -> str:

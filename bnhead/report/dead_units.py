@@ -24,7 +24,9 @@ def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
         with the name of the stratum, empty if there is one only, and a text for each head.
     """
     strata: dict[str, list[Cell]] = {}
-    for cell in study.plan.cells:
+    plan = study.plan
+    compared = {name for pair in plan.comparisons for name in (pair.control, pair.treatment)}
+    for cell in (cell for cell in plan.cells if cell.name in compared or not plan.causes):
         strata.setdefault(_stratum_name(cell), []).append(cell)
     names = [_head_name(cell) for cell in next(iter(strata.values()))]
     summaries = []

@@ -10,7 +10,7 @@ FOLDER = "figures"
 
 
 def figure_files(content: Mapping[str, Any]) -> dict[str, str]:
-    """File name -> SVG: a forest for each outcome, the curves by epoch, the shares by width.
+    """File name -> SVG: forests of the causes and of each outcome, the curves by epoch, the shares by width.
 
     Args:
         content: of `study_page.study_content`.
@@ -25,7 +25,8 @@ def figure_files(content: Mapping[str, Any]) -> dict[str, str]:
 
 def _figures(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     """Name, kind (a macro of the template), title and content of each figure."""
-    for forest in content["forests"]:
+    causes = [forest for forest in content["causes"] if forest["rows"]]
+    for forest in [*causes, *content["forests"]]:
         yield forest["file"], "forest", forest["title"], forest
     if content["curves"]:
         yield "curves", "epochs", content["metric"], content["curves"]

@@ -9,20 +9,21 @@ from bnhead.studies import wording
 from bnhead.studies.directory import StudyFiles
 
 NAME = "runs.csv"
+_POPULATION = "_population"
 
 
 def runs_csv(study: StudyFiles) -> str:
     """A row for each judged run, in the plan's order.
 
     Columns: `run`, `cell`, `head`, the settings in which cells differ, `seed`, `status`, the outcomes as they
-    were judged (shares in [0, 1]; chance where a run did not train), then the scores and figures of dead
-    units in `result.json`. A cell without a number is empty. A run's time, which differs when the run is
-    repeated, is in its `environment.json`.
+    were judged (shares in [0, 1]; chance where a run did not train), in a study of causes also with
+    population statistics (`accuracy_population`), then the scores and figures of dead units in `result.json`.
+    A cell without a number is empty. A run's time, which differs when the run is repeated, is in its
+    `environment.json`.
     """
     judged = judged_scores(study)
-    outcomes = [
-        row.name for row in study.plan.measures if any(row.name in scores for scores in judged.values())
-    ]
+    names = [name for row in study.plan.measures for name in (row.name, row.name + _POPULATION)]
+    outcomes = [name for name in names if any(name in scores for scores in judged.values())]
     varied = dict.fromkeys(key for cell in study.plan.cells for key in cell.stratum)
     rows = [_row(study, run, varied, judged.get((run.cell, run.seed), {})) for run in study.judged_runs]
     numbers = dict.fromkeys(key for row in rows for key in row if key.startswith("test_") or keys.is_key(key))
@@ -62,4 +63,9 @@ def judged_scores(study: StudyFiles) -> dict[tuple[str, int], dict[str, float]]:
                 for seed, value in zip(row["seeds"], row.get(f"{side}_scores", ()), strict=False):
                     if wording.is_number(value):
                         scores.setdefault((row[side], seed), {})[row["outcome"]] = value
+    for table in study.verdict.get("causes", ()):
+        for row in table["scores"]:
+            suffix = _POPULATION * (row["statistics"] == "population")
+            for seed, value in zip(table["seeds"], row["values"], strict=True):
+                scores.setdefault((row["cell"], seed), {})[table["outcome"] + suffix] = value
     return scores

@@ -10,7 +10,7 @@ from bnhead.heads.diagram import svg
 from bnhead.report import charts
 from bnhead.report.curves import Band, at_most, band
 from bnhead.runs.run_files import RunFiles
-from bnhead.studies import wording
+from bnhead.studies import causes, wording
 from bnhead.studies.directory import StudyFiles
 
 TONES = {
@@ -50,6 +50,31 @@ def forests(study: StudyFiles) -> list[dict[str, Any]]:
         drawn.append(
             _forest(study, wording.metric_name(name), "secondary" if drawn else "primary", of_outcome)
         )
+    return drawn
+
+
+def cause_forests(study: StudyFiles) -> list[dict[str, Any]]:
+    """The cause tables: for each outcome a forest and the `sentence` that sums it up.
+
+    Its rows have a `part`, a `meaning`, a `share`, and `clear`: whether the interval excludes 0. A table
+    without numbers has no rows.
+    """
+    plan, drawn = study.plan, []
+    for table in study.verdict.get("causes", ()):
+        comparison = plan.comparisons[0]
+        sentence = causes.cause_sentence(table, comparison.control, comparison.treatment)
+        common = {key: table[key] for key in ("outcome", "seeds", "n", "images", "level")}
+        common |= {"word": "", "per": "", "treatment": ""}
+        rows = [{**common, **row, "name": causes.OF_NAME[row["name"]].title} for row in table["rows"]]
+        title = wording.metric_name(table["outcome"])
+        forest = (
+            _forest(study, title, "causes", rows, compares=False) if rows else {"title": title, "rows": []}
+        )
+        for text, row in zip(forest["rows"], table["rows"], strict=True):
+            share = causes.as_share(row).replace("-", "\N{MINUS SIGN}")
+            meaning = causes.OF_NAME[row["name"]].meaning
+            text |= {"part": row["part"], "meaning": meaning, "share": share, "clear": causes.is_clear(row)}
+        drawn.append({**forest, "file": f"causes_{table['outcome']}", "sentence": sentence})
     return drawn
 
 
@@ -159,6 +184,8 @@ def panel_groups(study: StudyFiles) -> Groups:
         (comparison["name"], [(role, comparison[role]) for role in ("control", "treatment")])
         for comparison in study.verdict["comparisons"]
     ]
+    if study.plan.causes:
+        return groups
     compared_cells = {cell for _, lines in groups for _, cell in lines}
     single = [cell.name for cell in study.plan.cells if cell.name not in compared_cells]
     return groups + [(name, [("control", name)]) for name in single]

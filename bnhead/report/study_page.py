@@ -72,6 +72,7 @@ def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
         "rule": plan.exclusions,
         "summary": dead_units.dead_summary(study),
         "sentences": [row["sentence"] for row in _secondary(study)],
+        "causes": study_figures.cause_forests(study),
         "forests": study_figures.forests(study),
         "raw": study_figures.raw_values(study),
         "roles": study_figures.line_roles(study),

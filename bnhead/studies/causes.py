@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from bnhead.studies import statistics
+from bnhead.studies import statistics, wording
 from bnhead.studies.chain import FEATURE_DECAY, NEUTRAL, NO_DECAY
 from bnhead.studies.intervals import crossed
 from bnhead.studies.outcomes import Outcome
@@ -121,7 +121,7 @@ def cause_tables(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> l
         For each outcome its name, `reason`, `n`, `seeds`, `images`, `level` of the intervals, `rows` (in the
         order of `ROWS`: `name`, `part`, `mean`, `sd`, `interval`, `interval_seeds`, `differences` by seed,
         and `share` of the difference, None where its interval holds 0), and `scores`: `cell`, `statistics`
-        ("moving" or "population") and `values` by seed.
+        ("run", as the run ended, or "population") and `values` by seed.
     """
     if not plan.causes:
         return []
@@ -174,10 +174,15 @@ def _table(plan: Plan, planned: PlannedMeasure, outcomes: Sequence[Outcome], rea
     for row in table["rows"]:
         row["share"] = row["mean"] / total["mean"] if differs else None
     table["scores"] = [
-        {"cell": cell, "statistics": "population" if is_population else "moving",
-         "values": [math.fsum(row) / images for row in stacked[score]]}
+        {
+            "cell": cell,
+            "statistics": "population"
+            if is_population and any(name in by_run[cell, seed].population for seed in seeds)
+            else "run",
+            "values": [math.fsum(row) / images for row in stacked[score]],
+        }
         for score, (cell, is_population) in cells.items()
-    ]  # fmt: skip
+    ]
     return table
 
 
@@ -202,3 +207,56 @@ def _row(row: Row, scores: Mapping[str, np.ndarray], level: float) -> dict[str, 
         "interval_seeds": [float(bound) for bound in result.interval(level, seeds_only=True)],
         "differences": differences,
     }
+
+
+# ---- a table in words: an entry of `causes` in `verdict.json` -----------------------------------
+
+OF_NAME = {row.name: row for row in ROWS}
+HEADINGS = {"sum": "adds up to the difference", "total": "the difference", "beside": "goes away with"}
+
+
+def is_clear(row: Mapping[str, Any]) -> bool:
+    """Whether the interval of a row excludes 0."""
+    return row["interval"][0] > 0 or row["interval"][1] < 0
+
+
+def as_share(row: Mapping[str, Any]) -> str:
+    """The share of the difference in ASCII: "47%", "-5%"; empty where the difference is not clear."""
+    return "" if row["share"] is None else f"{round(row['share'], 2) + 0.0:.0%}"
+
+
+def cause_sentence(table: Mapping[str, Any], control: str, treatment: str) -> str:
+    """A table in a few sentences, in ASCII: the difference, and the rows whose intervals exclude 0."""
+    name = table["outcome"]
+    title = wording.metric_name(name)
+    title = f"{title[0].upper()}{title[1:]}, {treatment} less {control}"
+    if table["reason"]:
+        return f"{title}: no cause table, since {table['reason']}."
+
+    def amount(row: Mapping[str, Any]) -> str:
+        return " ".join(filter(None, (wording.ascii_difference(row["mean"], name), wording.unit(name))))
+
+    by_part = {part: [row for row in table["rows"] if row["part"] == part] for part in HEADINGS}
+    (total,) = by_part["total"]
+    low, high = (wording.ascii_difference(bound, name) for bound in total["interval"])
+    text = f"{title}: {amount(total)} ({low} to {high})."
+    clear = sorted(filter(is_clear, by_part["sum"]), key=lambda row: -abs(row["mean"]))
+    parts = [f"{OF_NAME[row['name']].title} ({amount(row)})" for row in clear]
+    verb = "differs" if len(parts) == 1 else "differ"
+    text += f" Of its parts {wording.as_list(parts)} {verb} from 0." if parts else " No part differs from 0."
+    away = [f"{OF_NAME[row['name']].title} ({amount(row)})" for row in by_part["beside"] if is_clear(row)]
+    return text + (f" Of it goes away with {wording.as_list(away)}." if away else "")
+
+
+def cause_rows(table: Mapping[str, Any]) -> list[list[str]]:
+    """The rows for the terminal, in ASCII: title, mean (* where the interval excludes 0), interval, share."""
+    rows, part, name = [], "sum", table["outcome"]
+    for row in table["rows"]:
+        if row["part"] != part:
+            rows.append([""] * 4)
+            part = row["part"]
+        bounds = " to ".join(wording.ascii_difference(bound, name) for bound in row["interval"])
+        prefix = "less with " if part == "beside" else ""
+        mean = wording.ascii_difference(row["mean"], name) + "*" * is_clear(row)
+        rows.append([prefix + OF_NAME[row["name"]].title, mean, bounds, as_share(row)])
+    return rows

@@ -13,6 +13,8 @@ from typing import Any
 from bnhead.errors import UsageError
 from bnhead.heads.grammar import parse
 
+CAUSES = "causes"  # the study of `bnhead diagnose`
+DEFAULT_HEAD = "bn_fc"
 _NORMS = {  # name of a head of the chain -> what stands in place of the batch norm
     "": (),
     "C": ("fcenter",),

@@ -5,6 +5,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from bnhead.studies.chain import CAUSES, DEFAULT_HEAD, FIXED
 from bnhead.studies.measures import measures_of
 from bnhead.studies.plan import Plan, head_as_given
 from bnhead.studies.study import STUDIES, Study
@@ -34,7 +35,11 @@ def study_command(plan: Plan, directory: str) -> str:
     """
     if not plan.cells or "backbone" not in {**plan.settings, **plan.cells[0].settings}:  # of `compare`
         return ""
-    if plan.study in STUDIES:
+    if plan.causes and plan.study == CAUSES:
+        treatment = plan.comparisons[0].treatment
+        settings = {key: value for key, value in plan.settings.items() if key not in FIXED}
+        start, flags = "diagnose", {"head": treatment} if treatment != DEFAULT_HEAD else {}
+    elif plan.study in STUDIES:
         settings = _named_settings(plan, STUDIES[plan.study])
         start, flags = f"study {plan.study}", {}
     else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnhead.errors import UsageError, nearest
-from bnhead.studies.chain import FIXED, SETTINGS, chain, chain_cells
+from bnhead.studies.chain import CAUSES, DEFAULT_HEAD, FIXED, SETTINGS, chain, chain_cells
 from bnhead.training.config import TrainConfig
 
 
@@ -60,7 +60,7 @@ def _learning_rates(base: TrainConfig) -> Iterable[Mapping[str, Any]]:
         yield {"learning_rate": float(f"{base.learning_rate * factor:.6g}")}
 
 
-def cause_study(head: str = "bn_fc") -> Study:
+def cause_study(head: str = DEFAULT_HEAD) -> Study:
     """The study of a cause table: which mechanism of a batch norm makes the difference.
 
     Raises:
@@ -87,7 +87,7 @@ STUDIES = {
         "Does a batch norm before the last fully connected layer help, hurt or make no material difference?",
         heads=("fc", "bn_fc"),
     ),
-    "causes": cause_study(),
+    CAUSES: cause_study(),
     "controls": Study(
         "Which part of a batch norm before the last fully connected layer makes the difference, if any does?",
         heads=("fc", "bn_fc", "gbn16_fc", "fbn_fc", "center_fc", "scale_fc", "noise_fc", "ln_fc"),

@@ -158,7 +158,7 @@ def test_seeds_count_where_every_cell_has_a_score():
     accuracy, dead, _ = cause_tables(plan, outcomes)
     assert accuracy["seeds"] == [0, 1, 2, 3, 4] and dead["seeds"] == [0, 1, 3, 4]
     at_chance = next(s for s in accuracy["scores"] if s["cell"] == "fscale_fc")
-    assert at_chance["values"][2] == pytest.approx(0.1) and at_chance["statistics"] == "population"
+    assert at_chance["values"][2] == pytest.approx(0.1) and at_chance["statistics"] == "run"
 
 
 def test_runs_that_cannot_be_compared_have_no_numbers():
