@@ -56,7 +56,7 @@ def forests(study: StudyFiles) -> list[dict[str, Any]]:
 def cause_forests(study: StudyFiles) -> list[dict[str, Any]]:
     """The cause tables: for each outcome a forest and the `sentence` that sums it up.
 
-    Its rows have a `part`, a `meaning`, a `share`, and `clear`: whether the interval excludes 0. A table
+    Its rows have a `part`, a `meaning`, a `share`, and `differs`: whether the interval excludes 0. A table
     without numbers has no rows.
     """
     plan, drawn = study.plan, []
@@ -73,7 +73,7 @@ def cause_forests(study: StudyFiles) -> list[dict[str, Any]]:
         for text, row in zip(forest["rows"], table["rows"], strict=True):
             share = causes.as_share(row).replace("-", "\N{MINUS SIGN}")
             meaning = causes.OF_NAME[row["name"]].meaning
-            text |= {"part": row["part"], "meaning": meaning, "share": share, "clear": causes.is_clear(row)}
+            text |= {"part": row["part"], "meaning": meaning, "share": share, "differs": causes.is_clear(row)}
         drawn.append({**forest, "file": f"causes_{table['outcome']}", "sentence": sentence})
     return drawn
 
