@@ -21,6 +21,7 @@ UNITS = {  # unit -> format
     "share": ".1%",
     "count": ".0f",
     "number": ".1f",
+    "value": ".3g",
     "probability": ".2g",
     "change": "+.3g",
     "rate": ".2%",

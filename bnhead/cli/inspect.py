@@ -1,6 +1,7 @@
 """The command `bnhead inspect`: a model or run, and test images or arrays -> table, JSON, CSV and a page."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -15,12 +16,15 @@ from bnhead.cli.flags import Command
 from bnhead.cli.source import SourceFlags, require_least
 from bnhead.devices import startup
 from bnhead.errors import ResourcesError, UsageError
+from bnhead.mechanisms.figures import check_groups
 from bnhead.report.inspected import INITIAL, Inspected, file_name
 from bnhead.runs import atomic
 from bnhead.runs.directory import CENSUS, RunDirectory
-from bnhead.training.config import setting
+from bnhead.training.config import TrainConfig, setting
 
 _LABELS = 12  # columns of the labels on the terminal
+INTERVENTIONS = "interventions"
+REFERENCE_EXAMPLES = 8_192  # training examples that give population statistics
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ class Request(SourceFlags):
         "Measure how loss and accuracy change when the dead, the dormant or the rarely active units of a "
         "layer are set to 0; takes a pass for each group.",
     )
+    measure: str = setting(
+        "",
+        "Mechanisms of the head's batch norm to measure, joined by commas: noise, gap, guess, scale, "
+        "calibration, inputs, gradients, dropout, rank, collapse, decay; interventions; or all. Writes "
+        "mechanisms.json too.",
+    )
+    training_batch: int = setting(
+        0, "Batch size of the training, for --measure. Default: the run's own, else 128."
+    )
     alert: float = setting(
         1.0,
         "Name the layers of which more than this share of the units is dead, and end with status 1 if there "
@@ -75,7 +88,7 @@ class Request(SourceFlags):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("examples", 1), ("batch_size", 1), ("eps", 0)):
+        for name, least in (("examples", 1), ("batch_size", 1), ("eps", 0), ("training_batch", 0)):
             require_least(name, getattr(self, name), least)
         if not 0 <= self.alert <= 1:
             raise UsageError(f"alert must be a share from 0 to 1, got {self.alert}")
@@ -83,6 +96,15 @@ class Request(SourceFlags):
             require_format(pathlib.Path(self.units).suffix)
             if not (folder := pathlib.Path(self.units).parent).is_dir():
                 raise UsageError(f"units {self.units}: there is no folder {folder}")
+        if self.training_batch == 1:
+            raise UsageError("training_batch must be at least 2, since a batch norm has no noise from one")
+        self.measured_groups()
+
+    def measured_groups(self) -> tuple[tuple[str, ...], bool]:
+        """The groups of figures in `measure`, and whether it asks for interventions."""
+        names = [name.strip() for name in self.measure.split(",") if name.strip()]
+        groups = check_groups(name for name in names if name != INTERVENTIONS)
+        return groups, bool({INTERVENTIONS, "all"} & set(names))
 
 
 def inspected_by(request: Request) -> Inspected:
@@ -132,6 +154,7 @@ GROUPS = {
     "Data": ("dataset", "data", "task", "data_dir", "image_size", "examples", "batch_size"),
     "Model": ("head", "weights", "seed", "pixels", "custom_objects", "safe_mode"),
     "Count": ("layers", "eps", *OPTIONAL),
+    "Mechanisms": ("measure", "training_batch"),
     "Output": ("alert", "units", "wide", "out", "overwrite"),
 }
 EXAMPLES = (
@@ -146,6 +169,7 @@ EXAMPLES = (
     ),
     ("keras:MobileNetV2 --dataset=cifar10 --weights=imagenet", "A net of keras.applications."),
     ("resnet20 --dataset=digits --codeath --gradients", "Initial weights; co-death and gradients too."),
+    ("runs/digits/resnet20/bn_fc/seed0 --measure=all", "What its batch norm does: noise, statistics, ..."),
     ("mine.keras --dataset=digits --layers=fc --clones", "Which units of a layer compute the same."),
 )
 COMMAND = Command(
@@ -196,8 +220,11 @@ def inspect_model(request: Request) -> int:
         except OSError as error:
             raise atomic.unwritable(error, f"units {path}") from error
     _print_census(census, f"{inspected.title}: {inspected.origin}", facts, wide=request.wide)
+    if request.measure:
+        _measure(request, source, directory)
     page, command = str(directory.path / "index.html"), next_command(request)
     rows = [("page", page), ("files", str(directory.path / "census.{json,csv}"))]
+    rows += [("", str(directory.path / "mechanisms.json"))] if request.measure else []
     rows += [("units", request.units)] if request.units else []
     rows += [("next", command)] if command else []
     print(texts.printable("\n".join(f"{label:<{_LABELS}}{text}" for label, text in rows)))  # to be copied
@@ -205,6 +232,45 @@ def inspect_model(request: Request) -> int:
         layers = ", ".join(f"{name} ({share:.1%})" for name, share in exceeding.items())
         texts.notice(texts.one_line(f"more than {request.alert:.1%} of the units are dead: {layers}"))
     return 1 if exceeding else 0
+
+
+def _measure(request: Request, source: Any, directory: RunDirectory) -> None:
+    """Measures the mechanisms, prints them and writes `mechanisms.json`."""
+    from bnhead import mechanisms
+    from bnhead.runs.atomic import finite_or_none
+
+    groups, intervenes = request.measured_groups()
+    settings = RunDirectory(request.model).trained_settings() if request.is_run else {}
+    size = request.training_batch or settings.get("batch_size", TrainConfig.batch_size)
+    data = source.batches(request.batch_size, request.examples)
+    train = source.training_batches(request.batch_size, source.recipe)
+    if hasattr(train, "take"):
+        train = train.take(max(1, REFERENCE_EXAMPLES // request.batch_size))
+    options = {"training_batch": size, "batch_size": request.batch_size}
+    content: dict[str, Any] = {"training_batch": size}
+    split = mechanisms.Split(source.model)
+    others = _other_norms(settings.get("head", ""))
+    if others:
+        texts.notice(
+            f"{request.model}: its model.keras has {others} as a batch norm, and is measured as one; "
+            "train --measure measures the layer itself"
+        )
+    with source.dataset.naming_pictures():
+        if groups:
+            measured = mechanisms.measure(split, data, train, groups, **options)
+            print(f"{measured}\n")
+            content |= {"norm": measured.layer if measured.has_norm else "", "figures": measured.figures()}
+        if intervenes and source.task == "classification":
+            effects = mechanisms.interventions(split, data, train, **options)
+            print(f"{effects}\n")
+            content["interventions"] = {e.name: dataclasses.asdict(e) for e in effects.effects}
+    directory.write("mechanisms.json", finite_or_none(content))
+
+
+def _other_norms(head: str) -> str:
+    """The tokens of a run's head that are other norms in training than in its file, joined by commas."""
+    tokens = heads.parse(head).tokens if head else ()
+    return ", ".join(str(t.name) for t in tokens if t.name != "bn" and t.type.normalises_batch)
 
 
 def next_command(request: Request) -> str:

@@ -25,7 +25,7 @@ GROUPS = {
         "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay",
         "fc_decay", "recompute_batch_stats", "population_stats", "learn_within",
     ),
-    "Dead units": ("dead_layers", "probe_examples"),
+    "Dead units and mechanisms": ("dead_layers", "probe_examples", "measure"),
     "Run": ("seed", "workdir", "overwrite", "dry_run", "verbose", "checkpoint_seconds", "weight_histograms"),
     "Device": (
         "mixed_precision", "distribution", "sync_bn", "deterministic", "steps_per_execution", "jit_compile",

@@ -10,6 +10,15 @@ Modules:
     collapse    neural collapse, the Pillai trace, effective ranks
     dropout     the variance shift of dropout
     averages    the bias of moving averages
+    gap         accuracy and loss by the statistics that the norm takes
+    scale       norms of features, weights and logits, and the loss that they allow
+    calibration margin, loss, temperature and calibration error
+    backward    gradients that reach the FC and the backbone
+    decay       weight decay in the units of the features
+    figures     the table of figures: one row each
+    measurements all of them in one pass
+    effects     interventions: what changes if one effect of the norm is taken away or added
+    callback    the same after every epoch of a training
 """
 
 from typing import TYPE_CHECKING
@@ -18,15 +27,21 @@ from bnhead import public
 
 if TYPE_CHECKING:
     from bnhead.mechanisms.averages import AverageBias, average_bias
+    from bnhead.mechanisms.callback import Measure
     from bnhead.mechanisms.collapse import Collapse, effective_rank, neural_collapse, pillai
     from bnhead.mechanisms.dropout import VarianceShift, variance_shift
+    from bnhead.mechanisms.effects import Interventions, interventions
     from bnhead.mechanisms.guess import Guess, initial_guess, neutralise
+    from bnhead.mechanisms.measurements import Measured, measure
     from bnhead.mechanisms.moments import FeatureMoments
     from bnhead.mechanisms.noise import Noise, batch_noise, predicted_variance
     from bnhead.mechanisms.population import Reference, reference
     from bnhead.mechanisms.split import Affine, Split
 
 _HOMES = {
+    "effects": ("Interventions", "interventions"),
+    "callback": ("Measure",),
+    "measurements": ("Measured", "measure"),
     "averages": ("AverageBias", "average_bias"),
     "collapse": ("Collapse", "effective_rank", "neural_collapse", "pillai"),
     "dropout": ("VarianceShift", "variance_shift"),
@@ -42,6 +57,9 @@ __all__ = [
     "Collapse",
     "FeatureMoments",
     "Guess",
+    "Interventions",
+    "Measure",
+    "Measured",
     "Noise",
     "Reference",
     "Split",
@@ -50,6 +68,8 @@ __all__ = [
     "batch_noise",
     "effective_rank",
     "initial_guess",
+    "interventions",
+    "measure",
     "neural_collapse",
     "neutralise",
     "pillai",

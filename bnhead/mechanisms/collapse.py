@@ -144,7 +144,7 @@ def effective_rank(moments: ClassMoments, *, centred: bool) -> float:
     Args:
         moments: of the features.
         centred: whether the mean is subtracted first (Roy & Vetterli 2007). Without (RankMe, Garrido et al.
-            2023, arXiv 2210.02885) a mean far from 0 counts as one large direction, so the rank is smaller.
+            2023, arXiv 2210.02885) the mean counts as a direction, and far from 0 outweighs all others.
 
     Returns:
         NaN if all features are constant.

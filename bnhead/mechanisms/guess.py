@@ -10,8 +10,9 @@ from keras import ops
 from bnhead.census import feed, totals
 from bnhead.errors import UsageError
 from bnhead.graph import trace
-from bnhead.graph.calls import producer
 from bnhead.graph.inputs import batches, check_data, class_numbers
+from bnhead.heads.surgery import inference
+from bnhead.layers import neutral
 from bnhead.mechanisms.split import cross_entropy, require_one_output, yields_logits
 
 
@@ -112,29 +113,13 @@ def initial_guess(model: keras.Model, data: Any, *, batch_size: int = 256) -> Gu
     return sums.result()
 
 
-def offset_of_logits(model: keras.Model) -> keras.Variable | None:
-    """The variable that is added to the logits: the output layer's bias, or beta of a norm; None without one.
-
-    A softmax after the logits is passed over.
-
-    Args:
-        model: a functional or Sequential model of one output.
-    """
-    tensor = require_one_output(model)
-    last = producer(tensor)
-    while isinstance(last.operation, keras.layers.Softmax | keras.layers.Activation):
-        last = producer(last.inputs[0])
-    bias = getattr(last.operation, "bias", None)
-    return getattr(last.operation, "beta", None) if bias is None else bias
-
-
 def neutralise(
     model: keras.Model, data: Any, prior: Any = None, *, batch_size: int = 256, independent: bool = False
 ) -> np.ndarray:
     """Sets the output bias so that the mean logits are the log prior: a neutral initial guess.
 
-    The bias becomes bias - mean logit + log prior, with the logits of a training step (`training_logits`).
-    All other weights stay, so that what remains of a difference between two heads is not their initial guess.
+    The bias becomes bias - mean logit + log prior (`bnhead.layers.neutral`), with batch norms on the statistics
+    of `data`. All other weights stay, so what remains of a difference of two heads is not their initial guess.
 
     Args:
         model: a classifier whose last layer has a bias, or is a norm with beta; this variable is changed.
@@ -150,26 +135,18 @@ def neutralise(
     Raises:
         UsageError: no bias, no labels and no prior, or a prior of another number of classes.
     """
-    bias = offset_of_logits(model)
-    if bias is None:
-        raise UsageError(
-            f"model {model.name!r} has no bias on its logits to make its initial guess neutral with"
-        )
-    total, examples, counts = 0.0, 0, 0.0
-    for logits, labels in training_logits(model, data, batch_size):
-        total, examples = total + logits.sum(0, dtype="float64"), examples + len(logits)
-        if labels is not None:
-            counts = counts + np.bincount(labels, minlength=logits.shape[1])
-    if not examples:
-        raise UsageError("data must have at least one batch of inputs")
-    shares = np.asarray(counts if prior is None else prior, "float64")
-    if shares.shape != total.shape or not (shares >= 0).all() or not shares.sum() > 0:
-        raise UsageError(f"prior must have a share of each of the {len(total)} classes, got {prior!r}")
+    classes = require_one_output(model).shape[-1]
+    shares = np.zeros(classes) if prior is None else np.asarray(prior, "float64")
+    check_data(data, batch_size, again=True)
+    if prior is None:
+        for _, y in batches(data, batch_size):
+            labels = class_numbers(y, classes)
+            shares += 0 if labels is None else np.bincount(labels, minlength=classes)
+    if shares.shape != (classes,) or not (shares >= 0).all() or not shares.sum() > 0:
+        raise UsageError(f"prior must have a share of each of the {classes} classes, got {prior!r}")
     if independent:
         shares = np.clip(shares, 1e-6, 1 - 1e-6)
         target = np.log(shares / (1 - shares))
-    else:  # a class without examples gets the prior of half an example
-        target = np.log(np.maximum(shares / shares.sum(), 0.5 / max(examples, 1)))
-    change = target - total / examples
-    bias.assign(np.asarray(ops.convert_to_numpy(bias), "float64") + change)
-    return change
+    else:
+        target = np.log(np.maximum(shares / shares.sum(), 1e-6))  # finite for a class without examples
+    return neutral.neutralise(inference(model), data, target, batch_size=batch_size)

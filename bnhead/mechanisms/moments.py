@@ -101,6 +101,18 @@ class FeatureMoments:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self.std > 0, np.abs(self.mean) / self.std, np.where(self.mean == 0, 0, np.inf))
 
+    @property
+    def typical_severity(self) -> float:
+        """Median of `severity` over the channels that vary; NaN if none does."""
+        finite = self.severity[np.isfinite(self.severity)]
+        return float(np.median(finite)) if len(finite) else np.nan
+
+    @property
+    def largest_severity(self) -> float:
+        """Largest `severity` of the channels that vary; NaN if none does."""
+        finite = self.severity[np.isfinite(self.severity)]
+        return float(finite.max()) if len(finite) else np.nan
+
     def _standardised(self, row: int, exponent: float) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             # of a constant channel, what remains is rounding

@@ -167,7 +167,7 @@ class NoiseSums:
         affine = known.affine(*known.population)
         self._unit = np.abs(affine.scale) * known.features.std
 
-    def add(self, batch: Batch, population: np.ndarray) -> np.ndarray:
+    def add(self, batch: Batch, population: np.ndarray) -> tuple[np.ndarray, Affine]:
         """Adds a batch.
 
         Args:
@@ -175,17 +175,18 @@ class NoiseSums:
             population: `(examples, outputs)`, its logits with population statistics.
 
         Returns:
-            The logits with the first set of mates, `(examples, outputs)`.
+            The logits with the first set of mates, `(examples, outputs)`, and what the norm does with it.
         """
         known, x = self._known, batch.features["features"]
         mates = round(self._number) - 1
-        first, quiet = None, known.noiseless(x.astype("float64"))
+        first, of_first, quiet = None, None, known.noiseless(x.astype("float64"))
         sums, squares, logits, logit_squares = 0.0, 0.0, 0.0, 0.0
         answers, flips = population.argmax(-1), np.zeros(len(batch))
         for row in known.mates.draw(self._rng, self._draws, mates):
             affine = in_training(known, *known.mates.statistics(x, row, mates))
             z, out = affine(x.astype("float64")), known.split.outputs(batch.features, affine)["logits"]
-            first = out if first is None else first
+            if first is None:
+                first, of_first = out, affine
             difference, change = z - quiet, out.astype("float64") - first
             sums, squares = sums + difference, squares + difference**2
             logits, logit_squares = logits + change, logit_squares + change**2
@@ -209,7 +210,7 @@ class NoiseSums:
                 self._by_class = np.zeros((2, population.shape[-1]))
             np.add.at(self._by_class[0], batch.labels, 1)
             np.add.at(self._by_class[1], batch.labels, flips / n)
-        return first
+        return first, of_first
 
     def _prediction(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """`(channels,)`, sum over the examples of the predicted variance, for the norm's kind."""

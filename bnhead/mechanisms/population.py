@@ -151,6 +151,8 @@ class Reference:
         output: moments by class of the input of the output layer, in evaluation mode; None if it is no
             vector, without labels and without a Dense.
         mates: the sample of examples that form batches.
+        logits: `(outputs,)` float64, mean logits in evaluation mode.
+        labels: `(outputs,)` float64, number of examples of each class; zeros without labels.
     """
 
     split: Split
@@ -158,6 +160,8 @@ class Reference:
     fc: FeatureMoments | None
     output: ClassMoments | None
     mates: Mates
+    logits: np.ndarray
+    labels: np.ndarray
 
     @property
     def population(self) -> tuple[np.ndarray, np.ndarray]:
@@ -196,14 +200,18 @@ def reference(
     features, fc, mates = FeatureMoments(), None, Mates(seed)
     output: ClassMoments | None = None
     classes = split.net.outputs[0].shape[-1]
+    logits, labels = np.zeros(classes), np.zeros(classes)
     for batch in batches_of(split, data, batch_size):
         x = batch.features["features"]
         features = features.merge(FeatureMoments.of(x))
         mates.add(x)
+        logits += batch.evaluation["logits"].reshape(-1, classes).sum(0, dtype="float64")
+        if batch.labels is not None:
+            labels += np.bincount(batch.labels, minlength=classes)
         if "fc" in batch.evaluation:
             fc = (fc or FeatureMoments()).merge(FeatureMoments.of(batch.evaluation["fc"]))
         read = batch.evaluation.get("output")
         if read is not None and read.ndim == 2 and batch.labels is not None:
             of_batch = ClassMoments.of(read, batch.labels, classes)
             output = of_batch if output is None else output.merge(of_batch)
-    return Reference(split, features, fc, output, mates)
+    return Reference(split, features, fc, output, mates, logits / features.examples, labels)

@@ -19,7 +19,7 @@ from bnhead.census.sites import Site, inventory_of
 from bnhead.errors import UsageError, nearest
 from bnhead.graph import agreement, taps, trace
 from bnhead.graph.calls import Call, functional, model_calls, producer
-from bnhead.heads.surgery import calls_after_features, inference
+from bnhead.heads.surgery import calls_after_features, features_of, inference
 from bnhead.layers import BatchCentering, BatchNoise, BatchScaling
 from bnhead.layers.normalization import EPSILON
 
@@ -110,13 +110,25 @@ class Split:
         norms = [call for call in calls if hasattr(call.operation, "moving_variance")]
         if norm is None:
             after = {call.operation.name for call in _calls_after_features(self.net)}
-            norms = [call for call in norms if call.operation.name in after]
-            return norms[-1] if norms else None
+            later = [call for call in norms if call.operation.name in after]
+            return later[-1] if later else self._norm_of_vectors(norms)
         names = [call.operation.name for call in norms]
         if names.count(norm) != 1:
             reason = "calls it several times" if norm in names else "has no such batch norm"
             raise UsageError(f"norm {norm!r}: model {self.model.name!r} {reason}{nearest(norm, names)}")
         return norms[names.index(norm)]
+
+    def _norm_of_vectors(self, norms: list[Call]) -> Call | None:
+        """The norm that makes the features, if they are a vector: what the last Dense of an MLP reads."""
+        tensor = features_of(self.net) if len(self.net.inputs) == 1 else None
+        while tensor is not None and len(tensor.shape) == 2:
+            call = producer(tensor)
+            if call.operation.name in (norm.operation.name for norm in norms):
+                return next(norm for norm in norms if norm.operation.name == call.operation.name)
+            if len(call.inputs) != 1 or getattr(call.operation, "weights", None):
+                return None
+            tensor = call.inputs[0]
+        return None
 
     def _last_activation(self) -> Site | None:
         inner = [
@@ -195,6 +207,17 @@ class Split:
     def _as_logits(self, outputs: Any) -> Any:
         outputs = ops.cast(outputs, "float32")
         return outputs if self._yields_logits else ops.log(ops.maximum(outputs, 1e-30))
+
+    def losses(self, outputs: Any, labels: Any) -> Any:
+        """`(examples,)` float32, the cross-entropy of each example, inside the graph.
+
+        Args:
+            outputs: of `net`.
+            labels: `(examples,)` class numbers.
+        """
+        return keras.losses.sparse_categorical_crossentropy(
+            labels, self._as_logits(outputs), from_logits=True
+        )
 
     # ---- statistics -------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ RESULT = {
     "validation_*": _NUMBER,
     "dead/*": _NUMBER,
     "population?": {"test_*": _NUMBER, "dead/*": _NUMBER},
+    "mechanisms/*": _NUMBER,
 }
 PLAN = {
     "study": str,

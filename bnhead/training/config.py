@@ -9,6 +9,7 @@ from typing import Any
 
 from bnhead import data, heads, models
 from bnhead.errors import UsageError, nearest
+from bnhead.mechanisms.figures import check_groups
 
 AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
 LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
@@ -197,6 +198,12 @@ class TrainConfig:
         "Batch norms normalise by the whole batch, so that several devices train as one would. Without, each "
         "replica normalises by its part of the batch, which gives other results: mirrored only.",
     )
+    measure: str = setting(
+        "",
+        "Mechanisms to measure after each epoch, joined by commas: noise, gap, guess, scale, calibration, "
+        "inputs, gradients, dropout, rank, collapse, decay, or all (docs/mechanisms.md). By default none: "
+        "they take the time of several evaluations.",
+    )
     weight_histograms: bool = setting(False, "Write histograms of all weights to TensorBoard each epoch.")
     learn_within: int = setting(
         5,
@@ -265,6 +272,7 @@ class TrainConfig:
             )
         if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
             raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
+        check_groups(self.measure)
         from bnhead.data.subsets import check_shifts  # imports NumPy, which `--help` need not wait for
 
         check_shifts(self.validation, self.imbalance, self.label_noise, self.test_corruption)

@@ -18,6 +18,9 @@ from bnhead.errors import DataError
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import model_inputs, task_batches
 
+# Training examples that give population statistics: their means are off by 1 % of a deviation.
+REFERENCE_EXAMPLES = 8_192
+
 
 @dataclass(frozen=True)
 class Feed:
@@ -96,6 +99,11 @@ class Feed:
         counts = np.maximum(self.data.class_counts(), 0.5)
         others = counts.sum() - counts if self.task == "multilabel" else counts.sum()
         return np.log(counts / others)
+
+    def reference(self) -> tf.data.Dataset:
+        """First batches of `raw_epoch` as the model takes them, with labels, for population statistics."""
+        batches = -(-REFERENCE_EXAMPLES // self.batch_size)
+        return model_inputs(self.raw_epoch().take(batches), with_labels=self.with_labels)
 
     def test(self) -> tf.data.Dataset:
         """This process's part of the test split's batches, in order, for `evaluate`."""

@@ -21,6 +21,9 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from bnhead.census import DeadUnits, keys
 from bnhead.census.figures import DEAD, SILENT, meaning_of, tensorboard_tag
+from bnhead.mechanisms import figures as mechanisms
+from bnhead.mechanisms.callback import Measure
+from bnhead.mechanisms.figures import PREFIX
 from bnhead.runs.directory import EVENT_FOLDERS, EVENTS, RunDirectory
 
 _SHOWN = ("backbone", "dataset", "epochs", "head", "seed")  # the columns that HParams shows at first: five
@@ -30,6 +33,11 @@ def _with_test_prefix(logs: dict) -> dict[str, float]:
     return {
         f"test_{k.removeprefix('val_')}" if k.startswith("val_") else k: float(v) for k, v in logs.items()
     }
+
+
+def _is_counted(name: str) -> bool:
+    """Whether a figure is of dead units or of the mechanisms, which are measured on test images."""
+    return keys.is_key(name) or name.startswith(PREFIX)
 
 
 class Pace(keras.callbacks.Callback):
@@ -104,14 +112,15 @@ class HistoryFile(keras.callbacks.Callback):
     Args:
         directory: the run's directory.
         dead_units: counts before this callback runs.
+        measure: measures before this callback runs; None if nothing is measured.
 
     Attributes:
         rows: a dict per epoch.
     """
 
-    def __init__(self, directory: RunDirectory, dead_units: DeadUnits):
+    def __init__(self, directory: RunDirectory, dead_units: DeadUnits, measure: Measure | None = None):
         super().__init__()
-        self._directory, self._dead_units = directory, dead_units
+        self._directory, self._dead_units, self._measure = directory, dead_units, measure
         self.rows: list[dict] = []
 
     def state(self) -> dict:
@@ -131,8 +140,9 @@ class HistoryFile(keras.callbacks.Callback):
             self._directory.write_history(self.rows)
 
     def on_epoch_end(self, epoch, logs=None):
-        others = {name: value for name, value in logs.items() if not keys.is_key(name)}
-        row = {"epoch": epoch + 1, **_with_test_prefix(others), **self._dead_units.latest}
+        others = {name: value for name, value in logs.items() if not _is_counted(name)}
+        measured = {} if self._measure is None else self._measure.latest
+        row = {"epoch": epoch + 1, **_with_test_prefix(others), **self._dead_units.latest, **measured}
         self.rows.append(row)
         self._directory.write_history(self.rows)
 
@@ -214,9 +224,10 @@ class Scalars(keras.callbacks.Callback):
             self._write_session(keys.layers_of(logs))
         events = {run: summary_pb2.Summary() for run in self._writers}
         for name, value in _with_test_prefix(logs).items():
-            run = "test" if name.startswith("test_") or keys.is_key(name) else "train"
+            run = "test" if name.startswith("test_") or _is_counted(name) else "train"
             tag = tensorboard_tag(name.removeprefix("test_"))
-            events[run].MergeFrom(scalar_pb(tag, value, description=meaning_of(name)))
+            meaning = meaning_of(name) or mechanisms.meaning_of(name)
+            events[run].MergeFrom(scalar_pb(tag, value, description=meaning))
         for run, event in events.items():  # one write for all scalars: each costs a few operations
             with self._writers[run].as_default(step=epoch + 1):
                 tf.summary.experimental.write_raw_pb(event.SerializeToString())

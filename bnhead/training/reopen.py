@@ -4,7 +4,7 @@ import importlib
 import os
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ import bnhead.layers  # noqa: F401 - files may hold them
 from bnhead import models
 from bnhead.data import DataSet, load
 from bnhead.data.arrays import Arrays, load_npz
+from bnhead.data.split import Recipe
 from bnhead.errors import ForeignCode, ResourcesError, RunDirectoryError, UsageError, nearest
 from bnhead.models import pixels as scalings
 from bnhead.models.existing import load_keras_file
@@ -31,6 +32,7 @@ class Source:
         pixels: how pixels from 0 to 255 become the model's input, or which arrays do, in words.
         task: of the labels: "classification", "multilabel" or "regression".
         scaling: the layer that scales pixels before the model; None if the model does or nothing does.
+        recipe: how a run's training images were augmented; for other models not at all.
     """
 
     model: keras.Model
@@ -38,6 +40,7 @@ class Source:
     pixels: str
     task: str
     scaling: keras.layers.Layer | None = None
+    recipe: Recipe = field(default_factory=Recipe)
 
     @property
     def classes(self) -> int | None:
@@ -59,14 +62,14 @@ class Source:
 
         return self.dataset.test.evaluation_batches(batch_size, examples).map(self._prepare_batch)
 
-    def training_batches(self, batch_size: int, recipe: str = "none") -> Any:
+    def training_batches(self, batch_size: int, recipe: str | Recipe = "none") -> Any:
         """`(inputs, labels)` of the training batches of an epoch, as `train` makes them.
 
         Arrays of a file are as they are, `(x, None)` without labels.
 
         Args:
             batch_size: examples in a batch, at most those of the split.
-            recipe: augmentation, as of `--augment`.
+            recipe: augmentation, as of `--augment`, or a recipe such as that of a run.
         """
         if isinstance(self.dataset, Arrays):
             return _arrays_for(self.model, self.dataset, self.dataset.examples), self.dataset.labels
@@ -138,7 +141,10 @@ def open_source(
     if is_run:
         image_size = image_size or settings.get("image_size", 0)
         images = load(dataset, data_dir, task=task, image_size=image_size)
-        source = Source(net, images, "by the model itself", task)
+        # a window of an image needs the image in its own size, which is not opened here
+        augment = settings.get("augment", "none")
+        recipe = Recipe() if augment == "imagenet" else Recipe(augment, settings.get("cutout", 0))
+        source = Source(net, images, "by the model itself", task, recipe=recipe)
     elif model.endswith(".keras"):
         images = load(dataset, data_dir, task=task, image_size=image_size or _square_side(net))
         scaling, description = scalings.decide_scaling(model, images.shape[-1], pixels, weights)

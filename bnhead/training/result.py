@@ -44,6 +44,8 @@ def measure_result(
     if config.recompute_batch_stats != "none" and status != "diverged":
         recompute_batch_stats(model, feed.raw_epoch(), config.recompute_batch_stats)
         tested = evaluation.repeat()
+        if watchers.measure is not None:
+            watchers.measure.repeat()
     population = {}
     if config.population_stats and status != "diverged" and (norms := _averaging_norms(model)):
         with population_statistics(model, feed.raw_epoch(), norms):
@@ -59,6 +61,7 @@ def measure_result(
         primary: tested.pop(primary),
         **tested,
         **evaluation.census.figures(with_sample=True),
+        **({} if watchers.measure is None else watchers.measure.latest),
         "parameters": model.count_params(),
         "replicas": feed.replicas.number,
         "batch_norm_examples": feed.replicas.batch_norm_examples(feed.batch_size),

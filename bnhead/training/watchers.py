@@ -3,6 +3,7 @@
 import keras
 
 from bnhead.census import Probe
+from bnhead.mechanisms.callback import Measure
 from bnhead.runs.directory import RunDirectory
 from bnhead.training.build import describe_head
 from bnhead.training.config import TrainConfig
@@ -29,6 +30,7 @@ class Watchers:
         elapsed: the run's time.
         finite: ends a run that diverges.
         evaluation: the test split and the census of each epoch; `scalars` writes the figures.
+        measure: the mechanisms; None unless they are asked for.
         pace: learning rate and images per second.
         best: keeps the best epoch; None without a validation split.
         history: `history.csv`.
@@ -50,7 +52,11 @@ class Watchers:
         self.best = None
         if feed.data.validation is not None:
             self.best = Best(feed.validation(), TASKS[feed.task].primary, directory, config.settings())
-        self.history = HistoryFile(directory, self.evaluation)
+        self.measure = None
+        if config.measure:
+            options = {"training_batch": feed.batch_size, "seed": feed.seed}
+            self.measure = Measure(feed.probe(), feed.reference(), config.measure, **options)
+        self.history = HistoryFile(directory, self.evaluation, self.measure)
         constant = constant_loss(feed.task, feed.data, feed.recipe.mixup)
         self.learning = Learning(constant, config.learn_within, self.history.losses)
         self.scalars = None
@@ -69,6 +75,7 @@ class Watchers:
         ordered = (
             self.finite,
             self.evaluation,
+            self.measure,
             self.pace,
             self.best,
             self.history,

@@ -104,6 +104,17 @@ def test_the_last_norm_is_cut_unless_one_is_named():
                                numpy(model(x, training=False)), rtol=1e-3, atol=1e-3)  # fmt: skip
 
 
+def test_the_norm_of_an_mlp_is_the_one_before_its_last_dense():
+    inputs = keras.Input((12,))
+    x = keras.layers.BatchNormalization(name="first")(inputs)
+    x = keras.layers.BatchNormalization(name="last")(keras.layers.Dense(6, name="hidden")(x))
+    x = keras.layers.Dropout(0.5)(keras.layers.Activation("relu")(x))
+    split = Split(keras.Model(inputs, keras.layers.Dense(3, name="out")(x)))
+    assert (split.name, split.fc.name) == ("last", "out")
+    plain = keras.Model(inputs, keras.layers.Dense(3, name="out")(keras.layers.Dense(6)(inputs)))
+    assert Split(plain).norm is None and Split(plain).name == "out"
+
+
 def test_softmax_outputs_become_logits_and_current_weights_are_read():
     inputs = keras.Input((12,))
     norm = keras.layers.BatchNormalization(name="bn")(inputs)

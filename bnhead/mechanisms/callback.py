@@ -1,0 +1,126 @@
+"""`Measure`: the figures of the mechanisms after every epoch of a training."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import keras
+
+from bnhead.errors import UsageError
+from bnhead.graph.inputs import check_data
+from bnhead.mechanisms.figures import FIGURES_BY_GROUP, INITIAL, PREFIX, PREJUDICED, check_groups, figures_of
+from bnhead.mechanisms.guess import Guess, initial_guess
+from bnhead.mechanisms.measurements import Measured, measure
+from bnhead.mechanisms.noise import DRAWS
+from bnhead.mechanisms.split import Split
+
+
+class Measure(keras.callbacks.Callback):
+    """Measures after each epoch what the batch norm of a model's head does (`bnhead.mechanisms.measure`).
+
+    The figures enter `logs` as `mechanisms/<name>`; those that are not defined do not. With the group "guess"
+    the initial guess is measured before the first step, if the training starts from the beginning.
+
+    Args:
+        data: `(x, y)` or batches of such tuples, to measure on; they are read after every epoch.
+        train: training data, for population statistics and batch-mates; None for `data`.
+        groups: names of `figures.GROUPS`, "all", or a text with names joined by commas.
+        training_batch: batch size of the training.
+        norm, draws, batch_size, seed: as for `measure`.
+
+    Attributes:
+        measured: the latest `Measured`; None before the first.
+        initial: the guess before the first step; None if it was not measured.
+        prejudiced: epochs until the most frequent answer has less than twice the share of the most frequent
+            label; 0 if it has so from the beginning, None as long as it has not.
+
+    Raises:
+        UsageError: at once for data or groups that are not valid; when `fit` begins for a model without a
+            head.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        train: Any = None,
+        groups: Iterable[str] | str = "all",
+        *,
+        training_batch: int,
+        norm: str | None = None,
+        draws: int = DRAWS,
+        batch_size: int = 256,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for read in (data, train):
+            if read is not None:
+                check_data(read, batch_size, again=True)
+        self.groups = check_groups(groups)
+        if not self.groups:
+            raise UsageError("measure must name at least one group of figures")
+        self.data, self.train, self.norm = data, train, norm
+        self._options = {
+            "training_batch": training_batch, "draws": draws, "batch_size": batch_size, "seed": seed
+        }  # fmt: skip
+        self._split: Split | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.measured: Measured | None = None
+        self.initial: Guess | None = None
+        self.prejudiced: int | None = None
+
+    def set_model(self, model: keras.Model) -> None:
+        """Cuts the model; called by Keras when `fit` begins."""
+        if model is not self.model:
+            self._split = Split(model, self.norm)
+            self._clear()
+        super().set_model(model)
+
+    def state(self) -> dict[str, Any]:
+        """The state for a checkpoint, plain data for JSON."""
+        return {
+            "initial": None if self.initial is None else asdict(self.initial),
+            "prejudiced": self.prejudiced,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Restores the result of `state`; call it after `set_model`."""
+        self.initial = None if state["initial"] is None else Guess(**state["initial"])
+        self.prejudiced = state["prejudiced"]
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Measures the initial guess of a model that has not been trained yet."""
+        steps = getattr(self.model.optimizer, "iterations", None)
+        if "guess" not in self.groups or steps is None or int(keras.ops.convert_to_numpy(steps)):
+            return
+        self.initial = initial_guess(self.model, self.data, batch_size=self._options["batch_size"])
+        self.prejudiced = None if self.initial.is_prejudiced else 0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Measures, and adds the figures to `logs`."""
+        self.repeat()
+        guess = self.measured.guess
+        if self.prejudiced is None and guess is not None and not guess.is_prejudiced:
+            self.prejudiced = epoch + 1
+        if logs is not None:
+            logs.update({name: value for name, value in self.latest.items() if math.isfinite(value)})
+
+    def repeat(self) -> Measured:
+        """Measures the model as it is now."""
+        split = self._split if self._split.is_current else Split(self.model, self.norm)
+        self.measured = measure(split, self.data, self.train, self.groups, **self._options)
+        return self.measured
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """Every figure of the groups by its key, `mechanisms/<name>`; NaN if it is not defined."""
+        values = {} if self.measured is None else figures_of(self.measured)
+        names = [row.name for group in self.groups for row in FIGURES_BY_GROUP[group]]
+        if "guess" in self.groups:
+            initial = self.initial
+            values |= {} if initial is None else {row.name: row.formula(initial) for row in INITIAL}
+            values[PREJUDICED.name] = float(PREJUDICED.formula(self))
+            names += [row.name for row in (*INITIAL, PREJUDICED)]
+        return {PREFIX + name: values.get(name, math.nan) for name in names}
