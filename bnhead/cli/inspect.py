@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bnhead import texts
+from bnhead import heads, texts
 from bnhead.census.units import encoded, require_format
 from bnhead.cli.flags import Command
 from bnhead.cli.source import SourceFlags, require_least

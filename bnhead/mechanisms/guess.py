@@ -118,8 +118,9 @@ def neutralise(
 ) -> np.ndarray:
     """Sets the output bias so that the mean logits are the log prior: a neutral initial guess.
 
-    The bias becomes bias - mean logit + log prior (`bnhead.layers.neutral`), with batch norms on the statistics
-    of `data`. All other weights stay, so what remains of a difference of two heads is not their initial guess.
+    The bias becomes bias - mean logit + log prior (`bnhead.layers.neutral`), with batch norms on the
+    statistics of `data`. All other weights stay, so what remains of a difference of two heads is not their
+    initial guess.
 
     Args:
         model: a classifier whose last layer has a bias, or is a norm with beta; this variable is changed.
