@@ -19,7 +19,7 @@ from bnhead.errors import ResourcesError, UsageError
 from bnhead.mechanisms.figures import check_groups
 from bnhead.report.inspected import INITIAL, Inspected, file_name
 from bnhead.runs import atomic
-from bnhead.runs.directory import CENSUS, RunDirectory
+from bnhead.runs.directory import CENSUS, MECHANISMS, RunDirectory
 from bnhead.training.config import TrainConfig, setting
 
 _LABELS = 12  # columns of the labels on the terminal
@@ -224,7 +224,7 @@ def inspect_model(request: Request) -> int:
         _measure(request, source, directory)
     page, command = str(directory.path / "index.html"), next_command(request)
     rows = [("page", page), ("files", str(directory.path / "census.{json,csv}"))]
-    rows += [("", str(directory.path / "mechanisms.json"))] if request.measure else []
+    rows += [("", str(directory.path / MECHANISMS))] if request.measure else []
     rows += [("units", request.units)] if request.units else []
     rows += [("next", command)] if command else []
     print(texts.printable("\n".join(f"{label:<{_LABELS}}{text}" for label, text in rows)))  # to be copied
@@ -264,7 +264,7 @@ def _measure(request: Request, source: Any, directory: RunDirectory) -> None:
             effects = mechanisms.interventions(split, data, train, **options)
             print(f"{effects}\n")
             content["interventions"] = {e.name: dataclasses.asdict(e) for e in effects.effects}
-    directory.write("mechanisms.json", finite_or_none(content))
+    directory.write(MECHANISMS, finite_or_none(content))
 
 
 def _other_norms(head: str) -> str:

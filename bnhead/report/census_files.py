@@ -15,7 +15,7 @@ from bnhead.report import census_page, census_tables
 from bnhead.report.inspected import Inspected
 from bnhead.report.net_diagram import Step
 from bnhead.runs import atomic
-from bnhead.runs.directory import CENSUS_FILES, RunDirectory, changed_settings
+from bnhead.runs.directory import CENSUS_FILES, MECHANISMS, RunDirectory, changed_settings
 
 _OF_MODEL = ("net", "weights_sha256")
 
@@ -95,7 +95,7 @@ def write_census(
         directory.path.mkdir(parents=True, exist_ok=True)
         record = _record(directory)
         if record is None or not inspected.is_same(record):
-            for name in reversed(CENSUS_FILES):
+            for name in (MECHANISMS, *reversed(CENSUS_FILES)):
                 (directory.path / name).unlink(missing_ok=True)
     except OSError as error:
         raise atomic.unwritable(error, f"out {directory.path}") from error

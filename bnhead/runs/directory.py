@@ -38,11 +38,12 @@ _STATUS = {"status", "sha256"}  # keys of a finished run's `status.json`
 EVENTS = "events.out.tfevents.*"
 EVENT_FOLDERS = ("train", "test", "units")  # TensorBoard lists each as a run, by its path
 CENSUS = "census"
-CENSUS_FILES = ("census.json", "census.csv", "index.html", "mechanisms.json")
+CENSUS_FILES = ("census.json", "census.csv", "index.html")
+MECHANISMS = "mechanisms.json"  # beside them, if `inspect` has measured
 _FOLDERS = {  # name -> the files that are written in it
     "checkpoints": ("step-*",),
     **dict.fromkeys(EVENT_FOLDERS, (EVENTS,)),
-    CENSUS: CENSUS_FILES,
+    CENSUS: (*CENSUS_FILES, MECHANISMS),
 }
 _ENTRIES = (*_FILES, *_FOLDERS)
 
