@@ -26,6 +26,7 @@ import generate_studies  # noqa: E402
 TABLES = {
     "figures": generate_figures.table,
     "gallery": generate_gallery.cards,
+    "mechanisms": generate_figures.mechanisms,
     "nets": generate_nets.table,
     "placements": generate_heads.placements,
     "controls": generate_heads.controls,

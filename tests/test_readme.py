@@ -54,7 +54,7 @@ def commands(page):
 def test_the_readme_is_short_and_links_every_guide():
     assert README.count("\n") <= 130
     guides = {name for name in PAGES if (ROOT / "docs" / f"{name}.md").is_file()}
-    assert guides == {name for name in guides if f"(docs/{name}.md)" in README} and len(guides) == 9
+    assert guides == {name for name in guides if f"(docs/{name}.md)" in README} and len(guides) == 10
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
@@ -80,6 +80,7 @@ def test_the_python_code_runs_from_top_to_bottom(page, data_dir, tmp_path, monke
         "runs": ["test accuracy ", "{'head_fc': {"],
         "studies": ["NO MATERIAL DIFFERENCE after 10 seeds", "control_dead"],
         "models": ["76 layers, 55 after folding"],
+        "mechanisms": ["norm batch_normalization", "noise of a logit", "\nno_centring", "\nfolded"],
     }
     assert all(text in out for text in expected.get(page, []))
     if page == "heads":
