@@ -17,7 +17,7 @@ def time_of(name: str, study: Study) -> str:
     A study of other batch sizes has other steps, and no time by the pace of another study.
     """
     strata = list(study.strata(TrainConfig()))
-    runs = len(study.heads) * len(strata) * int(DEFAULTS["seeds"].partition(",")[0])
+    runs = len(study.cells(TrainConfig())) * int(DEFAULTS["seeds"].partition(",")[0])
     times = json.loads(TIMES.read_text())
     if "batch_size" in strata[0] and name not in times:
         return "\N{EN DASH}"
@@ -39,6 +39,7 @@ def table() -> str:
             f"`{key}`: {', '.join(f'{stratum[key]:g}' for stratum in strata)}" for key in strata[0]
         )
         heads = ", ".join(f"`{head}`" for head in study.heads)
+        heads += ", and the heads between" * study.chain
         lines.append(
             f"| `{name}` | {study.question} | {heads} | {varied} | {time_of(name, study)} |".replace(
                 "  ", " "
