@@ -10,8 +10,7 @@ import numpy as np
 from bnhead import notebook
 from bnhead.errors import UsageError
 from bnhead.graph import trace
-from bnhead.heads.surgery import fold
-from bnhead.layers import BatchCentering, BatchScaling, FrozenBatchNormalization
+from bnhead.layers import BatchCentering, BatchScaling, FrozenBatchNormalization, fold_batch_norm
 from bnhead.mechanisms.gap import own_share
 from bnhead.mechanisms.noise import examples_per_norm, in_training
 from bnhead.mechanisms.population import Batch, Reference, batches_of, reference
@@ -172,7 +171,7 @@ def interventions(
             sums[name].add(outputs["logits"], outputs.get("active"), batch)
         examples += len(batch)
     if split.normalises:
-        folded = fold(split.model).model
+        folded = fold_batch_norm(split.net, [split.norm.name])
         if not any(layer.name == split.norm.name for layer in folded.layers):
             sums["folded"] = _of_folded(folded, split, data, batch_size)
     ordered = [name for name in MEANINGS if name in sums]
@@ -210,7 +209,7 @@ def _neutral(known: Reference) -> np.ndarray:
 
 
 def _of_folded(folded: keras.Model, split: Split, data: Any, batch_size: int) -> _Sums:
-    """The sums of a copy without the norm. Its answers are compared with the labels, not with the model's."""
+    """The sums of a copy without the norm."""
     sums, copy = _Sums(), Split(folded)
     original = batches_of(split, data, batch_size)
     for batch, base in zip(batches_of(copy, data, batch_size), original, strict=True):
