@@ -52,7 +52,7 @@ def keras_contender(kind: str, precision: str, task: str):
     return (lambda: model.train_on_batch(x, y)) if task == "train" else (lambda: model.predict_on_batch(x))
 
 
-def torch_contender(kind: str, precision: str, task: str):
+def torch_contender(kind: str, precision: str, task: str, device: str = "cpu"):
     """The same with PyTorch, written as its users write it."""
     import torch
     from torch import nn
@@ -75,10 +75,12 @@ def torch_contender(kind: str, precision: str, task: str):
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     widths = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2 + [(32, 64, 2)] + [(64, 64, 1)] * 2
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, CLASSES)]
-    model = nn.Sequential(*stem, *(Block(*w) for w in widths), *head).to(memory_format=torch.channels_last)
-    x = torch.randn(BATCH, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
-    y = torch.randint(0, CLASSES, (BATCH,))
+    model = nn.Sequential(*stem, *(Block(*w) for w in widths), *head)
+    model = model.to(device, memory_format=torch.channels_last)
+    x = torch.randn(BATCH, 3, SIZE, SIZE).to(device, memory_format=torch.channels_last)
+    y = torch.randint(0, CLASSES, (BATCH,), device=device)
     sgd = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
+    model = torch.compile(model) if kind == "PyTorch compiled" else model
 
     def train():
         sgd.zero_grad(set_to_none=True)

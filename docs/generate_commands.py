@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 
 from bnhead.__main__ import COMMANDS
-from bnhead.cli.flags import Command
+from bnhead.cli.flags import Command, Switch
 
 
 def titles() -> dict[str, str]:
@@ -73,7 +73,7 @@ def _index() -> str:
 
 
 def _row(spec: dataclasses.Field, command: Command) -> str:
-    is_switch = spec.type is bool
+    is_switch = spec.type in (bool, Switch)
     flag = f"--[no]{spec.name}" if is_switch else f"--{spec.name}"
     others = "".join(f", `--{alias}`" for alias, name in command.aliases.items() if name == spec.name)
     default = str(spec.default).lower() if is_switch else spec.default

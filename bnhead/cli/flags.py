@@ -19,13 +19,29 @@ from bnhead.runs import atomic
 from bnhead.version import __version__
 
 Settings = TypeVar("Settings")
+Switch = bool | str  # a flag that is true, false or auto
+
+
+class _SwitchParser(flags.BooleanParser):
+    """Reads true, false and auto."""
+
+    def parse(self, argument):
+        return argument if argument == "auto" else super().parse(argument)
+
+
+def _define_switch(name: str, default: bool | str, text: str, *, flag_values: flags.FlagValues) -> None:
+    parser, serializer = _SwitchParser(), flags.ArgumentSerializer()
+    flags.DEFINE_flag(flags.Flag(parser, serializer, name, default, text, boolean=True), flag_values)
+
+
 _DEFINE = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
+    Switch: _define_switch,
 }
-_VALUES = {int: "a whole number", float: "a number", bool: "true or false"}
+_VALUES = {int: "a whole number", float: "a number", bool: "true or false", Switch: "true, false or auto"}
 _HELP_FLAGS = {"--help", "-help", "-h"}
 WIDEST = 100  # columns of a help text; longer lines are hard to read
 
@@ -155,7 +171,8 @@ class Command(Generic[Settings]):
             for name in names:
                 default = fields[name].default
                 also = "".join(f", --{alias}" for alias, of in self.aliases.items() if of == name)
-                form = f"--[no]{name}" if fields[name].type is bool else f"--{name}={default}"
+                forms = {bool: f"--[no]{name}", Switch: f"--[no]{name}[=auto]"}
+                form = forms.get(fields[name].type, f"--{name}={default}")
                 lines.append(f"  {form}{also}")
                 lines.append(_indented(fields[name].metadata["help"]))
         if fields:
@@ -195,7 +212,12 @@ def _check_values_present(arguments: Sequence[str], fields: Mapping[str, datacla
     # absl would take the next flag as the value: `--sheet --task=regression` as --sheet="--task=regression"
     for argument, following in itertools.pairwise([*arguments, "--"]):
         spec = fields.get(argument.removeprefix("--"))
-        if argument.startswith("--") and spec and spec.type is not bool and following.startswith("--"):
+        if (
+            argument.startswith("--")
+            and spec
+            and spec.type not in (bool, Switch)
+            and following.startswith("--")
+        ):
             example = spec.default if spec.default != "" else "VALUE"
             raise UsageError(f"flag --{spec.name} needs a value, as in --{spec.name}={example}")
 

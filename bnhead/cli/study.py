@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import pathlib
 import shlex
@@ -77,8 +78,8 @@ Request = dataclasses.make_dataclass(
             "workers",
             int,
             0,
-            "Runs at a time. 0 is one per core of this machine or of the Ray cluster; on a "
-            "GPU, as many as its memory holds.",
+            "Runs at a time. 0 is one per core of this machine or of the Ray cluster; on a GPU of this "
+            "machine, as many as the pace of the first run shows to gain.",
         ),
         _flag(
             "delta",
@@ -283,7 +284,8 @@ def run_study(
         open_pool, build_report: as of `main`.
     """
     engine = importlib.import_module(f"bnhead.studies.pool_{request.engine}")
-    open_pool = open_pool or engine.Pool
+    paced = {"paced": not request.workers} if request.engine == "local" else {}
+    open_pool = open_pool or functools.partial(engine.Pool, **paced)
     workers = min(request.workers or engine.cores(), len(plan.runs))
     directory = pathlib.Path(request.dir or f"studies/{plan.study}")
     from bnhead.studies import outlook, runner, worker
@@ -303,7 +305,9 @@ def run_study(
             settled_plan(current, plan, amend=request.amend)
         print(texts.wrapped(f"{plan.study}: {plan.question}", hanging=2))
         looks = " or ".join(str(seeds * len(plan.cells)) for seeds in plan.looks)
-        print(f"{looks} runs in {directory}, {workers} at a time", flush=True)
+        by_pace = paced.get("paced") and engine.sees_gpu()
+        number = f"as many as gain on the GPU, up to {workers}," if by_pace else workers
+        print(f"{looks} runs in {directory}, {number} at a time", flush=True)
         with open_pool(workers) as pool:
             if current is None and sys.stderr.isatty():
                 texts.notice(f"loading TensorFlow and {request.dataset} ...")

@@ -6,6 +6,7 @@ the images and the seed, except that XLA draws other random numbers. Evaluation 
 
 import tensorflow as tf
 
+Rows = tuple[int, int] | None  # place of the first image in its whole batch, and the size of that; None: all
 GREY = 128  # 0 after scaling to [-1, 1]
 PARTS = 2**16  # resolution of the share in mixup
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's RandomResizedCrop
@@ -21,28 +22,43 @@ def random_crop(images: tf.Tensor, seed: tf.Tensor, padding: int) -> tf.Tensor:
         seed: `(2,)` integers.
         padding: pixels, at least 0; also the largest shift.
     """
-    return _shift_and_mirror(images, _draw_shifts(images, seed, padding), None)
+    return _shift_and_mirror(images, _draw_shifts(images, seed, padding, None), None)
 
 
-def random_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def random_flip(images: tf.Tensor, seed: tf.Tensor, rows: Rows = None) -> tf.Tensor:
     """Mirrors each image left to right with probability 1/2.
 
     Args:
         images: `(batch, height, width, channels)`, any dtype.
         seed: `(2,)` integers.
+        rows: as of `augment`.
     """
     shifts = tf.zeros((2, tf.shape(images)[0], 1), tf.int32)
-    return _shift_and_mirror(images, shifts, _draw_mirrored(images, seed))
+    return _shift_and_mirror(images, shifts, _draw_mirrored(images, seed, rows))
 
 
-def _draw_shifts(images: tf.Tensor, seed: tf.Tensor, padding: int) -> tf.Tensor:
+def _whole(images: tf.Tensor, rows: Rows) -> tf.Tensor | int:
+    """The size of the whole batch, for which random numbers are drawn."""
+    return tf.shape(images)[0] if rows is None else rows[1]
+
+
+def _own(drawn: tf.Tensor, images: tf.Tensor, rows: Rows, axis: int = 0) -> tf.Tensor:
+    """The numbers of these images among those of the whole batch."""
+    if rows is None:
+        return drawn
+    return tf.gather(drawn, rows[0] + tf.range(tf.shape(images)[0]), axis=axis)
+
+
+def _draw_shifts(images: tf.Tensor, seed: tf.Tensor, padding: int, rows: Rows) -> tf.Tensor:
     """Returns `(2, batch, 1)` int32, down and to the right, each in [-padding, padding]."""
-    corners = tf.random.stateless_uniform((2, tf.shape(images)[0], 1), seed, 0, 2 * padding + 1, tf.int32)
-    return corners - padding
+    shape = 2, _whole(images, rows), 1
+    corners = tf.random.stateless_uniform(shape, seed, 0, 2 * padding + 1, tf.int32)
+    return _own(corners, images, rows, axis=1) - padding
 
 
-def _draw_mirrored(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.random.stateless_uniform((tf.shape(images)[0], 1), seed, 0, 2, tf.int32) == 1
+def _draw_mirrored(images: tf.Tensor, seed: tf.Tensor, rows: Rows) -> tf.Tensor:
+    drawn = tf.random.stateless_uniform((_whole(images, rows), 1), seed, 0, 2, tf.int32)
+    return _own(drawn, images, rows) == 1
 
 
 def _shift_and_mirror(images: tf.Tensor, shifts: tf.Tensor, mirrored: tf.Tensor | None) -> tf.Tensor:
@@ -64,7 +80,7 @@ def _shift_and_mirror(images: tf.Tensor, shifts: tf.Tensor, mirrored: tf.Tensor 
     return tf.ensure_shape(tf.gather(pixels, positions), images.shape)
 
 
-def cutout(images: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
+def cutout(images: tf.Tensor, seed: tf.Tensor, size: int, rows: Rows = None) -> tf.Tensor:
     """Paints a grey square into each image, centred on a random pixel and clipped at the border.
 
     DeVries & Taylor 2017, arXiv 1708.04552; they mask normalised images with 0, here mid-grey.
@@ -73,12 +89,14 @@ def cutout(images: tf.Tensor, seed: tf.Tensor, size: int) -> tf.Tensor:
         images: `(batch, height, width, channels)` uint8.
         seed: `(2,)` integers.
         size: side of the square in pixels.
+        rows: as of `augment`.
     """
-    batch, height, width = (tf.shape(images)[axis] for axis in range(3))
+    height, width = tf.shape(images)[1], tf.shape(images)[2]
     seeds = tf.unstack(tf.random.split(seed, 2))
 
     def covered(length, axis_seed):
-        first = tf.random.stateless_uniform((batch, 1), axis_seed, 0, length, tf.int32) - size // 2
+        centres = tf.random.stateless_uniform((_whole(images, rows), 1), axis_seed, 0, length, tf.int32)
+        first = _own(centres, images, rows) - size // 2
         return (tf.range(length) >= first) & (tf.range(length) < first + size)
 
     square = covered(height, seeds[0])[:, :, tf.newaxis] & covered(width, seeds[1])[:, tf.newaxis, :]
@@ -120,7 +138,7 @@ def crop_windows(heights: tf.Tensor, widths: tf.Tensor, seeds: tf.Tensor) -> tf.
     return tf.cast(tf.where(tf.reduce_any(fits, axis=1, keepdims=True), windows, central), tf.int32)
 
 
-def random_resized_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def random_resized_crop(images: tf.Tensor, seed: tf.Tensor, rows: Rows = None) -> tf.Tensor:
     """Resizes a random window of each image (`crop_windows`) to the size of the image.
 
     Linear interpolation between the centres of pixels.
@@ -128,10 +146,12 @@ def random_resized_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     Args:
         images: `(batch, height, width, channels)` uint8 of known height and width.
         seed: `(2,)` integers.
+        rows: as of `augment`.
     """
     size = tf.constant([float(length) for length in images.shape[1:3]])
-    batch = tf.shape(images)[0]
-    windows = crop_windows(tf.fill((batch,), images.shape[1]), tf.fill((batch,), images.shape[2]), seed)
+    batch, whole = tf.shape(images)[0], _whole(images, rows)
+    windows = crop_windows(tf.fill((whole,), images.shape[1]), tf.fill((whole,), images.shape[2]), seed)
+    windows = _own(windows, images, rows)
     start, extent = tf.cast(windows[:, :2], tf.float32), tf.cast(windows[:, 2:], tf.float32)
     step = extent / size
     # crop_and_resize samples from corner to corner and gives 0 outside of the image; centres of pixels lie up
@@ -144,7 +164,9 @@ def random_resized_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(cropped), images.dtype)
 
 
-def augment(images: tf.Tensor, seed: tf.Tensor, augmentation: str, cutout_size: int = 0) -> tf.Tensor:
+def augment(
+    images: tf.Tensor, seed: tf.Tensor, augmentation: str, cutout_size: int = 0, rows: Rows = None
+) -> tf.Tensor:
     """Applies the augmentation of `--augment` and `--cutout`.
 
     The crop pads by an eighth of the height: 4 pixels for 32, 1 for 8.
@@ -155,16 +177,19 @@ def augment(images: tf.Tensor, seed: tf.Tensor, augmentation: str, cutout_size: 
         augmentation: "none", "crop", "crop_flip", "imagenet" (a random window, resized, and a mirror), or
             "flip" (only the mirror, for images whose window was cut while they were decoded).
         cutout_size: side of the painted square in pixels; 0 paints none.
+        rows: if the images are consecutive rows of a larger batch, the first row and the size of that batch:
+            they are augmented as in it.
     """
     crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
     if augmentation in ("crop", "crop_flip"):
-        mirrored = _draw_mirrored(images, flip_seed) if augmentation == "crop_flip" else None
-        images = _shift_and_mirror(images, _draw_shifts(images, crop_seed, images.shape[1] // 8), mirrored)
+        mirrored = _draw_mirrored(images, flip_seed, rows) if augmentation == "crop_flip" else None
+        shifts = _draw_shifts(images, crop_seed, images.shape[1] // 8, rows)
+        images = _shift_and_mirror(images, shifts, mirrored)
     if augmentation == "imagenet":
-        images = random_resized_crop(images, crop_seed)
+        images = random_resized_crop(images, crop_seed, rows)
     if augmentation in ("imagenet", "flip"):
-        images = random_flip(images, flip_seed)
-    return cutout(images, tf.random.fold_in(seed, 2), cutout_size) if cutout_size else images
+        images = random_flip(images, flip_seed, rows)
+    return cutout(images, tf.random.fold_in(seed, 2), cutout_size, rows) if cutout_size else images
 
 
 def mixup(

@@ -67,6 +67,7 @@ class InMemory:
         recipe: str | Recipe,
         first_epoch: int = 0,
         first_step: int = 0,
+        rows: slice | None = None,
     ) -> tf.data.Dataset:
         """As in `Split`; skipped batches cost nothing, since indices are skipped and not images."""
         recipe, steps = as_recipe(recipe), self.size // batch_size
@@ -82,10 +83,13 @@ class InMemory:
                 (epoch * steps + tf.range(steps, dtype=tf.int64), indices)
             )
 
+        place = None if rows is None else (rows.start, batch_size)
+
         def batch(step, indices):
             first = tf.cast(step // steps % passes * self.size, tf.int32)
+            indices = indices if rows is None else indices[rows]
             examples = tf.gather(images, first + indices), tf.gather(labels, indices)
-            return recipe.apply(*examples, tf.stack([augment_seed, step]))
+            return recipe.apply(*examples, tf.stack([augment_seed, step]), rows=place)
 
         return (
             tf.data.Dataset.range(first_epoch, first_epoch + epochs)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 import tensorflow as tf
 
-from bnhead.data.augment import augment, mixup
+from bnhead.data.augment import Rows, augment, mixup
 
 if TYPE_CHECKING:
     from bnhead.data.memory import InMemory
@@ -43,11 +43,25 @@ class Recipe:
     classes: int = 0
 
     def apply(
-        self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, windowed: bool = False
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        seed: tf.Tensor,
+        *,
+        windowed: bool = False,
+        rows: Rows = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns an augmented batch; `windowed` if random windows were cut while the images were decoded."""
+        """Returns an augmented batch, or rows of one.
+
+        Args:
+            images: `(batch, height, width, channels)` uint8.
+            labels: as of a split.
+            seed: `(2,)` integers.
+            windowed: whether random windows were cut while the images were decoded.
+            rows: as of `augment`; mixup needs the whole batch.
+        """
         augmentation = "flip" if windowed and self.augmentation == "imagenet" else self.augmentation
-        images = augment(images, seed, augmentation, self.cutout)
+        images = augment(images, seed, augmentation, self.cutout, rows)
         if not self.mixup:
             return images, labels
         targets = tf.one_hot(labels, self.classes) if self.classes else labels
@@ -102,10 +116,12 @@ class Split(Protocol):
         recipe: str | Recipe,
         first_epoch: int = 0,
         first_step: int = 0,
+        rows: slice | None = None,
     ) -> tf.data.Dataset:
         """Full batches of `epochs` epochs starting with `first_epoch`, `size // batch_size` in each.
 
-        The first `first_step` batches of the first epoch are skipped.
+        The first `first_step` batches of the first epoch are skipped. With `rows`, a slice with both ends,
+        each batch has these rows alone, and nothing else is decoded; not with mixup, which mixes all rows.
         """
 
     def evaluation_batches(self, batch_size: int, limit: int | None = None) -> tf.data.Dataset:

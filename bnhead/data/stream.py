@@ -92,6 +92,7 @@ class Streamed:
         recipe: str | Recipe,
         first_epoch: int = 0,
         first_step: int = 0,
+        rows: slice | None = None,
     ) -> tf.data.Dataset:
         """As in `Split`, in another order than in memory: of the files, and through a buffer.
 
@@ -115,17 +116,27 @@ class Streamed:
             return self._example(*indexed, tf.stack([window_seed, position]) if windowed else None)
 
         def batch(step, examples):
-            return recipe.apply(*examples, tf.stack([augment_seed, step]), windowed=windowed)
+            return recipe.apply(*examples, tf.stack([augment_seed, step]), windowed=windowed, rows=place)
+
+        place = None if rows is None else (rows.start, batch_size)
+
+        def chosen(position, indexed):
+            row = position % batch_size
+            return (row >= rows.start) & (row < rows.stop)
 
         # Positions and steps count from epoch 0, so that a resumed run draws the same windows and shifts.
         parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-        return (
+        records = (
             tf.data.Dataset.range(first_epoch, first_epoch + epochs)
             .flat_map(epoch_records)
             .skip(first_step * batch_size)
             .enumerate((first_epoch * steps + first_step) * batch_size)
-            .map(example, **parallel)
-            .batch(batch_size, drop_remainder=True)
+        )
+        if rows is not None:
+            records = records.filter(chosen)
+        return (
+            records.map(example, **parallel)
+            .batch(batch_size if rows is None else rows.stop - rows.start, drop_remainder=True)
             .enumerate(first_epoch * steps + first_step)
             .map(batch, **parallel)
             .apply(tf.data.experimental.assert_cardinality(epochs * steps - first_step))

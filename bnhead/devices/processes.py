@@ -1,7 +1,8 @@
 """One model trained by several processes on JAX: how they meet, agree and leave writing to the first.
 
-They find each other by KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID. On JAX they compute
-each value together, so all of them do everything except writing.
+They find each other by KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID, or by JAX's own
+detection of a cluster: SLURM, Open MPI, Kubernetes, TPU pods. On JAX they compute each value together, so all
+of them do everything except writing.
 """
 
 import contextlib
@@ -45,6 +46,15 @@ class Processes:
     def directory(self, path: str) -> RunDirectory:
         """The run's directory, which only the first process writes."""
         return RunDirectory(path) if self.number == 1 else SharedDirectory(path, self)
+
+    def rows(self, batch_size: int) -> slice:
+        """The rows of each batch that are this process's. They are consecutive.
+
+        JAX joins the processes' parts in their order, so the joined batch is that of a single process row for
+        row, and a ghost batch norm cuts it at the same rows.
+        """
+        share = batch_size // self.number
+        return slice(self.index * share, (self.index + 1) * share)
 
     def part(self, data: tf.data.Dataset) -> tf.data.Dataset:
         """This process's part of each batch, whose size must be a multiple of the processes."""
@@ -166,7 +176,7 @@ def _named_processes(distribution: str) -> Processes:
     """The processes that the environment's variables name."""
     values = {name: os.environ[_PREFIX + name] for name in _VARIABLES if os.environ.get(_PREFIX + name)}
     if not values:
-        return Processes()
+        return _detected_processes() if distribution == "data_parallel" else Processes()
     missing = [_PREFIX + name for name in _VARIABLES if name not in values]
     if missing:
         present = ", ".join(_PREFIX + name for name in values)
@@ -182,6 +192,26 @@ def _named_processes(distribution: str) -> Processes:
             f"{_PREFIX}NUM_PROCESSES is {number} and distribution {distribution}: {SEVERAL_MACHINES}"
         )
     return Processes(number, index)
+
+
+def _detected_processes() -> Processes:
+    """The processes of the cluster that JAX detects in the environment; one process without a cluster.
+
+    Only for a run that asks for several devices: in a job of a cluster, each task may do a run by itself.
+    """
+    from jax._src.clusters import ClusterEnv  # JAX shows what it detects only where it connects, or fails to
+
+    for cluster in ClusterEnv._cluster_types:  # in the order of `jax.distributed.initialize`
+        if not cluster.opt_in_only_method and cluster.is_env_present():
+            try:
+                return Processes(cluster.get_process_count(), cluster.get_process_id())
+            except (KeyError, ValueError, OSError) as error:
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                raise UsageError(
+                    f"distribution data_parallel: the cluster {cluster.name} cannot be read ({reason}); set "
+                    f"{' and '.join(_PREFIX + name for name in _VARIABLES)}"
+                ) from None
+    return Processes()
 
 
 def broadcast(content: bytes) -> bytes:

@@ -82,7 +82,7 @@ def varied_strata(text: str) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...
     strata = []
     for value in values.split(","):
         try:
-            is_bool = value_type is bool
+            is_bool = value_type in (bool, bool | str)
             typed = {"true": True, "false": False}[value.lower()] if is_bool else value_type(value)
         except (KeyError, ValueError):
             raise UsageError(f"vary: {key} cannot be {value!r:.60}") from None

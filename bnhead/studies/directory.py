@@ -22,7 +22,16 @@ from bnhead.errors import RunDirectoryError
 from bnhead.runs import lock
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.run_files import RunFiles, read_run_files
-from bnhead.studies.plan import Plan, PlannedRun, amended, from_json, is_edited, plan_differences, to_json
+from bnhead.studies.plan import (
+    Plan,
+    PlannedRun,
+    amended,
+    from_json,
+    is_edited,
+    plan_differences,
+    to_json,
+    with_choices,
+)
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,7 @@ def settled_plan(current: Plan, requested: Plan, *, amend: bool) -> Plan:
     Raises:
         RunDirectoryError: they differ, and `amend` is False or the difference cannot be amended.
     """
+    requested = with_choices(requested, current.settings)  # those that the study has fixed
     changes = plan_differences(current, requested)
     if not changes:
         return current

@@ -20,7 +20,7 @@ from bnhead.runs.provenance import source_sha256
 from bnhead.studies.chain import chain_of
 from bnhead.studies.measures import MEASURES, Measure, measure_of, measures_of
 from bnhead.studies.study import Study
-from bnhead.training.config import TrainConfig
+from bnhead.training.config import MEASURED, OPEN, TrainConfig
 from bnhead.version import __version__
 
 FORMAT = 2  # 1 had one outcome, one number of seeds and Holm's p-values
@@ -278,6 +278,12 @@ def with_runs(plan: Plan) -> Plan:
 def with_data(plan: Plan, facts: Mapping[str, Any]) -> Plan:
     """The plan with facts about its data, of which `classes` is the number of classes, None for numbers."""
     return dataclasses.replace(plan, data=facts)
+
+
+def with_choices(plan: Plan, fields: Mapping[str, Any]) -> Plan:
+    """The plan with values for the settings that it leaves to a measurement (`training.choices`)."""
+    known = {n: fields[n] for n in MEASURED if n in fields and plan.settings.get(n) == OPEN != fields[n]}
+    return with_runs(dataclasses.replace(plan, settings={**plan.settings, **known})) if known else plan
 
 
 def run_id(settings: Mapping[str, Any]) -> str:

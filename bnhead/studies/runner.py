@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from bnhead import errors
+from bnhead import errors, texts
 from bnhead.errors import Interrupted, RunDirectoryError, StudyError
 from bnhead.runs.directory import RunDirectory
 from bnhead.studies import directory as files, worker
 from bnhead.studies.outcomes import SCORED, Outcome, failure_text, read_outcome, read_outcomes
-from bnhead.studies.plan import Plan, PlannedRun, with_data
+from bnhead.studies.plan import Plan, PlannedRun, with_choices, with_data
 from bnhead.studies.pool import Event, Job
 from bnhead.studies.progress import StudyLines
 from bnhead.studies.verdict import judge
@@ -57,6 +57,11 @@ def prepare(
         run = requested.runs[0]
         config = requested.config(run, directory, machine_fields) if look is worker.look_at_data else None
         plan = with_data(requested, result_of(engine, Job("data", "", config, look)))
+        if config is not None:
+            chosen = result_of(engine, Job("choices", "", config, worker.choose))
+            plan = with_choices(plan, chosen["fields"])
+            for line in chosen["lines"]:
+                print(texts.wrapped(line, hanging=2), flush=True)
         files.write_plan(directory, plan)
         return plan
     plan = files.settled_plan(current, requested, amend=amend)

@@ -10,7 +10,9 @@ import functools
 import gc
 import math
 import os
+import pathlib
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +32,8 @@ def train_one(config: TrainConfig, report: Report) -> dict[str, Any]:
 
     Args:
         config: the run's settings and directory.
-        report: gets `{"share": number}`, the share of the steps that are done, every few seconds.
+        report: gets `share`, the share of the steps that are done, every second; from the second time on also
+            `start`, the seconds until the first step was done, and `steps`, those of all steps at their pace.
 
     Returns:
         `status`, `seconds`, the primary metrics of the result, and `dead`, the share of dead units of the
@@ -45,13 +48,41 @@ def train_one(config: TrainConfig, report: Report) -> dict[str, Any]:
     if not reuse.holds_model(config):
         # else the names of layers count on from the previous run; it also discards what is compiled
         keras.backend.clear_session()
-    reporter = Share(lambda share: report({"share": share}))
-    result = train(config, [reporter], reuse)
+    result = train(config, [Share(_with_pace(report))], reuse)
     gc.collect()  # a model of Keras' is freed by this alone
     environment = RunDirectory(config.directory).read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
     dead = [result.get(keys.key(layer, "dataset")) for layer in keys.layers_of(result, "dataset")]
     return {**figures, "dead": next(iter(dead), None), "seconds": environment.get("seconds")}
+
+
+def _with_pace(report: Report) -> Callable[[float], None]:
+    """Reports each share of the steps with the pace so far."""
+    begun, first = time.perf_counter(), []
+
+    def tell(share: float) -> None:
+        now = time.perf_counter()
+        if not first:
+            first.extend((now, share))
+            return report({"share": share})
+        steps = (now - first[0]) / (share - first[1])
+        return report({"share": share, "start": first[0] - begun, "steps": steps})
+
+    return tell
+
+
+def choose(config: TrainConfig, report: Report) -> dict[str, Any]:
+    """Chooses the settings that a study leaves to a measurement, from a few steps of one of its runs.
+
+    Returns:
+        `fields`, values by name, and `lines`, a line about each; empty where none is left open.
+    """
+    start_keras()
+    from bnhead.devices.replicas import Replicas
+    from bnhead.training.run import choose_settings
+
+    choices = choose_settings(config, Replicas(), _reuse(), {})
+    return {"fields": dict(choices.fields), "lines": list(choices.lines)}
 
 
 def pace(config: TrainConfig, report: Report) -> dict[str, Any]:
@@ -62,13 +93,14 @@ def pace(config: TrainConfig, report: Report) -> dict[str, Any]:
         report: not used.
 
     Returns:
-        `seconds` of all its epochs, without the time before the first step; None if it cannot be estimated.
+        `seconds` of all its epochs, without tracing and compiling; None if it cannot be estimated.
     """
     start_keras()
     from bnhead.training.estimate import estimate
 
     with tempfile.TemporaryDirectory() as folder:
-        seconds = estimate(dataclasses.replace(config, workdir=f"{folder}/run"))["seconds"]
+        estimated = estimate(dataclasses.replace(config, workdir=f"{folder}/run"))
+    seconds = estimated["seconds"] - estimated["seconds_compiling"]
     return {"seconds": seconds if math.isfinite(seconds) else None}
 
 
@@ -104,6 +136,9 @@ def start_keras() -> Any:
     os.environ.update(ENVIRONMENT)
     for name, value in _SHARED_GPU.items():
         os.environ.setdefault(name, value)
+    # JAX keeps compiled programs for the other processes and for the next study
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "bnhead" / "jax"))
     with startup.quiet():
         import keras
         import tensorflow as tf

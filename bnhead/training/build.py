@@ -5,10 +5,11 @@ models of two seeds differ only in the values of their variables, initial weight
 """
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from bnhead import models
 from bnhead.census import Probe
@@ -17,6 +18,7 @@ from bnhead.devices import environment
 from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.models import pixels
+from bnhead.training.choices import Choices
 from bnhead.training.config import TrainConfig
 from bnhead.training.decay import FeatureDecaySGD, decay_in_feature_units, reader_and_norm
 from bnhead.training.model_file import ModelFile
@@ -24,6 +26,7 @@ from bnhead.training.tasks import compile_for_task
 
 # Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
 RENORM_SHARE = 40_000 / 130_000
+AT_ONCE = 32  # training steps per execution on a GPU, at most
 
 
 class Reuse:
@@ -37,6 +40,7 @@ class Reuse:
         self._model: tuple[dict, DataSet, keras.Model] | None = None
         self._probe: Probe | None = None
         self._file: ModelFile | None = None
+        self._chosen: tuple[dict, Choices] | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
         """The data set of a config: that of the last run, or a newly opened one."""
@@ -50,6 +54,16 @@ class Reuse:
         """Whether the last model is that of a config, but for the seed."""
         return self._model is not None and self._model[0] == _without_seed(config)
 
+    def hold(self, config: TrainConfig, data: DataSet, model: keras.Model) -> None:
+        """Keeps a model of a config in place of the last one."""
+        self._model = _without_seed(config), data, model
+
+    def choices(self, config: TrainConfig, choose: Callable[[], Choices]) -> Choices:
+        """The choices for a config's open settings: those of an equal config before, or new ones."""
+        if self._chosen is None or self._chosen[0] != _without_seed(config):
+            self._chosen = _without_seed(config), choose()
+        return self._chosen[1]
+
     def model(self, config: TrainConfig, data: DataSet) -> keras.Model:
         """The compiled model of a config, with its initial values.
 
@@ -58,7 +72,7 @@ class Reuse:
         """
         model = build_model(config, data)
         if not self.holds_model(config) or self._model[1] is not data:
-            self._model = _without_seed(config), data, model
+            self.hold(config, data, model)
         else:
             assign_values(self._model[2], model)
         return self._model[2]
@@ -122,7 +136,7 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
     steps = dataset.train.size // config.batch_size
     policy = keras.config.dtype_policy()
     scaling, _ = _choose_pixels(config, dataset.shape[-1])
-    keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision else "float32")
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision is True else "float32")
     try:
         model = models.build(
             config.backbone,
@@ -162,7 +176,7 @@ def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
     lines = []
     if config.weights or ":" in config.backbone or config.backbone.endswith(".keras"):
         lines.append(f"pixels {_choose_pixels(config, model.inputs[0].shape[-1])[1]}")
-    if not config.mixed_precision:
+    if config.mixed_precision is not True:
         return lines
     if environment.device_names() == ["CPU"] and environment.cpu_has_bfloat16() is False:
         lines.append(
@@ -182,10 +196,11 @@ def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
 
 
 def executed_at_once(steps: int, requested: int = 0) -> int:
-    """Training steps per execution: several on a GPU under TensorFlow, so that it does not wait for Python.
+    """Training steps per execution: several on a GPU, so that it does not wait for Python.
 
-    TensorFlow makes the loop part of the graph. On JAX it is a Python loop, and on a CPU a step takes longer
-    than the call.
+    TensorFlow makes the loop part of the graph; on JAX and PyTorch it is a Python loop, at whose end the loss
+    is read. On a CPU a step takes longer than the call. Best is a divisor of the epoch's steps, for which one
+    pipeline serves all epochs; where they have no large one, equal parts and a smaller last one.
 
     Args:
         steps: optimizer steps per epoch.
@@ -202,9 +217,12 @@ def executed_at_once(steps: int, requested: int = 0) -> int:
                 f"{nearest} would"
             )
         return requested
-    if keras.backend.backend() != "tensorflow" or not tf.config.list_physical_devices("GPU"):
+    if environment.device_names() == ["CPU"]:
         return 1
-    return max(divisor for divisor in range(1, 33) if steps % divisor == 0)
+    divisor = max(divisor for divisor in range(1, AT_ONCE + 1) if steps % divisor == 0)
+    if divisor >= AT_ONCE // 4 or steps <= AT_ONCE:
+        return divisor
+    return math.ceil(steps / math.ceil(steps / AT_ONCE))
 
 
 def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:

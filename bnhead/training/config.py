@@ -20,6 +20,7 @@ _SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
 _SCALING = ("bn", "gbn", "brn", "fbn", "scale", "fscale")
 PIXELS = ("auto", "signed", "unit", "raw")
 JIT = ("auto", "on", "off")
+OPEN, MEASURED = "auto", ("mixed_precision", "jit_compile")  # settings that a measurement may choose
 # Fields about location and procedure: two runs that differ only in these are the same run.
 LOCATION_FIELDS = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run", "verbose")
 DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
@@ -182,10 +183,10 @@ class TrainConfig:
         "Test images on which dead units are counted after each epoch, at most. A unit dead on N may fire on "
         "3/N of inputs; by default the count takes 2 % of the time of an epoch of CIFAR-10.",
     )
-    mixed_precision: bool = setting(
+    mixed_precision: bool | str = setting(
         False,
-        "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Faster on "
-        "devices with bfloat16; off by default, since results may differ.",
+        "Compute in bfloat16 and keep weights, batch norms' statistics and logits in float32. Off by "
+        "default, since results may differ; auto: where a few measured steps are faster.",
     )
     distribution: str = setting(
         "none",
@@ -216,12 +217,13 @@ class TrainConfig:
     )
     steps_per_execution: int = setting(
         0,
-        "Training steps per call from Python, a divisor of an epoch's steps. 0 takes 1, on a GPU under "
-        "TensorFlow the largest divisor up to 32.",
+        "Training steps per call from Python, a divisor of an epoch's steps. 0 takes 1 on a CPU, and up to "
+        "32 on a GPU.",
     )
     jit_compile: str = setting(
         "auto",
-        "Whether XLA compiles the training step: auto (on a GPU if it can, never on a CPU), on, off.",
+        "Whether XLA compiles the training step: on, off, or auto: under TensorFlow on a GPU if compiling "
+        "takes less time than it saves in the steps ahead, never on a CPU.",
     )
     workdir: str = setting("", "Run directory. Default: runs/<dataset>/<backbone>/<head>/seed<seed>.")
     checkpoint_seconds: float = setting(
@@ -354,6 +356,11 @@ def _check_distribution(config: TrainConfig) -> None:
             "several machines is KERAS_BACKEND=jax and --distribution=data_parallel, see docs/scale.md"
         )
     _check_choice("distribution", config.distribution, DISTRIBUTIONS)
+    if config.mixed_precision == OPEN and config.distribution != "none":
+        raise UsageError(
+            "mixed_precision=auto measures one device; with distribution "
+            f"{config.distribution} it must be true or false"
+        )
     if not config.sync_bn and config.distribution != "mirrored":
         reason = {
             "none": "on one device there is one batch",
@@ -383,6 +390,10 @@ def _as_type(field_type: type, name: str, value):
     """`value` if it has the field's type; an int is converted to a float field's type, as in Python."""
     if field_type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if field_type == bool | str:
+        if not isinstance(value, bool) and value != OPEN:
+            raise UsageError(f"{name} must be true, false or auto, got {value!r}")
+        return value
     if not isinstance(value, field_type) or (isinstance(value, bool) and field_type is not bool):
         raise UsageError(f"{name} must be of type {field_type.__name__}, got {value!r}")
     return value

@@ -1,25 +1,19 @@
 """`--dry_run`: settings, size and estimated time of a run, from a few steps. Writes nothing."""
 
-import dataclasses
 import math
-import time
 
 import keras
-import numpy as np
 
 from bnhead import graph
 from bnhead.devices.replicas import open_replicas
 from bnhead.errors import RunDirectoryError
 from bnhead.runs.directory import RunDirectory
 from bnhead.texts import duration, labelled
+from bnhead.training import pace
 from bnhead.training.build import Reuse, decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
-from bnhead.training.feed import Feed
-from bnhead.training.run import prepare_training
-from bnhead.training.state import fit
-
-STEPS, SECONDS = 20, 5.0  # timed: so many steps, or as many as take so many seconds
+from bnhead.training.run import choose_settings, prepare_training
 
 
 def estimate(config: TrainConfig) -> dict:
@@ -28,8 +22,8 @@ def estimate(config: TrainConfig) -> dict:
     Returns:
         `settings`; `head`, its diagram; `parameters` and of them `trainable`; `steps_per_epoch` and `steps`;
         `bytes`, estimated (`training_bytes`); `seconds_per_step` and `seconds_per_evaluation`, measured;
-        `seconds`, estimated from them for all epochs; `obstacle`, why `train` would refuse the run directory,
-        empty if it would not.
+        `seconds_compiling`, for tracing and compiling both; `seconds`, estimated from these for all epochs;
+        `obstacle`, why `train` would refuse the run directory, empty if it would not.
 
     Raises:
         UsageError, DataError, ResourcesError: as `train`.
@@ -43,23 +37,26 @@ def estimate(config: TrainConfig) -> dict:
         config.distribution, config.batch_size, sync_bn=config.sync_bn, ghost_sizes=config.ghost_sizes
     )
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
-        feed, model, _ = prepare_training(config, replicas, Reuse())
+        reuse = Reuse()
+        choices = choose_settings(config, replicas, reuse, {})
+        feed, model, _ = prepare_training(choices.of(config), replicas, reuse)
         size = training_bytes(model, config.batch_size)
         with feed.data.naming_pictures():
-            step = seconds_per_step(model, feed)
-            evaluation = seconds_per_evaluation(model, feed)
+            step, evaluation = pace.of_training(model, feed), pace.of_evaluation(model, feed)
+    start = step.first + evaluation.first
     return {
         "settings": config.settings(),
         "head": describe_head(config, model),
-        "decisions": decisions(config, model),
+        "decisions": [*choices.lines, *decisions(choices.of(config), model)],
         "parameters": model.count_params(),
         "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "steps_per_epoch": feed.steps,
         "steps": feed.steps * feed.epochs,
         "bytes": size,
-        "seconds_per_step": step,
-        "seconds_per_evaluation": evaluation,
-        "seconds": feed.epochs * (feed.steps * step + evaluation),
+        "seconds_per_step": step.each,
+        "seconds_per_evaluation": evaluation.each,
+        "seconds_compiling": start,
+        "seconds": start + feed.epochs * (feed.steps * step.each + evaluation.each),
         "obstacle": obstacle,
     }
 
@@ -83,50 +80,9 @@ def _width(dtype: str) -> int:
     return {"bfloat16": 2, "float16": 2, "uint8": 1, "bool": 1, "float64": 8, "int64": 8}.get(dtype, 4)
 
 
-class _Clock(keras.callbacks.Callback):
-    """Records time and number of steps after each execution, and stops after a few."""
-
-    def __init__(self):
-        super().__init__()
-        self.times, self.steps, self._first, self._count = [], [], 0, 0
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self._first = batch
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._count += batch + 1 - self._first
-        self.times.append(time.perf_counter())
-        self.steps.append(self._count)
-        if self._count - self.steps[0] >= STEPS or self.times[-1] - self.times[0] > SECONDS:
-            self.model.stop_training = True
-
-
-def seconds_per_step(model: keras.Model, feed: Feed) -> float:
-    """Measured without the first execution, which compiles the step; NaN if the run is one execution."""
-    clock = _Clock()
-    epochs = min(feed.epochs, math.ceil((model.steps_per_execution + STEPS) / feed.steps))
-    fit(model, dataclasses.replace(feed, epochs=epochs), [clock])
-    if len(clock.times) < 2:
-        return float("nan")
-    return (clock.times[-1] - clock.times[0]) / (clock.steps[-1] - clock.steps[0])
-
-
-def seconds_per_evaluation(model: keras.Model, feed: Feed) -> float:
-    """Of evaluating the test split and counting on the probe set, which take equally long per input."""
-    test = feed.data.test
-    timed = min(test.size, 1024)
-    data = dataclasses.replace(feed.data, test=test.take(np.arange(timed)))
-    batches = dataclasses.replace(feed, data=data).test()
-    model.evaluate(batches, verbose=0)  # compiles it
-    start = time.perf_counter()
-    model.evaluate(batches, verbose=0)
-    inputs = test.size + (0 if feed.probes_every_test_image else min(test.size, feed.probe_examples))
-    return (time.perf_counter() - start) * inputs / timed
-
-
 def format_estimate(estimated: dict, config: TrainConfig) -> str:
     """The text for a terminal."""
-    step = estimated["seconds_per_step"]
+    step, start = estimated["seconds_per_step"], estimated["seconds_compiling"]
     step_text = (
         f"{step * 1000:,.1f} ms here, now"
         if math.isfinite(step)
@@ -143,7 +99,10 @@ def format_estimate(estimated: dict, config: TrainConfig) -> str:
         ("memory", f"about {estimated['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
         ("steps", f"{estimated['steps']:,}: {config.epochs} epochs of {estimated['steps_per_epoch']:,}"),
         ("a step", step_text),
-        ("time", f"about {duration(estimated['seconds'])}, after start-up"),
+        (
+            "time",
+            f"about {duration(estimated['seconds'])}, of it {duration(start)} for tracing and compiling",
+        ),
         ("run", f"{config.directory} (a dry run: nothing was written there)"),
     ]
     rows += [("", estimated["obstacle"])] if estimated["obstacle"] else []

@@ -79,12 +79,19 @@ class Feed:
         """Optimizer steps per epoch."""
         return self.data.train.size // self.batch_size
 
-    def train(self, epoch: int, step: int) -> tf.data.Dataset:
-        """This process's part of the training batches, from a step of an epoch to the last epoch's end."""
+    def train(self, epoch: int, step: int, epochs: int | None = None) -> tf.data.Dataset:
+        """This process's part of the training batches, from a step of an epoch on.
+
+        They end with the last epoch, or after so many `epochs`.
+        """
+        epochs = self.epochs - epoch if epochs is None else epochs
+        processes = self.replicas.processes
+        # mixup mixes rows of all processes, so each of them makes whole batches
+        rows = None if processes.number == 1 or self.recipe.mixup else processes.rows(self.batch_size)
         data = self.data.train.training_batches(
-            self.batch_size, self.epochs - epoch, self.seed, self.recipe, epoch, step
+            self.batch_size, epochs, self.seed, self.recipe, epoch, step, rows
         )
-        return self.replicas.processes.part(self._as_targets(data))
+        return self._as_targets(data) if rows else processes.part(self._as_targets(data))
 
     def raw_epoch(self) -> tf.data.Dataset:
         """Batches of the first epoch, augmented and not mixed, for statistics."""

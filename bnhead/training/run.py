@@ -1,6 +1,7 @@
 """One training run, from the config to the run directory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -14,10 +15,13 @@ from bnhead.layers.population import is_frozen
 from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, set_checkpoints_aside
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.provenance import environment_changes
-from bnhead.training.build import Reuse
+from bnhead.training import pace
+from bnhead.training.build import Reuse, build_model
+from bnhead.training.choices import Choices, choose, is_open
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
 from bnhead.training.feed import DataUsed, Feed
+from bnhead.training.pace import Pace
 from bnhead.training.result import measure_result, write_result
 from bnhead.training.run_result import RunResult
 from bnhead.training.signals import deferred
@@ -73,14 +77,18 @@ def train(
         if (result := directory.admit(settings, overwrite=overwrite)) is not None:
             return RunResult(result, config)
         reuse = reuse or Reuse()
-        feed, model, probe = prepare_training(config, replicas, reuse)
+        recorded = {} if overwrite else (directory.read("environment.json") or {}).get("choices", {})
+        choices = choose_settings(config, replicas, reuse, recorded)
+        feed, model, probe = prepare_training(choices.of(config), replicas, reuse)
         watchers = Watchers(config, directory, feed, model, probe)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
                 return RunResult(result, config)
             with directory.failure_recorded(), feed.data.naming_pictures():
                 data_used = DataUsed(feed)
-                checkpoint = restore_or_start(directory, settings, data_used, model)
+                for line in choices.lines:
+                    directory.log(line)
+                checkpoint = restore_or_start(directory, settings, data_used, model, choices)
                 callbacks = [*watchers.callbacks(), *callbacks]
                 stateful = [data_used, watchers.elapsed, *callbacks]
                 with deferred(directory.log) as pending:
@@ -101,6 +109,43 @@ def train(
                 return RunResult(result, config)
 
 
+def choose_settings(
+    config: TrainConfig, replicas: Replicas, reuse: Reuse, recorded: Mapping[str, Any]
+) -> Choices:
+    """Chooses the settings that a config leaves to a measurement, unless a run has recorded its choices.
+
+    Args:
+        config: the run's settings.
+        replicas: the devices.
+        reuse: keeps the data, the choices, and the chosen model with what was compiled.
+        recorded: the fields of the choices that the run has recorded; may be empty.
+
+    Raises:
+        UsageError, DataError: as `train`.
+    """
+    config = Choices(recorded).of(config)
+    if not is_open(config):
+        return Choices(recorded)
+    prepare_devices(deterministic=config.deterministic)
+    feed = Feed.of(config, reuse.data(config), replicas)
+    measured: dict[tuple, keras.Model] = {}
+
+    def measure(settings: TrainConfig) -> Pace:
+        key = settings.mixed_precision, settings.jit_compile
+        if key not in measured:
+            with replicas.building():
+                measured[key] = build_model(settings, feed.data)
+                build_metrics(measured[key], feed)
+        return pace.of_training(measured[key], feed)
+
+    with feed.data.naming_pictures():
+        choices = reuse.choices(config, lambda: choose(config, feed.epochs * feed.steps, measure))
+    chosen = choices.of(config)
+    if model := measured.get((chosen.mixed_precision, chosen.jit_compile)):
+        reuse.hold(chosen, feed.data, model)
+    return choices
+
+
 def prepare_training(
     config: TrainConfig, replicas: Replicas, reuse: Reuse
 ) -> tuple[Feed, keras.Model, Probe]:
@@ -119,11 +164,13 @@ def prepare_training(
 
 
 def restore_or_start(
-    directory: RunDirectory, settings: dict, data_used: DataUsed, model: keras.Model
+    directory: RunDirectory, settings: dict, data_used: DataUsed, model: keras.Model, choices: Choices
 ) -> Checkpoint | None:
     """Restores the newest sound checkpoint and returns it; without one, starts the run and returns None."""
     feed = data_used.feed
     current = {**describe_environment(), **feed.replicas.describe()}
+    if choices.fields:
+        current["choices"] = choices.fields
     checkpoint, messages = newest_checkpoint(directory, settings)
     if checkpoint is not None:
         data_used.resume(checkpoint.records["DataUsed"])

@@ -249,12 +249,19 @@ def fit(
     relay = _Callbacks(list(callbacks), model=model, add_history=True, verbose=0, epochs=epochs, steps=steps)
     epoch, relay.offset = divmod(step, steps)
     options = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": relay}
+    # An execution of several steps takes what the data has left, so data that end with the epoch can have any
+    # number of steps. Otherwise one pipeline makes the batches of all epochs.
+    at_a_time = epochs if steps % model.steps_per_execution == 0 else 1
     model.stop_training = False
     relay.begin()
-    if relay.offset:
-        remainder = {"initial_epoch": epoch, "epochs": epoch + 1, "steps_per_epoch": steps - relay.offset}
-        model.fit(feed.train(epoch, relay.offset), **remainder, **options)
-        epoch, relay.offset = epoch + 1, 0
-    if epoch < epochs and not model.stop_training:
-        model.fit(feed.train(epoch, 0), initial_epoch=epoch, epochs=epochs, steps_per_epoch=steps, **options)
+    while epoch < epochs and not model.stop_training:
+        number = 1 if relay.offset else min(at_a_time, epochs - epoch)
+        model.fit(
+            feed.train(epoch, relay.offset, number),
+            initial_epoch=epoch,
+            epochs=epoch + number,
+            steps_per_epoch=steps - relay.offset,
+            **options,
+        )
+        epoch, relay.offset = epoch + number, 0
     relay.end()

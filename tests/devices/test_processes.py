@@ -1,5 +1,6 @@
 """Several processes on JAX. Whether they train what one device does is tested with the replicas."""
 
+import json
 import os
 import socket
 import subprocess
@@ -53,11 +54,77 @@ def test_the_command_in_two_processes(tmp_path):
     assert status == [3, 3] and "holds another run: seed 0 there, 1 now" in errors and errors == second_errors
 
 
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+JOINED = """
+import json, numpy, jax.experimental.multihost_utils
+from bnhead.data.memory import InMemory
+from bnhead.devices.replicas import open_replicas
+processes = open_replicas("data_parallel", 8).processes
+labels = numpy.arange(40)
+data = InMemory(numpy.zeros((40, 2, 2, 1), "uint8"), labels)
+def first(rows):
+    return next(iter(data.training_batches(8, 1, 0, "crop", rows=rows)))[1].numpy()
+rows, whole = first(processes.rows(8)), first(None)
+joined = jax.experimental.multihost_utils.process_allgather(rows.astype("int32"), tiled=True)
+print(json.dumps([processes.number, processes.index, rows.tolist(), joined.tolist() == whole.tolist()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["slurm", "ompi", "keras"])
+def test_two_processes_meet_and_make_one_batch(cluster):
+    """On loopback, by each way of finding each other."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+
+    def variables(index):
+        return {
+            "slurm": dict(zip(SLURM, ("7", "127.0.0.1", "2", index, index), strict=True)),
+            "ompi": {
+                "OMPI_MCA_orte_hnp_uri": "7.0;tcp://127.0.0.1:34911",
+                "OMPI_COMM_WORLD_SIZE": "2",
+                "OMPI_COMM_WORLD_RANK": index,
+                "OMPI_COMM_WORLD_LOCAL_RANK": index,
+            },
+            "keras": dict(zip(VARIABLES, (f"127.0.0.1:{port}", "2", index), strict=True)),
+        }[cluster] | {"JAX_COORDINATOR_PORT": port}
+
+    jax = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOINED], env={**os.environ, **jax, **variables(index)}, **options
+        )
+        for index in "01"
+    ]
+    outputs = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    first, second = (json.loads(out.splitlines()[-1]) for out, _ in outputs)
+    assert first[:2] == [2, 0] and second[:2] == [2, 1] and first[3] and second[3]
+    assert len(first[2]) == len(second[2]) == 4 and not set(first[2]) & set(second[2])
+
+
 @pytest.fixture
 def no_variables(monkeypatch):
-    for name in [*VARIABLES, "TF_CONFIG"]:
+    for name in [*VARIABLES, *SLURM, "TF_CONFIG"]:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
+
+
+def test_a_cluster_is_for_runs_that_ask_for_several_devices(no_variables):
+    """A job's tasks may each do a run by itself."""
+    for name, value in zip(SLURM, ("7", "10.0.0.1", "4", "3", "0"), strict=True):
+        no_variables.setenv(name, value)
+    assert processes._named_processes("none") == Processes()
+    assert processes._named_processes("data_parallel") == Processes(4, 3)
+    no_variables.setenv("SLURM_NTASKS", "4(x2)")
+    with pytest.raises(UsageError, match=r"the cluster slurm cannot be read \(ValueError: invalid literal"):
+        processes._named_processes("data_parallel")
+
+
+def test_the_rows_of_the_processes_are_the_batch():
+    assert [Processes(3, index).rows(6) for index in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
 
 
 def test_one_process_is_the_first(no_variables):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from bnhead.studies import pool_local
 from bnhead.studies.pool import MAX_DEATHS, Job, take
 from bnhead.studies.pool_local import Pool, cores
 from bnhead.training.config import TrainConfig
@@ -37,6 +38,47 @@ def test_workers_are_started_once_and_do_many_jobs_in_other_processes():
     for pid in pids:  # all are gone with the pool
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "number"), [(15.0, 0.8, 8), (20.0, 1000.0, 1), (20.0, 15.0, 2), (3.0, 1.0, 4)]
+)
+def test_processes_on_a_gpu_are_as_many_as_can_start_while_one_computes(start, steps, number):
+    assert pool_local.at_once(start, steps, 8) == number
+
+
+def paced(config, tell):
+    """The first run tells the pace; the others are done by processes that start then."""
+    tell({"share": 0.1})
+    tell({"share": 0.2, "start": 2.0, "steps": 1.0})
+    time.sleep(0.5)
+    return {"pid": os.getpid()}
+
+
+def test_the_pace_of_the_first_run_decides_how_many_run_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(pool_local, "sees_gpu", lambda: True)
+    with Pool(5, paced=True) as pool:
+        events = list(pool.run(jobs_of(paced, 9)))
+    states = [event.state for event in events]
+    assert states[:3] == ["started", "progress", "progress"] and states.count("done") == 9
+    assert states[3:5] == ["started", "started"], "3 in all: while one computes, two start"
+    assert len({event.detail["pid"] for event in events if event.state == "done"}) == 3
+    monkeypatch.setattr(pool_local, "sees_gpu", lambda: False)
+    with Pool(2, paced=True) as pool:
+        assert [event.state for event in pool.run(jobs_of(paced, 2))][:2] == ["started", "started"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "there", "seen"),
+    [(None, True, True), ("0", True, True), ("", True, False), (None, False, False)],
+)
+def test_a_gpu_is_looked_for_without_taking_it(monkeypatch, visible, there, seen):
+    monkeypatch.setattr(pool_local.glob, "glob", lambda pattern: ["/dev/nvidia0"] * there)
+    monkeypatch.setattr(pool_local.os.path, "exists", lambda path: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert pool_local.sees_gpu() is seen
 
 
 def test_a_failure_is_an_event_and_the_worker_goes_on():

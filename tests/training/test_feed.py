@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from bnhead import DeadUnits
 from bnhead.data import load
+from bnhead.devices.processes import Processes
 from bnhead.devices.replicas import Replicas
 from bnhead.training.build import build_model
 from bnhead.training.feed import Feed
@@ -41,7 +42,9 @@ def test_batches_from_a_step_on_are_those_that_would_have_come(short_config, dig
     assert feed.train(epoch, step).cardinality() == len(remainder)
 
 
-def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
+@pytest.fixture
+def streamed(short_config, tmp_path, data_dir):
+    """A config, and its 24 pictures, which are decoded at each use."""
     pictures = {
         f"{split}/{name}/{i}.png": smooth(16, 16, i + 50 * (name == "b"))
         for split, count in (("train", 12), ("test", 2))
@@ -52,10 +55,60 @@ def test_streamed_batches_from_a_step_on(short_config, tmp_path, data_dir):
     config = short_config(dataset=name, image_size=16, augment="imagenet", batch_size=8, epochs=3)
     data = load(name, data_dir, image_size=16, memory_limit=0)
     assert not data.train.in_memory
-    feed = Feed.of(config, data, ALONE)
+    return config, data
+
+
+def test_streamed_batches_from_a_step_on(streamed):
+    feed = Feed.of(*streamed, ALONE)
     full = elements(feed.train(0, 0))
     assert len(full) == 9
     check_equal(elements(feed.train(1, 2)), full[5:])
+
+
+def of_each_process(config, data, number):
+    """The training batches of each of so many processes."""
+    for index in range(number):
+        yield elements(Feed.of(config, data, Replicas(number, Processes(number, index))).train(0, 3))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment": "none"},
+        {"augment": "crop"},
+        {"augment": "crop_flip", "cutout": 3},
+        {"augment": "imagenet"},
+        {"mixup": 0.4},
+        {"head": "cdropout0.5_fc"},
+    ],
+)
+def test_processes_make_the_batches_of_one_each_its_rows(short_config, digits, settings):
+    config = short_config(epochs=2, **settings)
+    whole = elements(Feed.of(config, digits, ALONE).train(0, 3))
+    parts = list(of_each_process(config, digits, 4))
+    assert all(len(batch[0]) == 64 for part in parts for batch in part)
+    check_equal(
+        [[np.concatenate(pieces) for pieces in zip(*b, strict=True)] for b in zip(*parts, strict=True)], whole
+    )
+
+
+def test_a_process_decodes_the_pictures_of_its_rows_alone(streamed, monkeypatch):
+    config, data = streamed
+    whole = elements(Feed.of(config, data, ALONE).train(0, 3))
+    decoded, reader = [], type(data.train.reader)
+    decode = reader.decode
+
+    def counted(self, encoded):
+        with tf.control_dependencies([tf.numpy_function(lambda: decoded.append(1) or 0, [], tf.int64)]):
+            return decode(self, tf.identity(encoded))
+
+    monkeypatch.setattr(reader, "decode", counted)
+    first, second = of_each_process(config, data, 2)
+    check_equal(
+        [[np.concatenate(pair) for pair in zip(*b, strict=True)] for b in zip(first, second, strict=True)],
+        whole,
+    )
+    assert len(decoded) == 6 * 8, "the pictures of 6 batches once, by both together"
 
 
 def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):

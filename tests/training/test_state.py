@@ -27,9 +27,10 @@ def small(units=3):
     return model
 
 
-def feed(epoch, step):
+def feed(epoch, step, epochs=3):
     """Batches that tell which they are."""
-    x = np.arange(STEPS * 3 * 8 * 2, dtype="float32").reshape(-1, 8, 2)[epoch * STEPS + step :] % 7
+    rows = slice(epoch * STEPS + step, (epoch + epochs) * STEPS)
+    x = np.arange(STEPS * 3 * 8 * 2, dtype="float32").reshape(-1, 8, 2)[rows] % 7
     return tf.data.Dataset.from_tensor_slices((x, x.sum(-1, keepdims=True)))
 
 
@@ -149,6 +150,21 @@ def test_the_rest_of_a_training_ends_in_the_same_bits():
     fit(resumed, FEED, [], STEPS + 2)
     for first, second in zip(captured(uninterrupted).values(), captured(resumed).values(), strict=True):
         assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("step", [0, 3, 6])
+def test_executions_that_do_not_divide_the_epoch_end_with_it(step):
+    """Of 4 steps by 3: an execution of 3 and one of 1, never of the next epoch's first."""
+    one, three, recorder = small(), small(), Seen()
+    three.steps_per_execution = 3
+    fit(one, FEED, [], step)
+    fit(three, FEED, [recorder], step)
+    assert int(three.optimizer.iterations) == int(one.optimizer.iterations) == 3 * STEPS - step
+    for name, value in captured(three).items():
+        np.testing.assert_allclose(value, captured(one)[name], rtol=1e-6, atol=1e-7)
+    ends = [call[1] for call in recorder.calls if call[0] == "batch"]
+    assert ends[-2:] == [2, 5], "from the last batch on a callback takes the epoch for complete"
+    assert [call[1] for call in recorder.calls if call[0] == "epoch"] == list(range(step // STEPS, 3))
 
 
 def test_a_stop_in_the_first_part_is_a_stop():
