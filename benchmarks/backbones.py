@@ -1,9 +1,10 @@
 """ResNet-20 on 32 x 32 images at batch 128: plain Keras, bnhead and PyTorch, training and prediction.
 
 Every contender has a process of its own and the processes take turns, one round after the other, so that a
-machine that slows down slows all of them; ratios are taken round by round. PyTorch runs channels_last.
+machine that slows down slows all of them; ratios are taken round by round. PyTorch runs channels_last. The
+floor is the net's convolutions alone, with both gradients, in the same layout.
 
-    python benchmarks/backbones.py [--rounds=7] [--steps=6]
+    python benchmarks/backbones.py [--rounds=7] [--steps=6] [--only=train]
 """
 
 import argparse
@@ -20,6 +21,7 @@ RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-4
 RATIOS = [  # what, against what
     ("train bnhead", "train Keras"),
     ("train bnhead", "train PyTorch"),
+    ("train bnhead", "train floor"),
     ("train bnhead bf16", "train bnhead"),
     ("predict bnhead folded", "predict bnhead"),
     ("predict bnhead folded", "predict Keras"),
@@ -50,6 +52,42 @@ def keras_contender(kind: str, precision: str, task: str):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     return (lambda: model.train_on_batch(x, y)) if task == "train" else (lambda: model.predict_on_batch(x))
+
+
+def floor_contender(kind: str, precision: str, task: str):
+    """A function that does the convolutions of a training step of ResNet-20, and nothing else."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    widths = [(3, 16, 1)] + [(16, 16, 1)] * 6 + [(16, 32, 2)] + [(32, 32, 1)] * 5 + [(32, 64, 2)]
+    widths += [(64, 64, 1)] * 5
+    pairs, size = [], SIZE
+    for before, width, stride in widths:
+        # with a stride the image is padded beforehand, as in the net
+        shape = BATCH, size + 2 * (stride - 1), size + 2 * (stride - 1), before
+        pairs.append((tf.random.normal(shape), tf.random.normal((3, 3, before, width)), stride))
+        size //= stride
+
+    @tf.function
+    def step():
+        results = []
+        for images, kernel, stride in pairs:
+            options = {"strides": stride, "padding": "SAME" if stride == 1 else "VALID"}
+            outputs = tf.nn.conv2d(images, kernel, **options)
+            options["strides"] = [1, stride, stride, 1]
+            results.append(
+                tf.raw_ops.Conv2DBackpropFilter(
+                    input=images, filter_sizes=kernel.shape, out_backprop=outputs, **options
+                )
+            )
+            if images.shape[-1] > 3:  # the first convolution's input has no gradient
+                back = tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=images.shape, filter=kernel, out_backprop=outputs, **options
+                )
+                results.append(back[0, 0, 0, 0])
+        return results
+
+    return lambda: step()[0].numpy()
 
 
 def torch_contender(kind: str, precision: str, task: str, device: str = "cpu"):
@@ -99,6 +137,7 @@ CONTENDERS = {
     "train Keras": (keras_contender, "Keras", "float32", "train"),
     "train bnhead": (keras_contender, "bnhead", "float32", "train"),
     "train bnhead bf16": (keras_contender, "bnhead", "mixed_bfloat16", "train"),
+    "train floor": (floor_contender, "floor", "float32", "train"),
     "train PyTorch": (torch_contender, "PyTorch", "float32", "train"),
     "predict Keras": (keras_contender, "Keras", "float32", "predict"),
     "predict bnhead": (keras_contender, "bnhead", "float32", "predict"),
@@ -141,8 +180,10 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=6, help="training steps a round; thrice for prediction")
+    parser.add_argument("--only", default="", help="contenders whose names begin so, with commas between")
     options = parser.parse_args()
-    started = {name: start(name) for name in CONTENDERS}
+    beginnings = tuple(options.only.split(","))
+    started = {name: start(name) for name in CONTENDERS if name.startswith(beginnings)}
     pipes = {name: pipe for name, pipe in started.items() if pipe}
     speeds: dict[str, list[float]] = {name: [] for name in pipes}
     for _ in range(options.rounds):

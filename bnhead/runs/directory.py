@@ -28,10 +28,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bnhead import texts
 from bnhead.errors import ResourcesError, RunDirectoryError
-from bnhead.runs import atomic, history, lock, predictions, schema
+from bnhead.runs import atomic, history, lock, schema
 
 MODELS = ("model.keras", "best.keras")
-_OPTIONAL = (predictions.NAME, *MODELS)  # missing in some finished runs
+PREDICTIONS = "predictions.npz"  # here, so that listing runs need not wait for NumPy
+_OPTIONAL = (PREDICTIONS, *MODELS)  # missing in some finished runs
 _FILES = ("config.json", "environment.json", "status.json", history.NAME, "result.json", *_OPTIONAL)
 _HASHED = ("config.json", "environment.json", history.NAME, "result.json")  # in every finished run
 _STATUS = {"status", "sha256"}  # keys of a finished run's `status.json`

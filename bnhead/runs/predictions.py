@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnhead.runs import atomic
+from bnhead.runs.directory import PREDICTIONS as NAME
 
-NAME = "predictions.npz"
 MOST_OUTPUTS = 20_000_000  # above, 80 MB and more, only what a verdict needs is kept
 _ARRAYS = {"labels", "outputs", "correct", "loss", "silent", "layers"}
 _OF_A_MODEL = _ARRAYS - {"labels", "layers"}

@@ -5,17 +5,20 @@ One row per measure. Commands, verdicts, tables and pages read these rows; a new
 treats images as a sample too (`bnhead.studies.intervals`). Of the others a run has one number.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from bnhead.census import keys
 from bnhead.errors import UsageError, nearest
-from bnhead.runs.predictions import Predictions
 
-Values = np.ndarray  # (images,) float64, or (1,) for a measure with one number a run
+if TYPE_CHECKING:  # a list of studies need not wait for NumPy
+    import numpy as np
+
+    from bnhead.runs.predictions import Predictions
+
+    Values = np.ndarray  # (images,) float64, or (1,) for a measure with one number a run
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,26 @@ class Measure:
     is_share: bool
     is_relative: bool
     is_per_image: bool
-    values: Callable[[Mapping[str, Any], Predictions, str], Values | None]
+    values: Callable[[Mapping[str, Any], "Predictions", str], "Values | None"]
     chance: Callable[[int | None, str], float | None] = lambda classes, task: None
 
 
-def _number_of_result(key: str) -> Callable[[Mapping[str, Any], Predictions, str], Values | None]:
+def _array_of(number: float) -> "Values":
+    import numpy as np
+
+    return np.array([float(number)])
+
+
+def _number_of_result(key: str) -> Callable[[Mapping[str, Any], "Predictions", str], "Values | None"]:
     def values(result, predictions, task):
-        return None if result.get(key) is None else np.array([float(result[key])])
+        return None if result.get(key) is None else _array_of(result[key])
 
     return values
 
 
-def _dead_share(result: Mapping[str, Any], predictions: Predictions, task: str) -> Values | None:
+def _dead_share(result: Mapping[str, Any], predictions: "Predictions", task: str) -> "Values | None":
     share = result.get(keys.key(predictions.layers[0], "dataset"))
-    return None if share is None else np.array([float(share)])
+    return None if share is None else _array_of(share)
 
 
 MEASURES = {
@@ -78,7 +87,7 @@ MEASURES = {
         Measure(
             "nll", "negative log-likelihood", 0.05, -1, False, True, True,
             values=lambda result, predictions, task: predictions.negative_log_likelihood(task),
-            chance=lambda classes, task: float(np.log(2 if task == "multilabel" else classes)),
+            chance=lambda classes, task: math.log(2 if task == "multilabel" else classes),
         ),
     )
 }  # fmt: skip

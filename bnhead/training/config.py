@@ -275,9 +275,11 @@ class TrainConfig:
         if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
             raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
         check_groups(self.measure)
-        from bnhead.data.subsets import check_shifts  # imports NumPy, which `--help` need not wait for
+        shifts = self.validation, self.imbalance, self.label_noise, self.test_corruption
+        if shifts != (0.0, "none", 0.0, "none"):
+            from bnhead.data.subsets import check_shifts  # imports NumPy, which others need not wait for
 
-        check_shifts(self.validation, self.imbalance, self.label_noise, self.test_corruption)
+            check_shifts(*shifts)
         models.check_backbone(self.backbone)
         data.check_name(self.dataset, self.data_dir)
 
