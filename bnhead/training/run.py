@@ -135,7 +135,7 @@ def choose_settings(
         if key not in measured:
             with replicas.building():
                 measured[key] = build_model(settings, feed.data)
-                build_metrics(measured[key], feed)
+                feed.build_metrics(measured[key])
         return pace.of_training(measured[key], feed)
 
     with feed.data.naming_pictures():

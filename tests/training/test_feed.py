@@ -66,9 +66,8 @@ def test_streamed_batches_from_a_step_on(streamed):
 
 
 def of_each_process(config, data, number):
-    """The training batches of each of so many processes."""
-    for index in range(number):
-        yield elements(Feed.of(config, data, Replicas(number, Processes(number, index))).train(0, 3))
+    """The feed of each of so many processes."""
+    return [Feed.of(config, data, Replicas(number, Processes(number, index))) for index in range(number)]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def of_each_process(config, data, number):
 def test_processes_make_the_batches_of_one_each_its_rows(short_config, digits, settings):
     config = short_config(epochs=2, **settings)
     whole = elements(Feed.of(config, digits, ALONE).train(0, 3))
-    parts = list(of_each_process(config, digits, 4))
+    parts = [elements(feed.train(0, 3)) for feed in of_each_process(config, digits, 4)]
     assert all(len(batch[0]) == 64 for part in parts for batch in part)
     check_equal(
         [[np.concatenate(pieces) for pieces in zip(*b, strict=True)] for b in zip(*parts, strict=True)], whole
@@ -94,6 +93,7 @@ def test_processes_make_the_batches_of_one_each_its_rows(short_config, digits, s
 
 def test_a_process_decodes_the_pictures_of_its_rows_alone(streamed, monkeypatch):
     config, data = streamed
+    alone, *two = Feed.of(config, data, ALONE), *of_each_process(config, data, 2)
     decoded, reader = [], type(data.train.reader)
     decode = reader.decode
 
@@ -102,14 +102,14 @@ def test_a_process_decodes_the_pictures_of_its_rows_alone(streamed, monkeypatch)
             return decode(self, tf.identity(encoded))
 
     monkeypatch.setattr(reader, "decode", counted)
-    whole = elements(Feed.of(config, data, ALONE).train(0, 3))
-    by_one = len(decoded)
-    first, second = of_each_process(config, data, 2)
+    whole = elements(alone.train(0, 3))
+    assert len(decoded) == 6 * 8
+    first, second = (elements(feed.train(0, 3)) for feed in two)
     joined = [
         [np.concatenate(pair) for pair in zip(*b, strict=True)] for b in zip(first, second, strict=True)
     ]
     check_equal(joined, whole)
-    assert by_one >= 6 * 8 and len(decoded) == 2 * by_one, "as many by both together as by one"
+    assert len(decoded) == 2 * 6 * 8, "as many by both together as by one"
 
 
 def test_evaluation_and_probe_are_the_test_split_in_order(short_config, digits):
