@@ -45,7 +45,7 @@ def prepare(
         engine: looks at the data.
         amend: whether an existing plan may be changed.
         machine_fields: fields of the runs' configs that are not settings, such as `data_dir`.
-        look: the job that returns facts about the data.
+        look: the job that returns facts about the data, and perhaps `choices` for the plan's open settings.
 
     Raises:
         RunDirectoryError: the directory holds something else.
@@ -56,9 +56,10 @@ def prepare(
         # `compare` knows its data without a worker
         run = requested.runs[0]
         config = requested.config(run, directory, machine_fields) if look is worker.look_at_data else None
-        plan = with_data(requested, result_of(engine, Job("data", "", config, look)))
-        if config is not None:
-            chosen = result_of(engine, Job("choices", "", config, worker.choose))
+        facts = dict(result_of(engine, Job("data", "", config, look)))
+        chosen = facts.pop("choices", None)
+        plan = with_data(requested, facts)
+        if chosen is not None:
             plan = with_choices(plan, chosen["fields"])
             for line in chosen["lines"]:
                 print(texts.wrapped(line, hanging=2), flush=True)

@@ -71,20 +71,6 @@ def _with_pace(report: Report) -> Callable[[float], None]:
     return tell
 
 
-def choose(config: TrainConfig, report: Report) -> dict[str, Any]:
-    """Chooses the settings that a study leaves to a measurement, from a few steps of one of its runs.
-
-    Returns:
-        `fields`, values by name, and `lines`, a line about each; empty where none is left open.
-    """
-    start_keras()
-    from bnhead.devices.replicas import Replicas
-    from bnhead.training.run import choose_settings
-
-    choices = choose_settings(config, Replicas(), _reuse(), {})
-    return {"fields": dict(choices.fields), "lines": list(choices.lines)}
-
-
 def pace(config: TrainConfig, report: Report) -> dict[str, Any]:
     """Does a run's first steps to estimate its duration.
 
@@ -107,11 +93,19 @@ def pace(config: TrainConfig, report: Report) -> dict[str, Any]:
 def look_at_data(config: TrainConfig, report: Report) -> dict[str, Any]:
     """The data's name, sizes, fingerprints and number of classes, None for numbers as targets.
 
+    If the config leaves settings to a measurement, also `choices`: their `fields`, values by name, and `lines`,
+    a line about each.
+
     Raises:
         DataError: the data set does not exist or cannot be trained on.
     """
     start_keras()
+    from bnhead.devices.replicas import Replicas
+    from bnhead.training.run import choose_settings
+
     data = _reuse().data(config)
+    chosen = choose_settings(config, Replicas(), _reuse(), {})
+    choices = {"fields": dict(chosen.fields), "lines": list(chosen.lines)}
     return {
         "name": data.name,
         "train": data.train.size,
@@ -119,6 +113,7 @@ def look_at_data(config: TrainConfig, report: Report) -> dict[str, Any]:
         "train_sha256": data.train.fingerprint(),
         "test_sha256": data.test.fingerprint(),
         "classes": len(data.classes) or None,
+        **({"choices": choices} if chosen.fields else {}),
     }
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from bnhead.devices import environment
 from bnhead.studies import pool_local, worker
 from bnhead.studies.pool import Job
 
@@ -70,6 +71,9 @@ def test_what_is_told_of_the_data(short_config, monkeypatch):
         "classes": 10,
     }
     assert len(facts["train_sha256"]) == 64
+    monkeypatch.setattr(environment, "cpu_has_bfloat16", lambda: False)
+    facts = worker.look_at_data(short_config(mixed_precision="auto"), print)
+    assert facts["choices"]["fields"]["mixed_precision"] is False and len(facts["choices"]["lines"]) == 1
     rotated = short_config(dataset="digits_rotation", task="regression")
     assert worker.look_at_data(rotated, print)["classes"] is None
 
