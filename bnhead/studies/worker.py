@@ -93,8 +93,8 @@ def pace(config: TrainConfig, report: Report) -> dict[str, Any]:
 def look_at_data(config: TrainConfig, report: Report) -> dict[str, Any]:
     """The data's name, sizes, fingerprints and number of classes, None for numbers as targets.
 
-    If the config leaves settings to a measurement, also `choices`: their `fields`, values by name, and `lines`,
-    a line about each.
+    If the config leaves settings to a measurement, also `choices`: their `fields`, values by name, and
+    `lines`, a line about each.
 
     Raises:
         DataError: the data set does not exist or cannot be trained on.
