@@ -16,7 +16,6 @@ from bnhead.cli.flags import Command
 from bnhead.cli.tables import table
 from bnhead.data.catalog import check_embedded
 from bnhead.errors import UsageError, nearest
-from bnhead.studies.causes import cause_rows, cause_sentence
 from bnhead.studies.chain import CAUSES
 from bnhead.studies.commands import DEFAULTS
 from bnhead.studies.custom import custom_study
@@ -345,6 +344,8 @@ def format_verdict(plan: Plan, verdict: Mapping[str, Any]) -> str:
 
 def _cause_lines(plan: Plan, verdict: Mapping[str, Any]) -> Iterator[str]:
     """The cause tables, each after its sentence."""
+    from bnhead.studies.causes import cause_rows, cause_sentence  # imports SciPy, which the list does without
+
     for one in verdict.get("causes", ()):
         sentence = cause_sentence(one, plan.comparisons[0].control, plan.comparisons[0].treatment)
         yield "\n" + texts.wrapped(sentence)
