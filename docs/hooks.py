@@ -21,6 +21,7 @@ import generate_heads  # noqa: E402
 import generate_nets  # noqa: E402
 import generate_notebooks  # noqa: E402
 import generate_reference  # noqa: E402
+import generate_rules  # noqa: E402
 import generate_studies  # noqa: E402
 
 TABLES = {
@@ -31,6 +32,7 @@ TABLES = {
     "placements": generate_heads.placements,
     "controls": generate_heads.controls,
     "presets": generate_heads.presets,
+    "rules": generate_rules.sections,
     "studies": generate_studies.table,
 }
 PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}

@@ -18,6 +18,7 @@ from bnhead import heads
 from bnhead.__main__ import COMMANDS
 from bnhead.census.figures import FIGURES
 from bnhead.cli import train
+from bnhead.lint.rules import RULES
 from bnhead.report.verify import verify
 from bnhead.studies.study import STUDIES
 from tests.test_public import PACKAGES
@@ -57,6 +58,26 @@ def test_every_figure_head_and_study_is_in_its_table(hooks):
     for name in ("placements", "controls", "presets"):
         pictures = re.findall(r"\((heads/\S+\.svg)\)", hooks.TABLES[name]())
         assert pictures and set(pictures) <= set(hooks.generated_pages())
+
+
+def test_every_rule_has_its_section_and_an_example_beyond_its_threshold(hooks):
+    page = hooks.TABLES["rules"]()
+    assert re.findall(r"^### (BN\d+) ", page, re.M) == list(RULES)
+    for rule in RULES.values():
+        kept = hooks.generate_rules.output(rule.id).read_text()
+        assert kept.startswith(f"{rule.severity} {rule.id} {rule.name}") and f"\n  fix: {rule.fix}\n" in kept
+        assert f"({rule.limit})" in kept.split("\n")[1], "run python docs/generate_rules.py"
+        code = hooks.generate_rules.script(rule.id).read_text()
+        assert f'select=["{rule.id}"]' in code and "\nassert " in code.replace("    assert", "assert")
+        assert code.rstrip() in page and f"](#{hooks.generate_rules.anchor(rule)})" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+def test_the_examples_of_the_rules_print_what_the_page_shows(hooks, rule):
+    printed = hooks.generate_rules.run(rule)
+    kept = hooks.generate_rules.output(rule).read_text()
+    assert re.sub(r"[\d.e-]+", "0", printed) == re.sub(r"[\d.e-]+", "0", kept)
 
 
 def test_the_table_of_nets_is_that_of_their_counts(hooks):

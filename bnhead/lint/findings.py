@@ -49,6 +49,10 @@ class Finding:
         beyond = "" if self.severity != "info" else "not beyond the threshold, "
         return f"{beyond}{self.rule.limit}"
 
+    def __str__(self) -> str:
+        head = f"{self.severity} {self.rule.id} {self.rule.name} {self.place}".rstrip()
+        return f"{head}\n  {self.what} ({self.compared})\n  fix: {self.fix}"
+
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON holds it."""
         rule = self.rule
@@ -128,14 +132,7 @@ class Findings(Sequence):
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
-        lines = [f"{self.model}: {self.summary}"]
-        for item in self.items:
-            lines += [
-                f"{item.severity} {item.rule.id} {item.place}".rstrip(),
-                f"  {item.what} ({item.compared})",
-            ]
-            lines += [f"  fix: {item.fix}"]
-        return "\n".join(lines)
+        return "\n".join([f"{self.model}: {self.summary}", *map(str, self.items)])
 
     def _repr_html_(self) -> str:
         headings = [

@@ -1,8 +1,8 @@
 """Numbers of a check: a few batches pass through the net as in training, and again as in inference.
 
 Inference normalises by the statistics that training has just seen, not by the moving averages, which say
-nothing in an untrained net. So what differs between the two passes is dropout and noise alone. Neither pass
-changes the model.
+nothing in an untrained net. So the two passes differ by dropout and batch noise alone. A net with dropout
+runs once more in both modes without it, which tells the two apart. Nothing changes the model.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope
 from bnhead.census import feed, reductions
 from bnhead.graph import hooks, taps, trace
 from bnhead.layers.moments import broadcast_mask, moments
-from bnhead.lint.net import Net, is_norm
+from bnhead.lint.net import Net, is_norm, is_random
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,8 @@ class NormFeatures:
         mean: in training, mean over the batches.
         variance: in training, mean over the batches of the variance within each.
         evaluated_variance: the same in inference, without dropout.
+        dropout_shift: `variance / evaluated_variance`, behind dropout relative to the same net without it,
+            whose two variances differ by batch noise. NaN of a constant channel.
         active: examples on which the channel is not 0 at some position, in inference.
         lowest: smallest value in inference.
     """
@@ -37,6 +39,7 @@ class NormFeatures:
     mean: np.ndarray
     variance: np.ndarray
     evaluated_variance: np.ndarray
+    dropout_shift: np.ndarray
     active: np.ndarray
     lowest: np.ndarray
 
@@ -69,12 +72,15 @@ class _Watching(taps.Taps):
     Args:
         model: the model.
         active: whether to count on which examples each channel is active.
+        dropping: whether dropout drops in training.
     """
 
-    def __init__(self, model: keras.Model, *, active: bool):
+    def __init__(self, model: keras.Model, *, active: bool = False, dropping: bool = True):
         super().__init__(model, evaluating=True, paths=None if active else ())
         self.norms: dict[str, dict[str, Any]] = {}
-        self._active, self._path, self._uses = active, [], Counter()
+        self._active, self._dropping = active, dropping
+        self._path: list[str] = []
+        self._uses: Counter = Counter()
 
     def call(self, layer, original, args, kwargs):
         if layer is not self.model:
@@ -82,6 +88,8 @@ class _Watching(taps.Taps):
         try:
             if is_norm(layer) and args and not self._loop and self.passes:
                 self._reduce(layer, args[0], kwargs.get("mask"))
+            if not self._dropping and is_random(layer) and getattr(layer, "_call_has_training_arg", False):
+                kwargs = {**kwargs, "training": False}
             return super().call(layer, original, args, kwargs)
         finally:
             if layer is not self.model:
@@ -120,39 +128,59 @@ def measure(net: Net, parts: Sequence[Any]) -> Measured | None:
     """
     if not parts:
         return None
-    model = net.model
-    parts = [feed.arranged(model, x) for x in parts]
-    size = _size(parts[0])
-    full = [x for x in parts if _size(x) == size]
-    training = trace.compiled(lambda x, number: _training_pass(model, x, number), model)
-    seen = [_on_host(training(x, np.uint32(number))) for number, x in enumerate(full)]
-    statistics = _averaged([one["norms"] for one in seen])
-    evaluation = trace.compiled(lambda x, values: _evaluation_pass(net, x, values), model)
-    values = _moving_values(net, statistics)
-    again = [_on_host(evaluation(x, values)) for x in parts]
-    in_full = [one["norms"] for one, x in zip(again, parts, strict=True) if _size(x) == size]
-    evaluated = _averaged(in_full)
+    parts = [feed.arranged(net.model, x) for x in parts]
+    full = [x for x in parts if _size(x) == _size(parts[0])]
+    seen, again = _in_both_modes(net, parts, full, dropping=True)
+    statistics, evaluated = _averaged(seen), _averaged(again[: len(full)])
+    shifts = _variance_ratios(statistics, evaluated)
+    if any(net.random_before(call) for call in net.training_norms):
+        control = _in_both_modes(net, full, full, dropping=False)
+        without = _variance_ratios(*map(_averaged, control))
+        shifts = {name: ratio / without[name] for name, ratio in shifts.items()}
     norms = {
         name: NormFeatures(
             statistics[name]["mean"],
             statistics[name]["variance"],
             evaluated[name]["variance"],
+            shifts[name],
             np.sum([one["norms"][name]["active"] for one in again], axis=0),
             np.min([one["norms"][name]["lowest"] for one in again], axis=0),
         )
         for name in statistics
-        if name in evaluated
     }
     active = {name: np.sum([one["active"][name] for one in again], axis=0) for name in again[0]["active"]}
     outputs = np.concatenate([one["outputs"] for one in seen]) if "outputs" in seen[0] else None
-    return Measured(sum(map(_size, parts)), size, norms, active, outputs)
+    return Measured(sum(map(_size, parts)), _size(full[0]), norms, active, outputs)
 
 
-def _training_pass(model: keras.Model, x: Any, number: Any) -> dict[str, Any]:
+def _in_both_modes(net: Net, parts: Sequence[Any], full: Sequence[Any], dropping: bool) -> tuple[list, list]:
+    """The results of the training passes on `full`, and of the passes in inference on all parts, on the host.
+
+    Args:
+        net: the net.
+        parts: the batches, those of `full` first.
+        full: the batches of whole size, which give the statistics.
+        dropping: whether dropout drops in training.
+    """
+    training = trace.compiled(lambda x, number: _training_pass(net.model, x, number, dropping), net.model)
+    seen = [_on_host(training(x, np.uint32(number))) for number, x in enumerate(full)]
+    values = _moving_values(net, _averaged(seen))
+    evaluation = trace.compiled(lambda x, averages: _evaluation_pass(net, x, averages), net.model)
+    return seen, [_on_host(evaluation(x, values)) for x in parts]
+
+
+def _variance_ratios(statistics: dict, evaluated: dict) -> dict[str, np.ndarray]:
+    """Name of a norm -> `(channels,)`, variance in training / in inference; NaN where one of them is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = {name: one["variance"] / evaluated[name]["variance"] for name, one in statistics.items()}
+    return {name: np.where((ratio > 0) & np.isfinite(ratio), ratio, np.nan) for name, ratio in ratios.items()}
+
+
+def _training_pass(model: keras.Model, x: Any, number: Any, dropping: bool) -> dict[str, Any]:
     """The pass in training; `number` of the batch gives its dropout another seed than that of the others."""
     generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
     seeds = [(g.state, g.state + ops.cast(number, g.state.dtype) * _SEED_STEP) for g in generators]
-    watching = _Watching(model, active=False)
+    watching = _Watching(model, dropping=dropping)
     with _with_values(model, seeds), hooks.reporting_to(watching):
         outputs = keras.tree.flatten(model(x, training=True))
     result = {"norms": watching.norms}
@@ -206,14 +234,14 @@ def _moving_values(net: Net, statistics: dict[str, dict[str, np.ndarray]]) -> di
     return values
 
 
-def _averaged(batches: Sequence[dict[str, dict[str, np.ndarray]]]) -> dict[str, dict[str, np.ndarray]]:
-    """Means over the batches of the moments at each norm."""
-    return {
-        name: {
-            moment: np.mean([one[name][moment] for one in batches], axis=0) for moment in ("mean", "variance")
-        }
-        for name in batches[0]
-    }
+def _averaged(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+    """Means over the batches of the moments at each norm, from the results of passes."""
+    batches = [one["norms"] for one in results]
+
+    def mean(name, moment):
+        return np.mean([one[name][moment] for one in batches], axis=0)
+
+    return {name: {moment: mean(name, moment) for moment in ("mean", "variance")} for name in batches[0]}
 
 
 def _on_host(tensors: Any) -> Any:

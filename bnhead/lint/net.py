@@ -124,6 +124,15 @@ class Net:
                 reached.update(earlier)
         return reached
 
+    def random_before(self, call: LayerCall) -> list[LayerCall]:
+        """The calls of dropout whose outputs reach a call, in the order of execution."""
+        upstream = self.before(call) if self._random else ()
+        return [earlier for earlier in self._random if earlier.index in upstream]
+
+    @cached_property
+    def _random(self) -> list[LayerCall]:
+        return [call for call in self.calls if is_random(call.layer)]
+
     def made_by(self, call: LayerCall) -> LayerCall | None:
         """The call whose output is a call's only input; None without one."""
         return self.calls[call.reads[0]] if len(call.reads) == 1 and call.reads[0] >= 0 else None

@@ -283,8 +283,7 @@ _ROWS = (
         needs="model",
         why="Dropout adds variance in training, and the moving variance learns it. In inference the "
         "features vary less, and the batch norm divides by too much.",
-        fix="put the dropout after the last batch norm, or recompute_batch_stats(model, data) after "
-        "training.",
+        fix="put the dropout after the last batch norm; recompute_batch_stats repairs a part of it.",
         source="Li et al. 2019, arXiv 1801.05134",
         measures="data",
     ),
@@ -293,7 +292,7 @@ _ROWS = (
         "large-epsilon",
         "warning",
         "epsilon is large beside the features' variance",
-        figure="share of the channels whose deviation stays under 0.9 of gamma",
+        figure="share of the channels whose variance is below epsilon",
         threshold=0.5,
         notable=0.05,
         above=True,

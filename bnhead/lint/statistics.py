@@ -9,13 +9,12 @@ from bnhead.errors import UsageError
 from bnhead.lint.evidence import Evidence, Place, graded
 from bnhead.lint.findings import Finding
 from bnhead.lint.measure import NormFeatures
-from bnhead.lint.net import LayerCall, is_random
+from bnhead.lint.net import LayerCall
 from bnhead.lint.rules import RULES
 from bnhead.lint.structure import averages, is_initial
 from bnhead.texts import counted
 
 ACTIVE = 3  # examples of a batch on which a feature must be active, on average
-_FULL_SIZE = 0.9  # of gamma, the least deviation of a normalised channel
 _FACTOR = 4  # between the moving variance and the data's
 
 
@@ -34,10 +33,8 @@ def _measured_norms(evidence: Evidence) -> Iterator[tuple[LayerCall, NormFeature
 def dropout_before_norm(evidence: Evidence) -> list[Finding]:
     """BN401."""
     net, places = evidence.net, []
-    random = [call.index for call in net.calls if is_random(call.layer)]
-    for call in net.training_norms if random else ():
-        upstream = net.before(call)
-        if not (dropping := [net.calls[i] for i in random if i in upstream]):
+    for call in net.training_norms:
+        if not (dropping := net.random_before(call)):
             continue
         features = None if evidence.measured is None else evidence.measured.norms.get(call.name)
         nearest = dropping[-1]
@@ -46,13 +43,12 @@ def dropout_before_norm(evidence: Evidence) -> list[Finding]:
         if features is None:
             places.append(Place(call.path, None, f"{source} comes before it"))
             continue
-        varying = ~_constant(features) & (features.evaluated_variance > 0)
-        if not varying.any():
+        ratios = features.dropout_shift[np.isfinite(features.dropout_shift) & ~_constant(features)]
+        if not len(ratios):
             continue
-        ratios = features.variance[varying] / features.evaluated_variance[varying]
         shift = float(np.exp(np.median(np.abs(np.log(ratios)))))
         ratio = float(np.median(ratios))
-        what = f"{source} makes the variance in training {ratio:.2f} times that in inference"
+        what = f"{source} makes the variance in training {ratio:.3g} times that in inference"
         places.append(Place(call.path, shift, what))
     return graded("BN401", places)
 
@@ -63,12 +59,11 @@ def large_epsilon(evidence: Evidence) -> list[Finding]:
     for call, features in _measured_norms(evidence):
         variance, epsilon = features.variance[~_constant(features)], call.layer.epsilon
         if len(variance):
-            share = float((np.sqrt(variance / (variance + epsilon)) < _FULL_SIZE).mean())
-            median = float(np.median(variance))
-            what = (
-                f"epsilon {epsilon:g} beside a median variance of {median:.2g} holds back {share:.0%} of the"
-            )
-            places.append(Place(call.path, share, f"{what} channels"))
+            share, median = float((variance < epsilon).mean()), float(np.median(variance))
+            size = np.sqrt(median / (median + epsilon))
+            what = f"the variance of {share:.0%} of the channels is below epsilon {epsilon:g}; the median, "
+            what += f"{median:.2g}, leaves with a deviation of {size:.2f} gamma"
+            places.append(Place(call.path, share, what))
     return graded("BN402", places)
 
 

@@ -58,8 +58,9 @@ def shared_norm(evidence: Evidence) -> list[Finding]:
         if len(features) < 2:
             places.append(Place(calls[0].path, None, number))
             continue
-        distance = max(_distance(a, b) for a, b in itertools.combinations(map(_moments, features), 2))
-        what = f"{number}, and its inputs' statistics differ by {distance:.2f} deviations"
+        pairs = itertools.combinations(map(_moments, features), 2)
+        distance, words = max(_distance(a, b) for a, b in pairs)
+        what = f"{number} on inputs that differ: {words}"
         places.append(Place(calls[0].path, distance, what))
     return graded("BN102", places)
 
@@ -83,18 +84,20 @@ def _moments(features: NormFeatures) -> Moments:
     return features.mean, features.variance
 
 
-def _distance(a: Moments, b: Moments) -> float:
-    """How far two sets of statistics are apart: the larger of two medians over the channels.
+def _distance(a: Moments, b: Moments) -> tuple[float, str]:
+    """How far two sets of statistics are apart, as a number and in words.
 
-    These are the distance of the means in deviations, and |log2| of the ratio of the deviations. Channels
-    that are constant in both count as equal if their means are.
+    The number is the larger of two medians over the channels: the distance of the means in deviations, and
+    |log2| of the ratio of the deviations. Channels that are constant in both are equal if their means are.
     """
     (mean_a, variance_a), (mean_b, variance_b) = a, b
     tiny = 1e-12
     deviation = np.sqrt((variance_a + variance_b) / 2 + tiny)
-    means = np.minimum(np.abs(mean_a - mean_b) / deviation, 1e3)
-    ratios = np.abs(np.log2((variance_a + tiny) / (variance_b + tiny))) / 2
-    return float(max(np.median(means), np.median(ratios)))
+    means = float(np.median(np.minimum(np.abs(mean_a - mean_b) / deviation, 1e3)))
+    ratios = float(np.median(np.abs(np.log2((variance_a + tiny) / (variance_b + tiny))) / 2))
+    if means >= ratios:
+        return means, f"their means lie {means:.2f} deviations apart"
+    return ratios, f"their deviations differ by a factor of {2**ratios:.2f}"
 
 
 def norm_on_output(evidence: Evidence) -> list[Finding]:
@@ -118,7 +121,7 @@ def norm_on_output(evidence: Evidence) -> list[Finding]:
     worst = int(np.argmax(np.maximum(means, ratios)))
     what = (
         f"targets have mean {targets.mean(0)[worst]:.3g} and deviation {targets.std(0)[worst]:.3g}, outputs "
-        f"in training {made.mean(0)[worst]:.3g} and {made.std(0)[worst]:.3g}"
+        f"in training {round(made.mean(0)[worst], 6):.3g} and {made.std(0)[worst]:.3g}"
     )
     return finding("BN103", paths, what, value)
 
@@ -167,8 +170,8 @@ def behind_frozen_layers(evidence: Evidence) -> list[Finding]:
         if not features:
             places.append(Place(call.path, None, f"{frozen} before it is frozen"))
             continue
-        distance = _distance((mean, variance), _moments(features[0]))
-        what = f"its averages will move by {distance:.2f} deviations; {frozen} before it is frozen"
+        distance, words = _distance((mean, variance), _moments(features[0]))
+        what = f"its averages move to those of the data, and {words}; {frozen} before it is frozen"
         places.append(Place(call.path, distance, what))
     return graded("BN302", places)
 

@@ -40,7 +40,10 @@ def test_the_findings_of_a_check():
     assert findings.by_rule("BN401") == [ITEMS[1]]
     assert findings.summary == "1 error, 1 warning, 2 info; 2 rules checked, 1 not"
     text = str(findings)
-    assert "warning BN401 a, b, c and 2 more\n  a number was seen (more than 1.10)\n  fix: put the" in text
+    assert (
+        "warning BN401 dropout-before-norm a, b, c and 2 more\n  a number was seen (more than 1.10)\n" in text
+    )
+    assert f"\n  fix: {RULES['BN401'].fix}\n" in text
     content = json.loads(findings.to_json())
     assert content["not_checked"] == missing and content["facts"] == {"read": "8 examples"}
     assert [item["value"] for item in content["findings"]] == [2, 1.5, None, 5]

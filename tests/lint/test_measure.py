@@ -5,6 +5,7 @@ from keras import layers
 
 from bnhead.lint.measure import measure
 from bnhead.lint.net import read_net
+from bnhead.mechanisms import variance_shift
 from tests.lint.nets import X, norm, sequential
 
 
@@ -68,3 +69,31 @@ def test_outputs_in_training():
     outputs = measure(read_net(model), parts(X, 300)).outputs
     assert outputs.shape == (600, 16) and outputs.mean(0) == pytest.approx(np.zeros(16), abs=1e-4)
     assert measure(read_net(model), []) is None
+
+
+def test_the_shift_of_dropout_is_that_of_the_published_formula():
+    """(v + m^2) / p - m^2 over v, as `mechanisms.variance_shift` measures it, too."""
+    model = sequential(layers.Dropout(0.4), norm())
+    x = X + 2
+    shift = measure(read_net(model), parts(x)).norms["bn"].dropout_shift
+    mean, variance = x.mean(0), x.var(0)
+    expected = ((variance + mean**2) / 0.6 - mean**2) / variance
+    assert shift == pytest.approx(expected, rel=0.25) and np.median(shift / expected) == pytest.approx(
+        1, abs=0.05
+    )
+    assert np.median(shift) == pytest.approx(variance_shift(model, x)["bn"].median, rel=0.07)
+
+
+def test_batch_noise_is_no_shift_of_dropout():
+    """Behind norms of small batches the variances of both modes differ without any dropout."""
+    model = sequential(
+        *(part for i in range(4) for part in (layers.Dense(16), norm(name=f"bn{i}"), layers.ReLU()))
+    )
+    inputs = keras.Input((16,))
+    dropped = layers.Dropout(0.01)(inputs)  # next to nothing
+    features = measure(read_net(keras.Model(inputs, model(dropped))), parts(X, 6)).norms
+    last = next(value for name, value in features.items() if name.endswith("bn3"))
+    varying = np.isfinite(last.dropout_shift)
+    ratio = np.median(last.variance[varying] / last.evaluated_variance[varying])
+    assert ratio < 0.9, "inference has more variance here"
+    assert np.median(last.dropout_shift[varying]) == pytest.approx(1, abs=0.06)
