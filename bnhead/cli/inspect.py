@@ -246,6 +246,11 @@ def _measure(request: Request, source: Any, directory: RunDirectory) -> None:
     train = source.training_batches(request.batch_size, source.recipe)
     if hasattr(train, "take"):
         train = train.take(max(1, REFERENCE_EXAMPLES // request.batch_size))
+    if source.task != "classification":  # figures of classes are those of a softmax
+        data, train = (
+            (batches[0], None) if isinstance(batches, tuple) else batches.map(lambda x, y: (x,))
+            for batches in (data, train)
+        )
     options = {"training_batch": size, "batch_size": request.batch_size}
     content: dict[str, Any] = {"training_batch": size}
     split = mechanisms.Split(source.model)

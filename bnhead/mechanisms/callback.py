@@ -93,16 +93,20 @@ class Measure(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Measures the initial guess of a model that has not been trained yet."""
         steps = getattr(self.model.optimizer, "iterations", None)
-        if "guess" not in self.groups or steps is None or int(keras.ops.convert_to_numpy(steps)):
+        outputs = self._split.net.outputs[0].shape
+        if "guess" not in self.groups or len(outputs) != 2 or outputs[1] < 2:
+            return
+        if steps is None or int(keras.ops.convert_to_numpy(steps)):
             return
         self.initial = initial_guess(self.model, self.data, batch_size=self._options["batch_size"])
-        self.prejudiced = None if self.initial.is_prejudiced else 0
+        if not math.isnan(self.initial.prior):
+            self.prejudiced = None if self.initial.is_prejudiced else 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, and adds the figures to `logs`."""
         self.repeat()
         guess = self.measured.guess
-        if self.prejudiced is None and guess is not None and not guess.is_prejudiced:
+        if self.prejudiced is None and guess is not None and guess.modal_share < 2 * guess.prior:
             self.prejudiced = epoch + 1
         if logs is not None:
             logs.update({name: value for name, value in self.latest.items() if math.isfinite(value)})

@@ -55,7 +55,10 @@ class Watchers:
         self.measure = None
         if config.measure:
             options = {"training_batch": feed.batch_size, "seed": feed.seed}
-            self.measure = Measure(feed.probe(), feed.reference(), config.measure, **options)
+            data = feed.probe(), feed.reference()
+            if feed.task != "classification":  # figures of classes are those of a softmax
+                data = (batches.map(lambda x, y: (x,)) for batches in data)
+            self.measure = Measure(*data, config.measure, **options)
         self.history = HistoryFile(directory, self.evaluation, self.measure)
         constant = constant_loss(feed.task, feed.data, feed.recipe.mixup)
         self.learning = Learning(constant, config.learn_within, self.history.losses)

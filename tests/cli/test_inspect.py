@@ -51,6 +51,33 @@ def test_a_run_in_one_command(short_run, tmp_path, capsys):
     assert 16 < html.count("<figure><div role") <= 24
 
 
+def test_the_mechanisms_of_a_run(short_run, tmp_path, capsys):
+    config, result = short_run
+    arguments = [config.workdir, f"--data_dir={config.data_dir}", f"--out={tmp_path}", "--layers=last"]
+    assert inspect.main([*arguments, "--measure=gap,calibration,interventions"]) == 0
+    out = capsys.readouterr().out
+    assert "norm head_bn; 360 examples" in out and "accuracy, population" in out
+    assert "interventions at head_bn on 360 examples; dead units of head_fc" in out
+    content = json.loads((tmp_path / "mechanisms.json").read_text())
+    assert content["training_batch"] == config.batch_size and content["norm"] == "head_bn"
+    assert content["figures"]["accuracy_moving"] == pytest.approx(result["test_accuracy"])
+    none = content["interventions"]["none"]
+    assert none["loss"] == pytest.approx(result["test_loss"], rel=1e-4)
+    assert none["dead"] == pytest.approx(result["dead/head_fc/dataset"])
+    assert content["interventions"]["population"]["loss"] != pytest.approx(none["loss"], rel=0.01)
+
+
+def test_what_measure_takes():
+    assert request(measure="interventions").measured_groups() == ((), True)
+    assert request(measure="noise,gap").measured_groups() == (("noise", "gap"), False)
+    groups, intervenes = request(measure="all").measured_groups()
+    assert len(groups) == 11 and intervenes
+    with pytest.raises(UsageError, match="measure 'noize' is not known; did you mean 'noise'"):
+        request(measure="noize")
+    with pytest.raises(UsageError, match="training_batch must be at least 2"):
+        request(measure="noise", training_batch=1)
+
+
 def test_the_census_of_a_run_is_kept_in_the_run(short_run, tmp_path, capsys):
     config, _ = short_run
     run = RunDirectory(shutil.copytree(config.workdir, tmp_path / "run"))
