@@ -6,7 +6,7 @@ Data are uint8 arrays in memory. JAX needs no TensorFlow. PyTorch without Keras 
 channels_last, eager and, on a GPU, compiled. It runs on a CPU too, where it shows that it runs.
 
     fit              plain, without a census
-    fit, N at once   N steps per execution
+    fit, at once     `--at_once` steps per execution
     fit, step        `DeadUnits()`, which counts 16 images of each training batch inside the step
     fit, step, all   the same for every activation
     fit, probe       `DeadUnits` on `--probe` images after the epoch
@@ -83,10 +83,12 @@ def keras_ways(options: argparse.Namespace) -> tuple[str, dict[str, Way]]:
     def calls(function: Callable, **keywords) -> Way:
         return lambda: repeated(lambda: function(probe, batch_size=PROBE_BATCH, **keywords), options.rounds)
 
-    bare = compiled()
+    bare, at_once = compiled(), {}
+    if keras.backend.backend() != "torch":  # Keras has single steps only there
+        at_once = {"fit, at once": fit(compiled(options.at_once))}
     ways = {
         "fit": fit(bare),
-        f"fit, {options.at_once} at once": fit(compiled(options.at_once)),
+        **at_once,
         "fit, step": fit(compiled(), DeadUnits()),
         "fit, step, all": fit(compiled(), DeadUnits(layers="all")),
         "fit, probe": fit(compiled(), DeadUnits(probe, batch_size=PROBE_BATCH)),

@@ -6,11 +6,15 @@ the ratio round by round, of wall time and of the CPU time of all threads, which
 machine disturbs less. Both open the data, build the net and compile it anew each time.
 
     python benchmarks/train.py [--rounds=5] [--backbone=resnet20] [--checkpoint_seconds=30] [--steps=0]
+    python benchmarks/train.py --dataset=digits --epochs=8 --noevaluate
 
-`--steps` cuts the epoch of both short after so many steps; 0 does it whole.
+`--steps` cuts the epoch of both short after so many steps; 0 does it whole. With several epochs the median
+epoch is compared, without the first, which traces; `--noevaluate` leaves the evaluation out of the bare `fit`.
 """
 
 import argparse
+import functools
+import itertools
 import statistics
 import tempfile
 import time
@@ -36,10 +40,28 @@ class StopAfter(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def bare(config: TrainConfig, callbacks: list) -> None:
-    feed, model = prepare_training(config, Replicas(), Reuse())
-    options = {"validation_data": feed.test(), "shuffle": False, "verbose": 0, "callbacks": callbacks}
-    model.fit(feed.train(0, 0), epochs=1, steps_per_epoch=feed.steps, **options)
+class Epochs(keras.callbacks.Callback):
+    """Wall and CPU time at the beginning of each epoch and at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.times: list[tuple[float, float]] = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.times.append((time.perf_counter(), time.process_time()))
+
+    def median(self) -> tuple[float, float]:
+        """Seconds of the median epoch but the first, which traces, and the last, which has no successor."""
+        pairs = list(itertools.pairwise(self.times))[1:]
+        wall, cpu = ([after[k] - before[k] for before, after in pairs] for k in (0, 1))
+        return statistics.median(wall), statistics.median(cpu)
+
+
+def bare(config: TrainConfig, callbacks: list, *, evaluate: bool) -> None:
+    feed, model, _ = prepare_training(config, Replicas(), Reuse())
+    options = {"validation_data": feed.test() if evaluate else None, "shuffle": False, "verbose": 0}
+    fitted = {"epochs": config.epochs, "steps_per_epoch": feed.steps, "callbacks": callbacks}
+    model.fit(feed.train(0, 0), **fitted, **options)
 
 
 def main() -> None:
@@ -48,23 +70,31 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet20")
     parser.add_argument("--checkpoint_seconds", type=float, default=30.0)
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--noevaluate", action="store_true")
     given = parser.parse_args()
+    if 1 < given.epochs < 4:
+        parser.error("--epochs must be 1, or at least 4: the first and the last are not counted")
     times = {"model.fit": [], "train()": []}  # wall seconds, CPU seconds
     for number in range(given.rounds + 1):
-        for name, run in (("model.fit", bare), ("train()", train)):
+        fit = functools.partial(bare, evaluate=not given.noevaluate)
+        for name, run in (("model.fit", fit), ("train()", train)):
             with tempfile.TemporaryDirectory() as folder:
                 config = TrainConfig(
-                    dataset="cifar10",
-                    augment="crop_flip",
+                    dataset=given.dataset,
+                    augment="crop" if given.dataset == "digits" else "crop_flip",
                     backbone=given.backbone,
                     head="bn_fc",
-                    epochs=1,
+                    epochs=given.epochs,
                     checkpoint_seconds=given.checkpoint_seconds,
                     workdir=f"{folder}/run",
                 )
-                start = time.perf_counter(), time.process_time()
-                run(config, [StopAfter(given.steps)] if given.steps else [])
+                start, epochs = (time.perf_counter(), time.process_time()), Epochs()
+                run(config, [epochs, *([StopAfter(given.steps)] if given.steps else [])])
                 seconds = time.perf_counter() - start[0], time.process_time() - start[1]
+                if given.epochs > 1:
+                    seconds = epochs.median()
             keras.backend.clear_session()
             if number:  # the first round opens files and compiles for the first time
                 times[name].append(seconds)

@@ -198,17 +198,22 @@ def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
 def executed_at_once(steps: int, requested: int = 0) -> int:
     """Training steps per execution: several on a GPU, so that it does not wait for Python.
 
-    TensorFlow makes the loop part of the graph; on JAX and PyTorch it is a Python loop, at whose end the loss
-    is read. On a CPU a step takes longer than the call. Best is a divisor of the epoch's steps, for which one
-    pipeline serves all epochs; where they have no large one, equal parts and a smaller last one.
+    TensorFlow makes the loop part of the graph; on JAX it is a Python loop, at whose end the loss is read;
+    Keras has none on PyTorch. On a CPU a step takes longer than the call. Best is a divisor of the epoch's
+    steps, for which one pipeline serves all epochs; where they have no large one, equal parts and a smaller
+    last one.
 
     Args:
         steps: optimizer steps per epoch.
         requested: the user's number; 0 chooses one.
 
     Raises:
-        UsageError: the number does not divide the epoch, whose last execution would run into the next one.
+        UsageError: the number does not divide the epoch, whose last execution would run into the next one, or
+            the backend does single steps only.
     """
+    single = keras.backend.backend() == "torch"
+    if single and requested > 1:
+        raise UsageError(f"steps_per_execution must be 1 on PyTorch, got {requested}")
     if requested:
         if steps % requested:
             nearest = max(divisor for divisor in range(1, requested) if steps % divisor == 0)
@@ -217,7 +222,7 @@ def executed_at_once(steps: int, requested: int = 0) -> int:
                 f"{nearest} would"
             )
         return requested
-    if environment.device_names() == ["CPU"]:
+    if single or environment.device_names() == ["CPU"]:
         return 1
     divisor = max(divisor for divisor in range(1, AT_ONCE + 1) if steps % divisor == 0)
     if divisor >= AT_ONCE // 4 or steps <= AT_ONCE:

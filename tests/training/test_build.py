@@ -97,6 +97,10 @@ def test_on_a_gpu_several_steps_are_executed_at_once(monkeypatch, steps, at_once
     assert executed_at_once(steps) == 1, "on a CPU"
     monkeypatch.setattr(environment, "device_names", lambda: ["a GPU"])
     assert executed_at_once(steps) == at_once
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    assert executed_at_once(steps) == executed_at_once(steps, 1) == 1
+    with pytest.raises(UsageError, match="steps_per_execution must be 1 on PyTorch, got 2"):
+        executed_at_once(steps, 2)
 
 
 def test_executions_that_would_reach_into_the_next_epoch_are_refused(short_config, digits):
