@@ -9,7 +9,7 @@ machine disturbs less. Both open the data, build the net and compile it anew eac
     python benchmarks/train.py --dataset=digits --epochs=8 --noevaluate
 
 `--steps` cuts the epoch of both short after so many steps; 0 does it whole. With several epochs the median
-epoch is compared, without the first, which traces; `--noevaluate` leaves the evaluation out of the bare `fit`.
+epoch is compared, without the first, which traces; `--noevaluate` leaves evaluation out of the bare `fit`.
 """
 
 import argparse
