@@ -33,7 +33,8 @@ class Measure(keras.callbacks.Callback):
         measured: the latest `Measured`; None before the first.
         initial: the guess before the first step; None if it was not measured.
         prejudiced: epochs until the most frequent answer has less than twice the share of the most frequent
-            label; 0 if it has so from the beginning, None as long as it has not.
+            label, measured as the initial guess; 0 if it has so from the beginning, None as long as it has
+            not.
 
     Raises:
         UsageError: at once for data or groups that are not valid; when `fit` begins for a model without a
@@ -98,18 +99,22 @@ class Measure(keras.callbacks.Callback):
             return
         if steps is None or int(keras.ops.convert_to_numpy(steps)):
             return
-        self.initial = initial_guess(self.model, self.data, batch_size=self._options["batch_size"])
+        self.initial = self._guess()
         if not math.isnan(self.initial.prior):
             self.prejudiced = None if self.initial.is_prejudiced else 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, and adds the figures to `logs`."""
         self.repeat()
-        guess = self.measured.guess
-        if self.prejudiced is None and guess is not None and guess.modal_share < 2 * guess.prior:
+        is_open = self.initial is not None and self.prejudiced is None and not math.isnan(self.initial.prior)
+        if is_open and not self._guess().is_prejudiced:
             self.prejudiced = epoch + 1
         if logs is not None:
             logs.update({name: value for name, value in self.latest.items() if math.isfinite(value)})
+
+    def _guess(self) -> Guess:
+        """With batch statistics in every norm, so that the bias of moving averages does not count."""
+        return initial_guess(self.model, self.data, batch_size=self._options["batch_size"])
 
     def repeat(self) -> Measured:
         """Measures the model as it is now."""

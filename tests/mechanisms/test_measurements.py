@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from bnhead.mechanisms import (
 )
 from bnhead.mechanisms.calibration import CalibrationSums
 from bnhead.mechanisms.collapse import ClassMoments, neural_collapse
+from bnhead.mechanisms.population import POOL
 from tests.mechanisms.nets import data, image_net, images, numpy, vector_net
 
 
@@ -130,6 +132,7 @@ def test_errors():
 
 _ON_A_BACKEND = """
 import sys
+import tracemalloc
 import numpy as np
 from tests.mechanisms.test_measurements import figures_of_a_backend
 np.savez(sys.argv[2], **figures_of_a_backend(np.load(sys.argv[1])))
@@ -166,3 +169,24 @@ def test_the_other_backends_measure_the_same(backend, tmp_path):
     for name, value in expected.items():
         tolerance = 0.2 if name == "shift" else 5e-3
         np.testing.assert_allclose(other[name], value, rtol=tolerance, atol=1e-4, err_msg=name)
+
+
+def test_memory_does_not_grow_with_the_examples():
+    """Of ten times as many examples, one batch and the same matrices are held; mates stop at their number."""
+    model = vector_net("bn_fc8")
+    peaks = []
+    for number in (3, 30):
+        parts = [data(500, seed=seed) for seed in range(10)]
+        split = Split(model)
+
+        def stream(parts=parts, number=number):
+            return (parts[i % 10] for i in range(number))
+
+        options = {"groups": "noise,gap,guess,scale,calibration,inputs,rank,collapse", "draws": 2}
+        measure(split, parts[0], stream(), training_batch=8, **options)  # traced before it is measured
+        tracemalloc.start()
+        measure(split, stream(), stream(), training_batch=8, **options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    mates = POOL * 2 * 10 * 8  # bytes of the sample of mates, at most
+    assert peaks[1] < 1.3 * peaks[0] + mates
