@@ -5,7 +5,7 @@ row; tables, files and the site read them.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bnhead.census.figures import Figure
@@ -97,14 +97,14 @@ FIGURES_BY_GROUP = {
         (
             "noise_rare_distance",
             "distance, rare",
-            "distance of these features' values in a batch from those by the population",
+            "distance of the rare features' values in a batch from those by the population",
             lambda m: m.noise.rare_distance,
             "value",
         ),
         (
             "noise_usual_distance",
             "distance, others",
-            "the same of the other features",
+            "distance of the other features' values in a batch from those by the population",
             lambda m: m.noise.usual_distance,
             "value",
         ),
@@ -183,8 +183,8 @@ FIGURES_BY_GROUP = {
         ),
         (
             "average_bias_largest",
-            "the same, largest",
-            "the largest over the channels",
+            "largest bias of a mean",
+            "largest distance of a moving mean from the population's, in deviations",
             lambda m: m.gap.averages.largest,
             "value",
         ),
@@ -299,7 +299,7 @@ FIGURES_BY_GROUP = {
         (
             "ece_excess",
             "ECE above the floor",
-            "what is left of the error",
+            "calibration error less that floor",
             lambda m: m.calibration.ece_excess,
             "rate",
         ),
@@ -316,7 +316,7 @@ FIGURES_BY_GROUP = {
         (
             "severity_largest",
             "severity, largest",
-            "the largest over the channels that vary",
+            "largest |mean| / deviation of the FC's inputs that vary",
             lambda m: m.inputs.largest_severity,
             "value",
         ),
@@ -472,6 +472,29 @@ def figures_of(measured: Any) -> dict[str, float]:
             if math.isfinite(value):
                 values[row.name] = value
     return values
+
+
+def tables_of(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """The figures of a run in groups.
+
+    Args:
+        values: figures by `mechanisms/<name>`; other keys are ignored, None and NaN are left out.
+
+    Returns:
+        What each group with figures is about, with heading, meaning and value of each figure as text.
+    """
+    tables = []
+    for group, about in GROUPS.items():
+        rows = FIGURES_BY_GROUP[group] + ((*INITIAL, PREJUDICED) if group == "guess" else ())
+        numbers = ((row, values.get(PREFIX + row.name)) for row in rows)
+        cells = [
+            (row.heading, row.meaning, row.text(number))
+            for row, number in numbers
+            if isinstance(number, int | float) and math.isfinite(number)
+        ]
+        if cells:
+            tables.append((about, cells))
+    return tables
 
 
 def meaning_of(key: str) -> str:

@@ -9,6 +9,7 @@ from bnhead.census import keys
 from bnhead.census.figures import figures_at
 from bnhead.census.reading import read_layer
 from bnhead.errors import RunDirectoryError
+from bnhead.mechanisms.figures import tables_of
 from bnhead.report import dead_units, study_figures
 from bnhead.report.event_pictures import last_pictures
 from bnhead.report.study_page import machine_rows, run_dates
@@ -76,6 +77,7 @@ def run_content(run: RunFiles, directory: str = "DIR") -> dict[str, Any]:
         "pictures": _pictures(run),
         "heads": [study_figures.head_diagram(str(run.config.get("head", "")), description)],
         "counts": counts,
+        "mechanisms": tables_of(run.result),
         "changed": differing,
         "defaults": {key: value for key, value in run.config.items() if key not in differing},
         "again": [

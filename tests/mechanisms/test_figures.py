@@ -44,6 +44,14 @@ def test_figures_that_are_not_measured_or_not_finite_are_left_out():
     }  # fmt: skip
 
 
+def test_tables_of_a_run():
+    values = {"mechanisms/nc1": 0.25, "mechanisms/nc2": None, "mechanisms/prejudiced_epochs": 3.0, "nll": 1.0}
+    (guess, of_guess), (collapse, of_collapse) = figures.tables_of(values)
+    assert (guess, collapse) == (GROUPS["guess"], GROUPS["collapse"])
+    assert of_guess == [("prejudiced epochs", PREJUDICED.meaning, "3")]
+    assert [(heading, text) for heading, _, text in of_collapse] == [("NC1", "0.25")]
+
+
 def test_meanings_by_key():
     assert figures.meaning_of("mechanisms/nc1").startswith("tr(pinv(Sb) Sw)")
     assert figures.meaning_of("mechanisms/prejudiced_epochs") == PREJUDICED.meaning

@@ -83,3 +83,20 @@ def test_without_settings_there_is_no_run(directory):
         RunDirectoryError, match=r"holds no run that can be read: config\.json cannot be read"
     ):
         report.build(directory)
+
+
+def test_what_was_measured_of_the_mechanisms(directory):
+    report.build(directory)
+    assert "Mechanisms" not in (directory / "report.html").read_text()
+    result = json.loads((directory / "result.json").read_text())
+    dump(
+        directory / "result.json",
+        {**result, "mechanisms/nc1": 0.25, "mechanisms/nc4": 0.1, "mechanisms/nc2": None},
+    )
+    run_hashes = json.loads((directory / "status.json").read_text())
+    dump(directory / "status.json", {**run_hashes, "sha256": {}})
+    report.build(directory)
+    html, markdown = ((directory / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert html.count('href="#mechanisms"') == 1 and "<dd>10.00%</dd>" in html and "NC1: tr(" in html
+    assert "| NC4 | 10.00% |" in markdown and "NC2" not in markdown
+    assert Page(html).open == []
