@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bnhead import heads
-from bnhead.cli import data, diff, exits, heads as heads_command, inspect, study, train
+from bnhead.cli import check, data, diff, exits, heads as heads_command, inspect, study, train
 from bnhead.heads.grammar import TOKENS, parse
 from bnhead.studies.study import STUDIES
 from bnhead.training import TrainConfig
@@ -121,6 +121,7 @@ def lines(kind):
 COMMANDS = {
     "train": (TrainConfig, train.COMMAND.parse),
     "inspect": (inspect.Request, inspect.COMMAND.parse),
+    "check": (check.Request, check.COMMAND.parse),
     "study": (study.Request, study.plan_of),
     "data": (data.Description, data.COMMAND.parse),
     "heads": (heads_command.Listing, heads_command.COMMAND.parse),

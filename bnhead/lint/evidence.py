@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import keras
 import numpy as np
 
 from bnhead.graph.inputs import class_numbers, on_host
@@ -122,24 +123,26 @@ class Evidence:
 
     def has(self, need: str) -> bool:
         """Whether a rule with this need (`rules.NEEDS`) can be checked."""
-        model = self.net.model
         return {
             "model": bool(self.net.calls),
             "data": self.measured is not None,
             "labels": self.labels is not None,
             "epochs": self.training.steps > 0,
-            "optimizer": getattr(model, "optimizer", None) is not None,
-            "fitted": _is_fitted(model),
+            "optimizer": self.optimizer is not None,
+            "fitted": self._is_fitted,
         }[need]
 
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer | None:
+        """The model's optimizer, of a loss scaling the one inside; None if the model is not compiled."""
+        optimizer = getattr(self.net.model, "optimizer", None)
+        return getattr(optimizer, "inner_optimizer", optimizer)
 
-def _is_fitted(model: Any) -> bool:
-    """Whether `fit` will go on with a step that it has traced. On other backends a change takes effect."""
-    import keras
-
-    optimizer = getattr(model, "optimizer", None)
-    is_traced = getattr(model, "train_function", None) is not None
-    return keras.backend.backend() == "tensorflow" and is_traced and bool(getattr(optimizer, "built", False))
+    @property
+    def _is_fitted(self) -> bool:
+        """Whether `fit` goes on with a step that it has traced. On other backends a change has effect."""
+        is_traced = getattr(self.net.model, "train_function", None) is not None
+        return keras.backend.backend() == "tensorflow" and is_traced and bool(self.optimizer.built)
 
 
 def finding(rule: str, where: Sequence[str], what: str, value: float | None, fix: str = "") -> list[Finding]:

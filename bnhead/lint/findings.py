@@ -7,7 +7,7 @@ from typing import Any
 
 from bnhead import notebook
 from bnhead.lint.rules import RULES, SEVERITIES, Rule
-from bnhead.texts import counted
+from bnhead.texts import counted, wrapped
 
 _SHOWN = 3  # layers of a finding by name
 
@@ -51,7 +51,8 @@ class Finding:
 
     def __str__(self) -> str:
         head = f"{self.severity} {self.rule.id} {self.rule.name} {self.place}".rstrip()
-        return f"{head}\n  {self.what} ({self.compared})\n  fix: {self.fix}"
+        lines = f"{self.what} ({self.compared})", f"fix: {self.fix}"
+        return "\n".join([head, *(wrapped(line, 80, indent=2) for line in lines)])
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON holds it."""

@@ -107,7 +107,8 @@ class Net:
     def readers(self, index: int) -> list[LayerCall]:
         """The calls that read an output, without the outer layers of those."""
         reading = [call for call in self.calls if index in call.reads]
-        return [call for call in reading if not any(inner in call.inside for inner in _indices(reading))]
+        indices = {call.index for call in reading}
+        return [call for call in reading if indices.isdisjoint(call.inside)]
 
     def before(self, call: LayerCall) -> set[int]:
         """Indices of all calls whose outputs reach a call.
@@ -152,20 +153,15 @@ class Net:
                     pending.append(index)
         return list(found.values())
 
-    def names(self, layer: Any) -> str:
+    def path_of(self, layer: Any) -> str:
         """The path of a layer's first call; its name if it is not called."""
         return next((call.path for call in self.calls if call.layer is layer), layer.name)
 
 
-def _indices(calls: list[LayerCall]) -> list[int]:
-    return [call.index for call in calls]
-
-
 def has_kernel(layer: Any) -> bool:
     """Whether a layer itself has a weight matrix or filters."""
-    return any(len(weight.shape) > 1 for weight in getattr(layer, "_trainable_variables", ())) or any(
-        len(weight.shape) > 1 for weight in getattr(layer, "_non_trainable_variables", ())
-    )
+    own = [*getattr(layer, "_trainable_variables", ()), *getattr(layer, "_non_trainable_variables", ())]
+    return any(len(weight.shape) > 1 for weight in own)
 
 
 def read_net(model: keras.Model, example: Any = None) -> Net:

@@ -140,7 +140,7 @@ _ROWS = (
         "slow-averages",
         "warning",
         "training is too short for the moving averages",
-        figure="weight of their present values after training, momentum^steps",
+        figure="weight of their values at its start, momentum^steps",
         threshold=0.05,
         notable=0.005,
         above=True,

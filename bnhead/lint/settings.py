@@ -9,7 +9,7 @@ import numpy as np
 from bnhead.lint.evidence import Evidence, Place, finding, graded
 from bnhead.lint.findings import Finding
 from bnhead.lint.net import has_kernel, is_norm, trains
-from bnhead.lint.structure import averages, is_initial, last_norm
+from bnhead.lint.structure import last_norm
 from bnhead.texts import counted
 
 _ACTIVATIONS = ("Softmax", "Activation", "Rescaling", "Identity", "Dropout")
@@ -18,23 +18,24 @@ _ACTIVATIONS = ("Softmax", "Activation", "Rescaling", "Identity", "Dropout")
 def _training_norms(evidence: Evidence) -> dict[str, keras.Layer]:
     """Path -> each batch norm that averages in training."""
     norms = [norm for norm in evidence.net.norm_layers if trains(norm) and hasattr(norm, "momentum")]
-    return {evidence.net.names(norm): norm for norm in norms}
+    return {evidence.net.path_of(norm): norm for norm in norms}
 
 
 def slow_averages(evidence: Evidence) -> list[Finding]:
     """BN201."""
-    steps, rule, findings = evidence.training.steps, "BN201", []
+    steps, findings = evidence.training.steps, []
     norms = _training_norms(evidence)
     for momentum in sorted({norm.momentum for norm in norms.values()}, reverse=True):
         paths = [path for path, norm in norms.items() if norm.momentum == momentum]
         left = momentum**steps
-        start = "initial" if is_initial(*averages(norms[paths[0]])) else "present"
-        needed = f"{math.ceil(math.log(0.05) / math.log(momentum)):,}" if momentum < 1 else "infinitely many"
-        what = (
-            f"momentum {momentum:g} leaves {left:.1%} of the {start} averages after {counted(steps, 'step')}"
+        needed = (
+            f"{math.ceil(math.log(0.05) / math.log(max(momentum, 1e-9))):,}"
+            if momentum < 1
+            else "infinitely many"
         )
-        what += f" ({needed} steps leave 5%)"
-        findings += finding(rule, paths, what, left)
+        what = f"momentum {momentum:g} keeps {left:.1%} of the averages that training starts with after "
+        what += f"{counted(steps, 'step')} ({needed} steps keep 5%)"
+        findings += finding("BN201", paths, what, left)
     return findings
 
 
@@ -66,7 +67,7 @@ def batch_of_one(evidence: Evidence) -> list[Finding]:
 
 def decayed_norm(evidence: Evidence) -> list[Finding]:
     """BN204."""
-    optimizer, steps = evidence.net.model.optimizer, evidence.training.steps
+    optimizer, steps = evidence.optimizer, evidence.training.steps
     rate = _mean_rate(optimizer, steps)
     decayed: dict[str, float] = {}
     for norm in evidence.net.norm_layers:
@@ -78,7 +79,7 @@ def decayed_norm(evidence: Evidence) -> list[Finding]:
             if optimizer.weight_decay and optimizer._use_weight_decay(variable):
                 decay += float(optimizer.weight_decay)
             if decay:
-                decayed[evidence.net.names(norm)] = max(decay, decayed.get(evidence.net.names(norm), 0.0))
+                decayed[evidence.net.path_of(norm)] = max(decay, decayed.get(evidence.net.path_of(norm), 0.0))
     if not decayed:
         return []
     decay = max(decayed.values())

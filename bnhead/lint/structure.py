@@ -137,7 +137,7 @@ def last_norm(net: Net, index: int) -> LayerCall | None:
 def frozen_after_compile(evidence: Evidence) -> list[Finding]:
     """BN301."""
     model = evidence.net.model
-    compiled = {id(v): v for v in model.optimizer._trainable_variables}
+    compiled = {id(v): v for v in evidence.optimizer._trainable_variables}
     current = {id(v): v for v in model.trainable_variables}
     changed = {"frozen": compiled.keys() - current.keys(), "thawed": current.keys() - compiled.keys()}
     owners = {}
@@ -151,7 +151,7 @@ def frozen_after_compile(evidence: Evidence) -> list[Finding]:
             norms = sum(map(is_norm, layers))
             what = f"{counted(len(ids), 'variable')} of {counted(len(layers), 'layer')}"
             what += f", {counted(norms, 'batch norm')} among them, {word} since compile"
-            return finding("BN301", [evidence.net.names(layer) for layer in layers], what, len(ids))
+            return finding("BN301", [evidence.net.path_of(layer) for layer in layers], what, len(ids))
     return []
 
 

@@ -1,3 +1,8 @@
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -100,6 +105,13 @@ def test_half_precision():
     assert found.value == pytest.approx(2, abs=0.2)
 
 
+def test_loss_scaling():
+    model = sequential(norm())
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, weight_decay=0.01)), "mse")
+    (found,) = check(model, (X, CLASSES), 60, epochs=10, select=["BN204"])
+    assert found.severity == "warning"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -125,3 +137,34 @@ def test_bad_models():
         check(Subclassed(), X)
     with pytest.raises(UsageError, match="model must be a Keras model"):
         check("resnet20", X)
+
+
+ON_A_BACKEND = """
+import json, sys
+import keras, numpy as np
+import bnhead
+from bnhead.models import resnet8
+
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(256, 8, 8, 1)).astype("float32"), np.arange(256) % 10
+model = resnet8((8, 8, 1), "fastai", 10)
+weights = [rng.normal(size=w.shape) * 0.3 if w.ndim > 1 else w for w in model.get_weights()]
+model.set_weights(weights)
+found = bnhead.check(model, (x, y), 64, epochs=3)
+json.dump([(item.rule.id, item.where, item.value) for item in found], sys.stdout)
+"""
+
+
+@pytest.mark.slow
+def test_the_same_findings_on_every_backend():
+    found = {}
+    for backend in ("tensorflow", "jax", "torch"):
+        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", ON_A_BACKEND]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found[backend] = json.loads(done.stdout)
+    assert [rule for rule, _, _ in found["jax"]] == ["BN201", "BN401"]
+    for backend in ("jax", "torch"):
+        for ours, theirs in zip(found["tensorflow"], found[backend], strict=True):
+            assert ours[:2] == theirs[:2] and theirs[2] == pytest.approx(ours[2], rel=0.05)  # other dropout

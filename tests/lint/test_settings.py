@@ -13,11 +13,12 @@ from tests.lint.nets import CLASSES, X, findings, norm, sequential, the_finding
 def test_slow_averages():
     model = sequential(norm(momentum=0.99))
     found = the_finding(model, "BN201", epochs=10)  # 100 steps
-    assert found.value == pytest.approx(0.99**100) and "(299 steps leave 5%)" in found.what
+    assert found.value == pytest.approx(0.99**100) and "(299 steps keep 5%)" in found.what
     assert the_finding(model, "BN201", epochs=30, severity="info").value == pytest.approx(0.99**300)
     assert not findings(sequential(norm(momentum=0.9)), "BN201", epochs=10)
     assert not findings(sequential(norm(momentum=0.99, trainable=False)), "BN201", epochs=1)
     assert check(model, (X, CLASSES), select=["BN201"]).missing == {"BN201": "data and epochs"}
+    assert not findings(sequential(norm(momentum=0.0)), "BN201", epochs=10)
     assert "infinitely many" in the_finding(sequential(norm(momentum=1.0)), "BN201", epochs=10).what
 
 
