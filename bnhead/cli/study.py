@@ -287,9 +287,9 @@ def run_study(
     open_pool = open_pool or functools.partial(engine.Pool, **paced)
     workers = min(request.workers or engine.cores(), len(plan.runs))
     directory = pathlib.Path(request.dir or f"studies/{plan.study}")
-    from bnhead.studies import outlook, runner, worker
-
     if request.dry_run:
+        from bnhead.studies import outlook, runner, worker
+
         print(outlook.list_commands(plan, directory, local), flush=True)
         with open_pool(1) as pool:
             job = Job("pace", "", plan.config(plan.runs[0], directory, local), worker.pace)
@@ -307,6 +307,8 @@ def run_study(
         by_pace = paced.get("paced") and engine.sees_gpu()
         number = f"as many as gain on the GPU, up to {workers}," if by_pace else workers
         print(f"{looks} runs in {directory}, {number} at a time", flush=True)
+        from bnhead.studies import outlook, runner, worker  # these import SciPy, after the first lines
+
         with open_pool(workers) as pool:
             if current is None and sys.stderr.isatty():
                 texts.notice(f"loading TensorFlow and {request.dataset} ...")
