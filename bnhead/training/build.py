@@ -22,6 +22,7 @@ from bnhead.training.choices import Choices
 from bnhead.training.config import TrainConfig
 from bnhead.training.decay import FeatureDecaySGD, decay_in_feature_units, reader_and_norm
 from bnhead.training.model_file import ModelFile
+from bnhead.training.sgd import FusedSGD
 from bnhead.training.tasks import compile_for_task
 
 # Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
@@ -250,7 +251,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
         warmup_steps=warmup,
     )
     reader, norm = reader_and_norm(model)
-    make, spared = keras.optimizers.SGD, []
+    make, spared = FusedSGD, []
     if config.fc_decay == "none":
         spared = [reader.kernel]
     elif config.fc_decay == "features" and norm is not None and config.weight_decay:

@@ -14,9 +14,10 @@ from keras import ops
 
 from bnhead.heads.surgery import head_calls
 from bnhead.layers import BatchScaling
+from bnhead.training.sgd import FusedSGD
 
 
-class FeatureDecaySGD(keras.optimizers.SGD):
+class FeatureDecaySGD(FusedSGD):
     """SGD with decoupled weight decay, and another function for the decay of some variables.
 
     Args:
