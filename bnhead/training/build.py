@@ -57,6 +57,7 @@ class Reuse:
 
     def hold(self, config: TrainConfig, data: DataSet, model: keras.Model) -> None:
         """Keeps a model of a config in place of the last one."""
+        self._probe = self._file = None  # they hold the last one
         self._model = _without_seed(config), data, model
 
     def choices(self, config: TrainConfig, choose: Callable[[], Choices]) -> Choices:
