@@ -251,7 +251,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
         warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
-    reader, norm = reader_and_norm(model)
+    reader, norm = (None, None) if config.fc_decay == TrainConfig.fc_decay else reader_and_norm(model)
     make, spared = FusedSGD, []
     if config.fc_decay == "none":
         spared = [reader.kernel]
