@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 sys.path[:0] = [str(ROOT), str(DOCS)]
 
+import generate_causes  # noqa: E402
 import generate_commands  # noqa: E402
 import generate_figures  # noqa: E402
 import generate_gallery  # noqa: E402
@@ -25,6 +26,7 @@ import generate_rules  # noqa: E402
 import generate_studies  # noqa: E402
 
 TABLES = {
+    "causes": generate_causes.table,
     "figures": generate_figures.table,
     "gallery": generate_gallery.cards,
     "mechanisms": generate_figures.mechanisms,

@@ -20,6 +20,8 @@ from bnhead.census.figures import FIGURES
 from bnhead.cli import train
 from bnhead.lint.rules import RULES
 from bnhead.report.verify import verify
+from bnhead.studies import wording
+from bnhead.studies.directory import read_study
 from bnhead.studies.study import STUDIES
 from tests.test_public import PACKAGES
 
@@ -144,6 +146,17 @@ def test_the_answer_is_that_of_the_result_files(hooks):
         mean = 100 * sum(differences) / len(differences)
         assert f"| {row.comparison['n']} | {mean:+.2f}".replace("-", "\N{MINUS SIGN}") in readme
         assert all(len(shares) == row.comparison["n"] for shares in row.dead.values())
+
+
+def test_the_cause_tables_are_those_of_the_kept_study_and_add_up(hooks):
+    page = hooks.filled((DOCS / "causes.md").read_text())
+    study = read_study(DOCS / "answer" / "causes")
+    for table in study.verdict["causes"]:
+        means = {row["name"]: row["mean"] for row in table["rows"]}
+        parts = [row["mean"] for row in table["rows"] if row["part"] == "sum"]
+        assert sum(parts) == pytest.approx(means["total"], abs=1e-12)
+        assert wording.as_difference(means["total"], table["outcome"]) in page
+    assert "bnhead diagnose --seeds=5\n" in page and page.count("| **all together** |") == 3
 
 
 def test_the_times_of_studies_are_those_measured_or_their_pace(hooks):

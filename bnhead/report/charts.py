@@ -51,13 +51,16 @@ def enclosing_axis(low: float, high: float, max_steps: int = 5) -> Axis:
     return Axis(ticks[0], ticks[-1], ticks)
 
 
-def difference_chart(rows: Sequence[Mapping[str, Any]], delta: float) -> dict[str, Any]:
+def difference_chart(
+    rows: Sequence[Mapping[str, Any]], delta: float, *, whole: bool = False
+) -> dict[str, Any]:
     """Paired differences, a row for each comparison, on one axis.
 
     Args:
         rows: each with `seeds`, `differences` (None for a missing number), `mean`, `interval` and the `inner`
             interval, in the unit of the axis.
         delta: half the width of the band around zero, in that unit.
+        whole: whether no row is cut off, however far it reaches.
 
     Returns:
         `ticks` as (percent, value), `zero`, `band` as (left, right), and for each row its dots, `levels` of
@@ -70,7 +73,7 @@ def difference_chart(rows: Sequence[Mapping[str, Any]], delta: float) -> dict[st
     ]
     reaches = [max(map(abs, values), default=0.0) for values in by_row]
     usual = statistics.median_low(reaches) if reaches else 0.0
-    limit = max(_FAR * usual, 2 * delta)
+    limit = math.inf if whole else max(_FAR * usual, 2 * delta)
     values = [v for row, reach in zip(by_row, reaches, strict=True) if reach <= limit for v in row]
     values += [-1.25 * delta, 1.25 * delta]
     margin = 0.04 * (max(values) - min(values))

@@ -7,7 +7,9 @@ import pytest
 
 from bnhead.report import study_figures
 from bnhead.studies import wording
+from bnhead.studies.directory import read_study
 from bnhead.studies.measures import MEASURES
+from tests.studies.fake import write_study
 
 
 def test_a_row_for_each_comparison_with_the_numbers_of_the_verdict(read):
@@ -132,3 +134,20 @@ def test_heads_are_drawn_once_with_the_features_of_the_runs(read):
 
 def test_a_head_nobody_knows_has_no_picture():
     assert study_figures.head_diagram("nonsense", "")["picture"] == ""
+
+
+def test_cause_tables_are_drawn_whole_with_their_parts(tmp_path):
+    study = read_study(write_study(tmp_path / "study", "causes", seeds=4))
+    forests = study_figures.cause_forests(study)
+    assert [forest["file"] for forest in forests] == ["causes_accuracy", "causes_dead_share", "causes_nll"]
+    for forest, table in zip(forests, study.verdict["causes"], strict=True):
+        assert [row["part"] for row in forest["rows"]] == ["sum"] * 6 + ["total"] + ["beside"] * 3
+        assert forest["rows"][0]["name"] == "centring" and forest["better"] == 0
+        for row, numbers in zip(forest["rows"], table["rows"], strict=True):
+            low, high = numbers["interval"]
+            assert row["differs"] == (low > 0 or high < 0)
+            assert row["chart"]["cut"] == (False, False) and len(row["chart"]["dots"]) == 4
+            assert bool(row["share"]) == (numbers["share"] is not None)
+    assert study_figures.panel_groups(study) == [
+        ("bn_fc against fc", [("control", "fc"), ("treatment", "bn_fc")])
+    ]

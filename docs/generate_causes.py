@@ -1,0 +1,62 @@
+"""The cause tables in docs/causes.md, from the study in docs/answer/causes/."""
+
+import statistics
+
+import generate_answer
+
+from bnhead.mechanisms.figures import FIGURES_BY_GROUP
+from bnhead.report.study_figures import cause_forests
+from bnhead.studies.directory import StudyFiles, read_study
+
+STUDY = generate_answer.ANSWER / "causes"
+COLLAPSE = generate_answer.ANSWER / "collapse"
+_PARTS = {"sum": "", "total": "**all together**", "beside": "less with "}
+
+
+def table() -> str:
+    """The command, a sentence and a table for each outcome."""
+    study = read_study(STUDY)
+    texts = [f"```sh\n{generate_answer.command(study)}\n```", _about(study)]
+    for forest in cause_forests(study):
+        unit = f", {forest['unit']}" * bool(forest["unit"])
+        lines = [
+            f"| {forest['title']} | mean{unit} | interval, {forest['level']} % | share |",
+            "|---|---|---|---|",
+        ]
+        for row in forest["rows"]:
+            name = _PARTS[row["part"]] if row["part"] == "total" else _PARTS[row["part"]] + row["name"]
+            mean = f"**{row['mean']}**" if row["differs"] else row["mean"]
+            lines.append(f"| {name} | {mean} | {row['interval']} | {row['share']} |")
+        texts += [forest["sentence"], "\n".join(lines)]
+    return "\n\n".join(texts)
+
+
+def collapse() -> str:
+    """The command, and neural collapse by weight decay, with and without a batch norm before the output."""
+    study = read_study(COLLAPSE)
+    rows = {row.name: row for row in FIGURES_BY_GROUP["collapse"]}
+    figures = {name: rows[name] for name in ("nc1", "nc1_quotient", "nc2", "pillai")}
+    columns = " | ".join(figure.heading for figure in figures.values())
+    lines = [
+        f"| weight decay | head | {columns} | test accuracy |",
+        "|---|---|" + "---|" * (len(figures) + 1),
+    ]
+    for cell in study.plan.cells:
+        runs = [run.result for run in study.of_cell(cell.name)]
+        means = [[run[f"mechanisms/{name}"] for run in runs] for name in figures]
+        texts = [
+            f"{statistics.mean(values):.3g} ({min(values):.3g} to {max(values):.3g})" for values in means
+        ]
+        accuracy = statistics.mean(run["test_accuracy"] for run in runs)
+        row = [f"{cell.stratum['weight_decay']:g}", f"`{cell.head}`", *texts, f"{accuracy:.1%}"]
+        lines.append(f"| {' | '.join(row)} |")
+    command = generate_answer.command(study)
+    return "\n\n".join([f"```sh\n{command}\n```", "\n".join(lines)])
+
+
+def _about(study: StudyFiles) -> str:
+    settings, seeds = study.plan.settings, study.verdict["look"]["seeds"]
+    return (
+        f"{settings['dataset']}, {settings['backbone']}, {settings['epochs']} epochs, {seeds} seeds, "
+        f"{len(study.judged_runs)} runs. Means in bold: the interval excludes 0."
+    )
