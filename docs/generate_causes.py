@@ -3,10 +3,12 @@
 import statistics
 
 import generate_answer
+import numpy as np
 
 from bnhead.mechanisms.figures import FIGURES_BY_GROUP
 from bnhead.report.study_figures import cause_forests
 from bnhead.studies.directory import StudyFiles, read_study
+from bnhead.studies.intervals import crossed
 
 STUDY = generate_answer.ANSWER / "causes"
 COLLAPSE = generate_answer.ANSWER / "collapse"
@@ -51,7 +53,30 @@ def collapse() -> str:
         row = [f"{cell.stratum['weight_decay']:g}", f"`{cell.head}`", *texts, f"{accuracy:.1%}"]
         lines.append(f"| {' | '.join(row)} |")
     command = generate_answer.command(study)
-    return "\n\n".join([f"```sh\n{command}\n```", "\n".join(lines)])
+    return "\n\n".join([f"```sh\n{command}\n```", "\n".join(lines), _interaction(study)])
+
+
+def _interaction(study: StudyFiles) -> str:
+    """How much more the batch norm's Pillai trace rises from the least to the most decay, by seed."""
+    of = {(cell.head, cell.stratum["weight_decay"]): study.of_cell(cell.name) for cell in study.plan.cells}
+    decays = sorted({decay for _, decay in of})
+
+    def rises(head: str) -> np.ndarray:
+        least, most = (
+            [run.result["mechanisms/pillai"] for run in of[head, d]] for d in (decays[0], decays[-1])
+        )
+        return np.array(most) - np.array(least)
+
+    control, treatment = (study.plan.comparisons[0].control, study.plan.comparisons[0].treatment)
+    heads = [study.plan.cell(name).head for name in (control, treatment)]
+    by_head = [rises(head) for head in heads]
+    result = crossed((by_head[1] - by_head[0])[:, None])
+    low, high = result.interval(0.05)
+    return (
+        f"From a decay of {decays[0]:g} to {decays[-1]:g} the Pillai trace rises by {by_head[0].mean():.4f} "
+        f"with `{heads[0]}` and by {by_head[1].mean():.4f} with `{heads[1]}`; the difference is "
+        f"{result.mean:+.4f} ({low:+.4f} to {high:+.4f}, 95 % over {len(by_head[0])} seeds)."
+    )
 
 
 def _about(study: StudyFiles) -> str:

@@ -27,6 +27,7 @@ import generate_studies  # noqa: E402
 
 TABLES = {
     "causes": generate_causes.table,
+    "collapse": generate_causes.collapse,
     "figures": generate_figures.table,
     "gallery": generate_gallery.cards,
     "mechanisms": generate_figures.mechanisms,

@@ -156,6 +156,13 @@ def test_the_cause_tables_are_those_of_the_kept_study_and_add_up(hooks):
         parts = [row["mean"] for row in table["rows"] if row["part"] == "sum"]
         assert sum(parts) == pytest.approx(means["total"], abs=1e-12)
         assert wording.as_difference(means["total"], table["outcome"]) in page
+    traces = {}
+    for path in (DOCS / "answer" / "collapse" / "runs").iterdir():
+        config, result = (json.loads((path / name).read_text()) for name in ("config.json", "result.json"))
+        key = config["head"], config["weight_decay"]
+        traces[key] = traces.get(key, 0) + result["mechanisms/pillai"] / 3
+    rises = [traces[head, 0.01] - traces[head, 0.0001] for head in ("out", "bn_out")]
+    assert "trace rises by {:.4f} with `out` and by {:.4f} with `bn_out`".format(*rises) in page
     assert "bnhead diagnose --seeds=5\n" in page and page.count("| **all together** |") == 3
 
 
