@@ -43,7 +43,7 @@ def test_the_findings_of_a_check():
     assert (
         "warning BN401 dropout-before-norm a, b, c and 2 more\n  a number was seen (more than 1.10)\n" in text
     )
-    assert f"\n  fix: {RULES['BN401'].fix}\n" in text
+    assert f"\n  fix: {RULES['BN301'].fix}\n" in text
     content = json.loads(findings.to_json())
     assert content["not_checked"] == missing and content["facts"] == {"read": "8 examples"}
     assert [item["value"] for item in content["findings"]] == [2, 1.5, None, 5]
