@@ -3,8 +3,9 @@ import shlex
 
 import pytest
 
-from bnhead.cli import study as study_cli, train as train_cli
+from bnhead.cli import diagnose, study as study_cli, train as train_cli
 from bnhead.studies import commands
+from bnhead.studies.study import cause_study
 from bnhead.training.config import TrainConfig
 from tests.studies.fake import plan_of
 
@@ -34,6 +35,20 @@ def test_the_command_of_a_study_makes_its_plan(arguments, tmp_path, monkeypatch)
     assert {flag.partition("=")[0] for flag in again} == {
         *(flag.partition("=")[0] for flag in arguments), "--dir"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--head=bn_out", "--seeds=5", "--epochs=3", "--head_bn_momentum=0.99"]]
+)
+def test_the_command_of_a_diagnosis_makes_its_plan(arguments):
+    def plan_of_diagnosis(flags):
+        request = diagnose.COMMAND.parse(flags)
+        return study_cli.planned(request, cause_study(request.head), flags)[0]
+
+    plan = plan_of_diagnosis(arguments)
+    program, command, *again = shlex.split(commands.study_command(plan, "some where"))
+    assert (program, command, again[-1]) == ("bnhead", "diagnose", "--dir=some where")
+    assert plan_of_diagnosis(again) == plan
 
 
 def test_a_study_that_no_command_makes():
