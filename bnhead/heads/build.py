@@ -37,8 +37,7 @@ LAYERS: dict[str, tuple[Callable, *tuple[str, ...]]] = {
     "flatten": (layers.Flatten,),
     "fc": (partial(_dense, keras.initializers.HeNormal), "seed", "activation"),
     "dense": (partial(_dense, keras.initializers.GlorotUniform), "seed"),
-    # float32 under mixed precision too: the loss needs the full range of the logits
-    "out": (partial(_dense, keras.initializers.GlorotUniform, dtype="float32"), "seed", "units"),
+    "out": (partial(_dense, keras.initializers.GlorotUniform), "seed", "units", "dtype"),
     "bn": (ours.BatchNormalization, *_BATCH_NORM),
     "gbn": (ours.GhostBatchNormalization, *_BATCH_NORM),
     "brn": (ours.BatchRenormalization, *_BATCH_NORM, "steps"),
@@ -121,6 +120,9 @@ def apply(
         if x.shape[-1] is not None:
             t.type.weights(x.shape[-1], number, t.left_out)  # a HeadError if the layer cannot have this width
         settings["epsilon"] = head_bn_epsilon if t.type.normalises_batch else EPSILON
+        if t.name == "out" and keras.config.dtype_policy().variable_dtype != "float64":
+            # under mixed precision too, and a norm on them: the loss needs the full range of the logits
+            settings["dtype"] = "float32"
         settings["seed"] = None if seed is None else seeds.stream(seed, "head", name)
         make_layer, *names = LAYERS[t.name]
         arguments = {argument: settings[argument] for argument in names}
@@ -130,8 +132,6 @@ def apply(
             arguments |= t.type.parts[part]
         layer = make_layer(name=name, **arguments)
         x = layer(x, labels) if t.type.reads_labels else layer(x)
-        if t.name == "out":
-            settings["dtype"] = "float32"  # a norm on the logits keeps their full range
     return x
 
 

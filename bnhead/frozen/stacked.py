@@ -1,0 +1,494 @@
+"""Many heads in one program: they read the same features, so a step gathers and normalises these once.
+
+A head alone keeps a processor waiting: its products are small, and every step is a call from Python. `Stack`
+trains all heads of a seed together, one batched product per layer, and an epoch is one call. Each head ends as
+it would have alone: the same batches, initial weights, random masks, schedule and optimizer.
+
+Heads with the same layers and about the same widths share tensors with a first axis for the head; the narrower
+ones are padded, to less than twice their width, with units whose weights are 0 and stay 0. Other heads stand
+beside them in the same program. Heads that read the examples in another order, those of another seed, have a
+program of the same form: on TensorFlow the same graph runs again with their values, on JAX all orders are
+one `vmap`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from bnhead import layers as ours
+from bnhead.errors import UsageError
+from bnhead.frozen import batched, updates
+from bnhead.graph import calls
+
+Tensor = Any
+State = Mapping[str, Any]
+_PER_HEAD = ("name", "seed", "units", "kernel_initializer", "bias_initializer")  # settings that may differ
+
+
+def obstacle(model: keras.Model) -> str:
+    """Why a head cannot be stacked, in a clause; "" if it can.
+
+    Args:
+        model: a compiled model from features to outputs.
+    """
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        return f"the backend is {keras.backend.backend()}"
+    if calls.functional(model) is None:
+        return "its class defines what it computes"
+    chain = calls.model_calls(model)
+    for call in chain:
+        layer = call.operation
+        is_chained = len(call.inputs) == 1 or isinstance(layer, ours.ClassConditionalDropout)
+        if not isinstance(layer, keras.Layer) or not is_chained or calls.nested(call) is not None:
+            return f"{call.operation.name} is not a layer of one input"
+        if {layer.compute_dtype, layer.variable_dtype} != {chain[-1].operation.variable_dtype}:
+            return f"{layer.name} computes in {layer.compute_dtype}"
+        if getattr(layer, "lora_enabled", False) or getattr(layer, "activity_regularizer", None):
+            return f"{layer.name} adds a loss or weights"
+    if len(chain) != len({id(call.outputs[0]) for call in chain}) or len(model.outputs) != 1:
+        return "it has several outputs"
+    for variable in model.trainable_variables:
+        if variable.regularizer is not None or variable.constraint is not None:
+            return f"{variable.path} has a regularizer or a constraint"
+    if reason := updates.obstacle(model.optimizer):
+        return reason
+    if not isinstance(keras.losses.get(model.loss), keras.losses.Loss) and not isinstance(model.loss, str):
+        return "its loss is a function"
+    return ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A head in a stack: its order of the examples, its program and its place in it."""
+
+    order: int
+    program: int
+    group: int
+    head: int
+
+
+class _Group:
+    """Heads with the same layers, as the template of a program: no values of a run.
+
+    Args:
+        models: one for each head.
+    """
+
+    def __init__(self, models: Sequence[keras.Model]):
+        chains = [[call.operation for call in calls.model_calls(model)] for model in models]
+        self.positions = list(zip(*chains, strict=True))
+        self.optimizer, self.loss = models[0].optimizer, _loss_of(models[0])
+        self.metrics = _metrics_of(models[0])
+        self.named = [[batched.named_variables(layer) for layer in layers] for layers in self.positions]
+        trained = {id(variable) for model in models for variable in model.trainable_variables}
+        self.trained = [
+            (position, name)
+            for position, named in enumerate(self.named)
+            for name, variable in named[0].items()
+            if id(variable) in trained
+        ]
+        self.shapes = {
+            (position, name): tuple(np.max([own[name].shape for own in named], axis=0).astype(int))
+            for position, named in enumerate(self.named)
+            for name in named[0]
+        }
+        decays = models[0].optimizer._use_weight_decay
+        self.decayed = [decays(self.named[p][0][name]) for p, name in self.trained]
+        schedules = [_schedule_of(model.optimizer) for model in models]
+        texts = [_text(schedule) for schedule in schedules]
+        self.schedules = [schedules[texts.index(text)] for text in dict.fromkeys(texts)]
+        self.schedule_of = np.array([list(dict.fromkeys(texts)).index(text) for text in texts])
+
+    def initial(self, values: Sequence[Mapping[str, Any]]) -> State:
+        """The stacked values of the heads, each as `_values_of` returned it."""
+        weights = {
+            f"{position}/{name}": _padded(
+                [own["weights"][position][name] for own in values], self.shapes[position, name]
+            )
+            for position, name in self.shapes
+        }
+        slots = [
+            [_padded(parts, self.shapes[key]) for parts in zip(*(own["slots"][i] for own in values), strict=True)]
+            for i, key in enumerate(self.trained)
+        ]
+        return {"weights": weights, "slots": slots, "iterations": np.asarray(values[0]["iterations"])}
+
+    def step(self, state: State, batch: batched.Batch) -> tuple[State, dict[str, Tensor]]:
+        """One step of all heads: the new state, and sums of loss and metrics over the batch."""
+        keys = [f"{position}/{name}" for position, name in self.trained]
+        trained = [state["weights"][key] for key in keys]
+
+        def loss_of(trained):
+            weights = {**state["weights"], **dict(zip(keys, trained, strict=True))}
+            values = [
+                {name: weights[f"{position}/{name}"] for name in named[0]}
+                for position, named in enumerate(self.named)
+            ]
+            outputs, new = batched.forward(self.positions, values, batch)
+            losses = self._losses(outputs, batch.y)
+            changed = {f"{p}/{name}": value for p, own in enumerate(new) for name, value in own.items()}
+            return ops.sum(ops.mean(losses, 1)), (outputs, losses, changed)
+
+        gradients, (outputs, losses, changed) = _gradients(loss_of, trained)
+        rates = ops.stack([ops.cast(schedule(state["iterations"]), keras.config.floatx()) for schedule in self.schedules])
+        rates = ops.take(rates, self.schedule_of)
+        stepped = [
+            updates.updated(self.optimizer, *pair, rates, state["iterations"], slots, decayed=decayed)
+            for *pair, slots, decayed in zip(trained, gradients, state["slots"], self.decayed, strict=True)
+        ]
+        trained, slots = ([part[i] for part in stepped] for i in range(2))
+        weights = {**state["weights"], **changed, **dict(zip(keys, trained, strict=True))}
+        weights = {key: ops.cast(value, state["weights"][key].dtype) for key, value in weights.items()}
+        sums = {"loss": ops.sum(losses, 1)}
+        for name in self.metrics:
+            hits = ops.equal(ops.argmax(outputs, -1), ops.cast(ops.reshape(batch.y, (1, -1)), "int32"))
+            sums[name] = ops.sum(ops.cast(hits, losses.dtype), 1)
+        return {"weights": weights, "slots": slots, "iterations": state["iterations"] + 1}, sums
+
+    def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """`(heads, batch)`."""
+        heads, examples = outputs.shape[:2]
+        flat = ops.reshape(ops.cast(outputs, self.loss.dtype), (heads * examples, *outputs.shape[2:]))
+        repeated = ops.tile(y, (heads, *[1] * (len(y.shape) - 1)))
+        if len(repeated.shape) > 1 or not isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy):
+            repeated = ops.cast(repeated, self.loss.dtype)
+        return ops.reshape(self.loss.call(repeated, flat), (heads, examples))
+
+
+class _Program:
+    """The compiled epoch of the heads of one order.
+
+    Args:
+        groups: the groups of the heads.
+    """
+
+    def __init__(self, groups: Sequence[_Group]):
+        self.groups = groups
+        self._epoch = _compiled(self.epoch)
+
+    def epoch(self, states: list[State], x: Tensor, y: Tensor, indices: Tensor) -> tuple[list[State], list]:
+        """The states after the steps, and the sums of loss and metrics over them.
+
+        Args:
+            states: of the groups.
+            x, y: all examples.
+            indices: `(steps, batch)`, those of each step.
+        """
+        dtype = self.groups[0].positions[-1][0].compute_dtype
+
+        def step(carried, rows):
+            states, totals = carried
+            batch = batched.Batch(ops.cast(ops.take(x, rows, axis=0), dtype), ops.take(y, rows, axis=0))
+            stepped = [group.step(state, batch) for group, state in zip(self.groups, states, strict=True)]
+            totals = [
+                {name: total[name] + sums[name] for name in sums}
+                for total, (_, sums) in zip(totals, stepped, strict=True)
+            ]
+            return [state for state, _ in stepped], totals
+
+        zeros = [
+            {
+                name: ops.zeros(len(group.positions[0]), group.loss.dtype)
+                for name in ("loss", *group.metrics)
+            }
+            for group in self.groups
+        ]
+        return _loop(step, (states, zeros), indices)
+
+    def run(self, states: Sequence[Any], x: Tensor, y: Tensor, indices: np.ndarray) -> list[tuple]:
+        """`epoch` for several orders: a pair of states and sums each."""
+        if keras.backend.backend() == "tensorflow":
+            # as int64: TensorFlow keeps int32 in the host's memory
+            return [
+                self._epoch(state, x, y, ops.convert_to_tensor(rows, "int64"))
+                for state, rows in zip(states, indices, strict=True)
+            ]
+        return self._epoch(states, x, y, ops.convert_to_tensor(indices, "int32"))
+
+
+class Stack:
+    """Compiled models that train together on the same features. Add all, train, and take them back.
+
+    Args:
+        x: `(examples, ...)` features, numbers of any type.
+        y: `(examples, ...)` labels or targets, as the models' losses take them.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray):
+        self._x, self._y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+        self._models: list[tuple[int, str, keras.Model, dict]] = []  # order, kind, model, values
+        self._runs: list[Run] = []
+        self._programs: list[_Program] = []
+        self._orders: list[list[int]] = []  # of each program
+        self._states: list[Any] = []
+
+    def add(self, model: keras.Model, order: int = 0) -> int:
+        """Adds a head with the values that the model has now, and returns its number.
+
+        The model itself is not changed; the same object may be added again with other values.
+
+        Args:
+            model: compiled, from features to outputs.
+            order: heads with the same number see the same batches.
+
+        Raises:
+            UsageError: the model cannot be stacked, or the stack has begun.
+        """
+        if self._programs:
+            raise UsageError("the stack has begun to train; add all models before")
+        if reason := obstacle(model):
+            raise UsageError(f"model {model.name!r} cannot be stacked: {reason}")
+        model.optimizer.build(model.trainable_variables)
+        self._models.append((order, _kind(model), model, _values_of(model)))
+        return len(self._models) - 1
+
+    def epoch(self, indices: Mapping[int, np.ndarray], batch_size: int) -> list[dict[str, float]]:
+        """Trains all heads for an epoch.
+
+        Args:
+            indices: order -> `(examples,)` indices of the examples, in the order of the epoch; equally many in
+                all orders.
+            batch_size: of a step; a last partial batch is trained too.
+
+        Returns:
+            For each head, in the order of `add`: `loss` and `accuracy`, if the model has it, the means over
+            the examples, as `fit` logs them.
+        """
+        if not self._programs:
+            self._begin()
+        size = len(next(iter(indices.values())))
+        full = size - size % batch_size
+        totals = [None] * len(self._programs)
+        for start, end in ((0, full), (full, size)):
+            for number, (program, orders) in enumerate(zip(self._programs, self._orders, strict=True)):
+                if start == end:
+                    continue
+                rows = np.stack([np.reshape(indices[order][start:end], (-1, min(batch_size, end - start)))
+                                 for order in orders])  # fmt: skip
+                results = program.run(self._states[number], self._x, self._y, rows)
+                self._states[number], sums = _split(results)
+                sums = keras.tree.map_structure(lambda s: np.asarray(ops.convert_to_numpy(s), "float64"), sums)
+                totals[number] = sums if totals[number] is None else keras.tree.map_structure(
+                    np.add, totals[number], sums)  # fmt: skip
+        logs = []
+        for run in self._runs:
+            own = self._of_order(totals[run.program], run)[run.group]
+            logs.append({name: float(total[run.head] / size) for name, total in own.items()})
+        return logs
+
+    def assign(self, number: int, model: keras.Model) -> None:
+        """Gives a model the values of a head: weights, random states and the optimizer's variables.
+
+        Args:
+            number: of the head, as `add` returned it.
+            model: of the same structure as the one that was added.
+        """
+        if not self._programs:
+            self._begin()
+        run = self._runs[number]
+        state = self._of_order(self._states[run.program], run)[run.group]
+        model.optimizer.build(model.trainable_variables)
+        for position, call in enumerate(calls.model_calls(model)):
+            for name, variable in batched.named_variables(call.operation).items():
+                value = state["weights"][f"{position}/{name}"][run.head]
+                variable.assign(batched.cropped(value, variable.shape))
+        model.optimizer.iterations.assign(state["iterations"])
+        for variables, slots in zip(updates.slots_of(model.optimizer), state["slots"], strict=True):
+            for variable, slot in zip(variables, slots, strict=True):
+                variable.assign(batched.cropped(slot[run.head], variable.shape))
+
+    def _of_order(self, values: Any, run: Run) -> Any:
+        """The part of a program's states or sums that belongs to the order of a run."""
+        if keras.backend.backend() == "tensorflow":
+            return values[run.order]
+        return keras.tree.map_structure(lambda value: value[run.order], values)
+
+    def _begin(self) -> None:
+        """Groups the heads, and stacks their values."""
+        runs: dict[int, Run] = {}
+        of_order: dict[int, dict[str, list[int]]] = {}
+        for number, (order, kind, _, _) in enumerate(self._models):
+            of_order.setdefault(order, {}).setdefault(kind, []).append(number)
+        for kinds in of_order.values():  # heads of one width are neighbours, in every order the same
+            for numbers in kinds.values():
+                numbers.sort(key=lambda n: (self._widths(n), _text(_schedule_of(self._models[n][2].optimizer))))
+        forms: dict[Any, list[int]] = {}
+        for order, kinds in of_order.items():
+            form = tuple(
+                (kind, tuple(self._form(number) for number in kinds[kind])) for kind in sorted(kinds)
+            )
+            forms.setdefault(form, []).append(order)
+        for orders in forms.values():
+            kinds = sorted(of_order[orders[0]])
+            groups = [
+                _Group([self._models[number][2] for number in of_order[orders[0]][kind]]) for kind in kinds
+            ]
+            states = []
+            for place, order in enumerate(orders):
+                states.append([])
+                for group, kind in enumerate(kinds):
+                    numbers = of_order[order][kind]
+                    states[-1].append(groups[group].initial([self._models[n][3] for n in numbers]))
+                    for head, number in enumerate(numbers):
+                        runs[number] = Run(place, len(self._programs), group, head)
+            if keras.backend.backend() == "jax":
+                states = keras.tree.map_structure(lambda *own: np.stack(own), *states)
+            self._programs.append(_Program(groups))
+            self._orders.append(orders)
+            self._states.append(keras.tree.map_structure(ops.convert_to_tensor, states))
+        self._runs = [runs[number] for number in range(len(self._models))]
+        self._models = []  # the programs hold what they need
+
+    def _widths(self, number: int) -> tuple:
+        return tuple(tuple(v.shape) for v in self._models[number][2].trainable_variables)
+
+    def _form(self, number: int) -> tuple:
+        """Two heads with the same form can exchange their places in a program."""
+        return self._widths(number), _text(_schedule_of(self._models[number][2].optimizer))
+
+
+def _kind(model: keras.Model) -> str:
+    """A text that is equal for heads that are stacked in one tensor: layers, loss, optimizer, about the width."""
+    chain = []
+    for call in calls.model_calls(model):
+        layer = call.operation
+        config = {key: value for key, value in layer.get_config().items() if key not in _PER_HEAD}
+        chain.append([type(layer).__name__, config, [batched.bucket(size or 1) for size in layer.output.shape[1:]]])
+    optimizer = model.optimizer.get_config()
+    for name in ("name", "learning_rate"):
+        optimizer.pop(name)
+    decays = [model.optimizer._use_weight_decay(variable) for variable in model.trainable_variables]
+    loss = _loss_of(model)
+    settings = [type(loss).__name__, loss.get_config(), type(model.optimizer).__name__, optimizer, decays]
+    return _text([chain, settings, _metrics_of(model), tuple(model.output.shape[1:])])
+
+
+def _text(content: Any) -> str:
+    """The same text for equal content: JSON, with Keras objects as their configs."""
+
+    def plain(value):
+        if hasattr(value, "get_config"):
+            return [type(value).__name__, value.get_config()]
+        return value.item() if isinstance(value, np.generic) else repr(value)
+
+    return json.dumps(content, sort_keys=True, default=plain)
+
+
+def _values_of(model: keras.Model) -> dict[str, Any]:
+    """Copies of a model's variables: of each layer by name, and the optimizer's."""
+
+    def copy(variable):
+        return np.array(ops.convert_to_numpy(variable))
+
+    return {
+        "weights": [
+            {name: copy(variable) for name, variable in batched.named_variables(call.operation).items()}
+            for call in calls.model_calls(model)
+        ],
+        "slots": [list(map(copy, own)) for own in updates.slots_of(model.optimizer)],
+        "iterations": copy(model.optimizer.iterations),
+    }
+
+
+def _schedule_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The learning rate as a function of the step."""
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return optimizer._learning_rate
+    return _Constant(float(ops.convert_to_numpy(optimizer.learning_rate)))
+
+
+class _Constant(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, rate: float):
+        self._rate = rate
+
+    def __call__(self, step):
+        return ops.convert_to_tensor(self._rate, keras.config.floatx())
+
+    def get_config(self):
+        return {"rate": self._rate}
+
+
+def _loss_of(model: keras.Model) -> keras.losses.Loss:
+    loss = keras.losses.get(model.loss)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    return keras.losses.get({"class_name": loss.__name__, "config": {}})
+
+
+def _metrics_of(model: keras.Model) -> list[str]:
+    """The accuracies of class numbers among a model's metrics, by their names in the logs."""
+    metrics = model._compile_metrics
+    listed = [] if metrics is None else [*(metrics._user_metrics or []), *(metrics._user_weighted_metrics or [])]
+    names = []
+    for metric in listed:
+        if isinstance(metric, keras.metrics.SparseCategoricalAccuracy):
+            names.append(metric.name)
+        elif metric in ("accuracy", "acc") and isinstance(
+            _loss_of(model), keras.losses.SparseCategoricalCrossentropy
+        ):
+            names.append(metric)
+    return names
+
+
+def _padded(arrays: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    """`(len(arrays), *shape)`: each array with zeros after it."""
+    stacked = np.zeros((len(arrays), *shape), arrays[0].dtype)
+    for row, array in enumerate(arrays):
+        stacked[(row, *map(slice, array.shape))] = array
+    return stacked
+
+
+def _split(results: Any) -> tuple[Any, Any]:
+    """States and sums of all orders."""
+    if keras.backend.backend() == "tensorflow":
+        return [state for state, _ in results], [sums for _, sums in results]
+    return results
+
+
+def _gradients(loss_of: Any, values: list[Tensor]) -> tuple[list[Tensor], Any]:
+    """The gradients of a function's first result, and its other results."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(loss_of, has_aux=True)(values)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        loss, others = loss_of(values)
+    return tape.gradient(loss, values, unconnected_gradients="zero"), others
+
+
+def _loop(step: Any, carried: Any, rows: Tensor) -> Any:
+    """`carried` after `step(carried, rows[i])` for every i."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.lax.scan(lambda carried, row: (step(carried, row), None), carried, rows)[0]
+    import tensorflow as tf
+
+    flat, steps = keras.tree.flatten(carried), rows.shape[0]
+
+    def body(number, *flat):
+        stepped = step(keras.tree.pack_sequence_as(carried, flat), rows[number])
+        return number + 1, *keras.tree.flatten(stepped)
+
+    # TensorFlow keeps int32 in the host's memory, and so the counter
+    loop = tf.while_loop(lambda number, *_: number < steps, body, (0, *flat), parallel_iterations=1)
+    return keras.tree.pack_sequence_as(carried, loop[1:])
+
+
+def _compiled(epoch: Any) -> Any:
+    """An epoch, compiled; on JAX for all orders at once, which are the first axis of states and indices."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(jax.vmap(epoch, in_axes=(0, None, None, 0)), donate_argnums=0)
+    import tensorflow as tf
+
+    return tf.function(epoch, autograph=False)
