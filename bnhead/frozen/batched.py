@@ -1,4 +1,4 @@
-"""The layers of several heads at once: one batched product per linear layer, statistics of shared inputs once.
+"""The layers of several heads at once: a batched product per linear layer, statistics of shared inputs once.
 
 The heads read the same batch and have the same layers, which may differ in width: a narrower layer is padded
 with units whose weights are all 0 and stay so. Dense layers, batch norms and their parts, activations and
@@ -164,7 +164,7 @@ def head_by_head(
     layers: Sequence[keras.Layer], values: Values, x: Activations, batch: Batch
 ) -> tuple[Activations, Values]:
     """Any layer, called for each head at its width; on JAX in one vectorised call if the widths are equal."""
-    names = {name: variable for name, variable in named_variables(layers[0]).items()}
+    names = named_variables(layers[0])
     trained = [name for name, v in names.items() if any(v is t for t in layers[0].trainable_variables)]
     fixed = [name for name in names if name not in trained]
     reads_labels = isinstance(layers[0], ours.ClassConditionalDropout)
@@ -245,7 +245,7 @@ def is_elementwise(layer: keras.Layer) -> bool:
 
 
 def _moments(values: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel over the axes from the first one on, as Keras' batch norm has them."""
+    """Mean and biased variance of each channel over the axes from `first` on, as in Keras' batch norm."""
     return ops.moments(values, tuple(range(first, len(values.shape) - 1)))
 
 

@@ -1,14 +1,14 @@
 """Many heads in one program: they read the same features, so a step gathers and normalises these once.
 
 A head alone keeps a processor waiting: its products are small, and every step is a call from Python. `Stack`
-trains all heads of a seed together, one batched product per layer, and an epoch is one call. Each head ends as
+trains all heads of a seed together, a batched product per layer, and an epoch is one call. Each head ends as
 it would have alone: the same batches, initial weights, random masks, schedule and optimizer.
 
-Heads with the same layers and about the same widths share tensors with a first axis for the head; the narrower
+Heads with the same layers and about the same widths share tensors, whose first axis is the head; the narrower
 ones are padded, to less than twice their width, with units whose weights are 0 and stay 0. Other heads stand
 beside them in the same program. Heads that read the examples in another order, those of another seed, have a
-program of the same form: on TensorFlow the same graph runs again with their values, on JAX all orders are
-one `vmap`.
+program of the same form: TensorFlow runs the same graph again with their values, on JAX all orders are one
+`vmap` over the `scan` of an epoch, whose steps gather the features of all heads at once.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.losses.losses import LossFunctionWrapper
 
 from bnhead import layers as ours
 from bnhead.errors import UsageError
@@ -57,8 +58,12 @@ def obstacle(model: keras.Model) -> str:
             return f"{variable.path} has a regularizer or a constraint"
     if reason := updates.obstacle(model.optimizer):
         return reason
-    if not isinstance(keras.losses.get(model.loss), keras.losses.Loss) and not isinstance(model.loss, str):
-        return "its loss is a function"
+    if not isinstance(model.loss, str | keras.losses.Loss) and not callable(model.loss):
+        return "it has several losses"
+    if _loss_of(model).reduction != "sum_over_batch_size":
+        return "its loss is no mean of the examples' losses"
+    if _metrics_of(model) is None:
+        return "it has other metrics than the accuracy of class numbers"
     return ""
 
 
@@ -113,7 +118,10 @@ class _Group:
             for position, name in self.shapes
         }
         slots = [
-            [_padded(parts, self.shapes[key]) for parts in zip(*(own["slots"][i] for own in values), strict=True)]
+            [
+                _padded(parts, self.shapes[key])
+                for parts in zip(*(own["slots"][i] for own in values), strict=True)
+            ]
             for i, key in enumerate(self.trained)
         ]
         return {"weights": weights, "slots": slots, "iterations": np.asarray(values[0]["iterations"])}
@@ -135,13 +143,7 @@ class _Group:
             return ops.sum(ops.mean(losses, 1)), (outputs, losses, changed)
 
         gradients, (outputs, losses, changed) = _gradients(loss_of, trained)
-        rates = ops.stack([ops.cast(schedule(state["iterations"]), keras.config.floatx()) for schedule in self.schedules])
-        rates = ops.take(rates, self.schedule_of)
-        stepped = [
-            updates.updated(self.optimizer, *pair, rates, state["iterations"], slots, decayed=decayed)
-            for *pair, slots, decayed in zip(trained, gradients, state["slots"], self.decayed, strict=True)
-        ]
-        trained, slots = ([part[i] for part in stepped] for i in range(2))
+        trained, slots = self._updated(trained, gradients, state["slots"], state["iterations"])
         weights = {**state["weights"], **changed, **dict(zip(keys, trained, strict=True))}
         weights = {key: ops.cast(value, state["weights"][key].dtype) for key, value in weights.items()}
         sums = {"loss": ops.sum(losses, 1)}
@@ -150,13 +152,24 @@ class _Group:
             sums[name] = ops.sum(ops.cast(hits, losses.dtype), 1)
         return {"weights": weights, "slots": slots, "iterations": state["iterations"] + 1}, sums
 
+    def _updated(
+        self, trained: list[Tensor], gradients: list[Tensor], slots: list[list[Tensor]], iterations: Tensor
+    ) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """New weights and slots."""
+        rates = [ops.cast(schedule(iterations), keras.config.floatx()) for schedule in self.schedules]
+        rates = ops.take(ops.stack(rates), self.schedule_of)
+        stepped = [
+            updates.updated(self.optimizer, *pair, rates, iterations, own, decayed=decayed)
+            for *pair, own, decayed in zip(trained, gradients, slots, self.decayed, strict=True)
+        ]
+        return [weight for weight, _ in stepped], [own for _, own in stepped]
+
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """`(heads, batch)`."""
         heads, examples = outputs.shape[:2]
         flat = ops.reshape(ops.cast(outputs, self.loss.dtype), (heads * examples, *outputs.shape[2:]))
         repeated = ops.tile(y, (heads, *[1] * (len(y.shape) - 1)))
-        if len(repeated.shape) > 1 or not isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy):
-            repeated = ops.cast(repeated, self.loss.dtype)
+        repeated = ops.cast(repeated, self.loss.dtype)  # as Keras casts all targets
         return ops.reshape(self.loss.call(repeated, flat), (heads, examples))
 
 
@@ -169,7 +182,9 @@ class _Program:
 
     def __init__(self, groups: Sequence[_Group]):
         self.groups = groups
-        self._epoch = _compiled(self.epoch)
+        layers = (layer for group in groups for layers in group.positions for layer in layers)
+        draws = any("seed_generator" in variable.path for layer in layers for variable in layer.variables)
+        self._epoch = _compiled(self.epoch, draws)
 
     def epoch(self, states: list[State], x: Tensor, y: Tensor, indices: Tensor) -> tuple[list[State], list]:
         """The states after the steps, and the sums of loss and metrics over them.
@@ -192,22 +207,20 @@ class _Program:
             return [state for state, _ in stepped], totals
 
         zeros = [
-            {
-                name: ops.zeros(len(group.positions[0]), group.loss.dtype)
-                for name in ("loss", *group.metrics)
-            }
+            {name: ops.zeros(len(group.positions[0]), group.loss.dtype) for name in ("loss", *group.metrics)}
             for group in self.groups
         ]
         return _loop(step, (states, zeros), indices)
 
-    def run(self, states: Sequence[Any], x: Tensor, y: Tensor, indices: np.ndarray) -> list[tuple]:
-        """`epoch` for several orders: a pair of states and sums each."""
+    def run(self, states: Any, x: Tensor, y: Tensor, indices: np.ndarray) -> tuple[Any, Any]:
+        """`epoch` for several orders, `indices` `(orders, steps, batch)`: states and sums for `_of` to read."""
         if keras.backend.backend() == "tensorflow":
             # as int64: TensorFlow keeps int32 in the host's memory
-            return [
+            results = [
                 self._epoch(state, x, y, ops.convert_to_tensor(rows, "int64"))
                 for state, rows in zip(states, indices, strict=True)
             ]
+            return [state for state, _ in results], [sums for _, sums in results]
         return self._epoch(states, x, y, ops.convert_to_tensor(indices, "int32"))
 
 
@@ -251,8 +264,8 @@ class Stack:
         """Trains all heads for an epoch.
 
         Args:
-            indices: order -> `(examples,)` indices of the examples, in the order of the epoch; equally many in
-                all orders.
+            indices: order -> `(examples,)` indices of the examples, in the order of the epoch; equally many
+                in all orders.
             batch_size: of a step; a last partial batch is trained too.
 
         Returns:
@@ -263,22 +276,20 @@ class Stack:
             self._begin()
         size = len(next(iter(indices.values())))
         full = size - size % batch_size
-        totals = [None] * len(self._programs)
+        logs: list[dict[str, float]] = [{} for _ in self._runs]
         for start, end in ((0, full), (full, size)):
+            if start == end:
+                continue
+            shape = (-1, min(batch_size, end - start))
+            sums = []
             for number, (program, orders) in enumerate(zip(self._programs, self._orders, strict=True)):
-                if start == end:
-                    continue
-                rows = np.stack([np.reshape(indices[order][start:end], (-1, min(batch_size, end - start)))
-                                 for order in orders])  # fmt: skip
-                results = program.run(self._states[number], self._x, self._y, rows)
-                self._states[number], sums = _split(results)
-                sums = keras.tree.map_structure(lambda s: np.asarray(ops.convert_to_numpy(s), "float64"), sums)
-                totals[number] = sums if totals[number] is None else keras.tree.map_structure(
-                    np.add, totals[number], sums)  # fmt: skip
-        logs = []
-        for run in self._runs:
-            own = self._of_order(totals[run.program], run)[run.group]
-            logs.append({name: float(total[run.head] / size) for name, total in own.items()})
+                rows = np.stack([indices[order][start:end].reshape(shape) for order in orders])
+                self._states[number], part = program.run(self._states[number], self._x, self._y, rows)
+                sums.append(keras.tree.map_structure(ops.convert_to_numpy, part))
+            for run, own in zip(self._runs, logs, strict=True):
+                for name, total in _of(sums[run.program], run).items():
+                    share = float(_of_order(total, run)[run.head]) / size
+                    own[name] = own.get(name, 0.0) + share
         return logs
 
     def assign(self, number: int, model: keras.Model) -> None:
@@ -291,22 +302,17 @@ class Stack:
         if not self._programs:
             self._begin()
         run = self._runs[number]
-        state = self._of_order(self._states[run.program], run)[run.group]
+        state = _of(self._states[run.program], run)
         model.optimizer.build(model.trainable_variables)
+        pairs = []
         for position, call in enumerate(calls.model_calls(model)):
-            for name, variable in batched.named_variables(call.operation).items():
-                value = state["weights"][f"{position}/{name}"][run.head]
-                variable.assign(batched.cropped(value, variable.shape))
-        model.optimizer.iterations.assign(state["iterations"])
+            named = batched.named_variables(call.operation)
+            pairs += [(variable, state["weights"][f"{position}/{name}"]) for name, variable in named.items()]
         for variables, slots in zip(updates.slots_of(model.optimizer), state["slots"], strict=True):
-            for variable, slot in zip(variables, slots, strict=True):
-                variable.assign(batched.cropped(slot[run.head], variable.shape))
-
-    def _of_order(self, values: Any, run: Run) -> Any:
-        """The part of a program's states or sums that belongs to the order of a run."""
-        if keras.backend.backend() == "tensorflow":
-            return values[run.order]
-        return keras.tree.map_structure(lambda value: value[run.order], values)
+            pairs += zip(variables, slots, strict=True)
+        for variable, stacked in pairs:
+            variable.assign(batched.cropped(_of_order(stacked, run)[run.head], variable.shape))
+        model.optimizer.iterations.assign(_of_order(state["iterations"], run))
 
     def _begin(self) -> None:
         """Groups the heads, and stacks their values."""
@@ -316,7 +322,9 @@ class Stack:
             of_order.setdefault(order, {}).setdefault(kind, []).append(number)
         for kinds in of_order.values():  # heads of one width are neighbours, in every order the same
             for numbers in kinds.values():
-                numbers.sort(key=lambda n: (self._widths(n), _text(_schedule_of(self._models[n][2].optimizer))))
+                numbers.sort(
+                    key=lambda n: (self._widths(n), _text(_schedule_of(self._models[n][2].optimizer)))
+                )
         forms: dict[Any, list[int]] = {}
         for order, kinds in of_order.items():
             form = tuple(
@@ -353,12 +361,13 @@ class Stack:
 
 
 def _kind(model: keras.Model) -> str:
-    """A text that is equal for heads that are stacked in one tensor: layers, loss, optimizer, about the width."""
+    """A text that is equal for heads that share tensors: layers, loss, optimizer, about the width."""
     chain = []
     for call in calls.model_calls(model):
         layer = call.operation
         config = {key: value for key, value in layer.get_config().items() if key not in _PER_HEAD}
-        chain.append([type(layer).__name__, config, [batched.bucket(size or 1) for size in layer.output.shape[1:]]])
+        widths = [batched.bucket(size or 1) for size in layer.output.shape[1:]]
+        chain.append([type(layer).__name__, config, widths])
     optimizer = model.optimizer.get_config()
     for name in ("name", "learning_rate"):
         optimizer.pop(name)
@@ -414,25 +423,29 @@ class _Constant(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _loss_of(model: keras.Model) -> keras.losses.Loss:
+    """The loss as an object; of a function, as Keras wraps it."""
     loss = keras.losses.get(model.loss)
-    if isinstance(loss, keras.losses.Loss):
-        return loss
-    return keras.losses.get({"class_name": loss.__name__, "config": {}})
+    return loss if isinstance(loss, keras.losses.Loss) else LossFunctionWrapper(loss, name=loss.__name__)
 
 
-def _metrics_of(model: keras.Model) -> list[str]:
-    """The accuracies of class numbers among a model's metrics, by their names in the logs."""
-    metrics = model._compile_metrics
-    listed = [] if metrics is None else [*(metrics._user_metrics or []), *(metrics._user_weighted_metrics or [])]
+def _metrics_of(model: keras.Model) -> list[str] | None:
+    """The names of a model's metrics if all are the accuracy of class numbers, else None."""
+    if model._compile_metrics is None:
+        return []
     names = []
-    for metric in listed:
+    metrics = model._compile_metrics._user_metrics, model._compile_metrics._user_weighted_metrics
+    for metric in keras.tree.flatten([own or [] for own in metrics]):
         if isinstance(metric, keras.metrics.SparseCategoricalAccuracy):
             names.append(metric.name)
-        elif metric in ("accuracy", "acc") and isinstance(
-            _loss_of(model), keras.losses.SparseCategoricalCrossentropy
-        ):
+        elif metric in ("accuracy", "acc", "sparse_categorical_accuracy") and _reads_class_numbers(model):
             names.append(metric)
+        else:
+            return None
     return names
+
+
+def _reads_class_numbers(model: keras.Model) -> bool:
+    return _loss_of(model).name == keras.losses.SparseCategoricalCrossentropy().name
 
 
 def _padded(arrays: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
@@ -443,11 +456,14 @@ def _padded(arrays: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
     return stacked
 
 
-def _split(results: Any) -> tuple[Any, Any]:
-    """States and sums of all orders."""
-    if keras.backend.backend() == "tensorflow":
-        return [state for state, _ in results], [sums for _, sums in results]
-    return results
+def _of(values: Any, run: Run) -> Any:
+    """The part of a program's states or sums for a run's group, on TensorFlow in the run's order alone."""
+    return values[run.order][run.group] if keras.backend.backend() == "tensorflow" else values[run.group]
+
+
+def _of_order(value: Tensor, run: Run) -> Tensor:
+    """What such a part has for the order of a run: on JAX its first axis are the orders."""
+    return value if keras.backend.backend() == "tensorflow" else value[run.order]
 
 
 def _gradients(loss_of: Any, values: list[Tensor]) -> tuple[list[Tensor], Any]:
@@ -483,12 +499,16 @@ def _loop(step: Any, carried: Any, rows: Tensor) -> Any:
     return keras.tree.pack_sequence_as(carried, loop[1:])
 
 
-def _compiled(epoch: Any) -> Any:
-    """An epoch, compiled; on JAX for all orders at once, which are the first axis of states and indices."""
+def _compiled(epoch: Any, draws: bool) -> Any:
+    """An epoch, compiled by XLA; on JAX for all orders, which are the first axis of states and indices.
+
+    On a CPU XLA's steps of small heads take half as long as TensorFlow's (64 features, 8 different heads). If
+    layers draw random numbers TensorFlow computes them, since XLA's numbers are others than Keras'.
+    """
     if keras.backend.backend() == "jax":
         import jax
 
         return jax.jit(jax.vmap(epoch, in_axes=(0, None, None, 0)), donate_argnums=0)
     import tensorflow as tf
 
-    return tf.function(epoch, autograph=False)
+    return tf.function(epoch, autograph=False, jit_compile=not draws)

@@ -1,8 +1,8 @@
 """The optimizers of stacked heads: Keras' SGD, Adam and AdamW, with a learning rate for each head.
 
-Keras' optimizers have one learning rate. The formulas are theirs, in their order of operations; each changes a
-weight by its gradient alone, so stacked weights are updated as single ones. Weight decay is Keras' decoupled
-one: before the step a weight loses the share rate * decay.
+Keras' optimizers have one learning rate. The formulas are theirs, in their order of operations; each changes
+a weight by its gradient alone, so stacked weights are updated as single ones. Weight decay is Keras'
+decoupled one: before the step a weight loses the share rate * decay.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ def adam(optimizer, weight, gradient, rate, iterations, slots):
     """Adam, without amsgrad."""
     mean, square = slots
     step = ops.cast(iterations + 1, weight.dtype)
-    first, second = (ops.power(ops.cast(beta, weight.dtype), step) for beta in (optimizer.beta_1, optimizer.beta_2))
+    betas = (optimizer.beta_1, optimizer.beta_2)
+    first, second = (ops.power(ops.cast(beta, weight.dtype), step) for beta in betas)
     mean = mean + (gradient - mean) * (1 - optimizer.beta_1)
     square = square + (ops.square(gradient) - square) * (1 - optimizer.beta_2)
     corrected = rate * ops.sqrt(1 - second) / (1 - first)
