@@ -140,7 +140,8 @@ class _Group:
             outputs, new = batched.forward(self.positions, values, batch)
             losses = self._losses(outputs, batch.y)
             changed = {f"{p}/{name}": value for p, own in enumerate(new) for name, value in own.items()}
-            return ops.sum(ops.mean(losses, 1)), (outputs, losses, changed)
+            # not `ops.mean`, which is float32 inside on JAX
+            return ops.sum(losses) / losses.shape[1], (outputs, losses, changed)
 
         gradients, (outputs, losses, changed) = _gradients(loss_of, trained)
         trained, slots = self._updated(trained, gradients, state["slots"], state["iterations"])
@@ -213,7 +214,7 @@ class _Program:
         return _loop(step, (states, zeros), indices)
 
     def run(self, states: Any, x: Tensor, y: Tensor, indices: np.ndarray) -> tuple[Any, Any]:
-        """`epoch` for several orders, `indices` `(orders, steps, batch)`: states and sums for `_of` to read."""
+        """`epoch` for several orders, `indices` `(orders, steps, batch)`: states and sums for `_of`."""
         if keras.backend.backend() == "tensorflow":
             # as int64: TensorFlow keeps int32 in the host's memory
             results = [

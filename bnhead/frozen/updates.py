@@ -60,8 +60,8 @@ def obstacle(optimizer: keras.optimizers.Optimizer) -> str:
 
 def slots_of(optimizer: keras.optimizers.Optimizer) -> list[list[keras.Variable]]:
     """The variables that a built optimizer keeps for each weight."""
-    lists = [getattr(optimizer, name) for name in UPDATES[type(optimizer)][1]]
-    return [list(own) for own in zip(*lists, strict=True)]
+    lists = [own for name in UPDATES[type(optimizer)][1] if (own := getattr(optimizer, name))]
+    return [[own[index] for own in lists] for index in range(len(optimizer._trainable_variables))]
 
 
 def updated(
