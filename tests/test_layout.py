@@ -29,7 +29,7 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     },
     "studies": {"census.figures", "census.keys", "data", "devices", "heads", "models", "runs", "training"},
     "report": {"census", "heads", "mechanisms.figures", "runs", "studies"},
-    "comparison": {"census", "data", "devices", "graph", "heads", "report", "runs", "studies"},
+    "comparison": {"census", "data", "devices", "frozen", "graph", "heads", "report", "runs", "studies"},
     "cli": {
         *("census", "data", "devices", "graph", "heads", "lint", "mechanisms", "models", "report", "runs"),
         *("studies", "training"),

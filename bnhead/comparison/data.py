@@ -69,8 +69,11 @@ class ComparedData:
         """The training batches of one epoch: the same for all heads of a seed."""
         if callable(self.train):
             return self.train(seed, epoch)
-        order = np.random.default_rng(stream(seed, "order", epoch)).permutation(len(self.train[1]))
-        return OrderedBatches(*self.train, order, batch_size)
+        return OrderedBatches(*self.train, self.order(seed, epoch), batch_size)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The indices of the training arrays in the order of one epoch."""
+        return np.random.default_rng(stream(seed, "order", epoch)).permutation(len(self.train[1]))
 
     def tested(self, start: int, end: int | None = None) -> Any:
         """The test inputs from `start` to before `end`."""

@@ -14,6 +14,7 @@ from bnhead.census import Probe
 from bnhead.census.census import Census
 from bnhead.comparison.data import ComparedData, labels_of
 from bnhead.comparison.model import Builder, built_model, model_sha256, set_seed, unnumbered
+from bnhead.comparison.trainees import Alone, Stacks, can_stack
 from bnhead.devices.environment import describe_environment
 from bnhead.errors import UsageError
 from bnhead.report import build as build_report
@@ -29,7 +30,7 @@ MOST_COUNTED = 2048  # test inputs on which dead units are counted
 
 @dataclass(frozen=True)
 class RunTask:
-    """Everything that one run needs."""
+    """Everything that one run needs; `stacks` train it together with others."""
 
     plan: Plan
     run: PlannedRun
@@ -37,6 +38,7 @@ class RunTask:
     build: Builder
     data: ComparedData
     fit: Mapping[str, Any]
+    stacks: Stacks | None = None
 
 
 def finish_runs(
@@ -57,12 +59,16 @@ def finish_runs(
         fit, progress: as of `compare`.
     """
 
+    stacks = Stacks(data, plan.settings["batch_size"]) if can_stack(data, fit) else None
+
     def task_of(run: PlannedRun) -> RunTask:
-        return RunTask(plan, run, directory, builders[run.cell], data, fit)
+        return RunTask(plan, run, directory, builders[run.cell], data, fit, stacks)
 
     with locked_study(directory):
         plan = runner.prepare(plan, directory, Pool(), look=lambda config, report: data.facts)
-        runner.finish_study(plan, directory, Pool(), configure=task_of, work=train_run, bar=progress)
+        runner.finish_study(
+            plan, directory, stacks or Pool(), configure=task_of, work=train_run, bar=progress
+        )
         build_report(directory)
 
 
@@ -79,12 +85,15 @@ def train_run(task: RunTask, report: Callable[[dict], None]) -> Iterator[dict[st
         if model_sha256(model) != settings["model_sha256"]:
             raise UsageError(f"build returns another model for head {task.run.cell!r} and seed {seed}")
         set_seed(seed, "fit")
-        rows, probe = [], _probe(model, data)
+        trainee = task.stacks and task.stacks.together.join(task.run.cell, model, seed)
+        if trainee:
+            yield {"share": 0.0}  # all join before the first trains
+        else:
+            trainee = Alone(model, data, seed, settings["batch_size"], task.fit)
+        rows, model = [], trainee.model
         for epoch in range(settings["epochs"]):
-            batches = data.epoch(seed, epoch, settings["batch_size"])
-            history = model.fit(batches, epochs=1, verbose=0, shuffle=False, **task.fit).history
-            row = {"epoch": epoch + 1, **{key: float(values[-1]) for key, values in history.items()}}
-            predictions, census = _test(model, probe, data, plan.task)
+            row = {"epoch": epoch + 1, **trainee.train(epoch)}
+            predictions, census = _test(model, trainee.probe, data, plan.task)
             rows.append(
                 row | _test_figures(model, data, predictions, plan) | census.figures(with_sample=True)
             )
@@ -107,16 +116,6 @@ def train_run(task: RunTask, report: Callable[[dict], None]) -> Iterator[dict[st
             directory.replace("model.keras", model.save)
         directory.finish(result)
     return {"status": status, plan.primary: result.get(plan.primary)}
-
-
-def _probe(model: keras.Model, data: ComparedData) -> Probe | None:
-    """Counts the last activation before the output; None for a model without one."""
-    try:
-        probe = Probe(model)
-        probe.prepare((data.tested(0, 2), data.y[:2]))
-    except UsageError:
-        return None
-    return probe
 
 
 def _test(
