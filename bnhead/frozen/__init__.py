@@ -1,8 +1,8 @@
 """Frozen backbones: features are computed once and kept, and heads are trained from them.
 
-`store` keeps arrays on disk, `features` runs a frozen backbone over a data set. `stacked` trains many heads on
-the same features in one program, with the layers of `batched` and the optimizers of `updates`; `closed_form`
-has the optimum of linear heads.
+`store` keeps arrays on disk, `features` runs a frozen backbone over a data set. `stacked` trains many heads
+on the same features in one program, with the layers of `batched` and the optimizers of `updates`;
+`closed_form` has the optimum of linear heads.
 """
 
 from typing import TYPE_CHECKING
