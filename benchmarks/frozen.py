@@ -1,7 +1,7 @@
 """Heads on frozen features: all in one stack, one after another in Keras' `fit`, and end to end.
 
 Eight heads, each with several seeds, train for an epoch on the 64 pooled features of a ResNet-20 on CIFAR-10
-and then on 2,048 drawn features. Both sides have the same features in memory and the same compiled heads; they
+and then on 2,048 drawn ones. Both sides have the same features in memory and the same compiled heads; they
 take turns in one process. Keras trains the heads of one seed in a turn, and its time is multiplied by the
 seeds. No time includes building or tracing. End to end the same net with a frozen backbone trains a head on
 the images; the time of a step is multiplied by steps, heads and seeds, and the extraction of the features

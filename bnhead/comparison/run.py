@@ -92,13 +92,14 @@ def train_run(task: RunTask, report: Callable[[dict], None]) -> Iterator[dict[st
             trainee = Alone(model, data, seed, settings["batch_size"], task.fit)
         rows, model = [], trainee.model
         for epoch in range(settings["epochs"]):
+            if epoch:  # not after the last, when the model must keep its values until it is written
+                yield {"share": epoch / settings["epochs"]}
             row = {"epoch": epoch + 1, **trainee.train(epoch)}
             predictions, census = _test(model, trainee.probe, data, plan.task)
             rows.append(
                 row | _test_figures(model, data, predictions, plan) | census.figures(with_sample=True)
             )
             directory.write_history(rows)
-            yield {"share": (epoch + 1) / settings["epochs"]}
             if not math.isfinite(rows[-1].get("loss", 0.0)):
                 break
         status = "finished" if math.isfinite(rows[-1].get("loss", 0.0)) else "diverged"

@@ -124,18 +124,30 @@ class Stacks:
         works: dict[str, tuple[Job, Iterator]] = {}
         for job in jobs:
             yield Event(job, "started", {})
-            works[job.id] = job, job.work(job.config, lambda report: None)
+            work = job.work(job.config, lambda report: None)
+            event = _advanced(job, work)
+            while event.state == "progress" and event.detail["share"]:  # it is alone, and goes on to its end
+                yield event
+                event = _advanced(job, work)
+            if event.state == "progress":
+                works[job.id] = job, work
+            yield event
         while works:
             for key, (job, work) in list(works.items()):
-                try:
-                    event = Event(job, "progress", next(work))
-                except StopIteration as end:
-                    event = Event(job, "done", end.value)
-                except Exception as error:
-                    event = Event(job, "failed", failure(error))
+                event = _advanced(job, work)
                 if event.state != "progress":
                     del works[key]
                 yield event
+
+
+def _advanced(job: Job, work: Iterator) -> Event:
+    """What the next part of a job's work ends with."""
+    try:
+        return Event(job, "progress", next(work))
+    except StopIteration as end:
+        return Event(job, "done", end.value)
+    except Exception as error:
+        return Event(job, "failed", failure(error))
 
 
 def can_stack(data: ComparedData, fit: Mapping[str, Any]) -> bool:
