@@ -32,6 +32,7 @@ _ZERO_AT_ZERO = [
     getattr(keras.activations, name)
     for name in ("linear", "relu", "relu6", "elu", "selu", "gelu", "silu", "mish", "tanh", "leaky_relu")
 ]
+ELEMENTWISE = (*_ZERO_AT_ZERO, keras.activations.sigmoid, keras.activations.softplus)
 
 
 class Batch:
@@ -240,7 +241,7 @@ def is_elementwise(layer: keras.Layer) -> bool:
     """Whether a layer without weights is a function of one value."""
     kinds = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Identity)
     if isinstance(layer, keras.layers.Activation):
-        return layer.activation not in (keras.activations.softmax, keras.activations.log_softmax)
+        return layer.activation in ELEMENTWISE
     return type(layer) in kinds
 
 

@@ -51,8 +51,8 @@ def obstacle(model: keras.Model) -> str:
             return f"{layer.name} computes in {layer.compute_dtype}"
         if getattr(layer, "lora_enabled", False) or getattr(layer, "activity_regularizer", None):
             return f"{layer.name} adds a loss or weights"
-    if len(chain) != len({id(call.outputs[0]) for call in chain}) or len(model.outputs) != 1:
-        return "it has several outputs"
+    if len(chain) != len({id(call.operation) for call in chain}) or len(model.outputs) != 1:
+        return "it has several outputs, or calls a layer twice"
     for variable in model.trainable_variables:
         if variable.regularizer is not None or variable.constraint is not None:
             return f"{variable.path} has a regularizer or a constraint"
@@ -367,15 +367,17 @@ def _kind(model: keras.Model) -> str:
     for call in calls.model_calls(model):
         layer = call.operation
         config = {key: value for key, value in layer.get_config().items() if key not in _PER_HEAD}
-        widths = [batched.bucket(size or 1) for size in layer.output.shape[1:]]
+        # a function of several units, such as softmax, would read the padding
+        may_pad = getattr(layer, "activation", None) in (None, *batched.ELEMENTWISE)
+        widths = [batched.bucket(size or 1) if may_pad else size for size in layer.output.shape[1:]]
         chain.append([type(layer).__name__, config, widths])
     optimizer = model.optimizer.get_config()
     for name in ("name", "learning_rate"):
         optimizer.pop(name)
     decays = [model.optimizer._use_weight_decay(variable) for variable in model.trainable_variables]
-    loss = _loss_of(model)
+    loss, steps = _loss_of(model), int(model.optimizer.iterations)
     settings = [type(loss).__name__, loss.get_config(), type(model.optimizer).__name__, optimizer, decays]
-    return _text([chain, settings, _metrics_of(model), tuple(model.output.shape[1:])])
+    return _text([chain, settings, steps, _metrics_of(model), tuple(model.output.shape[1:])])
 
 
 def _text(content: Any) -> str:

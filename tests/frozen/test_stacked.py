@@ -164,6 +164,19 @@ def test_widths_are_padded_to_less_than_twice():
     assert sorted(map(sorted, groups)) == [[17], [33, 64], [65, 100, 128]]
 
 
+def test_a_function_of_several_units_is_not_padded():
+    x, y = data()
+    stack = Stack(x, y)
+    for units in (5, 6):
+        inputs = keras.Input((FEATURES,))
+        hidden = keras.layers.Dense(units, "softmax")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(CLASSES)(hidden))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        stack.add(model)
+    stack._begin()
+    assert len(stack._programs[0].groups) == 2
+
+
 def test_seeds_with_other_heads_have_programs_of_their_form(float64):
     settings = [{"head": "fc", "seed": 0}, {"head": "bn_fc", "seed": 0}, {"head": "fc", "seed": 1}]
     models, _ = stacked(settings)
@@ -175,11 +188,13 @@ def test_obstacles():
     inputs = keras.Input((FEATURES,))
     regular = keras.layers.Dense(CLASSES, kernel_regularizer="l2")(inputs)
     two = keras.layers.Concatenate()([keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
+    twice = keras.layers.Dense(FEATURES)
     clipped = keras.optimizers.SGD(0.1, clipnorm=1.0)
     plain = keras.layers.Dense(CLASSES)(inputs)
     cases = {
         "has a regularizer": (regular, "sgd", "mse", None),
         "is not a layer of one input": (two, "sgd", "mse", None),
+        "calls a layer twice": (twice(twice(inputs)), "sgd", "mse", None),
         "its optimizer has clipnorm": (plain, clipped, "mse", None),
         "its optimizer is Lion": (plain, "lion", "mse", None),
         "other metrics": (plain, "sgd", "mse", ["mae"]),
