@@ -49,9 +49,15 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+def _type_of(optimizer: keras.optimizers.Optimizer) -> type:
+    """The optimizer's type; of `bnhead.training.sgd.FusedSGD`, whose import needs TensorFlow, that of Keras."""
+    own = type(optimizer)
+    return keras.optimizers.SGD if own.__module__ == "bnhead.training.sgd" else own
+
+
 def obstacle(optimizer: keras.optimizers.Optimizer) -> str:
     """Why an optimizer cannot train stacked heads, in a clause; "" if it can."""
-    if type(optimizer) not in UPDATES:
+    if _type_of(optimizer) not in UPDATES:
         names = ", ".join(kind.__name__ for kind in UPDATES)
         return f"its optimizer is {type(optimizer).__name__}, none of {names}"
     used = [name for name in _OPTIONS if getattr(optimizer, name, None)]
@@ -60,7 +66,7 @@ def obstacle(optimizer: keras.optimizers.Optimizer) -> str:
 
 def slots_of(optimizer: keras.optimizers.Optimizer) -> list[list[keras.Variable]]:
     """The variables that a built optimizer keeps for each weight."""
-    lists = [own for name in UPDATES[type(optimizer)][1] if (own := getattr(optimizer, name))]
+    lists = [own for name in UPDATES[_type_of(optimizer)][1] if (own := getattr(optimizer, name))]
     return [[own[index] for own in lists] for index in range(len(optimizer._trainable_variables))]
 
 
@@ -87,5 +93,5 @@ def updated(
     rate = ops.reshape(ops.cast(rates, weight.dtype), (-1, *[1] * (len(weight.shape) - 1)))
     if decayed and optimizer.weight_decay is not None:
         weight = weight - weight * (ops.cast(optimizer.weight_decay, weight.dtype) * rate)
-    update, _ = UPDATES[type(optimizer)]
+    update, _ = UPDATES[_type_of(optimizer)]
     return update(optimizer, weight, gradient, rate, iterations, slots)

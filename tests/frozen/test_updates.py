@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bnhead.frozen import updates
+from bnhead.training.sgd import FusedSGD
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(0, 1, (2, 3, 4)).astype("float32")
@@ -14,6 +15,7 @@ MADE = {
     "SGD": lambda rate: keras.optimizers.SGD(rate),
     "momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
     "Nesterov": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "fused": lambda rate: FusedSGD(rate, momentum=0.9, nesterov=True),
     "Adam": lambda rate: keras.optimizers.Adam(rate, beta_1=0.8),
     "AdamW": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.1),
 }
