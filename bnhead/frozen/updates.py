@@ -50,7 +50,7 @@ _OPTIONS = (
 
 
 def _type_of(optimizer: keras.optimizers.Optimizer) -> type:
-    """The optimizer's type; of `bnhead.training.sgd.FusedSGD`, whose import needs TensorFlow, that of Keras."""
+    """Its type; of `bnhead.training.sgd.FusedSGD`, whose import needs TensorFlow, that of Keras."""
     own = type(optimizer)
     return keras.optimizers.SGD if own.__module__ == "bnhead.training.sgd" else own
 
