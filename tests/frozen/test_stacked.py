@@ -20,9 +20,12 @@ PLAIN = ("fc", "bn_fc", "fc_bn", "out", "fc_out_bn", "ln_fc", "bn-beta_fc-bias_t
 
 @pytest.fixture
 def float64():
+    policy = keras.config.dtype_policy()  # Keras keeps the first one, whatever the type of numbers is later
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(policy)
 
 
 def data():
