@@ -48,7 +48,7 @@ import numpy as np  # noqa: E402
 
 from bnhead import heads, models  # noqa: E402
 from bnhead.data import load  # noqa: E402
-from bnhead.frozen.features import features, joined, pooled  # noqa: E402
+from bnhead.frozen.extraction import features, joined, pooled  # noqa: E402
 from bnhead.frozen.stacked import Stack  # noqa: E402
 from bnhead.training import TrainConfig  # noqa: E402
 from bnhead.training.build import optimizer  # noqa: E402

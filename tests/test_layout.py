@@ -25,7 +25,7 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
     "frozen": {"census", "data", "devices", "graph", "heads", "layers", "models", "runs", "training"},
     "training": {
         *("census", "data", "devices", "graph", "heads", "layers", "mechanisms", "models", "runs"),
-        "frozen.features",
+        "frozen.extraction",
     },
     "studies": {"census.figures", "census.keys", "data", "devices", "heads", "models", "runs", "training"},
     "report": {"census", "heads", "mechanisms.figures", "runs", "studies"},

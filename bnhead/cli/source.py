@@ -165,7 +165,7 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def require_least(name: str, value: float, least: float) -> None:
     """Raises UsageError for a number below the least valid one, or one that is not finite."""
-    if not math.isfinite(value) or value < least:
+    if not least <= value < math.inf:  # also NaN; a whole number may be too large for a float
         raise UsageError(f"{name} must be at least {least}, got {value}")
 
 

@@ -19,7 +19,10 @@ the usual t interval over seeds.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from etils import epy
+
+with epy.lazy_imports():  # a report reads its verdict and needs no SciPy
+    from scipy import stats
 
 
 @dataclass(frozen=True)

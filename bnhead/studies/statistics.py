@@ -10,7 +10,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from etils import epy
+
+with epy.lazy_imports():  # a report reads its verdict and needs no SciPy
+    from scipy import stats
 
 ENOUGH_POWER = 0.8
 MOST_SEEDS = 1000  # a study that needs more gets no number

@@ -15,7 +15,8 @@ from bnhead.training import TrainConfig
 def test_every_field_is_a_flag_with_help_and_default():
     text = train.COMMAND.usage()
     for spec in dataclasses.fields(TrainConfig):
-        name = f"--[no]{spec.name}" if spec.type is bool else f"--{spec.name}={spec.default}"
+        name = f"--[no]{spec.name}" if isinstance(spec.default, bool) else f"--{spec.name}={spec.default}"
+        name += "[=auto]" * (spec.type == bool | str)
         alias = ", --lr" * (spec.name == "learning_rate")
         assert f"  {name}{alias}\n    " in text
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -116,7 +116,7 @@ def test_regression_has_the_figures_without_classes():
 def test_it_prints_and_shows_itself():
     measured = measure(vector_net("bn_fc8"), data(), groups="noise,calibration", training_batch=8)
     text = str(measured)
-    assert text.startswith("norm head_bn; 120 examples") and "NLL" in text and "temperature" in text
+    assert text.startswith("norm head_bn; 120 examples") and "NLL" in text and "ECE" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "<table" in measured._repr_html_()
     bare = measure(vector_net("fc8"), data(), groups="noise", training_batch=8)

@@ -121,6 +121,7 @@ def test_the_numbers_are_those_of_the_files(written):
 def test_every_seed_is_a_dot(written):
     study, html, _ = written
     rows = [row for forest in forest_rows(study.verdict) for row in forest]
+    rows += [row for table in study.verdict.get("causes", ()) for row in table["rows"]]
     differences = [d for row in rows for d in row["differences"] if d is not None]
     beyond = [int(n) for n in re.findall(r">(?:&#9664; )?(\d+) beyond", html)]
     assert html.count('<circle class="dot"') + sum(beyond) == len(differences)

@@ -37,7 +37,9 @@ def feed(spoiled=None, value=np.nan):
         x[spoiled, 3, 1] = value
     y = np.ones((4 * STEPS, 8, 1), "float32")
     return types.SimpleNamespace(
-        train=lambda epoch, step: tf.data.Dataset.from_tensor_slices((x, y)).skip(epoch * STEPS + step),
+        train=lambda epoch, step, epochs=1: tf.data.Dataset.from_tensor_slices((x, y)).skip(
+            epoch * STEPS + step
+        ),
         steps=STEPS,
         epochs=4,
         replicas=Replicas(),

@@ -9,8 +9,8 @@ from bnhead.data import load
 from bnhead.data.memory import InMemory
 from bnhead.data.split import Recipe
 from bnhead.errors import UsageError
-from bnhead.frozen import features as module
-from bnhead.frozen.features import features, joined, net_sha256, pooled
+from bnhead.frozen import extraction
+from bnhead.frozen.extraction import features, joined, net_sha256, pooled
 
 
 def net(seed=0, scale=1 / 127.5):
@@ -51,7 +51,7 @@ def test_features_are_the_nets_outputs_in_inference(digits, tmp_path):
 
 def test_stored_features_are_read_again(digits, extractor, tmp_path, monkeypatch):
     first = features(extractor, digits, directory=tmp_path)
-    monkeypatch.setattr(module, "_rows", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(extraction, "_rows", lambda *_: pytest.fail("computed again"))
     again = features(pooled(net()), digits, directory=tmp_path)  # another object of the same net
     assert again.fingerprint == first.fingerprint
     np.testing.assert_array_equal(again.test, first.test)
