@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bnhead import census, data, heads, layers, mechanisms, models, report, studies, training
     from bnhead.census.callback import DeadUnits
     from bnhead.comparison.compare import compare
-    from bnhead.lint.check import check
+    from bnhead.lint.linter import check
 
 _MODULES = ("census", "data", "heads", "layers", "mechanisms", "models", "report", "studies", "training")
 __all__ = [
@@ -41,7 +41,7 @@ __getattr__, __dir__ = public.names(
     __name__,
     {
         "DeadUnits": "bnhead.census.callback",
-        "check": "bnhead.lint.check",
+        "check": "bnhead.lint.linter",
         "compare": "bnhead.comparison.compare",
         **{name: f"bnhead.{name}" for name in _MODULES},
     },

@@ -149,7 +149,7 @@ def findings_of(request: Request, source: "Source") -> "Findings":
     A run's training is that of its settings, and any training by bnhead leaves out the remainder.
     """
     from bnhead.data.arrays import Arrays
-    from bnhead.lint.check import check
+    from bnhead.lint.linter import check
 
     settings = RunDirectory(pathlib.Path(request.model)).trained_settings() if request.is_run else {}
     batch_size = request.batch_size or settings.get("batch_size") or TrainConfig.batch_size

@@ -88,7 +88,7 @@ def test_a_change_never_meets_the_stored_features(digits, tmp_path, change):
 def test_an_interrupted_pass_gives_the_same_features(digits, extractor, tmp_path, monkeypatch):
     recipe = Recipe("crop_flip")
     whole = features(extractor, digits, passes=2, recipe=recipe, directory=tmp_path / "whole")
-    monkeypatch.setattr(module.store, "_SYNCED", -1.0)
+    monkeypatch.setattr(extraction.store, "_SYNCED", -1.0)
 
     stop = digits.train.size + 640  # in the augmented pass
 
@@ -101,7 +101,7 @@ def test_an_interrupted_pass_gives_the_same_features(digits, extractor, tmp_path
         features(extractor, digits, report=interrupt, **options)
     seen = []
     resumed = features(extractor, digits, report=lambda done, total: seen.append(done), **options)
-    assert seen[0] == stop + module.BATCH  # the rows before were on the disk
+    assert seen[0] == stop + extraction.BATCH  # the rows before were on the disk
     assert resumed.fingerprint == whole.fingerprint
     for a, b in zip(resumed.passes, whole.passes, strict=True):
         np.testing.assert_array_equal(a, b)

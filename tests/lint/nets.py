@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from bnhead.lint.check import check
+from bnhead.lint.linter import check
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(600, 16)).astype("float32")

@@ -10,7 +10,7 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 from bnhead.layers import recompute_batch_stats
-from bnhead.lint.check import check
+from bnhead.lint.linter import check
 
 IMAGES = (load_digits().images[..., None] / 16).astype("float32")
 CLASSES = load_digits().target

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from bnhead.lint.check import check
+from bnhead.lint.linter import check
 from tests.lint.nets import CLASSES, X, findings, norm, sequential, the_finding
 
 

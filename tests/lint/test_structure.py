@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from bnhead.layers import recompute_batch_stats
-from bnhead.lint.check import check
+from bnhead.lint.linter import check
 from tests.lint.nets import CLASSES, X, findings, norm, sequential, the_finding
 
 

@@ -11,7 +11,7 @@ from keras import layers
 
 import bnhead
 from bnhead.errors import UsageError
-from bnhead.lint.check import CHECKS, check
+from bnhead.lint.linter import CHECKS, check
 from bnhead.lint.rules import RULES
 from tests.lint.nets import CLASSES, X, norm, sequential
 
