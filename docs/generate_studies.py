@@ -1,12 +1,16 @@
-"""The table of named studies in docs/studies.md, from their type and the times in docs/answer/times.json."""
+"""The table of named studies in docs/studies.md, from their type and the times in docs/answer/times.json, and
+what three of them found, from the plans and verdicts in docs/answer/."""
 
 import json
 import pathlib
 
-from bnhead.studies.commands import DEFAULTS
+from bnhead.studies import wording
+from bnhead.studies.commands import DEFAULTS, study_command
+from bnhead.studies.directory import read_plan
 from bnhead.studies.study import STUDIES, Study, named_study
 from bnhead.training import TrainConfig
 
+KEPT = ("placement", "summaries/controls", "summaries/width")  # folders in docs/answer/
 TIMES = pathlib.Path(__file__).resolve().parent / "answer" / "times.json"
 CORES = 2
 
@@ -45,4 +49,17 @@ def table() -> str:
                 "  ", " "
             )
         )
+    return "\n".join(lines)
+
+
+def findings() -> str:
+    """For each kept study its command, the number of runs, and its headline."""
+    lines = []
+    for name in KEPT:
+        directory = TIMES.parent / name
+        plan = read_plan(directory)
+        verdict = json.loads((directory / "verdict.json").read_text())
+        runs = len(plan.cells) * verdict["look"]["seeds"]
+        command = study_command(plan, "").removesuffix(" --dir=")
+        lines.append(f"- `{command}`, {runs} runs. {wording.headline(plan, verdict)}")
     return "\n".join(lines)

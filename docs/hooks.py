@@ -29,6 +29,7 @@ TABLES = {
     "causes": generate_causes.table,
     "collapse": generate_causes.collapse,
     "figures": generate_figures.table,
+    "findings": generate_studies.findings,
     "gallery": generate_gallery.cards,
     "mechanisms": generate_figures.mechanisms,
     "nets": generate_nets.table,

@@ -1,5 +1,6 @@
 """docs/: what is generated is complete, and the built site has no dead link."""
 
+import csv
 import dataclasses
 import html.parser
 import importlib
@@ -175,6 +176,28 @@ def test_the_times_of_studies_are_those_measured_or_their_pace(hooks):
     assert rows["bn_before_fc"].endswith(f"| {minutes:.1f} min |")
     assert rows["width"].endswith(f"| about {minutes * 7:.1f} min |"), "at 7 widths"
     assert rows["batch_size"].endswith("| \N{EN DASH} |"), "its steps are other ones"
+
+
+def test_the_findings_follow_from_the_rows_of_the_runs(hooks):
+    """The mean difference of each comparison, from `runs.csv` alone."""
+    lines = hooks.generate_studies.findings().splitlines()
+    assert len(lines) == 3
+    for name, line in zip(("controls", "width"), lines[1:], strict=True):
+        directory = DOCS / "answer" / "summaries" / name
+        verdict = json.loads((directory / "verdict.json").read_text())
+        runs = list(csv.DictReader((directory / "runs.csv").read_text().splitlines()))
+        assert f"`bnhead study {name}`, {len(runs)} runs." in line
+        for comparison in verdict["comparisons"]:
+            dead = [
+                {r["seed"]: float(r["dead_share"]) for r in runs if r["cell"] == comparison[side]}
+                for side in ("control", "treatment")
+            ]
+            mean = sum(dead[1][seed] - dead[0][seed] for seed in dead[0]) / len(dead[0])
+            rows = [comparison, *comparison["secondary"]]
+            (row,) = (row for row in rows if row["outcome"] == "dead_share")
+            assert row["mean"] == pytest.approx(mean, abs=1e-12)
+            if row["word"] in ("HELPS", "HURTS"):
+                assert f"{100 * mean:+.2f}" in line
 
 
 def test_the_verdicts_follow_from_the_runs(hooks, tmp_path):

@@ -99,7 +99,7 @@ def _forest(
     ]
     margins = [row["margin"] for row in rows if wording.is_number(row.get("margin"))]
     margin = min(margins, default=next((m.margin for m in study.plan.measures if m.name == name), 0.01))
-    chart = charts.difference_chart(in_units, factor * margin if compares else 0.0, whole=role == "causes")
+    chart = charts.difference_chart(in_units, factor * margin if compares else 0.0, whole=not compares)
     texts = []
     for row, strip in zip(rows, chart.pop("rows"), strict=True):
         strip["dots"] = [

@@ -154,7 +154,7 @@ def leading_rows(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
-    """The finding of a study, in one to four sentences: of several comparisons counts and the clearest."""
+    """The finding of a study, in one to five sentences: of several comparisons counts and the clearest."""
     return " ".join(headline_lines(plan, verdict))
 
 
@@ -169,10 +169,10 @@ def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
     if not trends and len(comparisons) == 1:
         first, *others = (row["sentence"] for row in leading_rows(verdict))
         return [subject + first, *others]
-    if trends:
-        first, *others = (row["sentence"] for row in trends if row["control"])
-        return [subject + first, *others]
     compared, heading, names = labels(plan, comparisons)
+    if trends:  # a slope alone hides a head that is better at every value
+        first, *others = (row["sentence"] for row in trends if row["control"])
+        return [subject + first, *others, _counts(comparisons, names, f" by {heading}")]
     number = len(comparisons)
     scope = {"head": f"{number} heads{compared}", "comparison": f"{number} comparisons"}.get(
         heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"
@@ -188,7 +188,7 @@ def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mappi
         yield [row for comparison in comparisons for row in comparison["secondary"] if row["outcome"] == name]
 
 
-def _counts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+def _counts(rows: Sequence[Mapping[str, Any]], names: Sequence[str], scope: str = "") -> str:
     """`"Test accuracy: 2 HELPS (bn_fc +1.20, ln_fc +1.10), 1 UNDECIDED (noise_fc)."`, the clearest first."""
     name = rows[0]["outcome"]
     named = list(zip(names, rows, strict=True))
@@ -205,7 +205,7 @@ def _counts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             dots = " ..." if len(group) > MOST_NAMED else ""
             parts.append(f"{len(group)} {word} ({', '.join(labels_of_group[:MOST_NAMED])}{dots})")
     title = metric_name(name)
-    return f"{title[0].upper()}{title[1:]}: {', '.join(parts)}."
+    return f"{title[0].upper()}{title[1:]}{scope}: {', '.join(parts)}."
 
 
 def ascii_score(value: float, primary: str) -> str:

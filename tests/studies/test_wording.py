@@ -175,6 +175,20 @@ def test_a_trend_in_a_sentence():
     )
 
 
+def test_the_headline_of_a_trend_has_the_verdict_at_each_value():
+    """A head without dead units has the larger slope where the control's share falls, and is no worse."""
+    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(head=name))
+    row = {**ROW, "outcome": "dead_share", "secondary": []}
+    rows = [
+        {**row, "word": "HELPS", "mean": mean, "stratum": {"fc_units": width}}
+        for width, mean in ((64, -0.12), (256, -0.07))
+    ]
+    slope = {"control": "fc", "sentence": "HURTS after 3 seeds."}
+    assert wording.headline(plan, {"comparisons": rows, "trends": [slope]}) == (
+        "HURTS after 3 seeds. Dead units by fc_units: 2 HELPS (64 -12.00, 256 -7.00)."
+    )
+
+
 def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
     helped = [
         {**ROW, "word": "HELPS", "mean": 0.01 * k, "treatment": f"h{k}"} for k in (2, 5, 3, 1, 4, 8, 7, 6)
