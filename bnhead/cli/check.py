@@ -221,7 +221,9 @@ def _print_findings(findings: "Findings", request: Request) -> None:
     for rule, need in findings.missing.items():
         by_need.setdefault(need, []).append(rule)
     for need, rules in by_need.items():
-        console.print(texts.wrapped(f"not checked: {', '.join(rules)} need {need}", hanging=2), markup=False)
+        verb = "needs" if len(rules) == 1 else "need"
+        text = f"not checked: {', '.join(rules)} {verb} {need}"
+        console.print(texts.wrapped(text, hanging=2), markup=False)
     if len(findings):
         console.print(f"next  {texts.command()} check --explain={findings[0].rule.id}", markup=False)
 
