@@ -21,6 +21,7 @@ from bnhead.models import pixels
 from bnhead.training.choices import Choices
 from bnhead.training.config import TrainConfig
 from bnhead.training.decay import FeatureDecaySGD, decay_in_feature_units, reader_and_norm
+from bnhead.training.imbalance import rebalance
 from bnhead.training.model_file import ModelFile
 from bnhead.training.sgd import FusedSGD
 from bnhead.training.tasks import compile_for_task
@@ -158,7 +159,7 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
     finally:
         keras.config.set_dtype_policy(policy)
     sgd = optimizer(config, model, steps)
-    return compile_for_task(
+    model = compile_for_task(
         model,
         config.task,
         dataset,
@@ -167,6 +168,7 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
         steps_per_execution=executed_at_once(steps, config.steps_per_execution),
         jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
     )
+    return rebalance(model, config, dataset)
 
 
 def _choose_pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:

@@ -15,6 +15,7 @@ AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
 LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
 RECOMPUTED = ("none", "head", "all")
 FC_DECAYS = ("weights", "features", "none")
+CLASS_WEIGHTS = ("none", "inverse", "effective:0.9999")
 # Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
 _SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
 _SCALING = ("bn", "gbn", "brn", "fbn", "scale", "fscale")
@@ -165,6 +166,18 @@ class TrainConfig:
         "so that a batch norm makes no feature cheap); none.",
     )
     seed: int = setting(0, "Seed of all random streams. Runs with one seed share weights and batches.")
+    logit_adjustment: float = setting(
+        0.0,
+        "Tau of the logit-adjusted loss: in training tau times the log of the classes' shares is added to "
+        "the logits, so that the logits themselves leave these shares out. 0 adjusts nothing; 1 aims at the "
+        "smallest balanced error.",
+    )
+    class_weights: str = setting(
+        "none",
+        "Weight of an example in the training loss by its class: none; inverse (to the number of its "
+        "examples); effective:0.9999 (to their effective number at that beta). Weights have a mean of 1 over "
+        "the training examples, so that the learning rate keeps its meaning.",
+    )
     recompute_batch_stats: str = setting(
         "none",
         "Batch norms whose moving averages are replaced after training by the statistics of an epoch of "
@@ -265,6 +278,10 @@ class TrainConfig:
         if self.mixup and self.parsed_head.needs_labels:
             raise UsageError(f"head {self.head!r} reads classes, and mixup mixes them")
         _check_fc_decay(self)
+        parse_class_weights(self.class_weights)
+        for name in ("logit_adjustment", "class_weights"):
+            if self.task != "classification" and getattr(self, name) != getattr(TrainConfig, name):
+                raise UsageError(f"{name} is of a softmax, and task {self.task} has none")
         if self.task == "regression" and self.neutral_init:
             raise UsageError("neutral_init is for classes, and task regression has numbers")
         if self.population_stats and self.recompute_batch_stats != "none":
@@ -301,6 +318,7 @@ class TrainConfig:
             "warmup_epochs": not_negative,
             "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
             "weight_decay": not_negative,
+            "logit_adjustment": not_negative,
             "seed": not_negative,
             "probe_examples": natural,
             "learn_within": not_negative,
@@ -386,6 +404,25 @@ def _check_fc_decay(config: TrainConfig) -> None:
             "fc_decay features needs a head with at most one norm over the batch between pooling and FC, "
             f"none before the pooling and nothing else that scales, as in bn_fc, got {head.text!r}"
         )
+
+
+def parse_class_weights(text: str) -> tuple[str, float]:
+    """`("effective", 0.9999)` for "effective:0.9999"; a beta of 0 for the others.
+
+    Raises:
+        UsageError: unknown weights, or a beta outside of (0, 1).
+    """
+    name, _, number = text.partition(":")
+    if name != "effective":
+        _check_choice("class_weights", text, CLASS_WEIGHTS)
+        return name, 0.0
+    try:
+        beta = float(number)
+    except ValueError:
+        beta = 0.0
+    if not 0 < beta < 1:
+        raise UsageError(f"class_weights must have a beta in (0, 1), as effective:0.9999, got {text!r}")
+    return name, beta
 
 
 def _as_type(field_type: type, name: str, value):

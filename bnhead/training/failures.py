@@ -111,17 +111,26 @@ def penalty(model: keras.Model) -> float:
     return float(sum(ops.convert_to_numpy(weight.regularizer(weight)) for weight in weights))
 
 
-def constant_loss(task: str, dataset: DataSet, mixup: float = 0.0) -> float:
+def constant_loss(
+    task: str, dataset: DataSet, mixup: float = 0.0, weights: np.ndarray | float = 1.0
+) -> float:
     """The training loss of the best answer that ignores the image.
 
     For classes this is their entropy; for a sigmoid per class, the mean of the entropies; for numbers in
     units of their deviation, 1. Mixup does not change the entropies, since a mixture's loss is the mixture of
     the losses; it reduces the variance of numbers to 1 - 2 E[share (1 - share)] with a share from
-    Beta(mixup, mixup).
+    Beta(mixup, mixup). Weights of the classes change their shares; an adjustment of the logits changes
+    nothing, since a constant answer can make up for it.
+
+    Args:
+        task: name of the task.
+        dataset: its training split counts.
+        mixup: alpha of mixup.
+        weights: `(classes,)`, weights of the classes with a mean of 1 over the training examples.
     """
     if task == "regression":
         return (mixup + 1) / (2 * mixup + 1)
-    share = np.asarray(dataset.class_counts(), float) / dataset.train.size
+    share = weights * np.asarray(dataset.class_counts(), float) / dataset.train.size
     with np.errstate(divide="ignore", invalid="ignore"):
         positive = np.nan_to_num(-share * np.log(share))
         negative = np.nan_to_num(-(1 - share) * np.log(1 - share))

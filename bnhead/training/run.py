@@ -185,7 +185,9 @@ def restore_or_start(
         if any(map(is_frozen, model._flatten_layers())):
             recompute_batch_stats(model, feed.raw_epoch(), "frozen")
         if settings["neutral_init"]:
-            neutralise(inference(model), feed.raw_epoch(), feed.prior_logits())
+            # with an adjusted loss the sum of logits and adjustment is to have the prior
+            prior = feed.prior_logits() * (1 - settings["logit_adjustment"])
+            neutralise(inference(model), feed.raw_epoch(), prior)
         set_checkpoints_aside(directory)
         if messages:
             messages.append(f"{directory.path} starts again from the beginning")

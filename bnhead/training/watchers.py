@@ -10,6 +10,7 @@ from bnhead.training.config import TrainConfig
 from bnhead.training.evaluation import Evaluation
 from bnhead.training.failures import Finite, Learning, constant_loss
 from bnhead.training.feed import Feed
+from bnhead.training.imbalance import class_weights
 from bnhead.training.logs import Elapsed, HistoryFile, Pace, Scalars
 from bnhead.training.state import Best
 from bnhead.training.tasks import TASKS
@@ -60,7 +61,10 @@ class Watchers:
                 data = (batches.map(lambda x, y: (x,)) for batches in data)
             self.measure = Measure(*data, config.measure, **options)
         self.history = HistoryFile(directory, self.evaluation, self.measure)
-        constant = constant_loss(feed.task, feed.data, feed.recipe.mixup)
+        weights = 1.0
+        if feed.task != "regression":
+            weights = class_weights(config.class_weights, feed.data.class_counts())
+        constant = constant_loss(feed.task, feed.data, feed.recipe.mixup, weights)
         self.learning = Learning(constant, config.learn_within, self.history.losses)
         self.scalars = None
         if directory.writable:
