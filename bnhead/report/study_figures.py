@@ -17,6 +17,7 @@ TONES = {
     "HELPS": "good",
     "HURTS": "bad",
     "NO MATERIAL DIFFERENCE": "even",
+    "NOT JUDGED": "open",
     "INCOMPLETE": "open",
     "UNDECIDED": "open",
     "MIXED": "open",

@@ -34,6 +34,7 @@ _VERDICTS = {
     "HURTS": "the treatment is worse, and chance is no likely reason",
     "NO MATERIAL DIFFERENCE": "any difference is likely to be smaller than what is material",
     "UNDECIDED": "these seeds show neither a difference nor that there is none",
+    "NOT JUDGED": "one head is as good as can be at every value; only the other one could improve",
     "UNSTABLE": "runs of the treatment did not train",
     "INVALID": "the runs cannot be compared; the sentence says why",
     "MIXED": "the comparisons have different verdicts",

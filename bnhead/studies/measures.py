@@ -35,6 +35,7 @@ class Measure:
         is_per_image: whether it is a mean over test images.
         values: `(result.json, predictions, task)` -> the numbers of a finished run; None if it has none.
         chance: `(classes, task)` -> the number of a run that did not train; None where no such number exists.
+        best: the best possible value; None if it is not known.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Measure:
     is_per_image: bool
     values: Callable[[Mapping[str, Any], "Predictions", str], "Values | None"]
     chance: Callable[[int | None, str], float | None] = lambda classes, task: None
+    best: float | None = None
 
 
 def _array_of(number: float) -> "Values":
@@ -73,21 +75,25 @@ MEASURES = {
             "accuracy", "test accuracy", 0.01, 1, True, False, True,
             values=lambda result, predictions, task: predictions.accuracy(),
             chance=lambda classes, task: 1 / classes,
+            best=1.0,
         ),
         Measure(
             "r2", "test R\N{SUPERSCRIPT TWO}", 0.01, 1, False, False, False,
             values=_number_of_result("test_r2"),
             chance=lambda classes, task: 0.0,  # the mean of the targets reaches it
+            best=1.0,
         ),
-        Measure("dead_share", "dead units", 0.02, -1, True, False, False, values=_dead_share),
+        Measure("dead_share", "dead units", 0.02, -1, True, False, False, values=_dead_share, best=0.0),
         Measure(
             "silent_share", "silent units per image", 0.02, -1, True, False, True,
             values=lambda result, predictions, task: predictions.silent_share(),
+            best=0.0,
         ),
         Measure(
             "nll", "negative log-likelihood", 0.05, -1, False, True, True,
             values=lambda result, predictions, task: predictions.negative_log_likelihood(task),
             chance=lambda classes, task: math.log(2 if task == "multilabel" else classes),
+            best=0.0,
         ),
     )
 }  # fmt: skip

@@ -16,6 +16,10 @@ comparisons; the secondary outcomes over all comparisons are another. Runs are p
 diverge or fail to learn are scored at chance, for every image; if there are any, `converged` has the same
 numbers without their pairs, and decides nothing.
 
+A study of a trend judges the differences of slopes. A head that is within the margin of the best possible
+value at every value of the setting has no room to improve: a slope that is worse for this reason is NOT
+JUDGED. If none is left to judge, the comparisons at each value are the primary rows.
+
 A study is judged at its first look at which no primary row is UNDECIDED, else at the last look whose runs all
 exist; runs of later looks change nothing. It has the word that all primary rows share, and MIXED if they
 differ; it is INVALID if one of them is.
@@ -76,9 +80,9 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
     slopes = trends(plan, outcomes) if plan.trend else []
     for row in slopes:
         better = plan.measures[0].better
-        row["word"] = word_of(row["interval"], row["margin"], better) if row["control"] else ""
+        row["word"] = _trend_word(row, better) if row["control"] else ""
         row["sentence"] = wording.trend_sentence(row, [slope for slope in slopes if not slope["control"]])
-    primary = [row for row in slopes if row["control"]] or comparisons
+    primary = [row for row in slopes if row["word"] not in ("", wording.NOT_JUDGED)] or comparisons
     # no slope counts without all its runs, or where runs of one of its points did not train
     for word in ("INVALID", "UNSTABLE")[: 2 if slopes else 1]:
         if stopped := [row for row in comparisons if row["word"] == word]:
@@ -232,6 +236,17 @@ def word_of(interval: Sequence[float] | None, margin: float | None, better: int)
     if low > 0 or high < 0:
         return "HELPS" if (low > 0) == (better > 0) else "HURTS"
     return "UNDECIDED"
+
+
+def _trend_word(row: Mapping[str, Any], better: int) -> str:
+    """The word for a difference of slopes; NOT JUDGED if the worse slope is that of a head without room.
+
+    A share of dead units that is 0 at every width cannot fall any further. Where the other head's share falls
+    from above, the difference of the slopes alone would call the head without dead units worse.
+    """
+    word = word_of(row["interval"], row["margin"], better)
+    worse = {"HELPS": row["control"], "HURTS": row["treatment"]}.get(word)
+    return wording.NOT_JUDGED if worse in row["at_best"] else word
 
 
 def _next_step(plan: Plan, primary: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any] | None:

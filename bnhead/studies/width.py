@@ -26,7 +26,9 @@ def trends(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """The slope of the primary outcome for each head, then the difference from the control's for the others.
 
     All rows form one family. A difference is material if, over the whole range of the setting, it adds up to
-    the margin of the outcome. Only seeds with the outcome at every value count.
+    the margin of the outcome. Only seeds with the outcome at every value count. `at_best` of a difference
+    names those of its two heads that are within the margin of the best possible value, on average over the
+    seeds, at every value of the setting: they have no room for a material improvement.
 
     Args:
         plan: of a study of a trend.
@@ -54,14 +56,25 @@ def trends(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         seeds = [seed for seed in slopes[head] if seed in slopes[control]]
         differences = {seed: slopes[head][seed] - slopes[control][seed] for seed in seeds}
         rows.append(_trend_row(control, head, differences, level))
+    means: dict[str, dict[str, float]] = {head: {} for head in heads}  # head -> cell -> mean over the seeds
+    for cell in plan.cells:
+        levels = [outcome.values[measure.name].mean() for outcome in outcomes
+                  if outcome.run.cell == cell.name and measure.name in outcome.values]  # fmt: skip
+        means[cell.head][cell.name] = math.fsum(levels) / len(levels) if levels else math.nan
     margin = measure.margin
     if measure.measure.is_relative:  # a share of the control's mean, over all values of the setting
-        cells = {cell.name for cell in plan.cells if cell.head == control}
-        levels = [outcome.values[measure.name].mean() for outcome in outcomes
-                  if outcome.run.cell in cells and measure.name in outcome.values]  # fmt: skip
-        margin *= abs(math.fsum(levels) / len(levels)) if levels else math.nan
+        margin *= abs(math.fsum(means[control].values()) / len(means[control]))
+    best = measure.measure.best
+    at_best = [
+        head for head in heads
+        if best is not None and all(abs(best - mean) <= margin for mean in means[head].values())
+    ]  # fmt: skip
     common = {"outcome": measure.name, "per": plan.trend, "margin": margin / reach}
-    return [{**row, **common} for row in rows]
+    return [
+        {**row, **common, "at_best": [head for head in at_best if row["control"] and head in
+                                      (row["control"], row["treatment"])]}
+        for row in rows
+    ]  # fmt: skip
 
 
 def _trend_row(control: str, treatment: str, slopes: Mapping[int, float], level: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from bnhead.census.figures import Figure
 from bnhead.studies.measures import MEASURES
 
 NONE = "\N{EN DASH}"
+NOT_JUDGED = "NOT JUDGED"  # a difference of slopes that only shows which head had room to improve
 MOST_NAMED = 7  # comparisons of one word that a headline names: all of the named studies
 _MINUS = "\N{MINUS SIGN}"
 
@@ -136,6 +137,11 @@ def trend_sentence(row: Mapping[str, Any], slopes: Sequence[Mapping[str, Any]] =
         for head in (row["treatment"], row["control"])
         if head in by_head
     )
+    if row["word"] == NOT_JUDGED:
+        return (
+            f"Per doubling of {row['per']}, {title} change by {changes}: with {as_list(row['at_best'])} "
+            "there is no room to improve, so these slopes are not judged."
+        )
     return (
         f"{row['word']} after {row['n']} seeds. Per doubling of {row['per']}, {title} change by {changes}: "
         f"the difference is {change(row)}, and {as_margin(row['margin'], name)} would be material."
@@ -171,8 +177,11 @@ def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
         return [subject + first, *others]
     compared, heading, names = labels(plan, comparisons)
     if trends:  # a slope alone hides a head that is better at every value
-        first, *others = (row["sentence"] for row in trends if row["control"])
-        return [subject + first, *others, _counts(comparisons, names, f" by {heading}")]
+        differences = [row for row in trends if row["control"]]
+        lines = [row["sentence"] for row in differences]
+        at = 0 if all(row["word"] == NOT_JUDGED for row in differences) else len(lines)
+        lines.insert(at, _counts(comparisons, names, f" by {heading}"))
+        return [subject + lines[0], *lines[1:]]
     number = len(comparisons)
     scope = {"head": f"{number} heads{compared}", "comparison": f"{number} comparisons"}.get(
         heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.weightstats import DescrStatsW
 
+from bnhead.studies import wording
 from bnhead.studies.outcomes import Outcome
 from bnhead.studies.plan import make, with_data
 from bnhead.studies.study import Study
@@ -145,6 +146,34 @@ def test_the_verdict_of_a_trend_is_about_the_difference_of_slopes(slope, word):
     assert [row["word"] for row in verdict["trends"]] == ["", "", word]
     assert f": {word} after 4 seeds. Per doubling of fc_units, dead units change by " in verdict["sentence"]
     assert " with bn_fc and by " in verdict["sentence"] and ": the difference is " in verdict["sentence"]
+
+
+FALLING = dict(zip(WIDTHS, np.linspace(0.2, 0.05, 7), strict=True))
+NONE_DEAD = dict.fromkeys(WIDTHS, 0.0)
+GROWING = dict(zip(WIDTHS, np.linspace(0.0, 0.5, 7), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("control", "treatment", "trend", "word"),
+    [
+        (FALLING, NONE_DEAD, "NOT JUDGED", "HELPS"),  # a batch norm has no dead unit to lose
+        (NONE_DEAD, FALLING, "NOT JUDGED", "HURTS"),
+        (GROWING, NONE_DEAD, "HELPS", "HELPS"),  # its share does not grow: a finding
+        (NONE_DEAD, GROWING, "HURTS", "HURTS"),
+        (NONE_DEAD, NONE_DEAD, "NO MATERIAL DIFFERENCE", "NO MATERIAL DIFFERENCE"),
+    ],
+)
+def test_a_head_without_room_to_improve_is_not_called_worse_for_its_slope(control, treatment, trend, word):
+    plan = with_data(plan_of("width", seeds=4), FACTS)
+    shares = {"fc": control, "bn_fc": treatment}
+    verdict = judge(plan, outcomes_of(plan, lambda *_: 0.3, lambda head, width, seed: shares[head][width]))
+    assert verdict["trends"][-1]["word"] == trend and verdict["word"] == word
+    assert {row["word"] for row in verdict["comparisons"]} <= {word, "NO MATERIAL DIFFERENCE"}
+    if trend == "NOT JUDGED":
+        first, second = wording.headline_lines(plan, verdict)
+        assert f"Dead units by fc_units: 7 {word} (32 " in first
+        assert second.endswith("there is no room to improve, so these slopes are not judged.")
+        assert f"with {'fc' if control is NONE_DEAD else 'bn_fc'} there is no room" in second
 
 
 def test_the_margin_of_a_relative_outcome_is_a_share_of_the_controls_mean():

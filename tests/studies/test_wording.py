@@ -176,17 +176,20 @@ def test_a_trend_in_a_sentence():
 
 
 def test_the_headline_of_a_trend_has_the_verdict_at_each_value():
-    """A head without dead units has the larger slope where the control's share falls, and is no worse."""
+    """The slopes come first if they are judged. Where a head has no room to improve, the values do."""
     plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(head=name))
     row = {**ROW, "outcome": "dead_share", "secondary": []}
     rows = [
         {**row, "word": "HELPS", "mean": mean, "stratum": {"fc_units": width}}
         for width, mean in ((64, -0.12), (256, -0.07))
     ]
-    slope = {"control": "fc", "sentence": "HURTS after 3 seeds."}
-    assert wording.headline(plan, {"comparisons": rows, "trends": [slope]}) == (
-        "HURTS after 3 seeds. Dead units by fc_units: 2 HELPS (64 -12.00, 256 -7.00)."
+    slope = {"control": "fc", "word": "HURTS", "sentence": "HURTS after 3 seeds."}
+    counts = "Dead units by fc_units: 2 HELPS (64 -12.00, 256 -7.00)."
+    assert (
+        wording.headline(plan, {"comparisons": rows, "trends": [slope]}) == f"HURTS after 3 seeds. {counts}"
     )
+    slope |= {"word": "NOT JUDGED", "sentence": "No room."}
+    assert wording.headline(plan, {"comparisons": rows, "trends": [slope]}) == f"{counts} No room."
 
 
 def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
