@@ -24,7 +24,7 @@ GROUPS = {
     "Optimisation": (
         "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay",
         "fc_decay", "logit_adjustment", "class_weights", "recompute_batch_stats", "population_stats",
-        "learn_within",
+        "without_norms", "learn_within",
     ),
     "Dead units and mechanisms": ("dead_layers", "probe_examples", "measure"),
     "Run": ("seed", "workdir", "overwrite", "dry_run", "verbose", "checkpoint_seconds", "weight_histograms"),

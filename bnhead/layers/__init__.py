@@ -9,6 +9,7 @@ Modules:
     l2, pooling, dropout   one layer each
     folding         merging batch norms into adjacent linear layers
     population      moving averages recomputed on data
+    removal         batch norms taken out for a while
     neutral         an output bias that prefers no class
     plain           a copy of a model in plain Keras layers
 """

@@ -7,6 +7,8 @@ silent    `(images, layers)` float32: share of the units of each counted layer t
 layers    `(layers,)`: names of the counted layers
 population_outputs, population_silent, ...
           the same with population statistics in the head's batch norms (`TrainConfig.population_stats`)
+without_norms_outputs, ...
+          the same without the head's batch norms (`TrainConfig.without_norms`)
 
 Verdicts are about these numbers. Whatever else is asked of a trained model's outputs (calibration, adjusted
 logits) reads them too.
@@ -24,7 +26,7 @@ from bnhead.runs.directory import PREDICTIONS as NAME
 MOST_OUTPUTS = 20_000_000  # above, 80 MB and more, only what a verdict needs is kept
 _ARRAYS = {"labels", "outputs", "correct", "loss", "silent", "layers"}
 _OF_A_MODEL = _ARRAYS - {"labels", "layers"}
-_POPULATION = "population_"
+VARIANTS = ("population", "without_norms")  # of the trained model, each with arrays of its own
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Predictions:
     Attributes:
         labels, outputs, correct, loss, silent, layers: as in the module's docstring.
         population: those with population statistics, if they were measured.
+        without_norms: those without the head's batch norms, likewise.
     """
 
     labels: np.ndarray
@@ -43,6 +46,7 @@ class Predictions:
     correct: np.ndarray | None = None
     loss: np.ndarray | None = None
     population: "Predictions | None" = None
+    without_norms: "Predictions | None" = None
 
     @property
     def images(self) -> int:
@@ -89,8 +93,9 @@ def of_outputs(
 def write_predictions(path: pathlib.Path, predictions: Predictions) -> None:
     """Writes the arrays to a new file; equal arrays give equal bytes."""
     arrays = {name: getattr(predictions, name) for name in sorted(_ARRAYS)}
-    if (population := predictions.population) is not None:
-        arrays |= {_POPULATION + name: getattr(population, name) for name in sorted(_OF_A_MODEL)}
+    for variant in VARIANTS:
+        if (of_variant := getattr(predictions, variant)) is not None:
+            arrays |= {f"{variant}_{name}": getattr(of_variant, name) for name in sorted(_OF_A_MODEL)}
     with open(path, "wb") as file:
         np.savez(file, **{name: np.asarray(array) for name, array in arrays.items() if array is not None})
 
@@ -104,18 +109,26 @@ def read_predictions(directory: pathlib.Path) -> Predictions:
     """
     path = directory / NAME
     atomic.check_regular(path)
+    known = {"": _ARRAYS, **{f"{variant}_": _OF_A_MODEL for variant in VARIANTS}}  # prefix -> names
     try:
         with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name.removeprefix(_POPULATION) in _ARRAYS}
+            read = {
+                prefix: {name: file[prefix + name] for name in sorted(names) if prefix + name in file.files}
+                for prefix, names in known.items()
+            }
     except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as error:
         raise ValueError(f"it is damaged: {error}") from error
-    second = {name.removeprefix(_POPULATION): array for name, array in arrays.items() if name not in _ARRAYS}
-    arrays = {name: array for name, array in arrays.items() if name in _ARRAYS}
-    if problem := _problem(arrays) or (second and _problem(arrays | second)):
-        raise ValueError(problem)
+    arrays = read.pop("")
+    for second in ({}, *filter(None, read.values())):
+        if problem := _problem(arrays | second):
+            raise ValueError(problem)
     arrays["layers"] = tuple(map(str, arrays["layers"]))
-    population = Predictions(**{**arrays, **second}) if second else None
-    return Predictions(**arrays, population=population)
+    variants = {
+        prefix.removesuffix("_"): Predictions(**{**arrays, **second})
+        for prefix, second in read.items()
+        if second
+    }
+    return Predictions(**arrays, **variants)
 
 
 def _problem(arrays: dict[str, np.ndarray]) -> str:

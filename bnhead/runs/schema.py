@@ -23,7 +23,8 @@ RESULT = {
     "head?": str,
     "data": {
         "test": int,
-        "checks?": {"warnings?": [str], "splits?": {"*": int}},
+        "checks?": {"warnings?": [str], "splits?": {"*": int}, "class_counts?": {"*": [int]}},
+        "prior?": [float],
     },
     "failure?": {"step": int, "where?": (str, None), "layer?": (str, None)},
     "replicas?": int,
@@ -32,6 +33,7 @@ RESULT = {
     "validation_*": _NUMBER,
     "dead/*": _NUMBER,
     "population?": {"test_*": _NUMBER, "dead/*": _NUMBER},
+    "without_norms?": {"test_*": _NUMBER, "dead/*": _NUMBER},
     "mechanisms/*": _NUMBER,
 }
 PLAN = {

@@ -188,6 +188,11 @@ class TrainConfig:
         "Measure the trained model a second time with the head's batch norms on the statistics of an epoch "
         "of training batches. result.json has it as population, predictions.npz has its outputs.",
     )
+    without_norms: bool = setting(
+        False,
+        "Measure the trained model a second time without the head's batch norms. result.json has it as "
+        "without_norms, predictions.npz has its outputs.",
+    )
     dead_layers: str = setting(
         "", "Names of the layers whose dead units are counted, joined by commas. Default: the head's fc."
     )

@@ -31,7 +31,7 @@ class Evaluation(DeadUnits):
         super().__init__(feed.probe(), figures="all", log_dir=log_dir, log_scalars=False)
         self._feed, self._shared = feed, probe
         self._outputs: list[np.ndarray] | None = None  # outputs and silent shares of all test images
-        self._population: Predictions | None = None
+        self._variants: dict[str, Predictions] = {}
         # Keras' loss has a penalty of activations, which cannot be computed from outputs
         layers = probe.model._flatten_layers()
         penalized = any(getattr(layer, "activity_regularizer", None) for layer in layers)
@@ -56,15 +56,18 @@ class Evaluation(DeadUnits):
             figures = self.model.evaluate(self._feed.test(), verbose=0, return_dict=True)
         return {f"test_{name}": value for name, value in figures.items()}
 
-    def with_population_statistics(self) -> dict[str, float]:
-        """Measures the model while it has population statistics, beside what was measured before.
+    def of_variant(self, name: str) -> dict[str, float]:
+        """Measures the model while it is changed, beside what was measured before.
+
+        Args:
+            name: one of `bnhead.runs.predictions.VARIANTS`, which `predictions` have from now on.
 
         Returns:
-            Its figures, `test_...` and `dead/...`. Its outputs become the `population` of `predictions`.
+            The changed model's figures, `test_...` and `dead/...`.
         """
         kept = self.census, self._outputs
         figures = {**self.repeat(), **self.census.figures(with_sample=True)}
-        self._population = self.predictions()
+        self._variants[name] = dataclasses.replace(self.predictions(), population=None, without_norms=None)
         self.census, self._outputs = kept
         return figures
 
@@ -79,7 +82,7 @@ class Evaluation(DeadUnits):
         outputs, silent = self._outputs or self._shared.per_input(self._feed.every_test_image())[:2]
         layers = tuple(site.name for site in self._shared.sites)
         predictions = of_outputs(outputs, self._feed.data.test.labels, silent, layers, self._feed.task)
-        return dataclasses.replace(predictions, population=self._population)
+        return dataclasses.replace(predictions, **self._variants)
 
     def _prepare(self) -> Probe:
         return self._shared

@@ -1,17 +1,20 @@
 """The end of a run: its figures, and the files of its models."""
 
 import keras
+import numpy as np
 
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.layers import population_statistics, recompute_batch_stats
 from bnhead.layers.plain import vanishes
 from bnhead.layers.population import is_frozen
+from bnhead.layers.removal import norms_removed
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
+from bnhead.training.imbalance import trained_prior
 from bnhead.training.model_file import ModelFile
 from bnhead.training.state import best_state, captured, restore
 from bnhead.training.tasks import TASKS
@@ -46,10 +49,14 @@ def measure_result(
         tested = evaluation.repeat()
         if watchers.measure is not None:
             watchers.measure.repeat()
-    population = {}
-    if config.population_stats and status != "diverged" and (norms := _averaging_norms(model)):
-        with population_statistics(model, feed.raw_epoch(), norms):
-            population = {"population": evaluation.with_population_statistics()}
+    variants = {}
+    if status != "diverged" and (norms := _averaging_norms(model)):
+        if config.population_stats:
+            with population_statistics(model, feed.raw_epoch(), norms):
+                variants["population"] = evaluation.of_variant("population")
+        if config.without_norms:
+            with norms_removed(model, norms):
+                variants["without_norms"] = evaluation.of_variant("without_norms")
     validated = {}
     if feed.data.validation is not None:
         figures = model.evaluate(feed.validation(), verbose=0, return_dict=True)
@@ -72,9 +79,10 @@ def measure_result(
             "train_sha256": data_used.fingerprints["train"],
             "test_sha256": data_used.fingerprints["test"],
             "checks": feed.checks,
+            **_prior(config, feed),
         },
         **validated,
-        **population,
+        **variants,
         "head": watchers.diagram,
     }
     if watchers.finite.broken:
@@ -85,6 +93,17 @@ def measure_result(
         figures = {k: v for k, v in rows[epoch - 1].items() if k.startswith(("validation_", "test_"))}
         result["best"] = {"epoch": epoch} | figures
     return result
+
+
+def _prior(config: TrainConfig, feed: Feed) -> dict[str, list[float]]:
+    """The shares of the classes that trained logits contain: less those that an adjusted loss left out."""
+    if feed.task == "regression":
+        return {}
+    counts = feed.data.class_counts()
+    if not all(counts):
+        return {}
+    shares = trained_prior(config, counts) / (np.asarray(counts) / sum(counts)) ** config.logit_adjustment
+    return {"prior": (shares / shares.sum()).tolist()}
 
 
 def _averaging_norms(model: keras.Model) -> list[str]:

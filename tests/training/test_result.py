@@ -10,6 +10,7 @@ import pytest
 from bnhead.census import count
 from bnhead.data import load
 from bnhead.data.checks import inspect_data
+from bnhead.layers.removal import norms_removed
 from bnhead.runs.predictions import read_predictions
 from bnhead.training import train
 
@@ -59,10 +60,26 @@ def test_population_statistics_are_measured_beside_the_moving_averages(short_con
     assert third.population is None
 
 
+def test_a_trained_model_is_measured_without_its_heads_norm_too(short_config):
+    """Against the saved model, whose norm is taken out."""
+    run = train(short_config(without_norms=True, population_stats=True, imbalance="longtail:4"))
+    model = keras.saving.load_model(directory(run.config) / "model.keras")
+    kept = read_predictions(directory(run.config))
+    test = load("digits", run.config.data_dir).test
+    with norms_removed(model, ["head_bn"]):
+        logits = model.predict(test.images, verbose=0)
+    np.testing.assert_allclose(kept.without_norms.outputs, logits, rtol=1e-3, atol=1e-3)
+    assert run["without_norms"]["test_accuracy"] == pytest.approx(kept.without_norms.accuracy().mean())
+    assert not np.allclose(kept.population.outputs, kept.without_norms.outputs)
+    assert run["test_accuracy"] == pytest.approx(kept.accuracy().mean())  # the model itself came back
+    counts = np.array(run["data"]["checks"]["class_counts"]["train"])
+    assert run["data"]["prior"] == pytest.approx(counts / counts.sum())
+
+
 @pytest.mark.parametrize("head", ["fc", "noise_fc", "noise_fbn_fc"])
 def test_a_head_that_infers_without_moving_averages_has_one_set_of_figures(short_config, head):
-    result = train(short_config(head=head, population_stats=True, epochs=1))
-    assert "population" not in result
+    result = train(short_config(head=head, population_stats=True, without_norms=True, epochs=1))
+    assert not {"population", "without_norms"} & result.keys()
 
 
 def test_the_model_loads_where_bnhead_is_unknown(short_run, tmp_path):
