@@ -19,8 +19,10 @@ GROUPS = {
         "dataset", "task", "data_dir", "image_size", "augment", "cutout", "mixup", "train_examples",
         "test_examples", "validation", "imbalance", "label_noise", "test_corruption",
     ),
-    "Model": ("backbone", "weights", "pixels", "head", "fc_units", "fc_activation", "head_bn_epsilon",
-        "head_bn_momentum", "neutral_init"),
+    "Model": (
+        "backbone", "weights", "freeze_backbone", "feature_passes", "pixels", "head", "fc_units",
+        "fc_activation", "head_bn_epsilon", "head_bn_momentum", "neutral_init",
+    ),
     "Optimisation": (
         "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay",
         "fc_decay", "logit_adjustment", "class_weights", "recompute_batch_stats", "population_stats",

@@ -138,7 +138,7 @@ def features(
     jobs += [(name, 0) for name in dataset.splits if name != "train"]
     total, done = sum(dataset.splits[name].size for name, _ in jobs), 0
     arrays, all_facts = {}, []
-    predict = _predictor(extractor)
+    predict = predictor(extractor)
     for name, number in jobs:
         split = dataset.splits[name]
         facts = {
@@ -247,7 +247,7 @@ def _computing(config: Any) -> Any:
     return [_computing(value) for value in config] if isinstance(config, list | tuple) else config
 
 
-def _predictor(extractor: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+def predictor(extractor: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """The extractor as a function of a batch, float32; compiled at the first batch."""
     jit = False if keras.backend.backend() == "tensorflow" else "auto"  # XLA is slow on a CPU
     model = keras.Model(extractor.input, extractor.output)

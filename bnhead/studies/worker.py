@@ -79,14 +79,15 @@ def pace(config: TrainConfig, report: Report) -> dict[str, Any]:
         report: not used.
 
     Returns:
-        `seconds` of all its epochs, without tracing and compiling; None if it cannot be estimated.
+        `seconds` of all its epochs, without tracing, compiling and the features of a frozen backbone; None if
+        it cannot be estimated.
     """
     start_keras()
     from bnhead.training.estimate import estimate
 
     with tempfile.TemporaryDirectory() as folder:
         estimated = estimate(dataclasses.replace(config, workdir=f"{folder}/run"))
-    seconds = estimated["seconds"] - estimated["seconds_compiling"]
+    seconds = estimated["seconds"] - estimated["seconds_compiling"] - estimated["seconds_extracting"]
     return {"seconds": seconds if math.isfinite(seconds) else None}
 
 
@@ -103,7 +104,7 @@ def look_at_data(config: TrainConfig, report: Report) -> dict[str, Any]:
     from bnhead.devices.replicas import Replicas
     from bnhead.training.run import choose_settings
 
-    data = _reuse().data(config)
+    data = _reuse().images(config)
     chosen = choose_settings(config, Replicas(), _reuse(), {})
     choices = {"fields": dict(chosen.fields), "lines": list(chosen.lines)}
     return {

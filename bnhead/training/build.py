@@ -11,13 +11,21 @@ from typing import Any
 
 import keras
 
-from bnhead import models
+from bnhead import heads, models
 from bnhead.census import Probe
 from bnhead.data import DataSet, load
 from bnhead.devices import environment
 from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
-from bnhead.models import pixels
+from bnhead.training.backbone import (
+    FeatureData,
+    choose_pixels,
+    extraction_settings,
+    feature_data,
+    head_read,
+    unknown_features,
+    whole_model,
+)
 from bnhead.training.choices import Choices
 from bnhead.training.config import TrainConfig
 from bnhead.training.decay import FeatureDecaySGD, decay_in_feature_units, reader_and_norm
@@ -35,22 +43,38 @@ class Reuse:
     """Keeps the last data set and the last model for a next run with the same settings.
 
     One run at a time: the next run trains the same model object, with other values.
+
+    Args:
+        extracts: whether the features of frozen backbones are computed; a dry run has zeros for them.
     """
 
-    def __init__(self):
-        self._data: tuple[dict, DataSet] | None = None
+    def __init__(self, *, extracts: bool = True):
+        self._make_features = feature_data if extracts else unknown_features
+        self._images: tuple[dict, DataSet] | None = None
+        self._features: tuple[dict, FeatureData] | None = None
         self._model: tuple[dict, DataSet, keras.Model] | None = None
         self._probe: Probe | None = None
         self._file: ModelFile | None = None
         self._chosen: tuple[dict, Choices] | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
-        """The data set of a config: that of the last run, or a newly opened one."""
+        """The data of a config: images, or features of a frozen backbone. The last ones, or new ones."""
+        images = self.images(config)
+        if not config.freeze_backbone:
+            return images
+        settings = extraction_settings(config)
+        if self._features is None or self._features[0] != settings:
+            self._features = self._model = self._probe = self._file = None
+            self._features = settings, self._make_features(config, images)
+        return self._features[1]
+
+    def images(self, config: TrainConfig) -> DataSet:
+        """The images of a config: those of the last run, or newly opened ones."""
         options = data_options(config)
-        if self._data is None or self._data[0] != options:
-            self._data = self._model = self._probe = self._file = None  # frees the memory first
-            self._data = options, load(**options)
-        return self._data[1]
+        if self._images is None or self._images[0] != options:
+            self._images = self._features = self._model = self._probe = self._file = None  # frees the memory
+            self._images = options, load(**options)
+        return self._images[1]
 
     def holds_model(self, config: TrainConfig) -> bool:
         """Whether the last model is that of a config, but for the seed."""
@@ -90,10 +114,10 @@ class Reuse:
             self._probe = Probe(model, config.dead_layers.split(",") if config.dead_layers else None)
         return self._probe
 
-    def file(self, model: keras.Model) -> ModelFile:
+    def file(self, model: keras.Model, data: DataSet) -> ModelFile:
         """Writes a model's file: that of the last run if it trained the same model object."""
         if self._file is None or self._file.model is not model:
-            self._file = ModelFile(model)
+            self._file = ModelFile(model, whole_model(model, data))
         return self._file
 
 
@@ -135,27 +159,28 @@ def data_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
-    """The compiled model of a config for a data set. It maps raw pixels to logits."""
+    """The compiled model of a config for a data set: from raw pixels, or from features, to logits."""
     steps = dataset.train.size // config.batch_size
     policy = keras.config.dtype_policy()
-    scaling, _ = _choose_pixels(config, dataset.shape[-1])
+    _, head = head_read(config)
+    options = {
+        "seed": config.seed,
+        "fc_units": config.fc_units,
+        "fc_activation": config.fc_activation,
+        "head_bn_epsilon": config.head_bn_epsilon,
+        "head_bn_momentum": config.head_bn_momentum,
+        "renorm_steps": max(1, round(RENORM_SHARE * config.epochs * steps)),
+        "class_counts": dataset.class_counts() if head.needs_labels else None,
+    }
     keras.config.set_dtype_policy("mixed_bfloat16" if config.mixed_precision is True else "float32")
     try:
-        model = models.build(
-            config.backbone,
-            dataset.shape,
-            config.parsed_head,
-            dataset.outputs,
-            weights=config.weights,
-            preprocessing=scaling,
-            seed=config.seed,
-            fc_units=config.fc_units,
-            fc_activation=config.fc_activation,
-            head_bn_epsilon=config.head_bn_epsilon,
-            head_bn_momentum=config.head_bn_momentum,
-            renorm_steps=max(1, round(RENORM_SHARE * config.epochs * steps)),
-            class_counts=dataset.class_counts() if config.parsed_head.needs_labels else None,
-        )
+        if isinstance(dataset, FeatureData):
+            inputs = keras.Input(dataset.shape, name="features")
+            model = heads.attach(head, inputs, inputs, dataset.outputs, name="head", **options)
+        else:
+            scaling, _ = choose_pixels(config, dataset.shape[-1])
+            options |= {"weights": config.weights, "preprocessing": scaling}
+            model = models.build(config.backbone, dataset.shape, head, dataset.outputs, **options)
     finally:
         keras.config.set_dtype_policy(policy)
     sgd = optimizer(config, model, steps)
@@ -171,15 +196,16 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
     return rebalance(model, config, dataset)
 
 
-def _choose_pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:
-    return pixels.decide_scaling(config.backbone, channels, config.pixels, config.weights)
-
-
 def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
     """Lines about decisions that the settings leave open and a reader may not expect."""
     lines = []
-    if config.weights or ":" in config.backbone or config.backbone.endswith(".keras"):
-        lines.append(f"pixels {_choose_pixels(config, model.inputs[0].shape[-1])[1]}")
+    if config.freeze_backbone:
+        lines.append(
+            f"the backbone is frozen; the head trains on its features, "
+            f"{'x'.join(map(str, model.inputs[0].shape[1:]))} for each image"
+        )
+    elif config.weights or ":" in config.backbone or config.backbone.endswith(".keras"):
+        lines.append(f"pixels {choose_pixels(config, model.inputs[0].shape[-1])[1]}")
     if config.mixed_precision is not True:
         return lines
     if environment.device_names() == ["CPU"] and environment.cpu_has_bfloat16() is False:
@@ -278,7 +304,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
 
 def describe_head(config: TrainConfig, model: keras.Model) -> str:
     """The head's diagram with its shapes in `model`."""
-    return config.parsed_head.describe(
+    return head_read(config)[1].describe(
         feature_shape(model),
         model.output.shape[-1],
         fc_units=config.fc_units,

@@ -109,6 +109,17 @@ class TrainConfig:
         "Pre-trained weights of the backbone: imagenet (keras:<name>, resnet50_v1, resnet50_v2 and deeper), "
         "a .keras or .weights.h5 file, or a run directory. Default: initial weights by the seed.",
     )
+    freeze_backbone: bool = setting(
+        False,
+        "Train the head alone. The backbone, with batch norms and dropout in inference mode, computes the "
+        "features of every image once; they are kept beside the data sets and used by every head. Needs "
+        "--augment=none, or several --feature_passes.",
+    )
+    feature_passes: int = setting(
+        1,
+        "Passes over the training images with --freeze_backbone: the first without augmentation, the others "
+        "augmented. Epoch after epoch trains on the next of them.",
+    )
     pixels: str = setting(
         "auto",
         "Input of the backbone: signed (pixels scaled to -1 to 1), unit (0 to 1), raw (0 to 255), or auto: "
@@ -287,6 +298,7 @@ class TrainConfig:
         for name in ("logit_adjustment", "class_weights"):
             if self.task != "classification" and getattr(self, name) != getattr(TrainConfig, name):
                 raise UsageError(f"{name} is of a softmax, and task {self.task} has none")
+        _check_frozen(self)
         if self.task == "regression" and self.neutral_init:
             raise UsageError("neutral_init is for classes, and task regression has numbers")
         if self.population_stats and self.recompute_batch_stats != "none":
@@ -315,6 +327,7 @@ class TrainConfig:
             "cutout": not_negative,
             "mixup": not_negative,
             "fc_units": natural,
+            "feature_passes": natural,
             "head_bn_epsilon": ("a finite number above 0", lambda x: x > 0),
             "head_bn_momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
             "epochs": natural,
@@ -392,6 +405,33 @@ def _check_distribution(config: TrainConfig) -> None:
             "data_parallel": "on JAX a batch norm sees the whole batch; a gbn head cuts it",
         }[config.distribution]
         raise UsageError(f"sync_bn can be left out with distribution mirrored only: {reason}")
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    augmented = config.augment != "none" or config.cutout > 0
+    if not config.freeze_backbone:
+        if config.feature_passes > 1:
+            raise UsageError(
+                "feature_passes is for a frozen backbone (--freeze_backbone), and this one is trained"
+            )
+        return
+    if config.mixup or config.augment == "imagenet":
+        name = "mixup" if config.mixup else "augment imagenet"
+        raise UsageError(
+            f"freeze_backbone computes features of whole images, and {name} mixes or cuts them anew"
+        )
+    if augmented and config.feature_passes == 1:
+        raise UsageError(
+            "freeze_backbone computes an image's features once, without augmentation: augment must be none "
+            f"and cutout 0, got {config.augment} and {config.cutout}; or feature_passes at least 2"
+        )
+    if not augmented and config.feature_passes > 1:
+        raise UsageError(
+            "feature_passes must be 1 without an augmentation, which would differ, got "
+            f"{config.feature_passes}"
+        )
+    if config.distribution != "none":
+        raise UsageError(f"freeze_backbone needs distribution none, got {config.distribution}")
 
 
 def _check_fc_decay(config: TrainConfig) -> None:

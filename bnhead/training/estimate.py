@@ -10,6 +10,7 @@ from bnhead.errors import RunDirectoryError
 from bnhead.runs.directory import RunDirectory
 from bnhead.texts import duration, labelled
 from bnhead.training import pace
+from bnhead.training.backbone import parameters
 from bnhead.training.build import Reuse, decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
@@ -22,7 +23,8 @@ def estimate(config: TrainConfig) -> dict:
     Returns:
         `settings`; `head`, its diagram; `parameters` and of them `trainable`; `steps_per_epoch` and `steps`;
         `bytes`, estimated (`training_bytes`); `seconds_per_step` and `seconds_per_evaluation`, measured;
-        `seconds_compiling`, for tracing and compiling both; `seconds`, estimated from these for all epochs;
+        `seconds_compiling`, for tracing and compiling both; `seconds_extracting`, for the features of a
+        frozen backbone, if none are kept; `seconds`, estimated from these for all epochs;
         `obstacle`, why `train` would refuse the run directory, empty if it would not.
 
     Raises:
@@ -37,18 +39,19 @@ def estimate(config: TrainConfig) -> dict:
         config.distribution, config.batch_size, sync_bn=config.sync_bn, ghost_sizes=config.ghost_sizes
     )
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
-        reuse = Reuse()
+        reuse = Reuse(extracts=False)
         choices = choose_settings(config, replicas, reuse, {})
         feed, model, _ = prepare_training(choices.of(config), replicas, reuse)
         size = training_bytes(model, config.batch_size)
         with feed.data.naming_pictures():
             step, evaluation = pace.of_training(model, feed), pace.of_evaluation(model, feed)
+    extraction = pace.of_extraction(feed.data).each if config.freeze_backbone else 0.0
     start = step.first + evaluation.first
     return {
         "settings": config.settings(),
         "head": describe_head(config, model),
         "decisions": [*choices.lines, *decisions(choices.of(config), model)],
-        "parameters": model.count_params(),
+        "parameters": parameters(model, feed.data),
         "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "steps_per_epoch": feed.steps,
         "steps": feed.steps * feed.epochs,
@@ -56,7 +59,8 @@ def estimate(config: TrainConfig) -> dict:
         "seconds_per_step": step.each,
         "seconds_per_evaluation": evaluation.each,
         "seconds_compiling": start,
-        "seconds": start + feed.epochs * (feed.steps * step.each + evaluation.each),
+        "seconds_extracting": extraction,
+        "seconds": start + extraction + feed.epochs * (feed.steps * step.each + evaluation.each),
         "obstacle": obstacle,
     }
 
@@ -88,6 +92,9 @@ def format_estimate(estimated: dict, config: TrainConfig) -> str:
         if math.isfinite(step)
         else "unknown: the whole run is one execution"
     )
+    parts = [f"{duration(start)} for tracing and compiling"]
+    if estimated["seconds_extracting"]:
+        parts.append(f"{duration(estimated['seconds_extracting'])} for the features, if none are kept")
     listed = estimated["settings"] if config.verbose else config.changed()
     settings = [f"  {name:<22}{value}" for name, value in estimated["settings"].items() if name in listed]
     if unlisted := len(estimated["settings"]) - len(settings):
@@ -99,10 +106,7 @@ def format_estimate(estimated: dict, config: TrainConfig) -> str:
         ("memory", f"about {estimated['bytes'] / 2**20:,.0f} MiB, and the kernels' work space"),
         ("steps", f"{estimated['steps']:,}: {config.epochs} epochs of {estimated['steps_per_epoch']:,}"),
         ("a step", step_text),
-        (
-            "time",
-            f"about {duration(estimated['seconds'])}, of it {duration(start)} for tracing and compiling",
-        ),
+        ("time", f"about {duration(estimated['seconds'])}, of it {', '.join(parts)}"),
         ("run", f"{config.directory} (a dry run: nothing was written there)"),
     ]
     rows += [("", estimated["obstacle"])] if estimated["obstacle"] else []

@@ -15,6 +15,7 @@ from bnhead.data.checks import inspect_data
 from bnhead.data.split import Recipe, Split
 from bnhead.devices.replicas import Replicas
 from bnhead.errors import DataError
+from bnhead.training.backbone import images_of
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import model_inputs, task_batches
 
@@ -60,10 +61,13 @@ class Feed:
         Raises:
             DataError: training cannot use the data.
         """
-        checks = inspect_data(data, config.batch_size)
+        checks = inspect_data(images_of(data), config.batch_size)
+        recipe = Recipe(config.augment, config.cutout, config.mixup, len(data.classes))
+        if config.freeze_backbone:  # the images of a further pass are augmented before the backbone
+            recipe = Recipe(classes=len(data.classes))
         return cls(
             data,
-            Recipe(config.augment, config.cutout, config.mixup, len(data.classes)),
+            recipe,
             config.task,
             config.parsed_head.needs_labels,
             config.batch_size,
@@ -140,6 +144,11 @@ class Feed:
     def sample(self, examples: int) -> tuple[Any, Any]:
         """`(inputs, targets)` of the first test examples."""
         return next(iter(self._as_targets(self.data.test.evaluation_batches(examples, examples))))
+
+    def sample_images(self, examples: int) -> Any:
+        """The first test images as the whole net takes them, also where the trained model reads features."""
+        images = images_of(self.data).test.evaluation_batches(examples, examples)
+        return next(iter(model_inputs(images, with_labels=self.with_labels)))[0]
 
     def build_metrics(self, model: keras.Model) -> None:
         """Makes the metrics' variables, which a checkpoint restores; Keras makes them at the first batch."""

@@ -14,21 +14,22 @@ from bnhead.runs.directory import RunDirectory
 
 
 class ModelFile:
-    """Writes a model in plain Keras layers, and checks that each file gives the model's outputs.
+    """Writes a net in plain Keras layers, and checks that each file gives the net's outputs.
 
     The first file is loaded and compared with the model. The layers do not change from one file to the next,
     nor from one run to the next in a study, so further files are values in the same layers: the copy that was
-    saved is compared with the model, and the file read.
+    saved is compared with the net, and the file read.
 
     Args:
-        model: the model.
+        model: the trained model.
+        whole: the net that is written: the model, or the model behind a frozen backbone; None is the model.
 
     Attributes:
         model: as given.
     """
 
-    def __init__(self, model: keras.Model):
-        self.model = model
+    def __init__(self, model: keras.Model, whole: keras.Model | None = None):
+        self.model, self._whole = model, model if whole is None else whole
         self._copied: keras.Model | None = None
         self._layers = b""  # the config in the file that was loaded
 
@@ -38,7 +39,7 @@ class ModelFile:
         Args:
             directory: the run's directory.
             name: of the file, `*.keras`.
-            inputs: a few inputs of the model, on which the outputs are compared.
+            inputs: a few inputs of the net, on which the outputs are compared.
 
         Raises:
             CopyError: the file cannot be loaded, or gives other outputs. It is removed; the checkpoints stay.
@@ -47,9 +48,9 @@ class ModelFile:
 
     def _write(self, path: pathlib.Path, inputs: Any, name: str) -> None:
         if self._copied is None:
-            self._copied = plain(self.model, compare=False)  # the file itself is compared
+            self._copied = plain(self._whole, compare=False)  # the file itself is compared
         else:
-            update_plain(self._copied, self.model)
+            update_plain(self._copied, self._whole)
         self._copied.save(path)
         try:
             with zipfile.ZipFile(path) as file:
@@ -60,5 +61,5 @@ class ModelFile:
         except (ValueError, TypeError, zipfile.BadZipFile) as error:
             reason = str(error).strip().splitlines()[0]
             raise CopyError(f"{name} cannot be loaded: {reason}") from error
-        require_agreement(self.model, saved, inputs, name=f"{name}, the file")
+        require_agreement(self._whole, saved, inputs, name=f"{name}, the file")
         self._layers = config

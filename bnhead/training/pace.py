@@ -8,6 +8,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from bnhead.frozen.extraction import BATCH, predictor
+from bnhead.training.backbone import FeatureData
 from bnhead.training.feed import Feed
 from bnhead.training.state import fit
 
@@ -63,6 +65,18 @@ def of_training(model: keras.Model, feed: Feed) -> Pace:
         return Pace(first, float("nan"))
     each = (clock.times[-1] - clock.times[0]) / (clock.steps[-1] - clock.steps[0])
     return Pace(max(0.0, first - each * clock.steps[0]), each)
+
+
+def of_extraction(data: FeatureData) -> Pace:
+    """The pace of computing the features of all images, `each`."""
+    images = np.zeros((BATCH, *data.images.shape), np.uint8)
+    predict, times = predictor(data.extractor), [time.perf_counter()]
+    for _ in range(2):
+        predict(images)
+        times.append(time.perf_counter())
+    first, second = np.diff(times).tolist()
+    number = sum(len(split.images) for split in data.splits.values())
+    return Pace(max(0.0, first - second), second * number / BATCH)
 
 
 def of_evaluation(model: keras.Model, feed: Feed) -> Pace:

@@ -11,6 +11,7 @@ from bnhead.layers.removal import norms_removed
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
+from bnhead.training.backbone import parameters
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
@@ -69,7 +70,7 @@ def measure_result(
         **tested,
         **evaluation.census.figures(with_sample=True),
         **({} if watchers.measure is None else watchers.measure.latest),
-        "parameters": model.count_params(),
+        "parameters": parameters(model, feed.data),
         "replicas": feed.replicas.number,
         "batch_norm_examples": feed.replicas.batch_norm_examples(feed.batch_size),
         "data": {
@@ -123,7 +124,7 @@ def write_result(
     if not directory.writable:
         return
     directory.replace(NAME, lambda path: write_predictions(path, predictions))
-    inputs, _ = feed.sample(8)
+    inputs = feed.sample_images(8)
     with feed.replicas.alone():
         if watchers.best and watchers.best.record:
             last = captured(model)

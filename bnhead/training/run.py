@@ -105,7 +105,7 @@ def train(
                     step = checkpoint.step if checkpoint else 0
                     fit(model, feed, [*callbacks, saver], step, watchers.evaluation.keras_batches())
                 result = measure_result(config, feed, model, watchers, data_used, saver.latest)
-                write_result(directory, feed, reuse.file(model), watchers, result)
+                write_result(directory, feed, reuse.file(model, feed.data), watchers, result)
                 return RunResult(result, config)
 
 

@@ -59,6 +59,22 @@ pytestmark = pytest.mark.quick
             "sync_bn can be left out with distribution mirrored only: on one device there is",
         ),
         ({"sync_bn": False, "distribution": "data_parallel"}, "mirrored only: on JAX a batch norm sees the"),
+        (
+            {"freeze_backbone": True},
+            "augment must be none and cutout 0, got crop and 0; or feature_passes at",
+        ),
+        ({"freeze_backbone": True, "augment": "none", "cutout": 4}, "cutout 0, got none and 4"),
+        ({"freeze_backbone": True, "augment": "imagenet"}, "and augment imagenet mixes or cuts them anew"),
+        ({"freeze_backbone": True, "augment": "none", "mixup": 0.2}, "and mixup mixes or cuts them anew"),
+        (
+            {"freeze_backbone": True, "augment": "none", "feature_passes": 2},
+            "feature_passes must be 1 without",
+        ),
+        (
+            {"freeze_backbone": True, "augment": "none", "distribution": "mirrored"},
+            "distribution none, got mirr",
+        ),
+        ({"feature_passes": 2}, "feature_passes is for a frozen backbone"),
         ({"cutout": -1}, "cutout must be a finite number of at least 0, got -1"),
         ({"mixup": float("inf")}, "mixup must be a finite number of at least 0, got inf"),
         (
