@@ -221,7 +221,7 @@ def inspect_model(request: Request) -> int:
             raise atomic.unwritable(error, f"units {path}") from error
     _print_census(census, f"{inspected.title}: {inspected.origin}", facts, wide=request.wide)
     if request.measure:
-        _measure(request, source, directory)
+        census_files.add_mechanisms(directory, _measure(request, source))
     page, command = str(directory.path / "index.html"), next_command(request)
     rows = [("page", page), ("files", str(directory.path / "census.{json,csv}"))]
     rows += [("", str(directory.path / MECHANISMS))] if request.measure else []
@@ -234,10 +234,9 @@ def inspect_model(request: Request) -> int:
     return 1 if exceeding else 0
 
 
-def _measure(request: Request, source: Any, directory: RunDirectory) -> None:
-    """Measures the mechanisms, prints them and writes `mechanisms.json`."""
+def _measure(request: Request, source: Any) -> dict[str, Any]:
+    """Measures the mechanisms and prints them. Returns the content of `mechanisms.json`."""
     from bnhead import mechanisms
-    from bnhead.runs.atomic import finite_or_none
 
     groups, intervenes = request.measured_groups()
     settings = RunDirectory(request.model).trained_settings() if request.is_run else {}
@@ -269,7 +268,7 @@ def _measure(request: Request, source: Any, directory: RunDirectory) -> None:
             effects = mechanisms.interventions(split, data, train, **options)
             print(f"{effects}\n")
             content["interventions"] = {e.name: dataclasses.asdict(e) for e in effects.effects}
-    directory.write(MECHANISMS, finite_or_none(content))
+    return content
 
 
 def _other_norms(head: str) -> str:

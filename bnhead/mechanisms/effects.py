@@ -1,7 +1,7 @@
 """Interventions on the same weights: what changes if one effect of the head's norm is taken away or added."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
@@ -11,22 +11,12 @@ from bnhead import notebook
 from bnhead.errors import UsageError
 from bnhead.graph import trace
 from bnhead.layers import BatchCentering, BatchScaling, FrozenBatchNormalization, fold_batch_norm
+from bnhead.mechanisms.figures import INTERVENTIONS, effect_headings, effect_rows
 from bnhead.mechanisms.gap import own_share
 from bnhead.mechanisms.noise import examples_per_norm, in_training
 from bnhead.mechanisms.population import Batch, Reference, batches_of, reference
 from bnhead.mechanisms.split import Affine, Split, cross_entropy
 from bnhead.texts import wrapped
-
-MEANINGS = {  # name -> what is done to the model in evaluation mode
-    "none": "nothing: the model in evaluation mode",
-    "population": "statistics of the training examples: no bias of moving averages, no noise",
-    "batch": "statistics of a batch with random mates: noise added, as in training",
-    "own_share": "moving averages in which the example has its share of a batch",
-    "no_centring": "the mean is not subtracted",
-    "no_scaling": "nothing is divided by the deviation",
-    "folded": "the norm is folded into the next Dense: nothing changes but rounding",
-    "neutral_bias": "output bias less the mean logits, plus the log prior",
-}
 
 
 @dataclass(frozen=True)
@@ -34,7 +24,7 @@ class Effect:
     """A model's figures after an intervention.
 
     Attributes:
-        name: a key of `MEANINGS`.
+        name: a key of `mechanisms.figures.INTERVENTIONS`.
         accuracy: share of correct answers.
         loss: mean cross-entropy.
         dead: share of the units of the last activation after the norm that are silent on every example; NaN
@@ -71,21 +61,11 @@ class Interventions:
     @property
     def headings(self) -> tuple[str, ...]:
         """The headings of `rows`."""
-        return ("intervention", "accuracy", "loss", "flipped", *(("dead",) if self.units else ()), "meaning")
+        return effect_headings(counts_dead=bool(self.units))
 
     def rows(self) -> list[tuple[str, ...]]:
         """The cells of a table: name, accuracy, loss, flipped answers, dead units if any can die, meaning."""
-        return [
-            (
-                effect.name,
-                f"{effect.accuracy:.2%}",
-                f"{effect.loss:.4g}",
-                f"{effect.flipped:.2%}",
-                *((f"{effect.dead:.1%}",) if self.units else ()),
-                MEANINGS[effect.name],
-            )
-            for effect in self.effects
-        ]
+        return effect_rows([asdict(effect) for effect in self.effects], counts_dead=bool(self.units))
 
     @property
     def title(self) -> str:
@@ -174,7 +154,7 @@ def interventions(
         folded = fold_batch_norm(split.net, [split.norm.name])
         if not any(layer.name == split.norm.name for layer in folded.layers):
             sums["folded"] = _of_folded(folded, split, data, batch_size)
-    ordered = [name for name in MEANINGS if name in sums]
+    ordered = [name for name in INTERVENTIONS if name in sums]
     effects = tuple(sums[name].effect(name, examples) for name in ordered)
     return Interventions(split.name, "" if split.site is None else split.site.name, examples, effects)
 

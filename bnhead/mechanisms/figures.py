@@ -26,6 +26,17 @@ GROUPS = {  # name of a group -> what its figures are about
     "decay": "weight decay in the units of the features",
 }
 
+INTERVENTIONS = {  # name -> what is done to the model in evaluation mode
+    "none": "nothing: the model in evaluation mode",
+    "population": "statistics of the training examples: no bias of moving averages, no noise",
+    "batch": "statistics of a batch with random mates: noise added, as in training",
+    "own_share": "moving averages in which the example has its share of a batch",
+    "no_centring": "the mean is not subtracted",
+    "no_scaling": "nothing is divided by the deviation",
+    "folded": "the norm is folded into the next Dense: nothing changes but rounding",
+    "neutral_bias": "output bias less the mean logits, plus the log prior",
+}
+
 
 def _largest_shift(m: Any) -> float:
     return max((shift.median for shift in m.dropout.values()), default=math.nan)
@@ -495,6 +506,31 @@ def tables_of(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str,
         if cells:
             tables.append((about, cells))
     return tables
+
+
+def effect_headings(*, counts_dead: bool) -> tuple[str, ...]:
+    """The headings of `effect_rows`."""
+    return ("intervention", "accuracy", "loss", "flipped", *(("dead",) * counts_dead), "meaning")
+
+
+def effect_rows(effects: Iterable[Mapping[str, Any]], *, counts_dead: bool) -> list[tuple[str, ...]]:
+    """The cells of a table of interventions: name, accuracy, loss, flipped answers, dead units, meaning.
+
+    Args:
+        effects: the fields of each `mechanisms.Effect`.
+        counts_dead: whether dead units were counted; otherwise their column is left out.
+    """
+    return [
+        (
+            effect["name"],
+            f"{effect['accuracy']:.2%}",
+            f"{effect['loss']:.4g}",
+            f"{effect['flipped']:.2%}",
+            *((f"{effect['dead']:.1%}",) if counts_dead else ()),
+            INTERVENTIONS[effect["name"]],
+        )
+        for effect in effects
+    ]
 
 
 def meaning_of(key: str) -> str:

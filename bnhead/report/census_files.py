@@ -109,14 +109,28 @@ def census_in(content: Mapping[str, Any]) -> Census:
     return Census.from_dict({**content, "layers": layers})
 
 
-def page_of(content: Mapping[str, Any]) -> str:
-    """The page of a census, made again from the content of its `census.json`."""
+def add_mechanisms(directory: RunDirectory, content: Mapping[str, Any]) -> None:
+    """Writes `mechanisms.json` beside a census, and the page again with it.
+
+    Args:
+        directory: with the files of `write_census`.
+        content: `training_batch`, `norm`, `figures` and `interventions`, as far as they were measured.
+    """
+    content = atomic.finite_or_none(dict(content))
+    directory.write(MECHANISMS, content)
+    page = page_of(directory.read("census.json"), content)
+    directory.replace("index.html", lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def page_of(content: Mapping[str, Any], mechanisms: Mapping[str, Any] | None = None) -> str:
+    """The page of a census, made again from the content of its `census.json` and `mechanisms.json`."""
     return census_page.census_html(
         census_in(content),
         Inspected(**content["inspected"]),
         about=content["about"],
         classes=content["classes"],
         steps=content["steps"],
+        mechanisms=mechanisms,
     )
 
 

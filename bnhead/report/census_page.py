@@ -8,6 +8,7 @@ from markupsafe import Markup
 from bnhead.census.census import Census
 from bnhead.census.figures import ALWAYS_ON, DEAD, SILENT
 from bnhead.census.plots import as_svg, layer_drawings
+from bnhead.mechanisms.figures import PREFIX, effect_headings, effect_rows, tables_of
 from bnhead.report.census_remarks import conclusion, remarks, worst_layers
 from bnhead.report.charts import ends_chart
 from bnhead.report.inspected import INITIAL, Inspected
@@ -46,6 +47,7 @@ def census_html(
     about: Mapping[str, str],
     classes: Sequence[str] = (),
     steps: Sequence[Step] = (),
+    mechanisms: Mapping[str, Any] | None = None,
 ) -> str:
     """HTML in a light or dark theme, as the reader's system is set, with all pictures inside.
 
@@ -55,8 +57,10 @@ def census_html(
         about: rows of facts.
         classes: names of the classes.
         steps: the calls of the net (`graph.outline.steps_of`), for its diagram.
+        mechanisms: the content of `mechanisms.json`; None if nothing was measured.
     """
-    return html_page(census_content(census, inspected, about, classes, steps), "census.html")
+    content = census_content(census, inspected, about, classes, steps)
+    return html_page({**content, "mechanisms": _mechanisms(mechanisms or {})}, "census.html")
 
 
 def census_content(
@@ -94,6 +98,21 @@ def census_content(
         "in_chart": (DEAD, ALWAYS_ON, SILENT),
         "columns": census.table_figures(),
         "captions": _CAPTIONS,
+    }
+
+
+def _mechanisms(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the page about what the norm of the head does; empty without measurements."""
+    if not content:
+        return {}
+    effects = list(content.get("interventions", {}).values())
+    counts_dead = any(effect["dead"] is not None for effect in effects)
+    return {
+        "norm": content.get("norm", ""),
+        "training_batch": content["training_batch"],
+        "tables": tables_of({PREFIX + name: value for name, value in content.get("figures", {}).items()}),
+        "headings": effect_headings(counts_dead=counts_dead),
+        "effects": effect_rows(effects, counts_dead=counts_dead),
     }
 
 

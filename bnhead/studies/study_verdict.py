@@ -3,14 +3,14 @@
 import os
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bnhead import notebook
 from bnhead.census import keys
 from bnhead.census.figures import DEAD
-from bnhead.studies import wording
+from bnhead.studies import causes, wording
 from bnhead.studies.directory import StudyFiles, read_study
 from bnhead.texts import counted, plotted
 
@@ -155,7 +155,24 @@ class Verdict:
         notes = [f"{DEAD.meaning}; mean over the seeds"]
         exploratory = [f"exploratory: {reason}" for reason in self.files.verdict["exploratory"]]
         title = f"{self.word}. {plan.question} ({counted(self.files.verdict['look']['seeds'], 'seed')})"
-        return notebook.table(title, headings, rows, [*notes, *exploratory])
+        return notebook.table(title, headings, rows, [*notes, *exploratory]) + "".join(self._cause_tables())
+
+    def _cause_tables(self) -> Iterator[str]:
+        """The cause tables of a study of causes in HTML."""
+        comparison = self.files.plan.comparisons[0]
+        for one in self.files.verdict.get("causes", ()):
+            sentence = causes.cause_sentence(one, comparison.control, comparison.treatment)
+            unit = wording.unit(one["outcome"])
+            headings = [
+                ("cause", "what differs between two heads of the chain"),
+                (
+                    f"difference{f', {unit}' * bool(unit)}",
+                    "mean over the seeds; * where the interval excludes 0",
+                ),
+                (f"interval, {100 * one['level']:.4g} %", "the intervals of a table hold together"),
+                ("share", "of the difference"),
+            ]
+            yield notebook.table(sentence, headings, causes.cause_rows(one))
 
     def _dead_share(self, cell: str) -> float | None:
         """Share of dead units in the last counted layer of a cell, mean over its seeds."""

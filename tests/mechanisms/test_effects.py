@@ -4,7 +4,8 @@ import pytest
 
 from bnhead.errors import UsageError
 from bnhead.layers import recompute_batch_stats
-from bnhead.mechanisms.effects import MEANINGS, interventions
+from bnhead.mechanisms.effects import interventions
+from bnhead.mechanisms.figures import INTERVENTIONS
 from bnhead.mechanisms.split import cross_entropy
 from tests.mechanisms.nets import data, image_net, images, numpy, vector_net
 
@@ -23,7 +24,7 @@ def require_same(effect, expected):
 def test_each_intervention_is_the_change_of_the_model_that_it_says():
     model, (x, y) = image_net("bn_fc8"), images()
     effects = interventions(model, (x, y), training_batch=8, batch_size=25)
-    assert [effect.name for effect in effects.effects] == list(MEANINGS)
+    assert [effect.name for effect in effects.effects] == list(INTERVENTIONS)
     assert (effects.layer, effects.units, effects.examples) == ("head_bn", "head_fc", 60)
     none = figures_of(model, x, y)
     require_same(effects["none"], none)
@@ -60,10 +61,10 @@ def test_a_batch_of_all_examples_has_the_populations_statistics():
     ("head", "names"),
     [
         ("fc8", {"none", "batch", "neutral_bias"}),
-        ("center_fc8", set(MEANINGS) - {"no_scaling"}),
-        ("scale_fc8", set(MEANINGS) - {"no_centring"}),
-        ("fbn_fc8", set(MEANINGS) - {"population", "own_share"}),
-        ("fc8_bn", set(MEANINGS)),
+        ("center_fc8", set(INTERVENTIONS) - {"no_scaling"}),
+        ("scale_fc8", set(INTERVENTIONS) - {"no_centring"}),
+        ("fbn_fc8", set(INTERVENTIONS) - {"population", "own_share"}),
+        ("fc8_bn", set(INTERVENTIONS)),
     ],
 )
 def test_what_a_model_allows(head, names):
@@ -80,7 +81,7 @@ def test_the_model_does_not_change_and_the_table_prints():
         np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(variable))
     text = str(effects)
     assert text.splitlines()[0] == "interventions at head_bn on 120 examples; dead units of head_fc"
-    assert all(name in text for name in MEANINGS) and max(map(len, text.splitlines())) <= 100
+    assert all(name in text for name in INTERVENTIONS) and max(map(len, text.splitlines())) <= 100
     assert "<table" in effects._repr_html_()
 
 

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from bnhead.errors import RunDirectoryError
-from bnhead.report.census_files import census_in, check_directory, page_of, write_census
+from bnhead.report.census_files import add_mechanisms, census_in, check_directory, page_of, write_census
 from bnhead.report.inspected import INITIAL, Inspected
 from bnhead.runs.directory import CENSUS_FILES, RunDirectory
 from tests.report.test_census_tables import census
@@ -36,6 +36,37 @@ def test_the_page_can_be_made_again_from_the_counts(tmp_path):
     assert list(census_in(content).layers) == list(census().layers)
     assert page_of(content) == (tmp_path / "index.html").read_text()
     assert '<svg class="lanes"' in page_of(content)
+
+
+MEASURED = {
+    "training_batch": 16,
+    "norm": "head_bn",
+    "figures": {"noise_flipped": 0.25, "nc1": float("nan")},
+    "interventions": {
+        "none": {"name": "none", "accuracy": 0.5, "loss": 1.25, "dead": float("nan"), "flipped": 0.0},
+        "folded": {"name": "folded", "accuracy": 0.75, "loss": 2.0, "dead": float("nan"), "flipped": 0.125},
+    },
+}
+
+
+def test_what_was_measured_of_the_mechanisms_is_on_the_page(tmp_path):
+    write(tmp_path, FIRST)
+    before = (tmp_path / "index.html").read_text()
+    add_mechanisms(RunDirectory(tmp_path), MEASURED)
+    page, kept = (tmp_path / "index.html").read_text(), json.loads((tmp_path / "mechanisms.json").read_text())
+    assert kept["figures"] == {"noise_flipped": 0.25, "nc1": None} and 'id="mechanisms"' not in before
+    assert "What the norm <code>head_bn</code> of the head does" in page and "batch of 16" in page
+    assert "share of the answers that random batch-mates change</dt><dd>25.00%</dd>" in page
+    assert "<td>75.00%</td><td>2</td><td>12.50%</td>" in page
+    assert 'flipped</th><th scope="col">meaning' in page
+    counted = {
+        **MEASURED,
+        "norm": "",
+        "interventions": {"none": MEASURED["interventions"]["none"] | {"dead": 0.5}},
+    }
+    add_mechanisms(RunDirectory(tmp_path), counted)
+    page = (tmp_path / "index.html").read_text()
+    assert "The head has no norm: what one would meet" in page and "<td>50.0%</td>" in page
 
 
 def test_other_data_in_a_file_of_the_same_name_are_another_inspection(tmp_path):

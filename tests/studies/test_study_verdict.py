@@ -4,6 +4,7 @@ from matplotlib import pyplot
 
 from bnhead import studies
 from bnhead.errors import RunDirectoryError
+from bnhead.studies import wording
 from tests.studies.fake import write_study
 
 pytestmark = pytest.mark.quick
@@ -52,6 +53,16 @@ def test_the_dead_share_is_the_mean_of_the_cells_runs(verdict):
 def test_the_table_escapes_names(verdict):
     html = verdict._repr_html_()
     assert "<script>" not in html and "<i>" not in html and html.count("<tr>") == len(verdict.rows()) + 1
+
+
+def test_the_cause_tables_of_a_diagnosis_follow_its_comparisons(tmp_path):
+    verdict = studies.read_verdict(write_study(tmp_path / "causes", "causes"))
+    tables = verdict.files.verdict["causes"]
+    html = verdict._repr_html_()
+    assert html.count("<table") == 1 + len(tables) and html.count(">batch noise<") == len(tables) > 1
+    for table in tables:
+        (total,) = (row for row in table["rows"] if row["part"] == "total")
+        assert wording.ascii_difference(total["mean"], table["outcome"]) in html
 
 
 def test_the_forest_has_a_dot_for_each_seed_and_the_interval(verdict):
