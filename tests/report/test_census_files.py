@@ -58,7 +58,7 @@ def test_what_was_measured_of_the_mechanisms_is_on_the_page(tmp_path):
     assert "What the norm <code>head_bn</code> of the head does" in page and "batch of 16" in page
     assert "share of the answers that random batch-mates change</dt><dd>25.00%</dd>" in page
     assert "<td>75.00%</td><td>2</td><td>12.50%</td>" in page
-    assert 'flipped</th><th scope="col">meaning' in page
+    assert 'flipped</th><th scope="col" class="meaning">meaning' in page
     counted = {
         **MEASURED,
         "norm": "",
