@@ -16,6 +16,7 @@ from keras import layers
 from bnhead import heads, seeds
 from bnhead.errors import UsageError
 from bnhead.heads.build import require_channels_last
+from bnhead.layers import RoutedNorm
 
 Norm = Callable[[str], keras.layers.Layer]
 Features = tuple[keras.KerasTensor, str]  # a feature map and the net's name
@@ -23,7 +24,8 @@ _SHARED = {  # argument of every builder -> its line in the docstring
     "input_shape": "`(height, width, channels)` of the images, without the batch axis.",
     "head": 'a head\'s text, such as `"bn_fc"`, or a parsed head; None for the bare feature map.',
     "outputs": "number of outputs; only with a head.",
-    "norm": "function from a layer's name to a normalisation layer.",
+    "norm": """function from a layer's name to a normalisation layer; with a `layers.RoutedNorm` the model
+        and its head read a route, the last input.""",
     "preprocessing": """layer before the first convolution, such as `keras.layers.Rescaling`, so that the
         model takes raw pixels; None if the input is already scaled.""",
     "seed": "seed of the initial weights, one stream per layer (`bnhead.seeds`); None draws a fresh one.",
@@ -63,6 +65,8 @@ def backbone(stride: int | None = None) -> Callable[[Callable], Callable[..., ke
                 features, name = function(x, **values)
             else:
                 inputs, features, name = function(input_shape, preprocessing, **values)
+            norm = values.get("norm")
+            options["norm"] = norm if isinstance(norm, RoutedNorm) else None
             return heads.attach(head, inputs, features, outputs, name=name, seed=values["seed"], **options)
 
         doc, raises, errors = (inspect.getdoc(function) or "").partition("\n\nRaises:")

@@ -83,7 +83,25 @@ def outputs(weights, nets):
             found[f"{key}/fitted"] = np.array(fitted.history["loss"])
             recompute_batch_stats(model, x, batch_size=4)
             found[f"{key}/recomputed"] = keras.ops.convert_to_numpy(model(x))
-    return found
+    return found | routed_outputs(weights)
+
+
+def routed_outputs(weights):
+    """The same of a head with routes, and the losses of a compiled training on mixed batches."""
+    from bnhead.layers import with_routes
+
+    model, x = build("head", "bn_gap_bn_fc8")
+    model, found = with_routes(model, 3, routed_affine=True), {}
+    if weights is not None:
+        model.set_weights([weights[f"routed/{i}"] for i in range(len(model.weights))])
+    found |= {f"routed/{i}": w for i, w in enumerate(model.get_weights())}
+    batches = [(x, np.array(route, "int32")) for route in ([0, 1, 1, 0, 1, 1], [2, 2, 0, 2, 0, 0])]
+    for i, batch in enumerate(batches):
+        found[f"routed/training{i}"] = keras.ops.convert_to_numpy(model(batch, training=True))
+        found[f"routed/evaluation{i}"] = keras.ops.convert_to_numpy(model(batch, training=False))
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    losses = [model.train_on_batch(batch, np.ones((6, 5), "float32")) for batch in batches * 3]
+    return found | {"routed/fitted": np.array(losses)}
 
 
 def optional_counts(model, x):

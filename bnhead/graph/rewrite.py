@@ -94,6 +94,7 @@ def copy(
     *,
     perform: Callable[..., Any] = _call,
     name: str | None = None,
+    more_inputs: Sequence[keras.KerasTensor] = (),
 ) -> keras.Model:
     """A copy of a functional model with separate layers and weights.
 
@@ -103,6 +104,7 @@ def copy(
             removes the layer and passes on its first argument. Inputs without a reader are removed too.
         perform: `(copied layer, *arguments, **keywords) -> result`, by default the call itself.
         name: the name of the copy; None for the model's.
+        more_inputs: inputs that `perform` reads too; the copy's inputs are then a list that ends with these.
     """
     clones: dict[str, LayerAndState | None] = {}
 
@@ -116,7 +118,9 @@ def copy(
 
     inputs = new_inputs(model)
     outputs = keras.tree.pack_sequence_as(model._outputs_struct, replay(model, inputs, call))
-    copied = keras.Model(used_inputs(model, inputs, outputs), outputs, name=name or model.name)
+    used = used_inputs(model, inputs, outputs)
+    used = [*keras.tree.flatten(used), *more_inputs] if more_inputs else used
+    copied = keras.Model(used, outputs, name=name or model.name)
     for layer, state in filter(None, clones.values()):  # only now: the calls have built the layers
         if isinstance(state, keras.layers.Layer):
             copy_state(state, layer, frozen=True)

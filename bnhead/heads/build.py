@@ -69,6 +69,7 @@ def apply(
     renorm_steps: int = 40_000,
     class_counts: Sequence[int] | None = None,
     labels: keras.KerasTensor | None = None,
+    norm: ours.RoutedNorm | None = None,
     seed: int | None = None,
 ) -> keras.KerasTensor:
     """Puts a head on a feature map.
@@ -89,6 +90,7 @@ def apply(
         class_counts: number of training examples of each class, for `cdropout`.
         labels: Keras tensor of the labels, an input of the model, for `cdropout`: `(batch,)` class numbers or
             `(batch, classes)` zeros and ones.
+        norm: makes the layer of each `bn`, so that it reads a route; None for `BatchNormalization`.
         seed: seed of the head's random streams; None draws a fresh one.
 
     Returns:
@@ -125,6 +127,10 @@ def apply(
             settings["dtype"] = "float32"
         settings["seed"] = None if seed is None else seeds.stream(seed, "head", name)
         make_layer, *names = LAYERS[t.name]
+        if norm is not None and t.type.normalises_batch:
+            if t.name != "bn":
+                raise HeadError(f"{title}: {t.name} has no statistics for each route; bn has")
+            make_layer = norm
         arguments = {argument: settings[argument] for argument in names}
         if t.type.number:
             arguments[t.type.number.attribute] = number
@@ -148,6 +154,7 @@ def attach(
     outputs: int | None,
     *,
     name: str,
+    norm: ours.RoutedNorm | None = None,
     seed: int | None = None,
     **options,
 ) -> keras.Model:
@@ -155,7 +162,8 @@ def attach(
 
     Every backbone builder ends with this call. `options` are `apply`'s other keyword arguments. With a head
     that reads labels (`cdropout`), the model has a second input: `labels` if given, else one called `label`,
-    `(batch,)` int32. Fit it on `((images, labels), labels)`, and predict with `inference(model)`.
+    `(batch,)` int32. Fit it on `((images, labels), labels)`, and predict with `inference(model)`. With a
+    `norm` that reads a route, the route is the last input.
 
     Raises:
         UsageError: a head without `outputs`, or `outputs` or an option without a head.
@@ -164,12 +172,13 @@ def attach(
         head_arguments = options if outputs is None else {**options, "outputs": outputs}
         if head_arguments:
             raise UsageError(f"{next(iter(head_arguments))} needs a head, such as head='fc'; got head=None")
-        return keras.Model(inputs, features, name=name)
+        return keras.Model(inputs if norm is None else [inputs, norm.route], features, name=name)
     head = parse(head)
     labels = options.pop("labels", None)
     labels = label_input(head) if labels is None else labels
-    logits = apply(head, features, outputs, labels=labels, seed=seed, **options)
-    return keras.Model(inputs if labels is None else [inputs, labels], logits, name=name)
+    logits = apply(head, features, outputs, labels=labels, norm=norm, seed=seed, **options)
+    more = [tensor for tensor in (labels, norm and norm.route) if tensor is not None]
+    return keras.Model([inputs, *more] if more else inputs, logits, name=name)
 
 
 def label_input(head: Head, name: str = "label") -> keras.KerasTensor | None:

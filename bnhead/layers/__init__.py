@@ -5,6 +5,7 @@ Modules:
     moments         the arithmetic of norms
     normalization   the batch norm on TensorFlow's fused kernel, and its constants
     variants        ghost batch norm, batch renorm, frozen batch norm
+    routed          batch norm with a set of statistics for each domain, or kind of input
     controls        layers that apply a single effect of a batch norm
     l2, pooling, dropout   one layer each
     folding         merging batch norms into adjacent linear layers
@@ -30,6 +31,14 @@ from bnhead.layers.normalization import BatchNormalization, batch_norm
 from bnhead.layers.plain import needs_bnhead, plain
 from bnhead.layers.pooling import GeMPooling2D
 from bnhead.layers.population import population_statistics, recompute_batch_stats
+from bnhead.layers.routed import (
+    RoutedBatchNormalization,
+    RoutedNorm,
+    at_route,
+    on_route,
+    route_input,
+    with_routes,
+)
 from bnhead.layers.variants import (
     BatchRenormalization,
     FrozenBatchNormalization,
@@ -49,12 +58,18 @@ __all__ = [
     "GeMPooling2D",
     "GhostBatchNormalization",
     "L2Normalization",
+    "RoutedBatchNormalization",
+    "RoutedNorm",
+    "at_route",
     "batch_norm",
     "fold_batch_norm",
     "needs_bnhead",
     "neutralise",
+    "on_route",
     "plain",
     "population_statistics",
     "recompute_batch_stats",
+    "route_input",
+    "with_routes",
 ]
 __getattr__, __dir__ = public.names(__name__, {})

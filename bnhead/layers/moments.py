@@ -65,23 +65,79 @@ def ghost_moments(x, size: int, mask=None):
     Returns:
         Two float32 tensors `(batch, 1, ..., channels)`, which broadcast to `x`.
     """
-    x = ops.cast(x, "float32")
     batch = ops.shape(x)[0]  # an integer if it is static: XLA needs a static `num_segments`
     number = max(batch // size, 1) if isinstance(batch, int) else ops.maximum(batch // size, 1)
     ghost = (ops.arange(batch, dtype="int32") * number) // batch
-    if mask is not None:
-        mask = broadcast_mask(x, mask)
+    mean, variance, _ = group_moments(x, ghost, number, mask)
+    return tuple(by_example(values, ghost, len(x.shape)) for values in (mean, variance))
+
+
+def group_moments(x, group, number, mask=None, *, synchronized: bool = False):
+    """Mean and biased variance of each channel within each group of examples.
+
+    Args:
+        x: `(batch, ..., channels)`.
+        group: `(batch,)` integers in 0 to `number` - 1, the group of each example.
+        number: of groups.
+        mask: as in `moments`.
+        synchronized: as in `moments`.
+
+    Returns:
+        Two float32 tensors `(number, channels)`, zeros for a group without elements, and the number of
+        elements of each group, `(number, 1)` float32.
+    """
+    x = ops.cast(x, "float32")
+    mask = mask if mask is None else broadcast_mask(x, mask)
     inner = tuple(range(1, len(x.shape) - 1))
+    add_up = _sum_over_replicas if synchronized else lambda total: total
 
-    def ghost_sum(values):
+    def group_sum(values):
         values = values if mask is None else ops.where(mask, values, 0.0)
-        sums = ops.segment_sum(ops.sum(values, inner) if inner else values, ghost, num_segments=number)
-        by_example = ops.take(sums, ghost, axis=0)
-        return ops.expand_dims(by_example, inner) if inner else by_example
+        sums = ops.sum(values, inner) if inner else values
+        if _multiplies(number):
+            return add_up(ops.matmul(ops.one_hot(group, number, axis=0), sums))
+        return add_up(ops.segment_sum(sums, group, num_segments=number))
 
-    count = ops.maximum(ghost_sum(ops.ones_like(x[..., :1])), 1.0)
-    mean = ghost_sum(x) / count
-    return mean, ghost_sum(ops.square(x - mean)) / count
+    count = group_sum(ops.ones_like(x[..., :1]))
+    at_least_one = ops.maximum(count, 1.0)
+    mean = group_sum(x) / at_least_one
+    deviations = x - by_example(mean, group, len(x.shape))
+    return mean, group_sum(ops.square(deviations)) / at_least_one, count
+
+
+def by_example(values, group, rank: int):
+    """The row of `values`, `(groups, channels)`, of each example's group, `(batch, 1, ..., channels)`.
+
+    Args:
+        values: finite float32 numbers, a row for each group.
+        group: `(batch,)` integers.
+        rank: number of axes of the result, those of the examples.
+    """
+    number = values.shape[0]
+    if _multiplies(number):
+        rows = ops.matmul(ops.one_hot(group, number), values)
+    else:
+        rows = ops.take(values, group, axis=0)
+    return ops.expand_dims(rows, tuple(range(1, rank - 1))) if rank > 2 else rows
+
+
+def _multiplies(number) -> bool:
+    """Whether to add up and to spread few groups by a product with zeros and ones.
+
+    On a CPU this takes a third of the time of a segmented sum. On a GPU a product may round its factors to
+    TensorFloat-32, which has 10 of 23 bits.
+    """
+    if not isinstance(number, int) or number > 16:
+        return False
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.config.get_visible_devices("GPU")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    return False
 
 
 def standardize(x, mean, variance, epsilon: float):
