@@ -169,12 +169,17 @@ def test_the_cause_tables_are_those_of_the_kept_study_and_add_up(hooks):
 
 def test_the_times_of_studies_are_those_measured_or_their_pace(hooks):
     pages = hooks.generate_studies
-    measured = json.loads(pages.TIMES.read_text())["bn_before_fc"]
+    times = json.loads(pages.TIMES.read_text())
+    measured = times["bn_before_fc"]
     assert measured["runs"] == 20, "the whole first look was timed"
     minutes = measured["cpu_seconds"] / pages.CORES / 60
+    texts = [f"{round(one['cpu_seconds']):,} s" for one in times.values()]
+    assert all(text in (DOCS / "studies.md").read_text() for text in texts)
     rows = {line.split("`")[1]: line for line in pages.table().splitlines()[2:]}
     assert rows["bn_before_fc"].endswith(f"| {minutes:.1f} min |")
-    assert rows["width"].endswith(f"| about {minutes * 7:.1f} min |"), "at 7 widths"
+    assert rows["placement"].endswith(f"| about {minutes * 2.5:.1f} min |"), "five heads"
+    pace = times["width"]["cpu_seconds"] / times["width"]["runs"]
+    assert rows["width"].endswith(f"| about {pace * 2 * 7 * 10 / pages.CORES / 60:.1f} min |"), "7 widths"
     assert rows["batch_size"].endswith("| \N{EN DASH} |"), "its steps are other ones"
 
 
