@@ -24,3 +24,7 @@ class FusedSGD(keras.optimizers.SGD):
             momentum=tf.cast(self.momentum, variable.dtype),
             use_nesterov=self.nesterov,
         )
+
+    def _apply_weight_decay(self, variables):
+        if any(map(self._use_weight_decay, variables)):  # Keras on PyTorch fails where there are none
+            super()._apply_weight_decay(variables)

@@ -1,5 +1,9 @@
 """Decay in the features' units: one step by hand, and the penalised optimum with and without a batch norm."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -123,3 +127,23 @@ def test_heads_whose_fc_has_no_such_units_are_refused(head):
     assert (
         TrainConfig(head="center_noise_fbn_dropout0.5_fc_relu_bn", fc_decay="features").fc_decay == "features"
     )
+
+
+@pytest.mark.slow
+def test_on_pytorch():
+    pytest.importorskip("torch")
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n0",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "by_hand",
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout[-3000:]
