@@ -20,8 +20,9 @@ GROUPS = {
         "test_examples", "validation", "imbalance", "label_noise", "test_corruption",
     ),
     "Model": (
-        "backbone", "weights", "freeze_backbone", "feature_passes", "pixels", "head", "fc_units",
-        "fc_activation", "head_bn_epsilon", "head_bn_momentum", "neutral_init",
+        "backbone", "weights", "freeze_backbone", "feature_passes", "unfreeze_at", "backbone_rate",
+        "backbone_bn", "pixels", "head", "fc_units", "fc_activation", "head_bn_epsilon", "head_bn_momentum",
+        "neutral_init",
     ),
     "Optimisation": (
         "epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum", "weight_decay",

@@ -13,6 +13,7 @@ train/            event files of the training; TensorBoard lists this folder and
 test/             event files of the test split, with the figures of the units
 units/            event files with the plots of the units
 census/           the units of the trained model, counted by `bnhead inspect`
+frozen/           the first stage of a run with `--unfreeze_at`, itself a run directory
 lock              names the process that writes the directory; exists while one does
 """
 
@@ -39,6 +40,7 @@ _STATUS = {"status", "sha256"}  # keys of a finished run's `status.json`
 EVENTS = "events.out.tfevents.*"
 EVENT_FOLDERS = ("train", "test", "units")  # TensorBoard lists each as a run, by its path
 CENSUS = "census"
+FROZEN = "frozen"
 CENSUS_FILES = ("census.json", "census.csv", "index.html")
 MECHANISMS = "mechanisms.json"  # beside them, if `inspect` has measured
 _FOLDERS = {  # name -> the files that are written in it
@@ -136,7 +138,9 @@ class RunDirectory:
             names = {path.name for path in self.path.iterdir()}
         except OSError as error:
             raise atomic.unwritable(error, f"workdir {self.path}") from error
-        return any(name != lock.NAME and not name.startswith(atomic.WRITING) for name in names)
+        # the first stage of a run is done before the run begins
+        names -= {lock.NAME, FROZEN} if (self.path / FROZEN / "config.json").is_file() else {lock.NAME}
+        return any(not name.startswith(atomic.WRITING) for name in names)
 
     def admit(self, settings: dict, *, overwrite: bool = False) -> dict | None:
         """The result of the run if it is finished and not to be overwritten; else checks the directory.

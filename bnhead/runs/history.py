@@ -12,9 +12,9 @@ NAME = "history.csv"
 
 
 def format_history(rows: Sequence[dict]) -> str:
-    """The rows as CSV. All must have the same keys."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    """The rows as CSV; a key that a row lacks is an empty cell."""
+    text, names = io.StringIO(), dict.fromkeys(name for row in rows for name in row)
+    table = csv.DictWriter(text, list(names), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()

@@ -26,6 +26,7 @@ from bnhead.frozen.extraction import (
     pooled,
 )
 from bnhead.heads import Head, parse
+from bnhead.heads.surgery import is_of_a_head
 from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
 
@@ -71,6 +72,27 @@ def head_read(config: TrainConfig) -> tuple[str, Head]:
         return "", head
     rest = head.words if head.pooling is None else head.words[1:]
     return str(head.tokens[0]), parse("_".join(rest) or "out")
+
+
+def describe_backbone(config: TrainConfig) -> str:
+    """How a run trains its backbone, in a line; "" if it does as the head."""
+    if config.freeze_backbone:
+        return "frozen"
+    parts = [f"frozen for {texts.counted(config.unfreeze_at, 'epoch')}, then trained"] * (
+        config.unfreeze_at > 0
+    )
+    if config.backbone_rate != 1:
+        parts.append(f"at {config.backbone_rate:g} of the head's learning rate")
+    if config.backbone_bn == "frozen":
+        parts.append("batch norms in inference mode")
+    return ", ".join(parts)
+
+
+def freeze_norms(model: keras.Model) -> None:
+    """Puts the batch norms of a net's backbone in inference mode, for good."""
+    for layer in model._flatten_layers():
+        if hasattr(layer, "moving_variance") and not is_of_a_head(layer.name):
+            layer.trainable = False
 
 
 def choose_pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:

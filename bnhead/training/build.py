@@ -17,11 +17,14 @@ from bnhead.data import DataSet, load
 from bnhead.devices import environment
 from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
+from bnhead.heads.surgery import is_of_a_head
 from bnhead.training.backbone import (
     FeatureData,
     choose_pixels,
+    describe_backbone,
     extraction_settings,
     feature_data,
+    freeze_norms,
     head_read,
     unknown_features,
     whole_model,
@@ -56,6 +59,7 @@ class Reuse:
         self._probe: Probe | None = None
         self._file: ModelFile | None = None
         self._chosen: tuple[dict, Choices] | None = None
+        self._stage: Reuse | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
         """The data of a config: images, or features of a frozen backbone. The last ones, or new ones."""
@@ -75,6 +79,12 @@ class Reuse:
             self._images = self._features = self._model = self._probe = self._file = None  # frees the memory
             self._images = options, load(**options)
         return self._images[1]
+
+    def stage(self) -> "Reuse":
+        """Keeps what the first stages of runs share; it has the same images."""
+        self._stage = self._stage or Reuse()
+        self._stage._images = self._images
+        return self._stage
 
     def holds_model(self, config: TrainConfig) -> bool:
         """Whether the last model is that of a config, but for the seed."""
@@ -183,6 +193,8 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
             model = models.build(config.backbone, dataset.shape, head, dataset.outputs, **options)
     finally:
         keras.config.set_dtype_policy(policy)
+    if config.backbone_bn == "frozen":
+        freeze_norms(model)
     sgd = optimizer(config, model, steps)
     model = compile_for_task(
         model,
@@ -199,11 +211,11 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
 def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
     """Lines about decisions that the settings leave open and a reader may not expect."""
     lines = []
+    if backbone := describe_backbone(config):
+        lines.append(f"backbone {backbone}")
     if config.freeze_backbone:
-        lines.append(
-            f"the backbone is frozen; the head trains on its features, "
-            f"{'x'.join(map(str, model.inputs[0].shape[1:]))} for each image"
-        )
+        features = "x".join(map(str, model.inputs[0].shape[1:]))
+        lines.append(f"the head trains on features, {features} for each image")
     elif config.weights or ":" in config.backbone or config.backbone.endswith(".keras"):
         lines.append(f"pixels {choose_pixels(config, model.inputs[0].shape[-1])[1]}")
     if config.mixed_precision is not True:
@@ -271,11 +283,12 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
     Raises:
         UsageError: `fc_decay` in features' units on JAX.
     """
-    warmup = min(round(config.warmup_epochs * steps), config.epochs * steps // 2)
+    epochs = config.epochs - config.unfreeze_at
+    warmup = min(round(config.warmup_epochs * steps), epochs * steps // 2)
     peak = config.learning_rate
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else peak,
-        config.epochs * steps - warmup,
+        epochs * steps - warmup,
         warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
@@ -299,6 +312,10 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
     )
     not_kernels = [v for v in model.trainable_variables if not v.name.endswith("kernel")]
     sgd.exclude_from_weight_decay([*not_kernels, *spared])
+    if config.backbone_rate != 1:
+        of_the_head = {id(v) for layer in model.layers if is_of_a_head(layer.name) for v in layer.variables}
+        backbone = [v for v in model.trainable_variables if id(v) not in of_the_head]
+        sgd.slow_down(backbone, config.backbone_rate)
     return sgd
 
 

@@ -15,6 +15,7 @@ AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
 LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
 RECOMPUTED = ("none", "head", "all")
 FC_DECAYS = ("weights", "features", "none")
+BACKBONE_BNS = ("trained", "frozen")
 CLASS_WEIGHTS = ("none", "inverse", "effective:0.9999")
 # Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
 _SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
@@ -119,6 +120,21 @@ class TrainConfig:
         1,
         "Passes over the training images with --freeze_backbone: the first without augmentation, the others "
         "augmented. Epoch after epoch trains on the next of them.",
+    )
+    unfreeze_at: int = setting(
+        0,
+        "Epochs in which the head trains on the features of the frozen backbone, before the whole net trains "
+        "in the others, with a warm-up of its own. 0 trains the whole net from the first epoch.",
+    )
+    backbone_rate: float = setting(
+        1.0,
+        "Learning rate of the backbone, as a factor of that of the head: below 1, pre-trained weights change "
+        "less.",
+    )
+    backbone_bn: str = setting(
+        "trained",
+        "Batch norms of the backbone while it is trained: trained, or frozen (inference mode; moving "
+        "averages, gain and offset stay as they are).",
     )
     pixels: str = setting(
         "auto",
@@ -275,6 +291,7 @@ class TrainConfig:
         _check_choice("task", self.task, tuple(LEARNING_RATES))
         _check_choice("recompute_batch_stats", self.recompute_batch_stats, RECOMPUTED)
         _check_choice("fc_decay", self.fc_decay, FC_DECAYS)
+        _check_choice("backbone_bn", self.backbone_bn, BACKBONE_BNS)
         _check_choice("augment", self.augment, AUGMENTATIONS)
         _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("jit_compile", self.jit_compile, JIT)
@@ -328,6 +345,8 @@ class TrainConfig:
             "mixup": not_negative,
             "fc_units": natural,
             "feature_passes": natural,
+            "unfreeze_at": not_negative,
+            "backbone_rate": not_negative,
             "head_bn_epsilon": ("a finite number above 0", lambda x: x > 0),
             "head_bn_momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
             "epochs": natural,
@@ -409,12 +428,23 @@ def _check_distribution(config: TrainConfig) -> None:
 
 def _check_frozen(config: TrainConfig) -> None:
     augmented = config.augment != "none" or config.cutout > 0
+    if config.unfreeze_at:
+        if config.freeze_backbone or config.unfreeze_at >= config.epochs:
+            text = f"{config.unfreeze_at} of {config.epochs} epochs"
+            text += " and freeze_backbone, which has no end" * config.freeze_backbone
+            raise UsageError(f"unfreeze_at must leave epochs in which the backbone is trained, got {text}")
+        if config.distribution != "none":
+            raise UsageError(f"unfreeze_at needs distribution none, got {config.distribution}")
     if not config.freeze_backbone:
-        if config.feature_passes > 1:
+        if config.feature_passes > 1 and (not config.unfreeze_at or config.augment in ("none", "imagenet")):
             raise UsageError(
-                "feature_passes is for a frozen backbone (--freeze_backbone), and this one is trained"
+                "feature_passes is for a frozen backbone (--freeze_backbone or --unfreeze_at) and augmented "
+                f"images, got {config.feature_passes} and augment {config.augment}"
             )
         return
+    for name in ("backbone_rate", "backbone_bn"):
+        if getattr(config, name) != getattr(TrainConfig, name):
+            raise UsageError(f"{name} is for a backbone that is trained, and freeze_backbone trains none")
     if config.mixup or config.augment == "imagenet":
         name = "mixup" if config.mixup else "augment imagenet"
         raise UsageError(

@@ -60,7 +60,9 @@ def estimate(config: TrainConfig) -> dict:
         "seconds_per_evaluation": evaluation.each,
         "seconds_compiling": start,
         "seconds_extracting": extraction,
-        "seconds": start + extraction + feed.epochs * (feed.steps * step.each + evaluation.each),
+        "seconds": start
+        + extraction
+        + (feed.epochs - feed.first_epoch) * (feed.steps * step.each + evaluation.each),
         "obstacle": obstacle,
     }
 

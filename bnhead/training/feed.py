@@ -41,6 +41,7 @@ class Feed:
         probe_examples: test examples on which dead units are counted, at most.
         replicas: the copies of the model, which share each batch.
         checks: the summary of `data.checks.inspect_data`.
+        first_epoch: the first of the epochs, after those of a frozen stage.
     """
 
     data: DataSet
@@ -53,6 +54,7 @@ class Feed:
     probe_examples: int
     replicas: Replicas
     checks: dict = field(default_factory=dict)
+    first_epoch: int = 0
 
     @classmethod
     def of(cls, config: TrainConfig, data: DataSet, replicas: Replicas) -> "Feed":
@@ -76,12 +78,18 @@ class Feed:
             config.probe_examples,
             replicas,
             checks,
+            config.unfreeze_at,
         )
 
     @property
     def steps(self) -> int:
         """Optimizer steps per epoch."""
         return self.data.train.size // self.batch_size
+
+    @property
+    def first_step(self) -> int:
+        """Steps of the epochs before `first_epoch`."""
+        return self.first_epoch * self.steps
 
     def train(self, epoch: int, step: int, epochs: int | None = None) -> tf.data.Dataset:
         """This process's part of the training batches, from a step of an epoch on.

@@ -11,12 +11,13 @@ from bnhead.layers.removal import norms_removed
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
-from bnhead.training.backbone import parameters
+from bnhead.training.backbone import describe_backbone, parameters
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
 from bnhead.training.imbalance import trained_prior
 from bnhead.training.model_file import ModelFile
+from bnhead.training.stages import copy_best
 from bnhead.training.state import best_state, captured, restore
 from bnhead.training.tasks import TASKS
 from bnhead.training.watchers import Watchers
@@ -84,6 +85,7 @@ def measure_result(
         },
         **validated,
         **variants,
+        **({"backbone": backbone} if (backbone := describe_backbone(config)) else {}),
         "head": watchers.diagram,
     }
     if watchers.finite.broken:
@@ -126,7 +128,9 @@ def write_result(
     directory.replace(NAME, lambda path: write_predictions(path, predictions))
     inputs = feed.sample_images(8)
     with feed.replicas.alone():
-        if watchers.best and watchers.best.record:
+        if watchers.best and 0 < watchers.best.record.get("epoch", 0) <= feed.first_epoch:
+            copy_best(directory)
+        elif watchers.best and watchers.best.record:
             last = captured(model)
             try:
                 restore(model, best_state(directory).arrays)

@@ -25,6 +25,7 @@ from bnhead.training.pace import Pace
 from bnhead.training.result import measure_result, write_result
 from bnhead.training.run_result import RunResult
 from bnhead.training.signals import deferred
+from bnhead.training.stages import frozen_stage, go_on
 from bnhead.training.state import Saver, fit, restore
 from bnhead.training.watchers import Watchers
 
@@ -42,9 +43,9 @@ def train(
 
     Args:
         config: the run's settings.
-        callbacks: further Keras callbacks. They see all figures, including those of dead units, and of a
-            resumed run only the remaining steps. The state of a callback with `state() -> dict`, plain data
-            for JSON, and `resume(dict)` is saved and restored with the run (`state.Stateful`).
+        callbacks: further Keras callbacks. They see all figures, including those of dead units, of a resumed
+            run only the remaining steps, and both stages of a run with two. The state of one with `state() ->
+            dict`, plain data for JSON, and `resume(dict)` is saved and restored (`state.Stateful`).
         reuse: keeps the data and the traced graph for the next run.
 
     Returns:
@@ -58,10 +59,8 @@ def train(
 
     Raises:
         UsageError: the config asks for a layer or a head that the net cannot have.
-        DataError: the data set is missing, has fewer images than a batch, or differs from that of the run's
-            first steps.
-        RunDirectoryError: the directory holds another run or a changed result, another process writes it, or
-            it cannot be written.
+        DataError: the data set is missing, is smaller than a batch, or is not that of the run's first steps.
+        RunDirectoryError: the directory holds another run or a changed result, is in use, or is not writable.
         ResourcesError: memory or disk is full; the run can be resumed.
         CopyError: the file of the trained model gives other outputs than the model; the run has no result.
         Interrupted: by a signal; the run can be resumed.
@@ -77,6 +76,8 @@ def train(
         if (result := directory.admit(settings, overwrite=overwrite)) is not None:
             return RunResult(result, config)
         reuse = reuse or Reuse()
+        if config.unfreeze_at:
+            train(frozen_stage(config), callbacks, reuse.stage())
         recorded = {} if overwrite else (directory.read("environment.json") or {}).get("choices", {})
         choices = choose_settings(config, replicas, reuse, recorded)
         feed, model, probe = prepare_training(choices.of(config), replicas, reuse)
@@ -89,20 +90,16 @@ def train(
                 for line in choices.lines:
                     directory.log(line)
                 checkpoint = restore_or_start(directory, settings, data_used, model, choices)
+                if config.unfreeze_at and checkpoint is None:
+                    go_on(config, model, watchers, reuse.stage())
                 callbacks = [*watchers.callbacks(), *callbacks]
                 stateful = [data_used, watchers.elapsed, *callbacks]
                 with deferred(directory.log) as pending:
                     saver = Saver(
-                        directory,
-                        settings,
-                        feed,
-                        stateful,
-                        checkpoint,
-                        pending,
-                        config.checkpoint_seconds,
-                        watchers.finite.check,
-                    )
-                    step = checkpoint.step if checkpoint else 0
+                        directory, settings, feed, stateful, checkpoint, pending,
+                        config.checkpoint_seconds, watchers.finite.check,
+                    )  # fmt: skip
+                    step = checkpoint.step if checkpoint else feed.first_step
                     fit(model, feed, [*callbacks, saver], step, watchers.evaluation.keras_batches())
                 result = measure_result(config, feed, model, watchers, data_used, saver.latest)
                 write_result(directory, feed, reuse.file(model, feed.data), watchers, result)

@@ -100,7 +100,7 @@ class Saver(keras.callbacks.Callback):
     ):
         super().__init__()
         self._directory, self._settings = directory, settings
-        self._steps, self._total = feed.steps, feed.epochs * feed.steps
+        self._steps, self._total, self._start = feed.steps, feed.epochs * feed.steps, feed.first_step
         self._pending, self._seconds, self._resumed, self._check = pending, seconds, resumed, check
         self._stateful: dict[str, Stateful] = {}  # by class name, which is equal in every process
         for item in stateful:
@@ -119,7 +119,7 @@ class Saver(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.latest is None:
-            self.latest = Checkpoint(self._settings, 0, captured(self.model), {})
+            self.latest = Checkpoint(self._settings, self._start, captured(self.model), {})
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch

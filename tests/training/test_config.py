@@ -75,6 +75,17 @@ pytestmark = pytest.mark.quick
             "distribution none, got mirr",
         ),
         ({"feature_passes": 2}, "feature_passes is for a frozen backbone"),
+        ({"unfreeze_at": 15}, "must leave epochs in which the backbone is trained, got 15 of 15 epochs"),
+        (
+            {"unfreeze_at": 2, "freeze_backbone": True},
+            "got 2 of 15 epochs and freeze_backbone, which has no end",
+        ),
+        ({"unfreeze_at": 2, "distribution": "mirrored"}, "unfreeze_at needs distribution none, got mirrored"),
+        (
+            {"freeze_backbone": True, "augment": "none", "backbone_rate": 0.1},
+            "backbone_rate is for a backbone that is trained",
+        ),
+        ({"backbone_bn": "trian"}, "backbone_bn 'trian' is not known; did you mean 'trained'"),
         ({"cutout": -1}, "cutout must be a finite number of at least 0, got -1"),
         ({"mixup": float("inf")}, "mixup must be a finite number of at least 0, got inf"),
         (

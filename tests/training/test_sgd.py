@@ -52,3 +52,20 @@ def test_one_operation_updates_a_weight_and_its_momentum():
     # m = -0.5 g; w = 1 + 0.9 m - 0.5 g
     np.testing.assert_allclose(weight, [0.05, -0.9, 1.0], rtol=1e-6)
     np.testing.assert_allclose(sgd.momentums[0], [-0.5, -1.0, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_slow_variables_have_the_rate_and_the_decay_of_a_smaller_rate(momentum):
+    """Against NumPy: w <- w (1 - rate decay), m <- momentum m - rate g, w <- w + momentum m - rate g."""
+    weights = [keras.Variable(np.full(3, 2.0, "float32")) for _ in range(2)]
+    optimizer = FusedSGD(0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.5)
+    optimizer.slow_down([weights[1]], 0.2)
+    expected, speeds = np.full((2, 3), 2.0), np.zeros((2, 3))
+    rates = np.array([[0.1], [0.02]])
+    for gradient in (1.0, -3.0):
+        optimizer.apply([keras.ops.full((3,), gradient) for _ in weights], weights)
+        expected *= 1 - 0.5 * rates
+        speeds = momentum * speeds - rates * gradient
+        expected += momentum * speeds - rates * gradient
+    np.testing.assert_allclose(np.array(weights), expected, rtol=1e-6)
+    assert optimizer.weight_decay == 0.5

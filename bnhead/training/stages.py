@@ -1,0 +1,77 @@
+"""Two stages of a training: the head on a frozen backbone, then the whole net from the head's weights.
+
+With `--unfreeze_at=5` the first five epochs are a run of their own, of `--freeze_backbone`, in the folder
+`frozen` of the run's directory. Then the whole net trains, with its own warm-up and cosine, and its backbone
+at `backbone_rate` times the learning rate. Epochs count on: history and best epoch are of both stages, and
+the order of an epoch is that of a run in one stage. The first stage is finished before the second begins,
+so a run resumes in either as any run does.
+
+Reference: Howard & Gugger 2020, arXiv 2002.04688, section 3.2: fastai's `fine_tune` has these stages.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+
+import keras
+
+from bnhead.runs.checkpoints import newest_checkpoint
+from bnhead.runs.directory import FROZEN, RunDirectory
+from bnhead.runs.history import read_history
+from bnhead.training.build import Reuse, build_model
+from bnhead.training.config import TrainConfig
+from bnhead.training.state import restore, variables
+from bnhead.training.tasks import TASKS
+from bnhead.training.watchers import Watchers
+
+
+def frozen_stage(config: TrainConfig) -> TrainConfig:
+    """The config of the first stage of a run: the head on the features of the frozen backbone."""
+    augmented = config.feature_passes > 1
+    counted = [name for name in config.dead_layers.split(",") if name.startswith("head_")]
+    return dataclasses.replace(
+        config,
+        workdir=str(pathlib.Path(config.directory) / FROZEN),
+        epochs=config.unfreeze_at,
+        freeze_backbone=True,
+        augment=config.augment if augmented else "none",
+        cutout=config.cutout if augmented else 0,
+        dead_layers=",".join(counted),
+        mixup=0.0,
+        measure="",
+        learn_within=0,  # the second stage is judged
+        recompute_batch_stats="none",
+        **{name: getattr(TrainConfig, name) for name in ("unfreeze_at", "backbone_rate", "backbone_bn")},
+        **{name: False for name in ("population_stats", "without_norms")},
+    )
+
+
+def go_on(config: TrainConfig, model: keras.Model, watchers: Watchers, reuse: Reuse) -> None:
+    """Begins the second stage: the head's values, the history and the best epoch are those of the first.
+
+    Args:
+        config: of a run whose first stage is finished.
+        model: the whole net.
+        watchers: the run's callbacks.
+        reuse: keeps the features of the first stage.
+    """
+    stage = frozen_stage(config)
+    directory = RunDirectory(stage.directory)
+    checkpoint, _ = newest_checkpoint(directory, stage.settings())
+    head = build_model(stage, reuse.data(stage))
+    if checkpoint is not None:  # else the first stage diverged at once
+        restore(head, {name: checkpoint.arrays[name] for name in variables(head)})  # metrics follow them
+    for layer in (layer for layer in head.layers if layer.variables):
+        for variable, value in zip(model.get_layer(layer.name).variables, layer.variables, strict=True):
+            variable.assign(value)
+    watchers.history.rows = read_history(directory.path)
+    best = (directory.read("result.json") or {}).get("best")
+    if watchers.best and best:
+        primary = TASKS[config.task].primary
+        watchers.best.record = {"epoch": best["epoch"], "value": best[f"validation_{primary}"]}
+
+
+def copy_best(directory: RunDirectory) -> None:
+    """Writes the model of the first stage's best epoch, a whole net, as the run's."""
+    source = directory.path / FROZEN / "best.keras"
+    directory.replace("best.keras", lambda path: shutil.copyfile(source, path))
