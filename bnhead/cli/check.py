@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnhead import texts
 from bnhead.cli.flags import Command
-from bnhead.cli.source import SourceFlags, require_choice, require_least
-from bnhead.devices import startup
-from bnhead.errors import ResourcesError
+from bnhead.cli.source import SourceFlags, memory_as_error, require_choice, require_least, start_backend
 from bnhead.lint.rules import GROUPS, NEEDS, RULES, SEVERITIES, Rule, rule_named, selected
 from bnhead.runs.directory import RunDirectory
 from bnhead.training.config import TrainConfig, setting
@@ -124,18 +122,10 @@ def check_model(request: Request) -> int:
         else:
             print(explained(rules[0]) if request.explain else listed(rules))
         return 0
-    with startup.quiet(f"TensorFlow, {request.model} and its data"):
-        import keras
-        import tensorflow as tf
-
-        keras.ops.zeros(1)  # starts the backend, which writes to stderr
+    start_backend(f"TensorFlow, {request.model} and its data")
     source = request.open()
-    try:
+    with memory_as_error(request.model):
         findings = findings_of(request, source)
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise ResourcesError(
-            f"model {request.model} needs more memory than there is; a smaller --batch_size needs less"
-        ) from error
     if request.format == "json":
         print(findings.to_json())
     else:

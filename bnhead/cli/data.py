@@ -36,12 +36,12 @@ class Description:
     test_corruption: str = same_flag(TrainConfig, "test_corruption")
 
     def __post_init__(self):
-        check_shifts(self.validation, self.imbalance, self.label_noise, self.test_corruption)
+        check_shifts(self.task, self.validation, self.imbalance, self.label_noise, self.test_corruption)
         if self.task not in ("classification", "multilabel", "regression"):
             raise UsageError(f"task must be classification, multilabel or regression, got {self.task!r}")
         if self.image_size < 0:
             raise UsageError(f"image_size must be at least 0, got {self.image_size}")
-        check_name(self.name, self.data_dir or None)
+        check_name(self.name, self.data_dir or None, self.task)
 
 
 COMMAND = Command(

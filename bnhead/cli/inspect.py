@@ -13,9 +13,8 @@ from typing import Any
 from bnhead import heads, texts
 from bnhead.census.units import encoded, require_format
 from bnhead.cli.flags import Command
-from bnhead.cli.source import SourceFlags, require_least
-from bnhead.devices import startup
-from bnhead.errors import ResourcesError, UsageError
+from bnhead.cli.source import SourceFlags, memory_as_error, require_least, start_backend
+from bnhead.errors import UsageError
 from bnhead.mechanisms.figures import check_groups
 from bnhead.report.inspected import INITIAL, Inspected, file_name
 from bnhead.runs import atomic
@@ -24,7 +23,6 @@ from bnhead.training.config import TrainConfig, setting
 
 _LABELS = 12  # columns of the labels on the terminal
 INTERVENTIONS = "interventions"
-REFERENCE_EXAMPLES = 8_192  # training examples that give population statistics
 
 
 @dataclass(frozen=True)
@@ -197,19 +195,12 @@ def inspect_model(request: Request) -> int:
     directory = output_directory(request, inspected)
     if not request.overwrite:
         census_files.check_directory(directory, inspected)
-    with startup.quiet(f"TensorFlow, {request.model} and {inspected.dataset}"):
-        import keras
-        import tensorflow as tf
+    start_backend(f"TensorFlow, {request.model} and {inspected.dataset}")
+    from bnhead.graph.outline import steps_of
 
-        from bnhead.graph.outline import steps_of
-
-        keras.ops.zeros(1)  # starts the backend, which writes to stderr
     source = request.open()
-    try:
+    with memory_as_error(request.model):
         census = _count_units(request, source)
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        least = f"a smaller --batch_size than {request.batch_size} needs less"
-        raise ResourcesError(f"model {request.model} needs more memory than there is; {least}") from error
     facts = _facts(request, inspected, source, census)
     steps = steps_of(source.model)
     census_files.write_census(directory, census, inspected, facts, source.dataset.classes, steps)
@@ -237,6 +228,8 @@ def inspect_model(request: Request) -> int:
 def _measure(request: Request, source: Any) -> dict[str, Any]:
     """Measures the mechanisms and prints them. Returns the content of `mechanisms.json`."""
     from bnhead import mechanisms
+    from bnhead.training.feed import REFERENCE_EXAMPLES
+    from bnhead.training.tasks import labels_for_softmax
 
     groups, intervenes = request.measured_groups()
     settings = RunDirectory(request.model).trained_settings() if request.is_run else {}
@@ -245,11 +238,7 @@ def _measure(request: Request, source: Any) -> dict[str, Any]:
     train = source.training_batches(request.batch_size, source.recipe)
     if hasattr(train, "take"):
         train = train.take(max(1, REFERENCE_EXAMPLES // request.batch_size))
-    if source.task != "classification":  # figures of classes are those of a softmax
-        data, train = (
-            (batches[0], None) if isinstance(batches, tuple) else batches.map(lambda x, y: (x,))
-            for batches in (data, train)
-        )
+    data, train = (labels_for_softmax(batches, source.task) for batches in (data, train))
     options = {"training_batch": size, "batch_size": request.batch_size}
     content: dict[str, Any] = {"training_batch": size}
     split = mechanisms.Split(source.model)

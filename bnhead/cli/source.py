@@ -7,13 +7,14 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bnhead import heads, models, texts
 from bnhead.data.catalog import check_name
-from bnhead.errors import DataError, UsageError, nearest
+from bnhead.devices import startup
+from bnhead.errors import DataError, ResourcesError, UsageError, nearest
 from bnhead.training.config import PIXELS, setting
 
 if TYPE_CHECKING:
@@ -154,6 +155,31 @@ class SourceFlags:
             custom_objects=self.needed_objects,
             safe_mode=self.safe_mode,
         )
+
+
+def start_backend(loading: str) -> None:
+    """Imports TensorFlow and starts the backend without the lines that they write to stderr.
+
+    Args:
+        loading: names for a line on a terminal.
+    """
+    with startup.quiet(loading):
+        import keras
+
+        keras.ops.zeros(1)
+
+
+@contextlib.contextmanager
+def memory_as_error(model: str) -> Iterator[None]:
+    """Raises a ResourcesError, which names the model, if its computation needs too much memory."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise ResourcesError(
+            f"model {model} needs more memory than there is; a smaller --batch_size needs less"
+        ) from error
 
 
 def require_choice(name: str, value: str, choices: Sequence[str]) -> None:

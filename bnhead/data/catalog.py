@@ -48,12 +48,13 @@ def domain_names(name: str) -> tuple[str, ...]:
     return tuple(name.removeprefix(_DOMAINS).split(",")) if name.startswith(_DOMAINS) else ()
 
 
-def check_name(name: str, data_dir: str | None = None) -> None:
+def check_name(name: str, data_dir: str | None = None, task: str = "classification") -> None:
     """Raises UsageError unless `name` is embedded, known to TFDS, prepared in `data_dir` or joins such sets.
 
     Args:
         name: as in the module's table.
         data_dir: TFDS' directory; None for TFDS' default.
+        task: regression cannot join sets.
     """
     if (path := folder_path(name)) is not None:
         if name == _FOLDER or not _is_folder(path):
@@ -68,6 +69,8 @@ def check_name(name: str, data_dir: str | None = None) -> None:
                 f"data set {name!r} needs at least two different sets joined by a comma, as in "
                 "domains:digits,mnist"
             )
+        if task == "regression":
+            raise UsageError("domains are of the same classes, and task regression has numbers")
         for part in parts:
             check_name(part, data_dir)
         return

@@ -13,7 +13,7 @@ from bnhead.data.sets.folder import open_folder
 from bnhead.data.sets.tfds import check_task, open_prepared
 from bnhead.data.split import Split
 from bnhead.data.stream import Streamed
-from bnhead.errors import DataError, UsageError
+from bnhead.errors import DataError
 
 MEMORY_LIMIT = 2**30  # bytes of decoded pixels, train and test together
 
@@ -63,18 +63,14 @@ def load(
             without `image_size`, another dtype than uint8, a file that cannot be read or decoded, labels out
             of range, numbers that float32 cannot distinguish, or too few classes for a change.
     """
-    catalog.check_name(name, data_dir)
-    if task == "regression" and (imbalance != "none" or label_noise):
-        raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
-    domains = catalog.domain_names(name)
-    if domains and task == "regression":
-        raise UsageError("domains are of the same classes, and task regression has numbers")
+    catalog.check_name(name, data_dir, task)
+    subsets.check_shifts(task, validation, imbalance, label_noise, test_corruption)
 
+    domains = catalog.domain_names(name)
     sets = [_open(part, data_dir, task) for part in domains or (name,)]
     names, classes = [part.name for part in sets], sets[0].classes
-    shapes = [_image_shape(part, image_size) for part in sets]
     same_classes(names, [part.classes for part in sets])
-    shape = common_shape(shapes)
+    shape = common_shape([_image_shape(part, image_size) for part in sets])
     size = sum(reader.size for part in sets for reader in part.readers) * math.prod(shape)
     if domains and size > memory_limit:
         raise DataError(

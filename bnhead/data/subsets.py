@@ -24,8 +24,12 @@ IMBALANCES: dict[str, Callable[[float, int, int, float], float]] = {
 }
 
 
-def check_shifts(validation: float, imbalance: str, label_noise: float, test_corruption: str) -> None:
+def check_shifts(
+    task: str, validation: float, imbalance: str, label_noise: float, test_corruption: str
+) -> None:
     """Raises UsageError unless `sources.load` accepts these values."""
+    if task == "regression" and (imbalance != "none" or label_noise):
+        raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
     if not 0 <= validation < 1:
         raise UsageError(f"validation must be a share in [0, 1), got {validation}")
     if not 0 <= label_noise <= 1:

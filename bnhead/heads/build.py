@@ -112,8 +112,7 @@ def apply(
     if head.needs_labels and class_counts is None:
         raise HeadError(f"{title}: class_counts must be the training examples of each class")
     settings = {"units": int(outputs), "activation": fc_activation, "steps": renorm_steps}
-    settings |= {"class_counts": class_counts, "momentum": head_bn_momentum}
-    settings["dtype"] = None  # the global policy's
+    settings |= {"class_counts": class_counts, "momentum": head_bn_momentum, "dtype": None}  # global policy
     x, uses = features, Counter()
     for t in head.on(shape[1:]):
         uses[t.name] += 1

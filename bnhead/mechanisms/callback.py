@@ -1,5 +1,6 @@
 """`Measure`: the figures of the mechanisms after every epoch of a training."""
 
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -12,7 +13,6 @@ from bnhead.graph.inputs import check_data
 from bnhead.mechanisms.figures import FIGURES_BY_GROUP, INITIAL, PREFIX, PREJUDICED, check_groups, figures_of
 from bnhead.mechanisms.guess import Guess, initial_guess
 from bnhead.mechanisms.measurements import Measured, measure
-from bnhead.mechanisms.noise import DRAWS
 from bnhead.mechanisms.split import Split
 
 
@@ -26,8 +26,8 @@ class Measure(keras.callbacks.Callback):
         data: `(x, y)` or batches of such tuples, to measure on; they are read after every epoch.
         train: training data, for population statistics and batch-mates; None for `data`.
         groups: names of `figures.GROUPS`, "all", or a text with names joined by commas.
-        training_batch: batch size of the training.
-        norm, draws, batch_size, seed: as for `measure`.
+        norm, batch_size: as for `measure`.
+        options: `training_batch`, and as keywords `draws` and `seed` if not the defaults, as for `measure`.
 
     Attributes:
         measured: the latest `Measured`; None before the first.
@@ -47,13 +47,12 @@ class Measure(keras.callbacks.Callback):
         train: Any = None,
         groups: Iterable[str] | str = "all",
         *,
-        training_batch: int,
         norm: str | None = None,
-        draws: int = DRAWS,
         batch_size: int = 256,
-        seed: int = 0,
+        **options: int,
     ):
         super().__init__()
+        inspect.signature(measure).bind(None, data, train, groups, **options)  # a TypeError at once
         for read in (data, train):
             if read is not None:
                 check_data(read, batch_size, again=True)
@@ -61,9 +60,7 @@ class Measure(keras.callbacks.Callback):
         if not self.groups:
             raise UsageError("measure must name at least one group of figures")
         self.data, self.train, self.norm = data, train, norm
-        self._options = {
-            "training_batch": training_batch, "draws": draws, "batch_size": batch_size, "seed": seed
-        }  # fmt: skip
+        self._options = {"batch_size": batch_size, **options}
         self._split: Split | None = None
         self._clear()
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from bnhead import notebook
 from bnhead.errors import UsageError
-from bnhead.graph import trace
 from bnhead.layers import BatchCentering, BatchScaling, FrozenBatchNormalization, fold_batch_norm
 from bnhead.mechanisms.figures import INTERVENTIONS, effect_headings, effect_rows
 from bnhead.mechanisms.gap import own_share
@@ -133,9 +132,8 @@ def interventions(
     Raises:
         UsageError: as for `measure`; data without labels of classes.
     """
-    split = model if isinstance(model, Split) else Split(model, norm)
-    trace.synchronize_variables(split.model)
-    known = reference(split, data if train is None else train, batch_size=batch_size, seed=seed)
+    known = reference(model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed)
+    split = known.split
     affines = _affines(known, training_batch, seed)
     names = ["none", *affines, *(["neutral_bias"] if known.labels.any() else [])]
     sums, examples = {name: _Sums() for name in names}, 0

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 
 from bnhead import notebook
-from bnhead.graph import trace
 from bnhead.mechanisms.backward import GradientNorms, gradient_norms
 from bnhead.mechanisms.calibration import Calibration, CalibrationSums
 from bnhead.mechanisms.collapse import Collapse, effective_rank, neural_collapse
@@ -133,10 +132,11 @@ def measure(
         UsageError: a model without a head, an unknown group, data that do not fit or are not finite.
     """
     groups = check_groups(groups)
-    split = model if isinstance(model, Split) else Split(model, norm)
-    trace.synchronize_variables(split.model)
-    known = reference(split, data if train is None else train, batch_size=batch_size, seed=seed)
-    sums = _Sums(known, groups, training_batch, draws, seed)
+    population = reference(
+        model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed
+    )
+    split = population.split
+    sums = _Sums(population, groups, training_batch, draws, seed)
     for batch in batches_of(split, data, batch_size):
         sums.add(batch)
     measured = sums.result()

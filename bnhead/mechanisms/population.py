@@ -9,6 +9,7 @@ import numpy as np
 
 from bnhead.census import feed
 from bnhead.errors import UsageError
+from bnhead.graph import trace
 from bnhead.graph.inputs import batches, check_data, class_numbers
 from bnhead.graph.weights import all_finite
 from bnhead.layers import FrozenBatchNormalization
@@ -197,6 +198,7 @@ def reference(
         UsageError: as for `Split` and `batches_of`.
     """
     split = model if isinstance(model, Split) else Split(model, norm)
+    trace.synchronize_variables(split.model)
     features, fc, mates = FeatureMoments(), None, Mates(seed)
     output: ClassMoments | None = None
     classes = split.net.outputs[0].shape[-1]

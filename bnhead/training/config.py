@@ -323,16 +323,14 @@ class TrainConfig:
                 "population_stats compares with moving averages, which recompute_batch_stats "
                 f"{self.recompute_batch_stats} replaces; leave one out"
             )
-        if self.task == "regression" and (self.imbalance != "none" or self.label_noise):
-            raise UsageError("imbalance and label_noise are for classes, and task regression has numbers")
         check_groups(self.measure)
         shifts = self.validation, self.imbalance, self.label_noise, self.test_corruption
         if shifts != (0.0, "none", 0.0, "none"):
             from bnhead.data.subsets import check_shifts  # imports NumPy, which others need not wait for
 
-            check_shifts(*shifts)
+            check_shifts(self.task, *shifts)
         models.check_backbone(self.backbone)
-        data.check_name(self.dataset, self.data_dir)
+        data.check_name(self.dataset, self.data_dir, self.task)
 
     def _check_ranges(self):
         natural = "at least 1", lambda x: x >= 1

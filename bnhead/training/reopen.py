@@ -123,7 +123,7 @@ def open_source(
     """
     is_run = os.path.isdir(model)  # False also for an impossible path
     settings = RunDirectory(pathlib.Path(model)).trained_settings() if is_run else {}
-    task = task or settings.get("task", "classification")
+    task, net = task or settings.get("task", "classification"), None
     if is_run or model.endswith(".keras"):
         path = pathlib.Path(model, "model.keras") if is_run else pathlib.Path(model)
         net = _load_model(path, imported(custom_objects), safe_mode)
@@ -138,23 +138,19 @@ def open_source(
     dataset = dataset or settings.get("dataset", "")
     if not dataset:
         raise RunDirectoryError(f"{pathlib.Path(model, 'config.json')} names no dataset; give --dataset")
+    side = settings.get("image_size", 0) if is_run or net is None else _square_side(net)
+    images = load(dataset, data_dir, task=task, image_size=image_size or side)
     if is_run:
-        image_size = image_size or settings.get("image_size", 0)
-        images = load(dataset, data_dir, task=task, image_size=image_size)
         # a window of an image needs the image in its own size, which is not opened here
         augment = settings.get("augment", "none")
         recipe = Recipe() if augment == "imagenet" else Recipe(augment, settings.get("cutout", 0))
         source = Source(net, images, "by the model itself", task, recipe=recipe)
-    elif model.endswith(".keras"):
-        images = load(dataset, data_dir, task=task, image_size=image_size or _square_side(net))
-        scaling, description = scalings.decide_scaling(model, images.shape[-1], pixels, weights)
-        source = Source(net, images, description, task, scaling)
     else:
-        images = load(dataset, data_dir, task=task, image_size=image_size)
         scaling, description = scalings.decide_scaling(model, images.shape[-1], pixels, weights)
-        options = {"weights": weights, "seed": seed, "preprocessing": scaling}
-        net = models.build(model, images.shape, head, images.outputs, **options)
-        source = Source(net, images, description, task)
+        if net is None:
+            options = {"weights": weights, "seed": seed, "preprocessing": scaling}
+            net, scaling = models.build(model, images.shape, head, images.outputs, **options), None
+        source = Source(net, images, description, task, scaling)
     expected, shape = net.inputs[0].shape[1:], images.shape
     if any(size not in (None, actual) for size, actual in zip(expected, shape, strict=True)):
         hint = f"{images.name} has images of {' x '.join(map(str, shape))}"

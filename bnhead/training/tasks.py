@@ -158,6 +158,18 @@ def task_batches(
     return model_inputs(data, lambda labels: targets(labels, outputs), with_labels=with_labels)
 
 
+def labels_for_softmax(data: Any, task: str) -> Any:
+    """The data with labels for figures of classes, which are those of a softmax: none for other tasks.
+
+    Args:
+        data: batches of `(x, y)`, or one tuple of arrays.
+        task: a name of `TASKS`.
+    """
+    if task == "classification":
+        return data
+    return data[:1] if isinstance(data, tuple) else data.map(lambda x, y: (x,))
+
+
 @without_autograph
 def model_inputs(
     data: tf.data.Dataset,

@@ -13,7 +13,7 @@ from bnhead.training.feed import Feed
 from bnhead.training.imbalance import class_weights
 from bnhead.training.logs import Elapsed, HistoryFile, Pace, Scalars
 from bnhead.training.state import Best
-from bnhead.training.tasks import TASKS
+from bnhead.training.tasks import TASKS, labels_for_softmax
 
 
 class Watchers:
@@ -55,11 +55,8 @@ class Watchers:
             self.best = Best(feed.validation(), TASKS[feed.task].primary, directory, config.settings())
         self.measure = None
         if config.measure:
-            options = {"training_batch": feed.batch_size, "seed": feed.seed}
-            data = feed.probe(), feed.reference()
-            if feed.task != "classification":  # figures of classes are those of a softmax
-                data = (batches.map(lambda x, y: (x,)) for batches in data)
-            self.measure = Measure(*data, config.measure, **options)
+            data = (labels_for_softmax(batches, feed.task) for batches in (feed.probe(), feed.reference()))
+            self.measure = Measure(*data, config.measure, training_batch=feed.batch_size, seed=feed.seed)
         self.history = HistoryFile(directory, self.evaluation, self.measure)
         weights = 1.0
         if feed.task != "regression":

@@ -67,6 +67,8 @@ def test_domains_are_two_or_more_known_sets(tmp_path):
             check_name(name)
     with pytest.raises(UsageError, match="data set 'mnits' is not known; did you mean 'mnist'"):
         check_name("domains:digits,mnits")
+    with pytest.raises(UsageError, match="domains are of the same classes, and task regression has numbers"):
+        check_name("domains:digits,mnist", task="regression")
 
 
 @pytest.mark.parametrize("long", ["set", "data_dir"])

@@ -94,6 +94,9 @@ def test_errors_come_at_once():
         Measure(data(), groups="x", training_batch=16)
     with pytest.raises(UsageError, match="read after every epoch"):
         Measure(iter([]), training_batch=16)
+    for options in ({}, {"training_batch": 16, "drawn": 2}):
+        with pytest.raises(TypeError, match="training_batch|drawn"):
+            Measure(data(), **options)
     inputs = keras.Input((12,))
     model = keras.Model(inputs, keras.layers.Activation("relu")(inputs))
     with pytest.raises(UsageError, match="neither a batch norm nor a Dense"):

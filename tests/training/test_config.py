@@ -112,6 +112,7 @@ pytestmark = pytest.mark.quick
         ({"head": "bn_fx"}, "head 'bn_>>fx<<'"),
         ({"backbone": "resnet21"}, "backbone 'resnet21' is not known"),
         ({"dataset": "digts"}, "data set 'digts' is not known; did you mean 'digits'"),
+        ({"dataset": "domains:digits,mnist", "task": "regression"}, "domains are of the same classes"),
     ],
 )
 def test_bad_values_are_one_line(settings, message):

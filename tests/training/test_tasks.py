@@ -11,7 +11,7 @@ from bnhead.data.memory import InMemory
 from bnhead.errors import DataError
 from bnhead.runs.predictions import read_predictions
 from bnhead.training import train
-from bnhead.training.tasks import TASKS, ScaledR2, compile_for_task, task_batches
+from bnhead.training.tasks import TASKS, ScaledR2, compile_for_task, labels_for_softmax, task_batches
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 2, 1)).astype("uint8")
 ANGLES = np.linspace(-30, 60, 12, dtype="float32")[:, None]
@@ -21,6 +21,16 @@ CLASSES = np.arange(12) % 3
 def data_set(labels, classes, outputs):
     split = InMemory(IMAGES, labels)
     return DataSet("set/1.0.0", (2, 2, 1), classes, outputs, split, split)
+
+
+def test_figures_of_a_softmax_get_no_labels_of_other_tasks():
+    arrays, batches = (IMAGES, CLASSES), tf.data.Dataset.from_tensors((IMAGES, CLASSES))
+    for data in (arrays, batches):
+        assert labels_for_softmax(data, "classification") is data
+    assert labels_for_softmax(arrays, "multilabel") == (IMAGES,)
+    (element,) = labels_for_softmax(batches, "regression")
+    np.testing.assert_array_equal(element[0], IMAGES)
+    assert len(element) == 1
 
 
 def linear(outputs):
