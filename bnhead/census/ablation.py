@@ -53,7 +53,7 @@ def ablate(model: keras.Model, data: Any, census: Census, *, batch_size: int = 2
     check_data(data, batch_size)
     masks = {name: counts.ablation_groups for name, counts in census.layers.items() if not counts.unknown}
     passes = {_NONE: np.zeros(0, bool)}
-    passes |= {_key(name, mask): mask for name, groups in masks.items() for mask in groups if mask.any()}
+    passes |= {_mask_key(name, mask): mask for name, groups in masks.items() for mask in groups if mask.any()}
     sums = Sums(model, list(masks), passes)
     for x, y in batches(data, feed.batch_size_of(model, batch_size)):
         if y is None:
@@ -64,7 +64,7 @@ def ablate(model: keras.Model, data: Any, census: Census, *, batch_size: int = 2
     return _with_changes(census, masks, *sums.read())
 
 
-def _key(layer: str, mask: np.ndarray) -> tuple[str, bytes]:
+def _mask_key(layer: str, mask: np.ndarray) -> tuple[str, bytes]:
     """Identifies a pass: equal groups of a layer share one, and empty ones that of the whole model."""
     return (layer, mask.tobytes()) if mask.any() else _NONE
 
@@ -72,11 +72,11 @@ def _key(layer: str, mask: np.ndarray) -> tuple[str, bytes]:
 def _with_changes(census: Census, masks: Mapping[str, Any], values: Mapping[tuple, np.ndarray], metric: str,
                   missed: list[str]) -> Census:  # fmt: skip
     """The census with the differences to the pass of the whole model."""
-    whole = values[_NONE]
-    text = f"ablation: loss {whole[0]:.4g}" + (f", {metric} {whole[1]:.4g}" if metric else "")
+    intact = values[_NONE]
+    text = f"ablation: loss {intact[0]:.4g}" + (f", {metric} {intact[1]:.4g}" if metric else "")
     layers = dict(census.layers)
     for name in masks.keys() - set(missed):
-        changes = np.array([values[_key(name, mask)] - whole for mask in masks[name]])
+        changes = np.array([values[_mask_key(name, mask)] - intact for mask in masks[name]])
         of_metric = {"ablated_metric": changes[:, 1]} if metric else {}
         layers[name] = replace(layers[name], ablated_loss=changes[:, 0], **of_metric)
     notes = [note for note in census.notes if not note.startswith("ablation: ")]

@@ -71,10 +71,10 @@ def plot_ends(figures: Mapping[str, Mapping[str, float]], ax: Axes | None = None
     )
     ax.bar(at[known], 1, 0.84, color=_BETWEEN, label="sometimes active")
     for heights, sign, color, label in ((always_on, -1, ALWAYS_ON, "always on"), (dead, 1, DEAD, "dead")):
-        shown = heights > 0  # False for NaN
+        nonzero = heights > 0  # False for NaN
         bottom = 0 if sign > 0 else 1
         edge = {"edgecolor": color, "linewidth": 0.8}  # as wide as a line, however small the share is
-        ax.bar(at[shown], sign * heights[shown], 0.84, bottom=bottom, color=color, label=label, **edge)
+        ax.bar(at[nonzero], sign * heights[nonzero], 0.84, bottom=bottom, color=color, label=label, **edge)
     ink = matplotlib.rcParams["text.color"]
     ax.hlines(silent[known], at[known] - 0.42, at[known] + 0.42, ink, linewidth=1.4, label="silent per input")
     if not known.all():
@@ -155,10 +155,10 @@ def plot_accumulation(
     last, units = inputs[-1], dead[-1]
     if unseen.units > 0:
         at_most = units - np.array([unseen.units, unseen.low, unseen.high])
-        beside = last * 1.3  # the axis is logarithmic
-        ax.vlines(beside, at_most[2], at_most[1], color=notebook.BLUE, linewidth=2)
+        right = last * 1.3  # the axis is logarithmic
+        ax.vlines(right, at_most[2], at_most[1], color=notebook.BLUE, linewidth=2)
         label = f"less at least {unseen.units:,.0f} alive (Chao2, 95 %)"
-        ax.plot(beside, at_most[0], "D", color=notebook.BLUE, markersize=4.5, label=label)
+        ax.plot(right, at_most[0], "D", color=notebook.BLUE, markersize=4.5, label=label)
     ax.annotate(f"{units:,}", (last, units), (0, 5), textcoords="offset points", ha="center")
     ax.set_xscale("log", base=2)
     ax.set_xlim(0.85, max(2, last) * 1.8)

@@ -55,8 +55,8 @@ class Box:
 
     def along(self, axis: int, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Bounds for each index of one axis, counted without the examples: two `(size,)` or `(1,)` arrays."""
-        others = tuple(i for i in range(self.low.ndim) if i != axis % self.low.ndim)
-        bounds = self.low.min(others), self.high.max(others)
+        axes = tuple(i for i in range(self.low.ndim) if i != axis % self.low.ndim)
+        bounds = self.low.min(axes), self.high.max(axes)
         return bounds if size is None else tuple(np.broadcast_to(bound, (size,)) for bound in bounds)
 
     def hull(self, box: "Box") -> "Box":

@@ -293,18 +293,18 @@ class DeadUnits(keras.callbacks.Callback):
 
     def _logged(self) -> dict[str, float]:
         """The figures that `figures` selects for `logs`, by name."""
-        everything = self._all_figures()
+        figures = self._all_figures()
         if self.figures == ALL:
-            return everything
+            return figures
         if self.figures is not None:
             for layer in filter(None, (keys.short_parts(name)[0] for name in self.figures)):
                 self._require_counted("figures: layer", layer)
-            chosen = [n for n in self.latest if {keys.short(n), keys.parts(n)[1]} & set(self.figures)]
+            names = [n for n in self.latest if {keys.short(n), keys.parts(n)[1]} & set(self.figures)]
         elif len(self.census.layers) > 1:
-            chosen = list(self.census.overall())
+            names = list(self.census.overall())
         else:
-            chosen = [keys.key(layer, row.name) for layer in self.census.layers for row in (DEAD, SILENT)]
-        return {self.prefix + name: everything[self.prefix + name] for name in chosen}
+            names = [keys.key(layer, row.name) for layer in self.census.layers for row in (DEAD, SILENT)]
+        return {self.prefix + name: figures[self.prefix + name] for name in names}
 
     def _require_counted(self, argument: str, layer: str) -> None:
         if layer not in self.histories:

@@ -230,15 +230,15 @@ class Census:
         return name, self.layers[name]
 
     def __repr__(self) -> str:
-        known = [counts for counts in self.layers.values() if not counts.unknown]
+        countable = [counts for counts in self.layers.values() if not counts.unknown]
         units = sum(counts.units for counts in self.layers.values())
         layers = next(iter(self.layers)) if len(self.layers) == 1 else counted(len(self.layers), "layer")
         inputs = counted_range([counts.inputs for counts in self.layers.values() if counts.inputs], "input")
         text = f"<Census: {layers}, {counted(units, 'unit')} on {inputs}"
-        if known:
-            dead = int(sum(counts.dead.sum() for counts in known))
-            text += f", {dead:,} dead ({dead / sum(counts.units for counts in known):.1%})"
-        if missing := len(self.layers) - len(known):
+        if countable:
+            dead = int(sum(counts.dead.sum() for counts in countable))
+            text += f", {dead:,} dead ({dead / sum(counts.units for counts in countable):.1%})"
+        if missing := len(self.layers) - len(countable):
             text += f", {counted(missing, 'layer')} unknown"
         return text + ">"
 

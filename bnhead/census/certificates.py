@@ -136,10 +136,10 @@ def _certificate(bounded: Bounded, units: int, covers: str) -> Certificate:
     certified = (low == 0) & (high == 0)  # False for NaN
     weight_dead = np.zeros(units, bool)
     if bounded.after.norms is not None:
-        others = tuple(
+        axes = tuple(
             i for i in range(bounded.after.norms.ndim) if i != bounded.axis % bounded.after.norms.ndim
         )
-        norms = np.broadcast_to(bounded.after.norms.max(others), (units,))
+        norms = np.broadcast_to(bounded.after.norms.max(axes), (units,))
         median = np.median(norms[norms > 0]) if (norms > 0).any() else 0.0
         weight_dead = certified & (norms <= WEIGHTLESS * median)
     return Certificate(bounded.before.along(bounded.axis, units)[1], certified, weight_dead, covers)
@@ -161,7 +161,7 @@ def _observe(model: keras.Model, data: Any, batch_size: int) -> tuple[dict[str |
         run = opened.passes[0]
         tensors = [(str(i), tensor, -1) for i, tensor in enumerate(run.inputs) if tensor is not None]
         tensors += [(f"/{tap.path}/{tap.number}", tap.output, tap.axis) for tap in run.outputs]
-        return {key: _extremes(tensor, axis) for key, tensor, axis in tensors if len(tensor.shape) > 1}
+        return {key: _extreme_values(tensor, axis) for key, tensor, axis in tensors if len(tensor.shape) > 1}
 
     run, total, inputs = trace.compiled(ranges, model), {}, 0
     for x, _ in batches(data, batch_size):
@@ -180,9 +180,9 @@ def _observe(model: keras.Model, data: Any, batch_size: int) -> tuple[dict[str |
     }, inputs
 
 
-def _extremes(tensor: Any, axis: int | None) -> tuple[Any, Any]:
+def _extreme_values(tensor: Any, axis: int | None) -> tuple[Any, Any]:
     """Least and greatest value of each unit, in as many axes as the tensor has."""
     rank = len(tensor.shape)
-    others = tuple(i for i in range(rank) if axis is None or i != axis % rank)
+    axes = tuple(i for i in range(rank) if axis is None or i != axis % rank)
     tensor = ops.cast(tensor, "float32") if tensor.dtype != "float64" else tensor
-    return ops.min(tensor, others, keepdims=True), ops.max(tensor, others, keepdims=True)
+    return ops.min(tensor, axes, keepdims=True), ops.max(tensor, axes, keepdims=True)

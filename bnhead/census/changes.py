@@ -89,7 +89,7 @@ class History:
         """
         self.epochs.append(epoch)
         self.inputs.append(counts.inputs)
-        compared = dict.fromkeys((row.name for row in OF_CHANGES), float("nan"))
+        change_figures = dict.fromkeys((row.name for row in OF_CHANGES), float("nan"))
         if counts.unknown:
             self.activity.append(np.full(counts.units, np.nan, np.float32))
         else:
@@ -98,10 +98,10 @@ class History:
                 self._ever_active = ~counts.dead
             else:
                 if counts.inputs == self._last_inputs:
-                    compared = changes(self._dead, counts.dead, self._ever_active).figures()
+                    change_figures = changes(self._dead, counts.dead, self._ever_active).figures()
                 self._ever_active = self._ever_active | ~counts.dead
             self._dead, self._last_inputs = counts.dead, counts.inputs
-        values = counts.figures() | compared
+        values = counts.figures() | change_figures
         for name in dict.fromkeys((*self.figures, *values)):  # an unknown count may lack some
             earlier = self.figures.setdefault(name, [float("nan")] * (len(self.epochs) - 1))
             earlier.append(values.get(name, float("nan")))

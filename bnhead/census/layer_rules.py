@@ -194,7 +194,7 @@ def _noisy(call: Call, boxes: list[Box], mode: Mode) -> Box | None:
     return None if is_training else boxes[0]
 
 
-def _pooled(call: Call, boxes: list[Box], mode: Mode) -> Box | None:
+def _pool(call: Call, boxes: list[Box], mode: Mode) -> Box | None:
     """A maximum, a mean, a crop, a repetition or a padding of values of the same unit, at any position."""
     layer, tensor = call.operation, call.inputs[0]
     box = _of_positions(call, boxes[0])
@@ -360,7 +360,7 @@ _LAYER_RULES: tuple[tuple[tuple[type, ...], Callable], ...] = (
             *(keras.layers.GlobalMaxPooling3D, keras.layers.UpSampling1D, keras.layers.UpSampling3D),
             *(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D),
         ),
-        _pooled,
+        _pool,
     ),
     ((keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute), _reshaped),
     ((keras.layers.Concatenate,), _concatenated),

@@ -13,6 +13,7 @@ from bnhead.census.certificates import certificates_of
 from bnhead.census.sites import Site, inventory_of
 from bnhead.errors import UsageError
 from bnhead.graph import Call, agreement, model_calls
+from bnhead.graph.calls import calls_as
 from bnhead.layers.folding import inference_affine
 from bnhead.texts import counted
 
@@ -120,7 +121,7 @@ def prune_dead(model: keras.Model, census: Census | None = None) -> Pruned:
     kept: dict[str, str] = {}
     plan = _Plan()
     # one layer at a time: a layer whose units stay leaves the others' plan as it was
-    chosen: dict[Site, np.ndarray] = {}
+    removable: dict[Site, np.ndarray] = {}
     for site, mask in certified.items():
         if not mask.any():
             continue
@@ -130,11 +131,11 @@ def prune_dead(model: keras.Model, census: Census | None = None) -> Pruned:
             kept[site.name] = "a layer needs a unit"
             continue
         try:
-            plan = _planned(flat, {**chosen, site: mask})
+            plan = _removal_plan(flat, {**removable, site: mask})
         except _Kept as reason:
             kept[site.name] = str(reason)
             continue
-        chosen[site] = mask
+        removable[site] = mask
         removed[site.name] = np.flatnonzero(mask)
     copied = graph.copy(flat.model, lambda layer: _remade(layer, plan))
     graph.require_agreement(flat.model, copied)
@@ -146,7 +147,7 @@ def prune_dead(model: keras.Model, census: Census | None = None) -> Pruned:
     return Pruned(copied, removed, kept, numbers, float(difference / scale))
 
 
-def _planned(flat: graph.Flat, chosen: dict[Site, np.ndarray]) -> _Plan:
+def _removal_plan(flat: graph.Flat, removable: dict[Site, np.ndarray]) -> _Plan:
     """What the layers lack if the chosen units are removed.
 
     Raises:
@@ -156,7 +157,7 @@ def _planned(flat: graph.Flat, chosen: dict[Site, np.ndarray]) -> _Plan:
     producers = {id(tensor): call for call in calls for tensor in call.outputs}
     names = [call.operation.name for call in calls]
     plan, dead = _Plan(), {}
-    for site, mask in chosen.items():
+    for site, mask in removable.items():
         name = flat.name(site.key[0])
         if names.count(name) != 1:
             raise _Kept("their layer is called several times, or inside another layer")
@@ -201,8 +202,8 @@ def _after(call: Call, lost: dict[int, _Lost], plan: _Plan, names: list[str]) ->
         return _Lost(np.concatenate([p.mask for p in parts]), np.concatenate([p.values for p in parts]))
     if len(call.inputs) != 1:
         raise _Kept(f"{layer.name!r}, after them, combines them with others")
-    before = lost[id(tensor)]
-    constant = before.values[before.mask]
+    arriving = lost[id(tensor)]
+    constant = arriving.values[arriving.mask]
     if getattr(layer, "data_format", None) == "channels_first":
         raise _Kept(f"{layer.name!r}, after them, has its units on the first axis")
     if names.count(layer.name) > 1:
@@ -211,33 +212,29 @@ def _after(call: Call, lost: dict[int, _Lost], plan: _Plan, names: list[str]) ->
         is_padded = getattr(layer, "padding", "valid") != "valid" and set(layer.kernel_size) != {1}
         if constant.any() and is_padded:
             raise _Kept(f"{layer.name!r}, after them, pads what a batch norm made of them")
-        plan.inputs[layer.name] = before
+        plan.inputs[layer.name] = arriving
         return None
     if isinstance(layer, keras.layers.Flatten) and None not in tensor.shape[1:]:
         positions = int(np.prod(tensor.shape[1:-1]))
-        return _Lost(np.tile(before.mask, positions), np.tile(before.values, positions))
+        return _Lost(np.tile(arriving.mask, positions), np.tile(arriving.values, positions))
     if isinstance(layer, _PADDINGS) and not constant.any():
-        return before
-    if _calls_as(layer, _KEEPS) and not (constant.any() and getattr(layer, "padding", "valid") != "valid"):
-        return before
+        return arriving
+    if calls_as(layer, _KEEPS) and not (constant.any() and getattr(layer, "padding", "valid") != "valid"):
+        return arriving
     if not _is_elementwise(layer):
         raise _Kept(f"{layer.name!r}, after them, reads them in its own way")
     if isinstance(layer, keras.layers.BatchNormalization):
         scale, shift = inference_affine(layer)
-        plan.outputs[layer.name] = before.mask
-        return _Lost(before.mask, scale * before.values + shift)
-    values = keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor(before.values[None], "float32")))
-    return _Lost(before.mask, np.asarray(values, np.float64)[0])
-
-
-def _calls_as(layer: keras.Operation, classes: tuple[type, ...]) -> bool:
-    return any(isinstance(layer, each) and type(layer).call is each.call for each in classes)
+        plan.outputs[layer.name] = arriving.mask
+        return _Lost(arriving.mask, scale * arriving.values + shift)
+    values = keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor(arriving.values[None], "float32")))
+    return _Lost(arriving.mask, np.asarray(values, np.float64)[0])
 
 
 def _has_one_kernel(layer: keras.Operation) -> bool:
     """Whether a layer is a Dense or a convolution whose kernel has a row for each input and unit."""
     return (
-        _calls_as(layer, _KERNELS)
+        calls_as(layer, _KERNELS)
         and getattr(layer, "groups", 1) == 1
         and getattr(layer, "quantization_mode", None) is None
         and not getattr(layer, "lora_enabled", False)
@@ -249,7 +246,7 @@ def _is_elementwise(layer: keras.Operation) -> bool:
     """Whether unit u of a layer's output depends on unit u of its input alone, at the same position."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return inference_affine(layer) is not None and all(len(weight.shape) == 1 for weight in layer.weights)
-    is_layer = _calls_as(layer, (keras.layers.Activation,))
+    is_layer = calls_as(layer, (keras.layers.Activation,))
     return activation_name(layer.activation if is_layer else layer) not in ("", "softmax")
 
 

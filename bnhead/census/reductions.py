@@ -174,30 +174,30 @@ def per_input(finite: Any, inputs: int | Any) -> Any:
     return ops.where(ops.equal(each * inputs, rows), grouped, ops.all(finite))
 
 
-def absolute_slope(function: Callable, before: Any) -> Any:
+def absolute_slope(function: Callable, z: Any) -> Any:
     """|f'(z)| of an elementwise function, by the backend's automatic differentiation.
 
     Args:
         function: the activation.
-        before: pre-activations.
+        z: pre-activations.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
-            tape.watch(before)
-            after = function(before)
-        return ops.abs(tape.gradient(after, before, unconnected_gradients="zero"))
+            tape.watch(z)
+            a = function(z)
+        return ops.abs(tape.gradient(a, z, unconnected_gradients="zero"))
     if backend == "jax":
         import jax
 
-        after, pull = jax.vjp(function, before)
-        return ops.abs(pull(ops.ones_like(after))[0])
+        a, pull = jax.vjp(function, z)
+        return ops.abs(pull(ops.ones_like(a))[0])
     import torch
 
     with torch.enable_grad():  # the probe itself runs without gradients
-        leaf = before.detach().requires_grad_()
+        leaf = z.detach().requires_grad_()
         return ops.abs(torch.autograd.grad(function(leaf).sum(), leaf)[0])
 
 

@@ -245,17 +245,17 @@ def add_counts(total: Any, batch: Any, watchpoints: int) -> Any:
     return ops.concatenate([total[:-watchpoints] + batch[:-watchpoints], first])
 
 
-def _earliest(total: Any, batch: Any, before: Any) -> Any:
+def _earliest(total: Any, batch: Any, earlier_inputs: Any) -> Any:
     """The smaller of two indices in the full set.
 
     Args:
         total: integers, indices of earlier batches in the full set, `_never` for none.
         batch: indices in the batch, of any integer dtype, -1 for none.
-        before: number of inputs of the earlier batches.
+        earlier_inputs: number of inputs of the earlier batches.
     """
     never = ops.convert_to_tensor(_never(total.dtype), dtype=total.dtype)
     index = ops.cast(batch, total.dtype)
-    index = ops.where(index >= 0, index + before, never)
+    index = ops.where(index >= 0, index + earlier_inputs, never)
     return ops.where(index < total, index, total)  # `ops.minimum` computes in 32 bits on PyTorch
 
 
@@ -305,13 +305,13 @@ def compiled_add(watchpoints: int) -> Callable:
                 "first_active": ops.cast(batch["first_active"], "int64") * 0 + _never("int64"),
                 "rows": ops.cast(batch["rows"], "int64") * 0,
             }
-            for kind in MOMENTS:
-                state[kind] = keras.tree.map_structure(lambda x: ops.cast(x, "float64") * 0, batch[kind])
-        moments: dict[str, dict[str, Any]] = {kind: {} for kind in MOMENTS}
-        for kind, merged in moments.items():
-            for layer, arrays in batch[kind].items():
+            for moment in MOMENTS:
+                state[moment] = keras.tree.map_structure(lambda x: ops.cast(x, "float64") * 0, batch[moment])
+        moments: dict[str, dict[str, Any]] = {moment: {} for moment in MOMENTS}
+        for moment, merged in moments.items():
+            for layer, arrays in batch[moment].items():
                 arrays = {name: ops.cast(array, "float64") for name, array in arrays.items()}
-                earlier = Moments(**state[kind][layer])
+                earlier = Moments(**state[moment][layer])
                 merged[layer] = vars(earlier.merge(Moments(**arrays), ops.maximum))
         return {
             "integers": add_counts(state["integers"], batch["integers"], watchpoints),
@@ -398,9 +398,9 @@ def census_of(plan: Plan, labels: Labels, totals: dict[str, Any], first: int = 0
         for name in ("magnitude", "gradient", "output_gradient"):
             if (array := reals.get((site.name, name))) is not None:
                 setattr(counts, name, array.astype(np.float64))
-        for kind in MOMENTS:
-            if (moments := totals.get(kind, {}).get(site.name)) is not None:
-                setattr(counts, kind, Moments(**{**moments, "values": int(moments["values"])}))
+        for moment in MOMENTS:
+            if (moments := totals.get(moment, {}).get(site.name)) is not None:
+                setattr(counts, moment, Moments(**{**moments, "values": int(moments["values"])}))
         until = len(plan.inputs) + watched.index(site.key) + 1
         if bad := int(integers["", "bad"][until - 1]):
             indices = integers["", "first"][:until]
@@ -418,8 +418,8 @@ def census_of(plan: Plan, labels: Labels, totals: dict[str, Any], first: int = 0
 
 def _accumulation(index: np.ndarray, rows: int, inputs: int, first: int) -> Accumulation | None:
     """The accumulation of a layer with several rows per input is by row, if each input has equally many."""
-    start, rest = divmod(first * rows, inputs)
-    if rest:
+    start, remainder = divmod(first * rows, inputs)
+    if remainder:
         return None
     return Accumulation(np.where(index == _never("int64"), -1, start + index), ((start, start + rows),))
 

@@ -41,19 +41,19 @@ def require_format(suffix: str) -> None:
 
 def _csv(census: "Census") -> bytes:
     """A row per unit: layer, unit, inputs, active, first_active, and 0 or 1 for each mask."""
-    known = {name: counts for name, counts in census.layers.items() if not counts.unknown}
-    masks = list(dict.fromkeys(mask for counts in known.values() for mask in counts.masks))
+    countable = {name: counts for name, counts in census.layers.items() if not counts.unknown}
+    masks = list(dict.fromkeys(mask for counts in countable.values() for mask in counts.masks))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["layer", "unit", "inputs", "active", "first_active", *masks])
-    for name, counts in known.items():
+    for name, counts in countable.items():
         empty = [""] * counts.units  # a mask that only other layers have
         first = empty if counts.accumulation is None else counts.accumulation.first_active.tolist()
         columns = [
             counts.masks[mask].astype(int).tolist() if mask in counts.masks else empty for mask in masks
         ]
-        for unit, (active, *rest) in enumerate(zip(counts.active.tolist(), first, *columns, strict=True)):
-            table.writerow([name, unit, counts.inputs, active, *rest])
+        for unit, (active, *further) in enumerate(zip(counts.active.tolist(), first, *columns, strict=True)):
+            table.writerow([name, unit, counts.inputs, active, *further])
     return text.getvalue().encode()
 
 

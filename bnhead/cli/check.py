@@ -226,11 +226,11 @@ def rendered(finding: "Finding", width: int) -> Any:
     text = Text()
     text.append(f"{finding.severity:<{_INDENT}}", style)
     head = f"{rule.id} {rule.name}"
-    place = texts.one_line(finding.place)
+    paths = texts.one_line(finding.place)
     text.append(head, "bold")
-    same_line = _INDENT + len(head) + 2 + len(place) <= width
-    text.append(f"  {place}" if place and same_line else "")
-    rows = [] if same_line or not place else [("", place)]
+    same_line = _INDENT + len(head) + 2 + len(paths) <= width
+    text.append(f"  {paths}" if paths and same_line else "")
+    rows = [] if same_line or not paths else [("", paths)]
     rows += [("", f"{finding.what} ({finding.compared})"), ("why", rule.why), ("fix", finding.fix)]
     for label, content in rows:
         lines = textwrap.wrap(

@@ -89,11 +89,11 @@ def describe_data_set(settings: Description) -> int:
     if settings.sheet:
         contact_sheet.write_sheet(data, settings.sheet)
         print(f"{'sheet':<13}{settings.sheet}")
-    print(f"{'next':<13}{_next_command(settings)}")
+    print(f"{'next':<13}{_training_command(settings)}")
     return 0
 
 
-def _next_command(settings: Description) -> str:
+def _training_command(settings: Description) -> str:
     """The command that trains on the data set, opened in the same way."""
     flags = {"dataset": settings.name}
     for spec in fields(settings):

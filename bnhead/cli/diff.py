@@ -49,7 +49,11 @@ def format_differences(first: str, second: str, differences: Differences) -> str
     lines = [texts.labelled([("first", first), ("second", second)], 8, whole=True)]
     for section, values in differences.values.items():
         # a run's diagram follows from its settings
-        rows = [_row(key, *pair) for key, pair in values.items() if (section, key) != ("result", "head")]
+        rows = [
+            _difference_row(key, *pair)
+            for key, pair in values.items()
+            if (section, key) != ("result", "head")
+        ]
         headings = [section, "first", "second", *(["difference"] if section == "result" else [])]
         text = table(headings, [row[: len(headings)] for row in rows]) if rows else f"{section}  the same"
         lines += ["", text]
@@ -61,7 +65,7 @@ def format_differences(first: str, second: str, differences: Differences) -> str
     return "\n".join([*lines, "", texts.wrapped(f"history: {differences.history}", hanging=2)])
 
 
-def _row(key: str, first: Any, second: Any) -> list[str]:
+def _difference_row(key: str, first: Any, second: Any) -> list[str]:
     """The cells of a value that differs: key, both values, and the difference second minus first.
 
     A figure is in percent if the summary of a run shows it in percent.

@@ -143,8 +143,8 @@ def output_directory(request: Request, inspected: Inspected) -> RunDirectory:
     if request.out or not request.is_run:
         return RunDirectory(request.out or inspected.directory)
     folder = pathlib.Path(request.model, CENSUS)
-    own = RunDirectory(request.model).trained_settings().get("dataset")
-    return RunDirectory(folder if inspected.dataset == own else folder / file_name(inspected.dataset))
+    trained_on = RunDirectory(request.model).trained_settings().get("dataset")
+    return RunDirectory(folder if inspected.dataset == trained_on else folder / file_name(inspected.dataset))
 
 
 OPTIONAL = ("codeath", "gradients", "clones", "ablate")  # counts that take more time or memory
@@ -242,10 +242,10 @@ def _measure(request: Request, source: Any) -> dict[str, Any]:
     options = {"training_batch": size, "batch_size": request.batch_size}
     content: dict[str, Any] = {"training_batch": size}
     split = mechanisms.Split(source.model)
-    others = _other_norms(settings.get("head", ""))
-    if others:
+    hidden_norms = _other_norms(settings.get("head", ""))
+    if hidden_norms:
         texts.notice(
-            f"{request.model}: its model.keras has {others} as a batch norm, and is measured as one; "
+            f"{request.model}: its model.keras has {hidden_norms} as a batch norm, and is measured as one; "
             "train --measure measures the layer itself"
         )
     with source.dataset.naming_pictures():

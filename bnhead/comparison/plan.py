@@ -81,7 +81,7 @@ def comparison_plan(
     for problem in number_problems(looks, measures, alpha):
         raise UsageError(problem)
     cells = [
-        Cell(name, name, _placement(name), {}, {"head": name, "model_sha256": model_sha256(model)})
+        Cell(name, name, _placement_of_name(name), {}, {"head": name, "model_sha256": model_sha256(model)})
         for name, model in models.items()
     ]
     settings = {
@@ -124,7 +124,7 @@ def _measures(task: str, metric: str, delta: float, better: int) -> list[Planned
     return [PlannedMeasure.of(name, delta, better), *map(PlannedMeasure.of, secondary)]
 
 
-def _placement(name: str) -> str:
+def _placement_of_name(name: str) -> str:
     """Positions of the batch norms of a head; "" for a name that is not a head's text."""
     try:
         return ", ".join(head_texts.placement(name))

@@ -46,17 +46,17 @@ class Arrays:
         Raises:
             UsageError: an input without an array, with the nearest name.
         """
-        found = {}
+        read = {}
         for name in names:
             key = INPUT if len(names) == 1 and name not in self.inputs else name
-            found[name] = self.inputs.get(key)
-            if found[name] is None and name not in optional:
+            read[name] = self.inputs.get(key)
+            if read[name] is None and name not in optional:
                 also = f" nor {INPUT!r}" if len(names) == 1 and name != INPUT else ""
                 raise UsageError(
                     f"data {self.name} has no array {name!r}{also}, an input of the model"
                     f"{nearest(name, self.inputs)} (it holds {', '.join(self.inputs)})"
                 )
-        return found
+        return read
 
     def naming_pictures(self) -> contextlib.AbstractContextManager:
         """As of a `DataSet`; no picture is decoded here."""

@@ -83,13 +83,13 @@ class InMemory:
                 (epoch * steps + tf.range(steps, dtype=tf.int64), indices)
             )
 
-        place = None if rows is None else (rows.start, batch_size)
+        span = None if rows is None else (rows.start, batch_size)
 
         def batch(step, indices):
             first = tf.cast(step // steps % passes * self.size, tf.int32)
             indices = indices if rows is None else indices[rows]
             examples = tf.gather(images, first + indices), tf.gather(labels, indices)
-            return recipe.apply(*examples, tf.stack([augment_seed, step]), rows=place)
+            return recipe.apply(*examples, tf.stack([augment_seed, step]), rows=span)
 
         return (
             tf.data.Dataset.range(first_epoch, first_epoch + epochs)

@@ -91,7 +91,7 @@ def load(
         notes=tuple(note for part in sets for note in part.notes),
         split_rule="; ".join(sorted({part.split_rule for part in sets if part.split_rule})),
     )
-    data = _limited(data, train_examples, test_examples)
+    data = _with_limits(data, train_examples, test_examples)
     return _with_subsets(data, validation, imbalance, label_noise, test_corruption)
 
 
@@ -146,7 +146,7 @@ def _splits(
     return tuple(splits)
 
 
-def _limited(data: DataSet, train_examples: int, test_examples: int) -> DataSet:
+def _with_limits(data: DataSet, train_examples: int, test_examples: int) -> DataSet:
     """Returns the data set with some of the examples of its splits."""
     changed = {}
     for name, examples in (("train", train_examples), ("test", test_examples)):

@@ -116,9 +116,9 @@ class Streamed:
             return self._example(*indexed, tf.stack([window_seed, position]) if windowed else None)
 
         def batch(step, examples):
-            return recipe.apply(*examples, tf.stack([augment_seed, step]), windowed=windowed, rows=place)
+            return recipe.apply(*examples, tf.stack([augment_seed, step]), windowed=windowed, rows=span)
 
-        place = None if rows is None else (rows.start, batch_size)
+        span = None if rows is None else (rows.start, batch_size)
 
         def chosen(position, indexed):
             row = position % batch_size

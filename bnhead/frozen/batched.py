@@ -89,7 +89,7 @@ class Activations:
             values = ops.broadcast_to(values, (len(self.widths), *values.shape[1:]))
         return values
 
-    def own(self, values: Tensor, widths: Sequence[int] | None = None) -> "Activations":
+    def with_values(self, values: Tensor, widths: Sequence[int] | None = None) -> "Activations":
         """Values of each head, of other widths if given."""
         return Activations(values, False, tuple(widths or self.widths))
 
@@ -105,7 +105,7 @@ class Activations:
         if mean is not None:
             shift = mean if gain is None else mean * gain
             offset = -shift if offset is None else offset - shift
-        start = self if plain else self.own(self.each)
+        start = self if plain else self.with_values(self.each)
         return replace(start, gain=gain, offset=offset)
 
 
@@ -124,7 +124,7 @@ def dense(layers: Sequence[keras.layers.Dense], values: Values, x: Activations) 
     if bias is not None:
         outputs = outputs + ops.expand_dims(bias, 1)
     widths = [layer.units for layer in layers]
-    return x.own(with_padding_at_zero(layers[0].activation, outputs, widths), widths)
+    return x.with_values(with_padding_at_zero(layers[0].activation, outputs, widths), widths)
 
 
 def with_padding_at_zero(function: Callable, inputs: Tensor, widths: Sequence[int]) -> Tensor:
@@ -147,7 +147,7 @@ def batch_norm(
         if x.shared and x.gain is None and x.offset is None:
             mean, variance = batch.moments(x.values)
         else:
-            x = x.own(x.each)
+            x = x.with_values(x.each)
             mean, variance = _moments(x.values, first=1)
         for name, value in (("moving_mean", mean), ("moving_variance", variance)):
             updates[name] = moving_average(values[name], value, layer.momentum)
@@ -167,7 +167,7 @@ def head_by_head(
     """Any layer, called for each head at its width; on JAX in one vectorised call if the widths are equal."""
     names = named_variables(layers[0])
     trained = [name for name, v in names.items() if any(v is t for t in layers[0].trainable_variables)]
-    fixed = [name for name in names if name not in trained]
+    untrained = [name for name in names if name not in trained]
     reads_labels = isinstance(layers[0], ours.ClassConditionalDropout)
 
     def call(layer, inputs, trained_values, fixed_values):
@@ -180,27 +180,32 @@ def head_by_head(
         import jax
 
         outputs, updated = jax.vmap(lambda *arguments: call(layers[0], *arguments))(
-            inputs, [values[name] for name in trained], [values[name] for name in fixed]
+            inputs, [values[name] for name in trained], [values[name] for name in untrained]
         )
-        return x.own(outputs, [outputs.shape[-1]] * len(layers)), dict(zip(fixed, updated, strict=True))
+        return x.with_values(outputs, [outputs.shape[-1]] * len(layers)), dict(
+            zip(untrained, updated, strict=True)
+        )
     results, updates = [], []
     for number, (layer, width) in enumerate(zip(layers, x.widths, strict=True)):
-        own = {
+        variables = {
             name: cropped(values[name][number], variable.shape)
             for name, variable in named_variables(layer).items()
         }
         output, updated = call(
-            layer, inputs[number, ..., :width], [own[name] for name in trained], [own[name] for name in fixed]
+            layer,
+            inputs[number, ..., :width],
+            [variables[name] for name in trained],
+            [variables[name] for name in untrained],
         )
         results.append(output)
         updates.append(updated)
     widths = [output.shape[-1] for output in results]
     stacked = {
         name: padded_stack([updated[index] for updated in updates], values[name].shape[1:])
-        for index, name in enumerate(fixed)
+        for index, name in enumerate(untrained)
     }
     shape = (*results[0].shape[:-1], max(widths))
-    return x.own(padded_stack(results, shape), widths), stacked
+    return x.with_values(padded_stack(results, shape), widths), stacked
 
 
 def forward(
@@ -218,21 +223,21 @@ def forward(
     """
     x = Activations(batch.x, True, (batch.x.shape[-1],) * len(positions[0]))
     updates = []
-    for layers, own in zip(positions, values, strict=True):
+    for layers, variables in zip(positions, values, strict=True):
         layer, updated = layers[0], {}
         if type(layer) is keras.layers.Dense:
-            x = dense(layers, own, x)
+            x = dense(layers, variables, x)
         elif type(layer) in _NORMS and _normalises_channels(layer, len(batch.x.shape)):
-            x, updated = batch_norm(layers, own, x, batch)
-        elif own:
-            x, updated = head_by_head(layers, own, x, batch)
+            x, updated = batch_norm(layers, variables, x, batch)
+        elif variables:
+            x, updated = head_by_head(layers, variables, x, batch)
         elif x.shared and x.gain is None and x.offset is None:
             outputs = layer(x.values)
             x = Activations(outputs, True, (outputs.shape[-1],) * len(layers))
         elif is_elementwise(layer):
-            x = x.own(with_padding_at_zero(layer, x.each, x.widths))
+            x = x.with_values(with_padding_at_zero(layer, x.each, x.widths))
         else:
-            x, updated = head_by_head(layers, own, x, batch)
+            x, updated = head_by_head(layers, variables, x, batch)
         updates.append(updated)
     return x.each, updates
 
@@ -274,8 +279,8 @@ def padded_stack(values: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
     """`(len(values), *shape)`: each value with zeros after it."""
     rows = []
     for value in values:
-        sizes = [(0, size - own) for size, own in zip(shape, value.shape, strict=True)]
-        rows.append(ops.pad(value, sizes) if any(after for _, after in sizes) else value)
+        sizes = [(0, size - length) for size, length in zip(shape, value.shape, strict=True)]
+        rows.append(ops.pad(value, sizes) if any(missing for _, missing in sizes) else value)
     return ops.stack(rows)
 
 

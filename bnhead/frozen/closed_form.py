@@ -77,11 +77,11 @@ def scales(head: str, features: np.ndarray, epsilon: float = EPSILON) -> np.ndar
     Raises:
         UsageError: another head.
     """
-    *before, output = heads.parse(head).on(features.shape[1:])
-    names = [token.name for token in before]
+    *tokens, output = heads.parse(head).on(features.shape[1:])
+    names = [token.name for token in tokens]
     if output.name != "out" or len(names) > 1 or not set(names) <= MAPS.keys():
-        known = ", ".join(f"{name}_out" for name in MAPS)
-        raise UsageError(f"head {head!r} has no optimum in closed form; out and {known} have")
+        solvable = ", ".join(f"{name}_out" for name in MAPS)
+        raise UsageError(f"head {head!r} has no optimum in closed form; out and {solvable} have")
     divides = bool(names) and MAPS[names[0]]
     return np.sqrt(np.var(features, 0, "float64") + epsilon) if divides else np.ones(features.shape[1])
 
@@ -116,8 +116,8 @@ def best_linear_head(
     best = inverse_penalties[0]
     if len(inverse_penalties) > 1:
         order = np.random.default_rng(seeds.stream(seed, "held_out")).permutation(len(x))
-        held_out, rest = np.split(order, [max(1, round(HELD_OUT * len(x)))])
-        path = _optima(x[rest], labels[rest], inverse_penalties)
+        held_out, fitted = np.split(order, [max(1, round(HELD_OUT * len(x)))])
+        path = _optima(x[fitted], labels[fitted], inverse_penalties)
         accuracies = tuple(float(model.score(x[held_out], labels[held_out])) for model in path)
         best = inverse_penalties[int(np.argmax(accuracies))]  # of equally good ones the strongest penalty
     (model,) = _optima(x, labels, [best])

@@ -136,7 +136,7 @@ def features(
     net = net_sha256(extractor)
     jobs = [("train", number) for number in range(passes)]
     jobs += [(name, 0) for name in dataset.splits if name != "train"]
-    total, done = sum(dataset.splits[name].size for name, _ in jobs), 0
+    total, finished = sum(dataset.splits[name].size for name, _ in jobs), 0
     arrays, all_facts = {}, []
     predict = predictor(extractor)
     for name, number in jobs:
@@ -150,14 +150,14 @@ def features(
             "cropped": bool(getattr(split, "cropped", False)),
             "pass": number and [number, recipe.augmentation, recipe.cutout],
         }
-        progress = None if report is None else functools.partial(_report_from, report, done, total)
+        progress = None if report is None else functools.partial(_report_from, report, finished, total)
         arrays[name, number] = store.load_or_compute(
             directory,
             facts,
             (split.size, *extractor.output.shape[1:]),
-            functools.partial(_rows, predict, split, recipe if number else None, number, progress),
+            functools.partial(_computed_rows, predict, split, recipe if number else None, number, progress),
         )
-        done += split.size
+        finished += split.size
         all_facts.append(facts)
     text = json.dumps(all_facts, sort_keys=True)
     validation = dataset.validation
@@ -200,9 +200,9 @@ def joined(first: keras.Model, second: keras.Model) -> keras.Model:
         first: a functional model of one input and one output.
         second: a functional model; its first input is the output of `first`, further ones stay inputs.
     """
-    others = second.inputs[1:]
-    outputs = graph.replay(second, [first.output, *others])
-    return keras.Model([*first.inputs, *others] if others else first.input, outputs[0], name=first.name)
+    further = second.inputs[1:]
+    outputs = graph.replay(second, [first.output, *further])
+    return keras.Model([*first.inputs, *further] if further else first.input, outputs[0], name=first.name)
 
 
 def net_sha256(model: keras.Model) -> str:
@@ -255,7 +255,7 @@ def predictor(extractor: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: np.asarray(model.predict_on_batch(images), np.float32)
 
 
-def _rows(
+def _computed_rows(
     predict: Callable[[np.ndarray], np.ndarray],
     split: Split,
     recipe: Recipe | None,
@@ -264,8 +264,8 @@ def _rows(
     first: int,
 ) -> Iterator[np.ndarray]:
     """The features of a split from a row on, a batch at a time."""
-    rest = split.take(np.arange(first, split.size)) if first else split
-    batches = rest.evaluation_batches(BATCH)
+    remaining = split.take(np.arange(first, split.size)) if first else split
+    batches = remaining.evaluation_batches(BATCH)
     stream = seeds.stream(0, "feature_pass", number)
     row = first
     for images, labels in batches:
@@ -280,5 +280,5 @@ def _rows(
             report(row)
 
 
-def _report_from(report: Callable[[int, int], None], before: int, total: int, rows: int) -> None:
-    report(before + rows, total)
+def _report_from(report: Callable[[int, int], None], finished: int, total: int, rows: int) -> None:
+    report(finished + rows, total)

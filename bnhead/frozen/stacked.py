@@ -98,7 +98,9 @@ class _Group:
             if id(variable) in trained
         ]
         self.shapes = {
-            (position, name): tuple(np.max([own[name].shape for own in named], axis=0).astype(int))
+            (position, name): tuple(
+                np.max([variables[name].shape for variables in named], axis=0).astype(int)
+            )
             for position, named in enumerate(self.named)
             for name in named[0]
         }
@@ -113,14 +115,14 @@ class _Group:
         """The stacked values of the heads, each as `_values_of` returned it."""
         weights = {
             f"{position}/{name}": _padded(
-                [own["weights"][position][name] for own in values], self.shapes[position, name]
+                [copies["weights"][position][name] for copies in values], self.shapes[position, name]
             )
             for position, name in self.shapes
         }
         slots = [
             [
                 _padded(parts, self.shapes[key])
-                for parts in zip(*(own["slots"][i] for own in values), strict=True)
+                for parts in zip(*(copies["slots"][i] for copies in values), strict=True)
             ]
             for i, key in enumerate(self.trained)
         ]
@@ -139,7 +141,9 @@ class _Group:
             ]
             outputs, new = batched.forward(self.positions, values, batch)
             losses = self._losses(outputs, batch.y)
-            changed = {f"{p}/{name}": value for p, own in enumerate(new) for name, value in own.items()}
+            changed = {
+                f"{p}/{name}": value for p, variables in enumerate(new) for name, value in variables.items()
+            }
             # not `ops.mean`, which is float32 inside on JAX
             return ops.sum(losses) / losses.shape[1], (outputs, losses, changed)
 
@@ -160,10 +164,10 @@ class _Group:
         rates = [ops.cast(schedule(iterations), keras.config.floatx()) for schedule in self.schedules]
         rates = ops.take(ops.stack(rates), self.schedule_of)
         stepped = [
-            updates.updated(self.optimizer, *pair, rates, iterations, own, decayed=decayed)
-            for *pair, own, decayed in zip(trained, gradients, slots, self.decayed, strict=True)
+            updates.updated(self.optimizer, *pair, rates, iterations, slot, decayed=decayed)
+            for *pair, slot, decayed in zip(trained, gradients, slots, self.decayed, strict=True)
         ]
-        return [weight for weight, _ in stepped], [own for _, own in stepped]
+        return [weight for weight, _ in stepped], [slot for _, slot in stepped]
 
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """`(heads, batch)`."""
@@ -258,7 +262,7 @@ class Stack:
         if reason := obstacle(model):
             raise UsageError(f"model {model.name!r} cannot be stacked: {reason}")
         model.optimizer.build(model.trainable_variables)
-        self._models.append((order, _kind(model), model, _values_of(model)))
+        self._models.append((order, _structure(model), model, _values_of(model)))
         return len(self._models) - 1
 
     def epoch(self, indices: Mapping[int, np.ndarray], batch_size: int) -> list[dict[str, float]]:
@@ -287,10 +291,10 @@ class Stack:
                 rows = np.stack([indices[order][start:end].reshape(shape) for order in orders])
                 self._states[number], part = program.run(self._states[number], self._x, self._y, rows)
                 sums.append(keras.tree.map_structure(ops.convert_to_numpy, part))
-            for run, own in zip(self._runs, logs, strict=True):
+            for run, log in zip(self._runs, logs, strict=True):
                 for name, total in _of(sums[run.program], run).items():
                     share = float(_of_order(total, run)[run.head]) / size
-                    own[name] = own.get(name, 0.0) + share
+                    log[name] = log.get(name, 0.0) + share
         return logs
 
     def assign(self, number: int, model: keras.Model) -> None:
@@ -319,34 +323,36 @@ class Stack:
         """Groups the heads, and stacks their values."""
         runs: dict[int, Run] = {}
         of_order: dict[int, dict[str, list[int]]] = {}
-        for number, (order, kind, _, _) in enumerate(self._models):
-            of_order.setdefault(order, {}).setdefault(kind, []).append(number)
-        for kinds in of_order.values():  # heads of one width are neighbours, in every order the same
-            for numbers in kinds.values():
+        for number, (order, structure, _, _) in enumerate(self._models):
+            of_order.setdefault(order, {}).setdefault(structure, []).append(number)
+        for structures in of_order.values():  # heads of one width are neighbours, in every order the same
+            for numbers in structures.values():
                 numbers.sort(
                     key=lambda n: (self._widths(n), _text(_schedule_of(self._models[n][2].optimizer)))
                 )
         forms: dict[Any, list[int]] = {}
-        for order, kinds in of_order.items():
+        for order, structures in of_order.items():
             form = tuple(
-                (kind, tuple(self._form(number) for number in kinds[kind])) for kind in sorted(kinds)
+                (structure, tuple(self._form(number) for number in structures[structure]))
+                for structure in sorted(structures)
             )
             forms.setdefault(form, []).append(order)
         for orders in forms.values():
-            kinds = sorted(of_order[orders[0]])
+            structures = sorted(of_order[orders[0]])
             groups = [
-                _Group([self._models[number][2] for number in of_order[orders[0]][kind]]) for kind in kinds
+                _Group([self._models[number][2] for number in of_order[orders[0]][structure]])
+                for structure in structures
             ]
             states = []
-            for place, order in enumerate(orders):
+            for index, order in enumerate(orders):
                 states.append([])
-                for group, kind in enumerate(kinds):
-                    numbers = of_order[order][kind]
+                for group, structure in enumerate(structures):
+                    numbers = of_order[order][structure]
                     states[-1].append(groups[group].initial([self._models[n][3] for n in numbers]))
                     for head, number in enumerate(numbers):
-                        runs[number] = Run(place, len(self._programs), group, head)
+                        runs[number] = Run(index, len(self._programs), group, head)
             if keras.backend.backend() == "jax":
-                states = keras.tree.map_structure(lambda *own: np.stack(own), *states)
+                states = keras.tree.map_structure(lambda *values: np.stack(values), *states)
             self._programs.append(_Program(groups))
             self._orders.append(orders)
             self._states.append(keras.tree.map_structure(ops.convert_to_tensor, states))
@@ -361,7 +367,7 @@ class Stack:
         return self._widths(number), _text(_schedule_of(self._models[number][2].optimizer))
 
 
-def _kind(model: keras.Model) -> str:
+def _structure(model: keras.Model) -> str:
     """A text that is equal for heads that share tensors: layers, loss, optimizer, about the width."""
     chain = []
     for call in calls.model_calls(model):
@@ -402,7 +408,7 @@ def _values_of(model: keras.Model) -> dict[str, Any]:
             {name: copy(variable) for name, variable in batched.named_variables(call.operation).items()}
             for call in calls.model_calls(model)
         ],
-        "slots": [list(map(copy, own)) for own in updates.slots_of(model.optimizer)],
+        "slots": [list(map(copy, slots)) for slots in updates.slots_of(model.optimizer)],
         "iterations": copy(model.optimizer.iterations),
     }
 
@@ -437,7 +443,7 @@ def _metrics_of(model: keras.Model) -> list[str] | None:
         return []
     names = []
     metrics = model._compile_metrics._user_metrics, model._compile_metrics._user_weighted_metrics
-    for metric in keras.tree.flatten([own or [] for own in metrics]):
+    for metric in keras.tree.flatten([group or [] for group in metrics]):
         if isinstance(metric, keras.metrics.SparseCategoricalAccuracy):
             names.append(metric.name)
         elif metric in ("accuracy", "acc", "sparse_categorical_accuracy") and _reads_class_numbers(model):
@@ -479,8 +485,8 @@ def _gradients(loss_of: Any, values: list[Tensor]) -> tuple[list[Tensor], Any]:
 
     with tf.GradientTape() as tape:
         tape.watch(values)
-        loss, others = loss_of(values)
-    return tape.gradient(loss, values, unconnected_gradients="zero"), others
+        loss, further = loss_of(values)
+    return tape.gradient(loss, values, unconnected_gradients="zero"), further
 
 
 def _loop(step: Any, carried: Any, rows: Tensor) -> Any:

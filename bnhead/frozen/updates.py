@@ -51,14 +51,14 @@ _OPTIONS = (
 
 def _type_of(optimizer: keras.optimizers.Optimizer) -> type:
     """Its type; of `bnhead.training.sgd.FusedSGD`, whose import needs TensorFlow, that of Keras."""
-    own = type(optimizer)
-    return keras.optimizers.SGD if own.__module__ == "bnhead.training.sgd" else own
+    optimizer_type = type(optimizer)
+    return keras.optimizers.SGD if optimizer_type.__module__ == "bnhead.training.sgd" else optimizer_type
 
 
 def obstacle(optimizer: keras.optimizers.Optimizer) -> str:
     """Why an optimizer cannot train stacked heads, in a clause; "" if it can."""
     if _type_of(optimizer) not in UPDATES:
-        names = ", ".join(kind.__name__ for kind in UPDATES)
+        names = ", ".join(known_type.__name__ for known_type in UPDATES)
         return f"its optimizer is {type(optimizer).__name__}, none of {names}"
     used = [name for name in _OPTIONS if getattr(optimizer, name, None)]
     return f"its optimizer has {used[0]}" if used else ""
@@ -66,8 +66,8 @@ def obstacle(optimizer: keras.optimizers.Optimizer) -> str:
 
 def slots_of(optimizer: keras.optimizers.Optimizer) -> list[list[keras.Variable]]:
     """The variables that a built optimizer keeps for each weight."""
-    lists = [own for name in UPDATES[_type_of(optimizer)][1] if (own := getattr(optimizer, name))]
-    return [[own[index] for own in lists] for index in range(len(optimizer._trainable_variables))]
+    lists = [slots for name in UPDATES[_type_of(optimizer)][1] if (slots := getattr(optimizer, name))]
+    return [[slots[index] for slots in lists] for index in range(len(optimizer._trainable_variables))]
 
 
 def updated(

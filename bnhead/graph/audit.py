@@ -56,10 +56,10 @@ def _by_hand(node: Any, by_name: dict) -> str | None:
     if node.op == "Maximum":
         return _MAXIMUM if any(_is_zero_node(name, by_name) for name in inputs) else None
     condition, *branches = inputs
-    compared = by_name.get(condition.split(":")[0])
-    is_comparison = compared is not None and compared.op in _COMPARISONS
-    for x, other in (branches, branches[::-1]):
-        if is_comparison and x in compared.input and _is_zero_node(other, by_name):
+    comparison = by_name.get(condition.split(":")[0])
+    is_comparison = comparison is not None and comparison.op in _COMPARISONS
+    for x, zero in (branches, branches[::-1]):
+        if is_comparison and x in comparison.input and _is_zero_node(zero, by_name):
             return _CHOICE
     return None
 
@@ -134,10 +134,10 @@ def _by_hand_in_jax(equation: Any, name: str, producers: dict) -> str | None:
     if name == "clip" and _is_zero_value(values[1], producers):
         return _MAXIMUM
     if name == "_where" and len(values) == 3:
-        compared = producers.get(values[0])
-        for x, other in (values[1:], values[:0:-1]):
-            is_compared = compared is not None and compared.primitive.name in _COMPARISONS
-            if is_compared and any(v is x for v in compared.invars) and _is_zero_value(other, producers):
+        comparison = producers.get(values[0])
+        for x, zero in (values[1:], values[:0:-1]):
+            is_compared = comparison is not None and comparison.primitive.name in _COMPARISONS
+            if is_compared and any(v is x for v in comparison.invars) and _is_zero_value(zero, producers):
                 return _CHOICE
     return None
 

@@ -52,6 +52,11 @@ def model_calls(model: keras.Model) -> list[Call]:
     return order
 
 
+def calls_as(layer: keras.Operation, classes: tuple[type, ...]) -> bool:
+    """Whether a layer computes as one of `classes`: a subclass may override `call`."""
+    return any(isinstance(layer, cls) and type(layer).call is cls.call for cls in classes)
+
+
 def producer(tensor: keras.KerasTensor) -> Call:
     """The call that returned a Keras tensor."""
     operation, index, _ = tensor._keras_history

@@ -50,11 +50,11 @@ def steps_of(model: keras.Model) -> list[Step]:
                 pairs = zip(map(id, deeper.inputs), read, strict=True)
                 inside = {key: index for key, index in pairs if index is not None}
                 walk(deeper, inside, f"{path}/")
-                made = [inside[id(tensor)] for tensor in deeper.outputs]
+                indices = [inside[id(tensor)] for tensor in deeper.outputs]
             else:
                 read = [producers[id(tensor)] for tensor in call.inputs if id(tensor) in producers]
-                made = [add(path, type(call.operation).__name__, read)] * len(call.outputs)
-            producers.update(zip(map(id, call.outputs), made, strict=True))
+                indices = [add(path, type(call.operation).__name__, read)] * len(call.outputs)
+            producers.update(zip(map(id, call.outputs), indices, strict=True))
 
     walk(graph, {id(tensor): add(tensor.name, "Input", ()) for tensor in graph.inputs}, "")
     return steps

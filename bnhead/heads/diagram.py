@@ -36,9 +36,9 @@ def svg(head: str | Head, features: Sequence[int] = (8, 8, 64), outputs: int = 1
         width = round(len(word) * _LETTER + 20)
         middle = x + width / 2
         arrow = f'<path d="M{x - _GAP + 2} {top + 17}h{_GAP - 6}m-5 -4l5 4l-5 4"/>' if groups else ""
-        place = f'<text class="place" x="{middle:g}" y="{top - 9}">{label}</text>' if label else ""
+        caption = f'<text class="place" x="{middle:g}" y="{top - 9}">{label}</text>' if label else ""
         groups.append(
-            f'<g class="{css_class}">{arrow}{place}'
+            f'<g class="{css_class}">{arrow}{caption}'
             f'<rect x="{x}" y="{top}" width="{width}" height="{_BOX_HEIGHT}" rx="6"/>'
             f'<text x="{middle:g}" y="{top + 22}">{escape(word)}</text></g>'
         )

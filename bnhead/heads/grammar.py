@@ -156,8 +156,8 @@ class Head:
             if t.left_out:
                 phrase += f" without {' and '.join(_PARTS[part] for part in sorted(t.left_out))}"
             if t.type.normalises_batch:
-                place = next(places)
-                phrase += f" ({place}, {PLACEMENTS[place]})"
+                position = next(places)
+                phrase += f" ({position}, {PLACEMENTS[position]})"
             phrases.append(phrase)
         return ", then ".join(phrases)
 

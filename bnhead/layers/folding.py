@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from bnhead import graph
-from bnhead.graph.calls import Call, model_calls
+from bnhead.graph.calls import Call, calls_as, model_calls
 from bnhead.layers.normalization import BatchNormalization
 from bnhead.layers.plain import vanishes
 
@@ -23,18 +23,13 @@ def inference_affine(layer: keras.layers.Layer) -> Affine | None:
     """
     if hasattr(layer, "inference_affine"):
         return layer.inference_affine()
-    if not isinstance(layer, BatchNormalization) and not _calls_as(layer, (keras.layers.BatchNormalization,)):
+    if not isinstance(layer, BatchNormalization) and not calls_as(layer, (keras.layers.BatchNormalization,)):
         return None
     if layer.axis not in (-1, layer.input_spec.ndim - 1):
         return None
     mean, variance = (_as_float64(v) for v in (layer.moving_mean, layer.moving_variance))
     scale = (_as_float64(layer.gamma) if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
     return scale, (_as_float64(layer.beta) if layer.center else 0.0) - scale * mean
-
-
-def _calls_as(layer: keras.Operation, classes: tuple) -> bool:
-    """Whether a layer computes as one of `classes`: a subclass may override `call`."""
-    return any(isinstance(layer, cls) and type(layer).call is cls.call for cls in classes)
 
 
 def _as_float64(variable) -> np.ndarray:
@@ -129,7 +124,7 @@ def _is_linear(layer, classes: tuple, *, may_activate: bool = False) -> bool:
     `may_activate` allows an activation after the product.
     """
     return (
-        _calls_as(layer, classes)
+        calls_as(layer, classes)
         and not getattr(layer, "lora_enabled", False)
         and getattr(layer, "quantization_mode", None) is None
         and (may_activate or layer.activation is keras.activations.linear)
@@ -170,7 +165,7 @@ class _Neighbours:
         if reader is None or not self.is_called_once(reader.operation):
             return None
         layer = reader.operation
-        commutes = _calls_as(layer, (keras.layers.GlobalAveragePooling2D, keras.layers.Flatten))
+        commutes = calls_as(layer, (keras.layers.GlobalAveragePooling2D, keras.layers.Flatten))
         if _is_identity(reader) or (commutes and layer.data_format == "channels_last"):
             return self.following(reader)
         return layer
@@ -184,5 +179,5 @@ class _Neighbours:
 
 def _is_identity(call: Call) -> bool:
     """Whether a call is the identity in inference. A user's subclass of dropout may drop there too."""
-    is_dropout = _calls_as(call.operation, (keras.layers.Dropout, keras.layers.Identity))
+    is_dropout = calls_as(call.operation, (keras.layers.Dropout, keras.layers.Identity))
     return (is_dropout or vanishes(call.operation)) and not call.keywords.get("training")

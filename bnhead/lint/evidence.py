@@ -172,15 +172,15 @@ class Place:
 def graded(rule: str, places: Sequence[Place]) -> list[Finding]:
     """Up to two findings of many layers: those beyond the threshold and the others, the worst layer first."""
     row: Rule = RULES[rule]
-    kept = [p for p in places if p.value is None or row.is_beyond(p.value, row.notable)]
-    kept.sort(key=lambda place: 0 if place.value is None else (-place.value if row.above else place.value))
+    notable = [p for p in places if p.value is None or row.is_beyond(p.value, row.notable)]
+    notable.sort(key=lambda p: 0 if p.value is None else (-p.value if row.above else p.value))
     groups = {True: [], False: []}
-    for place in kept:
-        groups[row.severity_of(place.value) != "info"].append(place)
+    for p in notable:
+        groups[row.severity_of(p.value) != "info"].append(p)
     results = []
     for group in groups.values():
         if group:
             worst = group[0]
-            also = f"; {worst.path} is the worst" if len({place.value for place in group}) > 1 else ""
-            results += finding(rule, [place.path for place in group], f"{worst.what}{also}", worst.value)
+            also = f"; {worst.path} is the worst" if len({p.value for p in group}) > 1 else ""
+            results += finding(rule, [p.path for p in group], f"{worst.what}{also}", worst.value)
     return results

@@ -38,8 +38,8 @@ class Finding:
     @property
     def place(self) -> str:
         """The layers in words: the first three, and the number of the others."""
-        shown, more = ", ".join(self.where[:_SHOWN]), len(self.where) - _SHOWN
-        return f"{shown} and {more} more" if more > 0 else shown
+        paths, hidden = ", ".join(self.where[:_SHOWN]), len(self.where) - _SHOWN
+        return f"{paths} and {hidden} more" if hidden > 0 else paths
 
     @property
     def compared(self) -> str:

@@ -105,7 +105,7 @@ def check(
     can = [rule for rule in rules if evidence.has(RULES[rule].needs)]
     missing = {rule: net.untraced or NEEDS[RULES[rule].needs] for rule in rules if rule not in can}
     findings = [finding for rule in can for finding in CHECKS[rule](evidence)]
-    return Findings(model.name, ordered(findings), tuple(can), missing, _facts(evidence))
+    return Findings(model.name, ordered(findings), tuple(can), missing, _facts_of_net(evidence))
 
 
 Batch = tuple[Any, Any, Any]  # inputs, labels and domains; None without
@@ -163,7 +163,7 @@ def _labels(data: Any, labels: Any, read: list[Batch]) -> Labels | None:
     return Labels(on_host(every), in_batches, domains, is_complete)
 
 
-def _facts(evidence: Evidence) -> dict[str, str]:
+def _facts_of_net(evidence: Evidence) -> dict[str, str]:
     """What was read, for people."""
     training, facts = evidence.training, {}
     if evidence.measured is not None:

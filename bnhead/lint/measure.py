@@ -130,12 +130,12 @@ def measure(net: Net, parts: Sequence[Any]) -> Measured | None:
         return None
     parts = [feed.arranged(net.model, x) for x in parts]
     full = [x for x in parts if _size(x) == _size(parts[0])]
-    seen, again = _in_both_modes(net, parts, full, dropping=True)
-    statistics, evaluated = _averaged(seen), _averaged(again[: len(full)])
+    in_training, in_evaluation = _in_both_modes(net, parts, full, dropping=True)
+    statistics, evaluated = _batch_means(in_training), _batch_means(in_evaluation[: len(full)])
     shifts = _variance_ratios(statistics, evaluated)
     if any(net.random_before(call) for call in net.training_norms):
         control = _in_both_modes(net, full, full, dropping=False)
-        without = _variance_ratios(*map(_averaged, control))
+        without = _variance_ratios(*map(_batch_means, control))
         shifts = {name: ratio / without[name] for name, ratio in shifts.items()}
     norms = {
         name: NormFeatures(
@@ -143,13 +143,18 @@ def measure(net: Net, parts: Sequence[Any]) -> Measured | None:
             statistics[name]["variance"],
             evaluated[name]["variance"],
             shifts[name],
-            np.sum([one["norms"][name]["active"] for one in again], axis=0),
-            np.min([one["norms"][name]["lowest"] for one in again], axis=0),
+            np.sum([batch["norms"][name]["active"] for batch in in_evaluation], axis=0),
+            np.min([batch["norms"][name]["lowest"] for batch in in_evaluation], axis=0),
         )
         for name in statistics
     }
-    active = {name: np.sum([one["active"][name] for one in again], axis=0) for name in again[0]["active"]}
-    outputs = np.concatenate([one["outputs"] for one in seen]) if "outputs" in seen[0] else None
+    active = {
+        name: np.sum([batch["active"][name] for batch in in_evaluation], axis=0)
+        for name in in_evaluation[0]["active"]
+    }
+    outputs = (
+        np.concatenate([batch["outputs"] for batch in in_training]) if "outputs" in in_training[0] else None
+    )
     return Measured(sum(map(_size, parts)), _size(full[0]), norms, active, outputs)
 
 
@@ -163,16 +168,18 @@ def _in_both_modes(net: Net, parts: Sequence[Any], full: Sequence[Any], dropping
         dropping: whether dropout drops in training.
     """
     training = trace.compiled(lambda x, number: _training_pass(net.model, x, number, dropping), net.model)
-    seen = [_on_host(training(x, np.uint32(number))) for number, x in enumerate(full)]
-    values = _moving_values(net, _averaged(seen))
+    in_training = [_on_host(training(x, np.uint32(number))) for number, x in enumerate(full)]
+    values = _moving_values(net, _batch_means(in_training))
     evaluation = trace.compiled(lambda x, averages: _evaluation_pass(net, x, averages), net.model)
-    return seen, [_on_host(evaluation(x, values)) for x in parts]
+    return in_training, [_on_host(evaluation(x, values)) for x in parts]
 
 
 def _variance_ratios(statistics: dict, evaluated: dict) -> dict[str, np.ndarray]:
     """Name of a norm -> `(channels,)`, variance in training / in inference; NaN where one of them is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = {name: one["variance"] / evaluated[name]["variance"] for name, one in statistics.items()}
+        ratios = {
+            name: moments["variance"] / evaluated[name]["variance"] for name, moments in statistics.items()
+        }
     return {name: np.where((ratio > 0) & np.isfinite(ratio), ratio, np.nan) for name, ratio in ratios.items()}
 
 
@@ -228,18 +235,18 @@ def _moving_values(net: Net, statistics: dict[str, dict[str, np.ndarray]]) -> di
     for key in _moving_averages(net):
         path, _, attribute = key.rpartition(":")
         moment = attribute.removeprefix("moving_")
-        calls = [one[moment] for name, one in statistics.items() if name.partition("#")[0] == path]
+        calls = [moments[moment] for name, moments in statistics.items() if name.partition("#")[0] == path]
         if calls:
             values[key] = np.mean(calls, axis=0).astype("float32")
     return values
 
 
-def _averaged(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+def _batch_means(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
     """Means over the batches of the moments at each norm, from the results of passes."""
-    batches = [one["norms"] for one in results]
+    batches = [batch["norms"] for batch in results]
 
     def mean(name, moment):
-        return np.mean([one[name][moment] for one in batches], axis=0)
+        return np.mean([batch[name][moment] for batch in batches], axis=0)
 
     return {name: {moment: mean(name, moment) for moment in ("mean", "variance")} for name in batches[0]}
 

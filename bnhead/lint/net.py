@@ -140,18 +140,18 @@ class Net:
 
     def feeding(self, call: LayerCall) -> list[LayerCall]:
         """The nearest calls before it that have kernels: what a batch norm normalises."""
-        found: dict[int, LayerCall] = {}
-        pending, seen = [call.index], set()
+        readers: dict[int, LayerCall] = {}
+        pending, visited = [call.index], set()
         while pending:
             for index in self.calls[pending.pop()].reads:
-                if index < 0 or index in seen:
+                if index < 0 or index in visited:
                     continue
-                seen.add(index)
+                visited.add(index)
                 if has_kernel(self.calls[index].layer):
-                    found[index] = self.calls[index]
+                    readers[index] = self.calls[index]
                 else:
                     pending.append(index)
-        return list(found.values())
+        return list(readers.values())
 
     def path_of(self, layer: Any) -> str:
         """The path of a layer's first call; its name if it is not called."""
@@ -160,8 +160,8 @@ class Net:
 
 def has_kernel(layer: Any) -> bool:
     """Whether a layer itself has a weight matrix or filters."""
-    own = [*getattr(layer, "_trainable_variables", ()), *getattr(layer, "_non_trainable_variables", ())]
-    return any(len(weight.shape) > 1 for weight in own)
+    variables = [*getattr(layer, "_trainable_variables", ()), *getattr(layer, "_non_trainable_variables", ())]
+    return any(len(weight.shape) > 1 for weight in variables)
 
 
 def read_net(model: keras.Model, example: Any = None) -> Net:

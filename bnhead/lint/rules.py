@@ -391,26 +391,26 @@ def selected(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[str
     Raises:
         UsageError: a text that selects no rule, with the nearest id or name; or no rule is left.
     """
-    chosen = _matching("select", select) or list(RULES)
-    left = [rule for rule in chosen if rule not in _matching("ignore", ignore)]
-    if not left:
+    selection = _matching("select", select) or list(RULES)
+    remaining = [rule for rule in selection if rule not in _matching("ignore", ignore)]
+    if not remaining:
         raise UsageError("select and ignore leave no rule to check")
-    return [rule for rule in RULES if rule in left]
+    return [rule for rule in RULES if rule in remaining]
 
 
 def _matching(argument: str, texts: Iterable[str]) -> list[str]:
     """Ids of the rules that any of the texts selects."""
     ids: list[str] = []
     for text in texts:
-        found = [
+        matches = [
             rule.id
             for rule in RULES.values()
             if text.lower() == rule.name or (text and rule.id.lower().startswith(text.lower()))
         ]
-        if not found:
+        if not matches:
             names = [*RULES, *GROUPS, *(rule.name for rule in RULES.values())]
             raise UsageError(f"{argument}: rule {text!r} is not known{_nearest(text, names)}")
-        ids += found
+        ids += matches
     return ids
 
 

@@ -27,15 +27,15 @@ def slow_averages(evidence: Evidence) -> list[Finding]:
     norms = _training_norms(evidence)
     for momentum in sorted({norm.momentum for norm in norms.values()}, reverse=True):
         paths = [path for path, norm in norms.items() if norm.momentum == momentum]
-        left = momentum**steps
+        remaining = momentum**steps
         needed = (
             f"{math.ceil(math.log(0.05) / math.log(max(momentum, 1e-9))):,}"
             if momentum < 1
             else "infinitely many"
         )
-        what = f"momentum {momentum:g} keeps {left:.1%} of the averages that training starts with after "
-        what += f"{counted(steps, 'step')} ({needed} steps keep 5%)"
-        findings += finding("BN201", paths, what, left)
+        text = f"momentum {momentum:g} keeps {remaining:.1%} of the averages that training starts with after "
+        text += f"{counted(steps, 'step')} ({needed} steps keep 5%)"
+        findings += finding("BN201", paths, text, remaining)
     return findings
 
 
@@ -45,8 +45,8 @@ def fast_averages(evidence: Evidence) -> list[Finding]:
     for momentum in sorted({norm.momentum for norm in norms.values() if norm.momentum < 1}):
         paths = [path for path, norm in norms.items() if norm.momentum == momentum]
         batches = (1 + momentum) / (1 - momentum)
-        what = f"momentum {momentum:g} averages {batches:.1f} batches"
-        findings += finding("BN202", paths, what, batches)
+        text = f"momentum {momentum:g} averages {batches:.1f} batches"
+        findings += finding("BN202", paths, text, batches)
     return findings
 
 
@@ -57,11 +57,11 @@ def batch_of_one(evidence: Evidence) -> list[Finding]:
         for call in evidence.net.training_norms if size else ():
             if call.positions is not None:
                 values = size * call.positions
-                what = f"{words} has {counted(size, 'example')}, {counted(values, 'value')} of a channel"
-                places.append(Place(call.path, values, what))
+                text = f"{words} has {counted(size, 'example')}, {counted(values, 'value')} of a channel"
+                places.append(Place(call.path, values, text))
     if training.size and training.remainder:
-        rest = f" ({training.size:,} examples by {training.batch_size})"
-        places = [Place(p.path, p.value, p.what + rest * p.what.startswith("the last")) for p in places]
+        division = f" ({training.size:,} examples by {training.batch_size})"
+        places = [Place(p.path, p.value, p.what + division * p.what.startswith("the last")) for p in places]
     return graded("BN203", places)
 
 
@@ -84,9 +84,9 @@ def decayed_norm(evidence: Evidence) -> list[Finding]:
         return []
     decay = max(decayed.values())
     value = 1 - math.exp(-rate * decay * steps) if steps else None
-    what = f"a decay of {decay:g} at a rate of {rate:.2g}"
-    what += f" takes {value:.1%} of gamma and beta in {counted(steps, 'step')}" if steps else ""
-    return finding("BN204", sorted(decayed, key=decayed.get, reverse=True), what, value)
+    text = f"a decay of {decay:g} at a rate of {rate:.2g}"
+    text += f" takes {value:.1%} of gamma and beta in {counted(steps, 'step')}" if steps else ""
+    return finding("BN204", sorted(decayed, key=decayed.get, reverse=True), text, value)
 
 
 def _mean_rate(optimizer: keras.optimizers.Optimizer, steps: int) -> float:
@@ -108,11 +108,11 @@ def zero_output_bias(evidence: Evidence) -> list[Finding]:
         return []
     present = shares[shares > 0]
     excess = math.log(len(shares)) + float((present * np.log(present)).sum())
-    what = (
+    text = (
         f"the classes have {shares.min():.2%} to {shares.max():.1%} of the examples; equal shares cost "
         f"{excess:.3f} nats"
     )
-    return finding("BN205", [places[0]], what, excess)
+    return finding("BN205", [places[0]], text, excess)
 
 
 def _output_offset(evidence: Evidence, index: int) -> str | None:
@@ -158,11 +158,13 @@ def _mixing(noun: str, batches: Sequence[np.ndarray], shares: np.ndarray | None,
         # half of what equal shares would show: imbalanced classes, too, show that many
         if kinds > 1 and len(np.unique(pooled)) <= _expected(np.full(kinds, 1 / kinds), len(pooled)) / 2:
             shares = np.full(kinds, 1 / kinds)
-    seen = float(np.mean([len(np.unique(batch)) for batch in batches]))
+    distinct = float(np.mean([len(np.unique(batch)) for batch in batches]))
     expected = float(np.mean([_expected(shares, len(batch)) for batch in batches]))
     plural = "classes" if noun == "class" else "domains"
-    what = f"a batch of {len(batches[0])} has {seen:.1f} {plural}; mixed batches would have {expected:.1f}"
-    return finding("BN206", [], what, seen / expected)
+    text = (
+        f"a batch of {len(batches[0])} has {distinct:.1f} {plural}; mixed batches would have {expected:.1f}"
+    )
+    return finding("BN206", [], text, distinct / expected)
 
 
 def _expected(shares: np.ndarray, examples: int) -> float:

@@ -48,8 +48,8 @@ def dropout_before_norm(evidence: Evidence) -> list[Finding]:
             continue
         shift = float(np.exp(np.median(np.abs(np.log(ratios)))))
         ratio = float(np.median(ratios))
-        what = f"{source} makes the variance in training {ratio:.3g} times that in inference"
-        places.append(Place(call.path, shift, what))
+        text = f"{source} makes the variance in training {ratio:.3g} times that in inference"
+        places.append(Place(call.path, shift, text))
     return graded("BN401", places)
 
 
@@ -61,9 +61,9 @@ def large_epsilon(evidence: Evidence) -> list[Finding]:
         if len(variance):
             share, median = float((variance < epsilon).mean()), float(np.median(variance))
             size = np.sqrt(median / (median + epsilon))
-            what = f"the variance of {share:.0%} of the channels is below epsilon {epsilon:g}; the median, "
-            what += f"{median:.2g}, leaves with a deviation of {size:.2f} gamma"
-            places.append(Place(call.path, share, what))
+            text = f"the variance of {share:.0%} of the channels is below epsilon {epsilon:g}; the median, "
+            text += f"{median:.2g}, leaves with a deviation of {size:.2f} gamma"
+            places.append(Place(call.path, share, text))
     return graded("BN402", places)
 
 
@@ -72,9 +72,9 @@ def constant_features(evidence: Evidence) -> list[Finding]:
     places = []
     for call, features in _measured_norms(evidence):
         constant = _constant(features)
-        what = f"{int(constant.sum())} of {counted(len(constant), 'channel')} constant on "
-        what += counted(evidence.measured.examples, "example")
-        places.append(Place(call.path, float(constant.mean()), what))
+        text = f"{int(constant.sum())} of {counted(len(constant), 'channel')} constant on "
+        text += counted(evidence.measured.examples, "example")
+        places.append(Place(call.path, float(constant.mean()), text))
     return graded("BN403", places)
 
 
@@ -87,11 +87,11 @@ def rare_features(evidence: Evidence) -> list[Finding]:
         if not rare.any():
             continue
         least = float(np.median(share_active[rare]) * batch)
-        what = (
+        text = (
             f"{int(rare.sum())} of {counted(len(rare), 'channel')} have fewer than {ACTIVE} active examples "
         )
-        what += f"in a batch of {batch} (median {least:.1f})"
-        places.append(Place(call.path, float(rare.mean()), what))
+        text += f"in a batch of {batch} (median {least:.1f})"
+        places.append(Place(call.path, float(rare.mean()), text))
     return graded("BN404", places)
 
 
@@ -103,15 +103,15 @@ def moving_variance_out_of_range(evidence: Evidence) -> list[Finding]:
         mean, variance = averages(call.layer)
         invalid = ~np.isfinite(mean) | ~np.isfinite(variance) | (variance < 0)
         if invalid.any():
-            what = f"{counted(int(invalid.sum()), 'moving average')} negative or not finite"
-            places.append(Place(call.path, 1.0, what))
+            text = f"{counted(int(invalid.sum()), 'moving average')} negative or not finite"
+            places.append(Place(call.path, 1.0, text))
         elif features is not None and not is_initial(mean, variance):
             epsilon = call.layer.epsilon
             ratio = (variance + epsilon) / (features.variance + epsilon)
             outside = (ratio > _FACTOR) | (ratio < 1 / _FACTOR)
-            what = f"{int(outside.sum())} of {counted(len(outside), 'channel')}; the moving variance is "
-            what += f"{np.median(ratio):.2g} times the data's in the median channel"
-            places.append(Place(call.path, float(outside.mean()), what))
+            text = f"{int(outside.sum())} of {counted(len(outside), 'channel')}; the moving variance is "
+            text += f"{np.median(ratio):.2g} times the data's in the median channel"
+            places.append(Place(call.path, float(outside.mean()), text))
     return graded("BN405", places)
 
 
@@ -129,12 +129,12 @@ def dead_units(evidence: Evidence) -> list[Finding]:
             weight_dead = int((certificate.weight_dead & units).sum())
             bias_dead = int((certificate.bias_dead & units).sum())
         number = int(units.sum())
-        what = (
+        text = (
             f"{number} of {counted(len(units), 'unit')} silent on {counted(measured.examples, 'example')}: "
         )
-        what += f"{weight_dead} by their weights, {bias_dead} by their bias, "
-        what += f"{number - weight_dead - bias_dead} unused here"
-        places.append(Place(name, float(units.mean()), what))
+        text += f"{weight_dead} by their weights, {bias_dead} by their bias, "
+        text += f"{number - weight_dead - bias_dead} unused here"
+        places.append(Place(name, float(units.mean()), text))
     return graded("BN501", places)
 
 

@@ -20,9 +20,9 @@ def bias_before_norm(evidence: Evidence) -> list[Finding]:
     net = evidence.net
     biased = {}
     for call in net.training_norms:
-        before = net.made_by(call)
-        if before is not None and _adds_bias(before.layer) and net.readers(before.index) == [call]:
-            biased[before.path] = before.layer
+        feeder = net.made_by(call)
+        if feeder is not None and _adds_bias(feeder.layer) and net.readers(feeder.index) == [call]:
+            biased[feeder.path] = feeder.layer
     for path in [call.path for call in net.calls if call.name != call.path]:
         biased.pop(path, None)  # a layer of several calls may have another reader
     if not biased:
@@ -30,9 +30,9 @@ def bias_before_norm(evidence: Evidence) -> list[Finding]:
     sizes = {path: int(np.prod(layer.bias.shape)) for path, layer in biased.items()}
     parameters = sum(int(np.prod(v.shape)) for v in net.model.trainable_variables)
     share = sum(sizes.values()) / max(1, parameters)
-    what = f"{counted(sum(sizes.values()), 'bias value')} of {counted(len(sizes), 'layer')} without effect, "
-    what += f"{share:.2%} of the trainable parameters"
-    return finding("BN101", sorted(sizes, key=sizes.get, reverse=True), what, share)
+    text = f"{counted(sum(sizes.values()), 'bias value')} of {counted(len(sizes), 'layer')} without effect, "
+    text += f"{share:.2%} of the trainable parameters"
+    return finding("BN101", sorted(sizes, key=sizes.get, reverse=True), text, share)
 
 
 def _adds_bias(layer: keras.Operation) -> bool:
@@ -60,8 +60,8 @@ def shared_norm(evidence: Evidence) -> list[Finding]:
             continue
         pairs = itertools.combinations(map(_moments, features), 2)
         distance, words = max(_distance(a, b) for a, b in pairs)
-        what = f"{number} on inputs that differ: {words}"
-        places.append(Place(calls[0].path, distance, what))
+        text = f"{number} on inputs that differ: {words}"
+        places.append(Place(calls[0].path, distance, text))
     return graded("BN102", places)
 
 
@@ -108,22 +108,22 @@ def norm_on_output(evidence: Evidence) -> list[Finding]:
     norms = [call for call in norms if call is not None and trains(call.layer)]
     if not norms:
         return []
-    made = None if evidence.measured is None else evidence.measured.outputs
+    outputs = None if evidence.measured is None else evidence.measured.outputs
     targets = np.asarray(evidence.labels.every, "float64")
     targets = targets.reshape(len(targets), -1)
     paths = [call.path for call in norms]
-    if made is None or targets.shape[1] != made.shape[1]:
+    if outputs is None or targets.shape[1] != outputs.shape[1]:
         return finding("BN103", paths, "a batch norm makes the outputs", None)
     deviation = np.maximum(targets.std(0), 1e-12)
-    means = np.abs(made.mean(0) - targets.mean(0)) / deviation
-    ratios = np.abs(np.log2(np.maximum(made.std(0), 1e-12) / deviation))
+    means = np.abs(outputs.mean(0) - targets.mean(0)) / deviation
+    ratios = np.abs(np.log2(np.maximum(outputs.std(0), 1e-12) / deviation))
     value = min(1e3, float(max(means.max(), ratios.max())))
     worst = int(np.argmax(np.maximum(means, ratios)))
-    what = (
+    text = (
         f"targets have mean {targets.mean(0)[worst]:.3g} and deviation {targets.std(0)[worst]:.3g}, outputs "
-        f"in training {round(made.mean(0)[worst], 6):.3g} and {made.std(0)[worst]:.3g}"
+        f"in training {round(outputs.mean(0)[worst], 6):.3g} and {outputs.std(0)[worst]:.3g}"
     )
-    return finding("BN103", paths, what, value)
+    return finding("BN103", paths, text, value)
 
 
 def last_norm(net: Net, index: int) -> LayerCall | None:
@@ -149,9 +149,9 @@ def frozen_after_compile(evidence: Evidence) -> list[Finding]:
         layers = sorted(layers, key=lambda layer: not is_norm(layer))
         if layers:
             norms = sum(map(is_norm, layers))
-            what = f"{counted(len(ids), 'variable')} of {counted(len(layers), 'layer')}"
-            what += f", {counted(norms, 'batch norm')} among them, {word} since compile"
-            return finding("BN301", [evidence.net.path_of(layer) for layer in layers], what, len(ids))
+            text = f"{counted(len(ids), 'variable')} of {counted(len(layers), 'layer')}"
+            text += f", {counted(norms, 'batch norm')} among them, {word} since compile"
+            return finding("BN301", [evidence.net.path_of(layer) for layer in layers], text, len(ids))
     return []
 
 
@@ -160,19 +160,19 @@ def behind_frozen_layers(evidence: Evidence) -> list[Finding]:
     places = []
     for call in evidence.net.training_norms:
         feeding = evidence.net.feeding(call)
-        if not feeding or any(before.layer.trainable_variables for before in feeding):
+        if not feeding or any(feeder.layer.trainable_variables for feeder in feeding):
             continue
         mean, variance = averages(call.layer)
         if is_initial(mean, variance):
             continue
-        frozen = ", ".join(before.path for before in feeding[:2])
+        frozen = ", ".join(feeder.path for feeder in feeding[:2])
         features = _features(evidence, [call])
         if not features:
             places.append(Place(call.path, None, f"{frozen} before it is frozen"))
             continue
         distance, words = _distance((mean, variance), _moments(features[0]))
-        what = f"its averages move to those of the data, and {words}; {frozen} before it is frozen"
-        places.append(Place(call.path, distance, what))
+        text = f"its averages move to those of the data, and {words}; {frozen} before it is frozen"
+        places.append(Place(call.path, distance, text))
     return graded("BN302", places)
 
 

@@ -64,12 +64,12 @@ class CalibrationSums:
         logits, rows = logits.astype("float64"), np.arange(len(labels))
         logits = logits - logits.max(1, keepdims=True)
         right = logits[rows, labels]
-        others = logits.copy()
-        others[rows, labels] = -np.inf
+        wrong = logits.copy()
+        wrong[rows, labels] = -np.inf
         correct = logits.argmax(1) == labels
         self._examples += len(labels)
         self._correct += correct.sum()
-        self._margin += (right - others.max(1)).sum()
+        self._margin += (right - wrong.max(1)).sum()
         self._loss += (np.log(np.exp(logits).sum(1)) - right).sum()
         for i, inverse in enumerate(_INVERSE):
             self._losses[i] += (np.log(np.exp(logits * inverse).sum(1)) - right * inverse).sum()

@@ -101,12 +101,12 @@ def neural_collapse(moments: ClassMoments, weights: np.ndarray | None = None) ->
     centred, within = means - means.mean(0), moments.within / moments.examples
     # pinv(M' M / K) from M itself: the squares of tiny singular values would be lost
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    kept = singular > singular[0] * max(centred.shape) * np.finfo("float64").eps
-    inside = np.einsum("ku,uv,kv->k", directions[kept], within, directions[kept])
+    nonzero = singular > singular[0] * max(centred.shape) * np.finfo("float64").eps
+    inside = np.einsum("ku,uv,kv->k", directions[nonzero], within, directions[nonzero])
     spread = float((centred**2).sum() / number)
     nc3 = np.nan if weights is None else _structure(np.asarray(weights, "float64").T[present] @ centred.T)
     return Collapse(
-        float((inside * number / singular[kept] ** 2).sum() / number) if spread else np.inf,
+        float((inside * number / singular[nonzero] ** 2).sum() / number) if spread else np.inf,
         float(np.trace(within) / spread) if spread else np.inf,
         _structure(centred @ centred.T),
         nc3,
@@ -124,8 +124,8 @@ def pillai(moments: ClassMoments) -> float:
         return np.nan
     total = moments.total
     values, vectors = np.linalg.eigh(total)
-    kept = values > values[-1] * units * np.finfo("float64").eps  # constant units and repeated ones
-    whitened = vectors[:, kept] / np.sqrt(values[kept])
+    nonzero = values > values[-1] * units * np.finfo("float64").eps  # constant units and repeated ones
+    whitened = vectors[:, nonzero] / np.sqrt(values[nonzero])
     centred = (moments.means - moments.mean) * np.sqrt(moments.counts)[:, None]
     return float(((centred @ whitened) ** 2).sum() / (number - 1))
 

@@ -55,5 +55,5 @@ def effective_decay(split: Split) -> Decay | None:
         scale, len(kernel) // len(scale)
     )  # above 1 after a Flatten: channels are its fastest axis
     with np.errstate(divide="ignore"):
-        own = ((kernel * scale[:, None]) ** 2).sum()
-        return Decay(1 / scale**2, float((kernel**2).sum() / own) if own else np.inf)
+        scaled = ((kernel * scale[:, None]) ** 2).sum()
+        return Decay(1 / scale**2, float((kernel**2).sum() / scaled) if scaled else np.inf)

@@ -132,12 +132,12 @@ def interventions(
     Raises:
         UsageError: as for `measure`; data without labels of classes.
     """
-    known = reference(model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed)
-    split = known.split
-    affines = _affines(known, training_batch, seed)
-    names = ["none", *affines, *(["neutral_bias"] if known.labels.any() else [])]
+    training = reference(model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed)
+    split = training.split
+    affines = _affines(training, training_batch, seed)
+    names = ["none", *affines, *(["neutral_bias"] if training.labels.any() else [])]
     sums, examples = {name: _Sums() for name in names}, 0
-    change = _neutral(known) if "neutral_bias" in sums else None
+    change = _neutral(training) if "neutral_bias" in sums else None
     for batch in batches_of(split, data, batch_size):
         _require_labels(batch)
         base = batch.evaluation
@@ -157,13 +157,17 @@ def interventions(
     return Interventions(split.name, "" if split.site is None else split.site.name, examples, effects)
 
 
-def _affines(known: Reference, training_batch: int, seed: int) -> dict[str, Callable[[np.ndarray], Affine]]:
+def _affines(
+    training: Reference, training_batch: int, seed: int
+) -> dict[str, Callable[[np.ndarray], Affine]]:
     """Name of each intervention on the statistics -> what the norm does with an input."""
-    split, rng = known.split, np.random.default_rng(seed)
+    split, rng = training.split, np.random.default_rng(seed)
     number = round(examples_per_norm(split, training_batch)) - 1
 
     def of_batch(x):
-        return in_training(known, *known.mates.statistics(x, known.mates.draw(rng, 1, number)[0], number))
+        return in_training(
+            training, *training.mates.statistics(x, training.mates.draw(rng, 1, number)[0], number)
+        )
 
     affines: dict[str, Callable] = {"batch": of_batch}
     if not split.normalises:
@@ -175,15 +179,15 @@ def _affines(known: Reference, training_batch: int, seed: int) -> dict[str, Call
     if not isinstance(split.norm, BatchCentering):
         affines["no_scaling"] = lambda x: Affine(moving.mean, moving.scale * deviation, moving.shift)
     if not isinstance(split.norm, FrozenBatchNormalization):
-        affines["population"] = lambda x: known.noiseless
+        affines["population"] = lambda x: training.noiseless
         affines["own_share"] = lambda x: split.affine(*own_share(split, x, 1 / (number + 1)))
     return affines
 
 
-def _neutral(known: Reference) -> np.ndarray:
+def _neutral(training: Reference) -> np.ndarray:
     """`(classes,)`, what a neutral bias adds to the logits: as `guess.neutralise`, in evaluation mode."""
-    shares = np.maximum(known.labels / known.labels.sum(), 0.5 / known.features.examples)
-    return np.log(shares) - known.logits
+    shares = np.maximum(training.labels / training.labels.sum(), 0.5 / training.features.examples)
+    return np.log(shares) - training.logits
 
 
 def _of_folded(folded: keras.Model, split: Split, data: Any, batch_size: int) -> _Sums:

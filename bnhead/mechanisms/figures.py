@@ -495,7 +495,7 @@ def tables_of(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str,
         What each group with figures is about, with heading, meaning and value of each figure as text.
     """
     tables = []
-    for group, about in GROUPS.items():
+    for group, subject in GROUPS.items():
         rows = FIGURES_BY_GROUP[group] + ((*INITIAL, PREJUDICED) if group == "guess" else ())
         numbers = ((row, values.get(PREFIX + row.name)) for row in rows)
         cells = [
@@ -504,7 +504,7 @@ def tables_of(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str,
             if isinstance(number, int | float) and math.isfinite(number)
         ]
         if cells:
-            tables.append((about, cells))
+            tables.append((subject, cells))
     return tables
 
 
@@ -552,6 +552,6 @@ def check_groups(groups: Iterable[str] | str) -> tuple[str, ...]:
     names = [name for name in names if name]
     for name in names:
         if name not in (*GROUPS, "all"):
-            known = ", ".join(("all", *GROUPS))
-            raise UsageError(f"measure {name!r} is not known{nearest(name, GROUPS)} (there are {known})")
+            choices = ", ".join(("all", *GROUPS))
+            raise UsageError(f"measure {name!r} is not known{nearest(name, GROUPS)} (there are {choices})")
     return tuple(name for name in GROUPS if name in names or "all" in names)

@@ -55,12 +55,12 @@ class GapSums:
     """Sums over batches, from which `Gap` is computed.
 
     Args:
-        known: of the training data, of a model with a norm.
+        training: of the training data, of a model with a norm.
         share: of an example in its batch, 1 / B.
     """
 
-    def __init__(self, known: Reference, share: float):
-        self._known, self._share = known, share
+    def __init__(self, training: Reference, share: float):
+        self._training, self._share = training, share
         self._examples, self._correct, self._loss = (
             0,
             dict.fromkeys(STATISTICS, 0.0),
@@ -77,16 +77,16 @@ class GapSums:
             in_batch: its logits with the statistics of random batches.
             affine: what the norm does with these.
         """
-        split, x = self._known.split, batch.features["features"]
+        split, x = self._training.split, batch.features["features"]
         wide = x.astype("float64")
-        both = np.concatenate([split.evaluation()(wide), affine(wide)], -1).reshape(-1, 2 * x.shape[-1])
-        mean = both.mean(0)
-        moments = Moments(len(both), mean, (both - mean).T @ (both - mean))
+        pair = np.concatenate([split.evaluation()(wide), affine(wide)], -1).reshape(-1, 2 * x.shape[-1])
+        mean = pair.mean(0)
+        moments = Moments(len(pair), mean, (pair - mean).T @ (pair - mean))
         self._both = moments if self._both is None else self._both.merge(moments)
         if batch.labels is None:
             return
-        own = split.outputs(batch.features, split.affine(*own_share(split, x, self._share)))["logits"]
-        logits = batch.evaluation["logits"], in_batch, population, own
+        excluded = split.outputs(batch.features, split.affine(*own_share(split, x, self._share)))["logits"]
+        logits = batch.evaluation["logits"], in_batch, population, excluded
         self._examples += len(batch)
         for name, of_statistics in zip(STATISTICS, logits, strict=True):
             self._correct[name] += (of_statistics.argmax(-1) == batch.labels).sum()
@@ -99,7 +99,7 @@ class GapSums:
             {name: float(s / n) for name, s in sums.items()} for sums in (self._correct, self._loss) if n
         ]
         accuracy, loss = means or ({}, {})
-        averages = AverageBias.of(self._known.split.moving, self._known.population)
+        averages = AverageBias.of(self._training.split.moving, self._training.population)
         return Gap(accuracy, loss, linear_cka(self._both.squares), averages)
 
 

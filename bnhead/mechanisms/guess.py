@@ -59,9 +59,9 @@ class GuessSums:
         answers, labels = self._answers, self._labels
         shares, scale = answers / answers.sum(), np.log(len(answers))
         entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum() / scale
-        known = labels.sum() == answers.sum()
+        labelled = labels.sum() == answers.sum()
         loss, prior = (
-            (self._loss / labels.sum() / scale, labels.max() / labels.sum()) if known else (np.nan,) * 2
+            (self._loss / labels.sum() / scale, labels.max() / labels.sum()) if labelled else (np.nan,) * 2
         )
         return Guess(float(shares.max()), float(entropy), int((answers > 0).sum()), float(loss), float(prior))
 

@@ -73,9 +73,9 @@ class Measured:
     @property
     def title(self) -> str:
         """The layer and the numbers of examples, in a line."""
-        place = "norm" if self.has_norm else "no norm; one would be before"
+        norm = "norm" if self.has_norm else "no norm; one would be before"
         return (
-            f"{place} {self.layer}; {self.examples:,} examples, "
+            f"{norm} {self.layer}; {self.examples:,} examples, "
             f"statistics of {self.reference_examples:,} training examples"
         )
 
@@ -132,11 +132,9 @@ def measure(
         UsageError: a model without a head, an unknown group, data that do not fit or are not finite.
     """
     groups = check_groups(groups)
-    population = reference(
-        model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed
-    )
-    split = population.split
-    sums = _Sums(population, groups, training_batch, draws, seed)
+    training = reference(model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed)
+    split = training.split
+    sums = _Sums(training, groups, training_batch, draws, seed)
     for batch in batches_of(split, data, batch_size):
         sums.add(batch)
     measured = sums.result()
@@ -150,9 +148,11 @@ def measure(
 class _Sums:
     """The sums of every group that reads the same batches."""
 
-    def __init__(self, known: Reference, groups: tuple[str, ...], training_batch: int, draws: int, seed: int):
-        self._known, self._groups, self.labelled = known, groups, False
-        split = known.split
+    def __init__(
+        self, training: Reference, groups: tuple[str, ...], training_batch: int, draws: int, seed: int
+    ):
+        self._training, self._groups, self.labelled = training, groups, False
+        split = training.split
         per_norm = examples_per_norm(split, training_batch)
         self._kernel = None
         if split.output is not None:
@@ -160,10 +160,10 @@ class _Sums:
         self._examples = self._disagreeing = self._compared = 0
         self._noise = self._gap = None
         if {"noise", "gap"} & set(groups):
-            self._noise = NoiseSums(known, training_batch, draws, seed)
+            self._noise = NoiseSums(training, training_batch, draws, seed)
         if "gap" in groups and split.normalises:
-            self._gap = GapSums(known, 1 / per_norm)
-        positions = known.features.positions
+            self._gap = GapSums(training, 1 / per_norm)
+        positions = training.features.positions
         self._scale = ScaleSums(self._kernel, per_norm * positions) if "scale" in groups else None
         self._calibration = CalibrationSums(seed) if "calibration" in groups else None
         outputs = split.net.outputs[0].shape
@@ -172,29 +172,29 @@ class _Sums:
 
     def add(self, batch: Batch) -> None:
         """Adds a batch to every sum."""
-        known, x = self._known, batch.features["features"]
+        training, x = self._training, batch.features["features"]
         logits = batch.evaluation["logits"]
         self._examples += len(batch)
         self.labelled = self.labelled or batch.labels is not None
         if self._noise is not None:
-            population = known.split.outputs(batch.features, known.noiseless)["logits"]
+            population = training.split.outputs(batch.features, training.noiseless)["logits"]
             in_batch, affine = self._noise.add(batch, population)
             if self._gap is not None:
                 self._gap.add(batch, population, in_batch, affine)
         if self._guess is not None:
             self._guess.add(logits, batch.labels)
         if self._scale is not None:
-            mean, variance = known.split.moving if known.split.normalises else known.population
-            z = (x - mean) / np.sqrt(variance + known.split.epsilon)
+            mean, variance = training.split.moving if training.split.normalises else training.population
+            z = (x - mean) / np.sqrt(variance + training.split.epsilon)
             self._scale.add(batch.evaluation.get("output"), logits, z)
         if self._calibration is not None and batch.labels is not None:
             self._calibration.add(logits, batch.labels)
-        if "collapse" in self._groups and known.output is not None:
+        if "collapse" in self._groups and training.output is not None:
             self._compare(batch)
 
     def _compare(self, batch: Batch) -> None:
         """Counts for NC4 the examples whose nearest class mean is not the answer, bias included."""
-        means, present = self._known.output.means, self._known.output.counts > 0
+        means, present = self._training.output.means, self._training.output.counts > 0
         read = batch.evaluation["output"].astype("float64")
         # |h - m|^2 less |h|^2; of a class without examples infinite
         distances = np.where(present, (means**2).sum(1), np.inf) - 2 * read @ means.T
@@ -203,22 +203,22 @@ class _Sums:
 
     def result(self) -> Measured:
         """The figures of all batches added."""
-        known, split, groups = self._known, self._known.split, self._groups
-        measured = Measured(split.name, split.norm is not None, self._examples, known.features.examples)
+        training, split, groups = self._training, self._training.split, self._groups
+        measured = Measured(split.name, split.norm is not None, self._examples, training.features.examples)
         measured.noise = self._noise.result() if "noise" in groups else None
         measured.gap = None if self._gap is None else self._gap.result()
         measured.guess = None if self._guess is None else self._guess.result()
         measured.scale = None if self._scale is None else self._scale.result()
         if self._calibration is not None and self.labelled:
             measured.calibration = self._calibration.result()
-        measured.inputs = known.fc if "inputs" in groups else None
+        measured.inputs = training.fc if "inputs" in groups else None
         measured.decay = effective_decay(split) if "decay" in groups else None
-        if known.output is None:
+        if training.output is None:
             return measured
         if "rank" in groups:
-            ranks = (effective_rank(known.output, centred=centred) for centred in (True, False))
+            ranks = (effective_rank(training.output, centred=centred) for centred in (True, False))
             measured.ranks = Ranks(*ranks)
         if "collapse" in groups:
-            measured.collapse = neural_collapse(known.output, self._kernel)
+            measured.collapse = neural_collapse(training.output, self._kernel)
             measured.nc4 = self._disagreeing / self._compared
         return measured

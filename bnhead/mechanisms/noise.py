@@ -43,15 +43,15 @@ def examples_per_norm(split: Split, batch_size: int) -> float:
     return batch_size
 
 
-def in_training(known: Reference, mean: np.ndarray, variance: np.ndarray) -> Affine:
+def in_training(training: Reference, mean: np.ndarray, variance: np.ndarray) -> Affine:
     """What the norm does in training with a batch's statistics.
 
     A frozen norm ignores them, and batch renorm corrects them within its bounds.
     """
-    split = known.split
+    split = training.split
     if isinstance(split.norm, FrozenBatchNormalization):
         return split.evaluation()
-    affine = known.affine(mean, variance)
+    affine = training.affine(mean, variance)
     if isinstance(split.norm, BatchRenormalization):
         r_max, d_max = (float(ops.convert_to_numpy(bound)) for bound in split.norm.bounds())
         deviation = np.sqrt(variance + split.epsilon)
@@ -136,9 +136,9 @@ class Noise:
             return np.nan
         size = max(1, len(counts) // 3)
         order = np.argsort(counts, kind="stable")
-        chosen = order[:size] if rarest else order[-size:]
+        classes = order[:size] if rarest else order[-size:]
         shares = self.flipped_by_class[self.class_examples > 0]
-        return float(np.average(shares[chosen], weights=counts[chosen]))
+        return float(np.average(shares[classes], weights=counts[classes]))
 
 
 def _root_mean(variances: np.ndarray) -> float:
@@ -150,22 +150,22 @@ class NoiseSums:
     """Sums over batches, from which `Noise` is computed.
 
     Args:
-        known: of the training data.
+        training: of the training data.
         batch_size: of the training.
         draws: random sets of mates for each batch of examples; at least 2.
         seed: of the sets.
     """
 
-    def __init__(self, known: Reference, batch_size: int, draws: int = DRAWS, seed: int = 0):
-        self._known, self._draws = known, draws
-        self._number = examples_per_norm(known.split, batch_size)
+    def __init__(self, training: Reference, batch_size: int, draws: int = DRAWS, seed: int = 0):
+        self._training, self._draws = training, draws
+        self._number = examples_per_norm(training.split, batch_size)
         self._rng = np.random.default_rng(seed)
         self._sums: dict[str, Any] = dict.fromkeys(("examples", "logits", "flipped", "correct", "loss"), 0.0)
         self._variance = self._distance = self._predicted = 0.0
         self._by_class: np.ndarray | None = None
         # values of the norm's output per standard deviation of its input
-        affine = known.affine(*known.population)
-        self._unit = np.abs(affine.scale) * known.features.std
+        affine = training.affine(*training.population)
+        self._unit = np.abs(affine.scale) * training.features.std
 
     def add(self, batch: Batch, population: np.ndarray) -> tuple[np.ndarray, Affine]:
         """Adds a batch.
@@ -177,14 +177,14 @@ class NoiseSums:
         Returns:
             The logits with the first set of mates, `(examples, outputs)`, and what the norm does with it.
         """
-        known, x = self._known, batch.features["features"]
+        training, x = self._training, batch.features["features"]
         mates = round(self._number) - 1
-        first, of_first, quiet = None, None, known.noiseless(x.astype("float64"))
+        first, of_first, quiet = None, None, training.noiseless(x.astype("float64"))
         sums, squares, logits, logit_squares = 0.0, 0.0, 0.0, 0.0
         answers, flips = population.argmax(-1), np.zeros(len(batch))
-        for row in known.mates.draw(self._rng, self._draws, mates):
-            affine = in_training(known, *known.mates.statistics(x, row, mates))
-            z, out = affine(x.astype("float64")), known.split.outputs(batch.features, affine)["logits"]
+        for row in training.mates.draw(self._rng, self._draws, mates):
+            affine = in_training(training, *training.mates.statistics(x, row, mates))
+            z, out = affine(x.astype("float64")), training.split.outputs(batch.features, affine)["logits"]
             if first is None:
                 first, of_first = out, affine
             difference, change = z - quiet, out.astype("float64") - first
@@ -200,7 +200,7 @@ class NoiseSums:
             variance = (squares - sums**2 / n) / (n - 1) / self._unit**2
             self._variance = self._variance + variance.reshape(rows).mean(1).sum(0)
             self._distance = self._distance + (squares / n / self._unit**2).reshape(rows).mean(1).sum(0)
-            z = (x - known.features.mean) / known.features.std
+            z = (x - training.features.mean) / training.features.std
         self._predicted = self._predicted + self._prediction(z, x)
         self._sums["examples"] += len(batch)
         self._sums["logits"] += ((logit_squares - logits**2 / n) / (n - 1)).mean(-1).sum()
@@ -214,7 +214,7 @@ class NoiseSums:
 
     def _prediction(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """`(channels,)`, sum over the examples of the predicted variance, for the norm's kind."""
-        moments, norm, number = self._known.features, self._known.split.norm, self._number
+        moments, norm, number = self._training.features, self._training.split.norm, self._number
         if x.ndim > 2 or isinstance(norm, FrozenBatchNormalization | BatchRenormalization):
             return np.full(x.shape[-1], np.nan)
         if isinstance(norm, BatchCentering):
@@ -241,7 +241,7 @@ class NoiseSums:
             self._variance / examples,
             self._distance / examples,
             self._predicted / examples,
-            self._known.features.p_active,
+            self._training.features.p_active,
             **by_class,
         )
 
@@ -273,10 +273,10 @@ def batch_noise(
         batch_size: inputs at a time if data are arrays; no figure's expectation depends on it.
         seed: of the random mates.
     """
-    known = reference(model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed)
-    sums, affine = NoiseSums(known, training_batch, draws, seed), known.noiseless
-    for batch in batches_of(known.split, data, batch_size):
-        sums.add(batch, known.split.outputs(batch.features, affine)["logits"])
+    training = reference(model, data if train is None else train, norm=norm, batch_size=batch_size, seed=seed)
+    sums, affine = NoiseSums(training, training_batch, draws, seed), training.noiseless
+    for batch in batches_of(training.split, data, batch_size):
+        sums.add(batch, training.split.outputs(batch.features, affine)["logits"])
     return sums.result()
 
 

@@ -95,12 +95,12 @@ class Mates:
             self._centre = x.reshape(-1, x.shape[-1]).mean(0, dtype="float64")
             self._sums = np.zeros((0, 2, x.shape[-1]))
         sums = self.sums(x)
-        free = max(0, min(self._size - len(self._sums), len(sums)))
-        self._sums = np.concatenate([self._sums, sums[:free]])
-        for number, row in enumerate(sums[free:], start=self.seen + free):
-            place = self._rng.integers(number + 1)
-            if place < self._size:
-                self._sums[place] = row
+        room = max(0, min(self._size - len(self._sums), len(sums)))
+        self._sums = np.concatenate([self._sums, sums[:room]])
+        for number, row in enumerate(sums[room:], start=self.seen + room):
+            position = self._rng.integers(number + 1)
+            if position < self._size:
+                self._sums[position] = row
         self.seen += len(sums)
 
     def sums(self, x: np.ndarray) -> np.ndarray:
@@ -117,13 +117,13 @@ class Mates:
         Raises:
             UsageError: a batch needs more mates than the data have.
         """
-        whole = self.seen == len(self._sums)
-        if whole and number > self.seen:
+        complete = self.seen == len(self._sums)
+        if complete and number > self.seen:
             raise UsageError(f"batch_size must be at most the {self.seen + 1} examples, got {number + 1}")
         counts = np.zeros((draws, len(self._sums)))
         for row in counts:
-            chosen = rng.choice(len(self._sums), number, replace=not whole)
-            np.add.at(row, chosen, 1.0)
+            rows = rng.choice(len(self._sums), number, replace=not complete)
+            np.add.at(row, rows, 1.0)
         return np.tensordot(counts, self._sums, axes=1)
 
     def statistics(self, x: np.ndarray, mates: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -82,12 +82,12 @@ class Split:
         calls = model_calls(self.net)
         norm_call = self._norm_call(calls, norm if norm is None else flat.name(norm))
         self.norm = None if norm_call is None else norm_call.operation
-        cut = -1 if norm_call is None else next(i for i, call in enumerate(calls) if call is norm_call)
-        after = {call.operation.name for call in _calls_after_features(self.net)}
+        position = -1 if norm_call is None else next(i for i, call in enumerate(calls) if call is norm_call)
+        head_names = {call.operation.name for call in _calls_after_features(self.net)}
         dense = [
-            c for c in calls if isinstance(c.operation, keras.layers.Dense) and c.operation.name in after
+            c for c in calls if isinstance(c.operation, keras.layers.Dense) and c.operation.name in head_names
         ]
-        fc = next((call for call in calls[cut + 1 :] if any(call is other for other in dense)), None)
+        fc = next((call for call in calls[position + 1 :] if any(call is other for other in dense)), None)
         output = dense[-1] if dense else None
         if norm_call is None and fc is None:
             raise UsageError(f"model {model.name!r} has neither a batch norm nor a Dense after its features")
@@ -97,20 +97,20 @@ class Split:
         self._axis = self._axis[0] if isinstance(self._axis, list | tuple) else self._axis
         start = fc.inputs[0] if norm_call is None else norm_call.outputs[0]
         features = fc.inputs[0] if norm_call is None else norm_call.inputs[0]
-        wanted = {"outputs": self.net.outputs[0]}
-        wanted |= {key: call.inputs[0] for key, call in (("fc", fc), ("output", output)) if call is not None}
-        self._after = _between(self.net, start, wanted)
-        rest = {key: tensor for key, tensor in wanted.items() if key not in self._after.output}
-        if "outputs" in rest:
+        tensors = {"outputs": self.net.outputs[0]}
+        tensors |= {key: call.inputs[0] for key, call in (("fc", fc), ("output", output)) if call is not None}
+        self._after = _between(self.net, start, tensors)
+        before_norm = {key: tensor for key, tensor in tensors.items() if key not in self._after.output}
+        if "outputs" in before_norm:
             raise UsageError(f"norm {self.name!r}: the output of model {model.name!r} does not depend on it")
-        self._before = keras.Model(self.net.inputs, {"features": features, **rest})
+        self._before = keras.Model(self.net.inputs, {"features": features, **before_norm})
         self.site = self._last_activation()
 
     def _norm_call(self, calls: list[Call], norm: str | None) -> Call | None:
         norms = [call for call in calls if hasattr(call.operation, "moving_variance")]
         if norm is None:
-            after = {call.operation.name for call in _calls_after_features(self.net)}
-            later = [call for call in norms if call.operation.name in after]
+            head_names = {call.operation.name for call in _calls_after_features(self.net)}
+            later = [call for call in norms if call.operation.name in head_names]
             return later[-1] if later else self._norm_of_vectors(norms)
         names = [call.operation.name for call in norms]
         if names.count(norm) != 1:
@@ -252,16 +252,16 @@ class Split:
         return self.norm is not None and not isinstance(self.norm, BatchNoise)
 
     def affine(
-        self, mean: np.ndarray, variance: np.ndarray, around: tuple[np.ndarray, np.ndarray] | None = None
+        self, mean: np.ndarray, variance: np.ndarray, identity: tuple[np.ndarray, np.ndarray] | None = None
     ) -> Affine:
         """What the norm does with given statistics, with its gamma and beta.
 
         A model without a norm, and the layer `BatchNoise`, have one that is the identity for the statistics
-        `around`: gamma = sqrt(variance + epsilon), beta = mean. That is the norm of `heads.insert_bn`.
+        `identity`: gamma = sqrt(variance + epsilon), beta = mean. That is the norm of `heads.insert_bn`.
 
         Args:
             mean, variance: `(channels,)`, or `(examples, channels)` for statistics of each example.
-            around: mean and variance of the identity; None for `mean` and `variance`.
+            identity: mean and variance of the identity; None for `mean` and `variance`.
         """
         deviation = np.sqrt(np.asarray(variance, "float64") + self.epsilon)
         mean = np.asarray(mean, "float64")
@@ -270,7 +270,7 @@ class Split:
         if isinstance(self.norm, BatchScaling):
             return Affine(np.zeros_like(mean), 1 / deviation, np.zeros_like(mean))
         if not self.normalises:
-            m, v = (mean, variance) if around is None else around
+            m, v = (mean, variance) if identity is None else identity
             return Affine(mean, np.sqrt(np.asarray(v, "float64") + self.epsilon) / deviation, np.asarray(m))
         return Affine(mean, self.gain / deviation, self.offset + np.zeros_like(mean))
 
@@ -286,7 +286,7 @@ def _calls_after_features(net: keras.Model) -> list[Call]:
     return calls_after_features(net) if len(net.inputs) == 1 else model_calls(net)
 
 
-def _between(net: keras.Model, start: Any, wanted: Mapping[str, Any]) -> keras.Model:
+def _between(net: keras.Model, start: Any, tensors: Mapping[str, Any]) -> keras.Model:
     """A model from one tensor of `net` to those of `wanted` that depend on it. It shares `net`'s layers.
 
     Raises:
@@ -297,8 +297,8 @@ def _between(net: keras.Model, start: Any, wanted: Mapping[str, Any]) -> keras.M
     for call in model_calls(net):
         if not any(id(tensor) in values for tensor in call.inputs):
             continue
-        others = [t for t in call.inputs if id(t) not in values]
-        if others:
+        missing = [t for t in call.inputs if id(t) not in values]
+        if missing:
             raise UsageError(
                 f"layer {call.operation.name!r} reads tensors that do not come from {start.name!r}, so the "
                 f"model {net.name!r} cannot be cut there"
@@ -308,7 +308,7 @@ def _between(net: keras.Model, start: Any, wanted: Mapping[str, Any]) -> keras.M
         )
         results = keras.tree.flatten(call.operation(*arguments, **keywords))
         values.update(zip(map(id, call.outputs), results, strict=True))
-    reached = {key: values[id(tensor)] for key, tensor in wanted.items() if id(tensor) in values}
+    reached = {key: values[id(tensor)] for key, tensor in tensors.items() if id(tensor) in values}
     return keras.Model(inputs, reached)
 
 

@@ -46,10 +46,12 @@ def check_directory(directory: RunDirectory, inspected: Inspected) -> None:
     if record is None:
         raise RunDirectoryError(f"out {directory.path} holds {present[0]} of an unknown model {advice}")
     if not inspected.is_same(record):
-        now = dataclasses.asdict(inspected)
+        current = dataclasses.asdict(inspected)
         if record.get("model") != inspected.model:  # the others follow from it
-            record, now = ({k: v for k, v in one.items() if k not in _OF_MODEL} for one in (record, now))
-        differences = changed_settings(record, now)
+            record, current = (
+                {k: v for k, v in settings.items() if k not in _OF_MODEL} for settings in (record, current)
+            )
+        differences = changed_settings(record, current)
         raise RunDirectoryError(f"out {directory.path} holds another census: {differences} {advice}")
 
 

@@ -147,19 +147,19 @@ def _largest_class(counts: Counts) -> tuple[int, float, float]:
 
 def conclusion(census: Census) -> str:
     """The result in a sentence: "No dead units in 20 layers."."""
-    known = {name: counts for name, counts in census.layers.items() if not counts.unknown}
-    dead = {name: int(counts.dead.sum()) for name, counts in known.items() if counts.dead.any()}
-    unknown = len(census.layers) - len(known)
-    rest = f" {counted(unknown, 'layer')} unknown." if unknown and known else ""
-    if not known:
+    countable = {name: counts for name, counts in census.layers.items() if not counts.unknown}
+    dead = {name: int(counts.dead.sum()) for name, counts in countable.items() if counts.dead.any()}
+    unknown = len(census.layers) - len(countable)
+    ending = f" {counted(unknown, 'layer')} unknown." if unknown and countable else ""
+    if not countable:
         return f"Unknown: no count of {counted(unknown, 'layer')} is valid."
     if not dead:
-        return f"No dead units in {_layers(known)}.{rest}"
-    units = sum(counts.units for counts in known.values())
+        return f"No dead units in {_layers(countable)}.{ending}"
+    units = sum(counts.units for counts in countable.values())
     total = sum(dead.values())
     text = f"{total:,} of {units:,} units are dead ({total / units:.1%}), in "
-    text += _layers(known) if len(known) == 1 else f"{len(dead)} of {_layers(known)}"
-    return f"{text}.{rest}"
+    text += _layers(countable) if len(countable) == 1 else f"{len(dead)} of {_layers(countable)}"
+    return f"{text}.{ending}"
 
 
 def accumulated(census: Census) -> str:
@@ -169,10 +169,10 @@ def accumulated(census: Census) -> str:
 
     If layers were counted on different numbers of inputs, only those on the fewest are in it, and it says so.
     """
-    known = [counts for counts in census.layers.values() if not counts.unknown and counts.accumulation]
-    inputs = min((counts.inputs for counts in known), default=0)
-    known = [counts for counts in known if counts.inputs == inputs]
-    curves = [counts.accumulation.curve for counts in known]
+    countable = [counts for counts in census.layers.values() if not counts.unknown and counts.accumulation]
+    inputs = min((counts.inputs for counts in countable), default=0)
+    countable = [counts for counts in countable if counts.inputs == inputs]
+    curves = [counts.accumulation.curve for counts in countable]
     part = f" (in {len(curves)} of {len(census.layers)} layers)" if len(curves) < len(census.layers) else ""
     if not curves or not (dead := sum(numbers for _, numbers in curves))[-1]:
         return ""
@@ -180,7 +180,7 @@ def accumulated(census: Census) -> str:
     (inputs, number), *later = points
     text = f"{counted(int(number), 'unit')} silent on the first {counted(int(inputs), 'input')}"
     text += "".join(f", {number:,} on {inputs:,}" for inputs, number in later) + part
-    unseen = sum(counts.unseen.units for counts in known)
+    unseen = sum(counts.unseen.units for counts in countable)
     return text + f"; at least {unseen:,.0f} of these would fire on more inputs (Chao2)" * (unseen >= 0.5)
 
 
@@ -189,12 +189,12 @@ def causes(census: Census) -> str:
 
     Layers without a certificate, such as those of a subclassed model, are not in it.
     """
-    known = [c for c in census.layers.values() if not c.unknown and c.causes is not None and c.dead.any()]
-    if not known:
+    countable = [c for c in census.layers.values() if not c.unknown and c.causes is not None and c.dead.any()]
+    if not countable:
         return ""
     dead, weight_dead, bias_dead, unused = (
         sum(int(mask.sum()) for mask in masks)
-        for masks in zip(*((c.dead, c.weight_dead, c.bias_dead, c.unused) for c in known), strict=True)
+        for masks in zip(*((c.dead, c.weight_dead, c.bias_dead, c.unused) for c in countable), strict=True)
     )
     if unused == dead:
         return f"none of the {dead:,} dead units is proved dead by its weights; further inputs may wake them"
@@ -210,5 +210,5 @@ def worst_layers(census: Census, most: int = 3) -> list[str]:
     return ranked[:most]
 
 
-def _layers(known: Mapping[str, Counts]) -> str:
-    return next(iter(known)) if len(known) == 1 else f"{len(known)} layers"
+def _layers(countable: Mapping[str, Counts]) -> str:
+    return next(iter(countable)) if len(countable) == 1 else f"{len(countable)} layers"

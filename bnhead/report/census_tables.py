@@ -39,19 +39,19 @@ def terminal_table(census: Census, width: int = 80, *, wide: bool = False) -> Ta
     headings = ["layer", "units", *(figure.heading for figure in figures)]
     columns = [[heading, *cells] for heading, cells in zip(headings, zip(*rows, strict=True), strict=True)]
     widths = [max(map(len, column)) for column in columns]
-    shown = [0, 1]
+    numbers = [0, 1]
     for number, figure in enumerate(figures, start=2):
-        needed = sum(widths[i] + _GAP for i in (*shown, number)) - _GAP
+        needed = sum(widths[i] + _GAP for i in (*numbers, number)) - _GAP
         if wide or figure.display == "charts" or (width >= FULL_WIDTH and needed <= width):
-            shown.append(number)
-    rest = sum(widths[i] + _GAP for i in shown[1:])
+            numbers.append(number)
+    further_width = sum(widths[i] + _GAP for i in numbers[1:])
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
-    for i in shown:
+    for i in numbers:
         table.add_column(headings[i], justify="right" if i else "left", no_wrap=True)
     for cells in rows:
-        name = cells[0] if wide else shortened(cells[0], max(_LEAST_NAME, width - rest))
+        name = cells[0] if wide else shortened(cells[0], max(_LEAST_NAME, width - further_width))
         # A plain string could contain markup of rich.
-        table.add_row(*(Text(text) for text in (name, *(cells[i] for i in shown[1:]))))
+        table.add_row(*(Text(text) for text in (name, *(cells[i] for i in numbers[1:]))))
     return table
 
 

@@ -187,7 +187,7 @@ def width_chart(lines: Sequence[Sequence[tuple[float, int, float]]]) -> dict[str
     margin = 0.04 * (high - low) or 1.0
     horizontal = Axis(low - margin, high + margin, [math.log2(width) for width in widths])
     vertical = enclosing_axis(0.0, max(share for points in lines for *_, share in points))
-    drawn = []
+    curves = []
     for points in lines:
         by_width: dict[float, list[float]] = {}
         for width, _, share in sorted(points):
@@ -200,9 +200,9 @@ def width_chart(lines: Sequence[Sequence[tuple[float, int, float]]]) -> dict[str
             (horizontal.across(math.log2(width)), vertical.down(share), width, seed, share)
             for width, seed, share in points
         ]
-        drawn.append({"dots": dots, "path": svg_path(middles)})
+        curves.append({"dots": dots, "path": svg_path(middles)})
     return {
-        "lines": drawn,
+        "lines": curves,
         "x": [(horizontal.across(t), w) for t, w in zip(horizontal.ticks, widths, strict=True)],
         "y": [(vertical.down(tick), tick) for tick in vertical.ticks],
     }

@@ -25,8 +25,8 @@ def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
     """
     strata: dict[str, list[Cell]] = {}
     plan = study.plan
-    compared = {name for pair in plan.comparisons for name in (pair.control, pair.treatment)}
-    for cell in (cell for cell in plan.cells if cell.name in compared or not plan.causes):
+    cells_compared = {name for pair in plan.comparisons for name in (pair.control, pair.treatment)}
+    for cell in (cell for cell in plan.cells if cell.name in cells_compared or not plan.causes):
         strata.setdefault(_stratum_name(cell), []).append(cell)
     names = [_head_name(cell) for cell in next(iter(strata.values()))]
     summaries = []
@@ -86,15 +86,15 @@ def width_charts(study: StudyFiles) -> list[dict[str, Any]]:
     drawn_charts = []
     for layer in dict.fromkeys(law["layer"] for law in laws):
         for row in figures_at("charts"):
-            chosen = [law for law in laws if (law["layer"], law.get("figure")) == (layer, row.name)]
-            if chosen:
+            laws_of_layer = [law for law in laws if (law["layer"], law.get("figure")) == (layer, row.name)]
+            if laws_of_layer:
                 chart = {
                     "title": row.meaning,
                     "layer": layer,
                     "figure": row.name,
-                    **_chart_of_widths(study, chosen),
+                    **_chart_of_widths(study, laws_of_layer),
                 }
-                drawn_charts.append({**chart, "slopes": list(_slopes_in_words(chosen, row))})
+                drawn_charts.append({**chart, "slopes": list(_slopes_in_words(laws_of_layer, row))})
     return drawn_charts
 
 

@@ -17,13 +17,13 @@ def figure_files(content: Mapping[str, Any]) -> dict[str, str]:
     """
     return {
         f"{name}.svg": pages.svg_figure(
-            {"figure": figure, "kind": kind, "title": title, "roles": content["roles"]}
+            {"figure": figure, "kind": section, "title": title, "roles": content["roles"]}
         )
-        for name, kind, title, figure in _figures(content)
+        for name, section, title, figure in _figures_of_charts(content)
     }
 
 
-def _figures(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+def _figures_of_charts(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
     """Name, kind (a macro of the template), title and content of each figure."""
     causes = [forest for forest in content["causes"] if forest["rows"]]
     for forest in [*causes, *content["forests"]]:
@@ -37,6 +37,6 @@ def _figures(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mappin
         yield _file("width", chart), "widths", f"{chart['title']} ({chart['layer']})", chart
 
 
-def _file(kind: str, chart: Mapping[str, Any]) -> str:
+def _file(section: str, chart: Mapping[str, Any]) -> str:
     """A file name of the layer's name, which may hold slashes."""
-    return re.sub(r"[^\w.-]+", "_", f"{kind}_{chart['layer']}_{chart['figure']}")
+    return re.sub(r"[^\w.-]+", "_", f"{section}_{chart['layer']}_{chart['figure']}")

@@ -48,14 +48,14 @@ def study_limits(study: StudyFiles) -> Iterator[str]:
         yield "The plan changed after it was frozen: the result must be confirmed by a new study."
 
 
-def _of_the_settings(fixed: dict[str, Any]) -> Iterator[str]:
+def _of_the_settings(settings: dict[str, Any]) -> Iterator[str]:
     subjects = []
-    if "dataset" in fixed:
-        subjects.append(f"one data set, {fixed['dataset']}")
-    if "backbone" in fixed:
-        start = f"the weights {fixed['weights']}" if fixed.get("weights") else "initial weights"
-        subjects.append(f"one backbone, {fixed['backbone']}, trained from {start}")
-    schedule = [form.format(fixed[key]) for key, form in _SCHEDULE.items() if key in fixed]
+    if "dataset" in settings:
+        subjects.append(f"one data set, {settings['dataset']}")
+    if "backbone" in settings:
+        start = f"the weights {settings['weights']}" if settings.get("weights") else "initial weights"
+        subjects.append(f"one backbone, {settings['backbone']}, trained from {start}")
+    schedule = [form.format(settings[key]) for key, form in _SCHEDULE.items() if key in settings]
     if schedule:
         subjects.append(f"one schedule: {wording.as_list(schedule)}")
     if subjects:

@@ -155,8 +155,8 @@ def in_lanes(boxes: list[Box]) -> list[Box]:
         ending = [lanes[read] for read in box.inputs if last_reader[read] == index]
         for lane in ending:
             del occupied[lane]
-        free = (lane for lane in range(len(boxes) + 1) if lane not in occupied)
-        box.lane = min(ending) if ending else next(free)
+        unoccupied = (lane for lane in range(len(boxes) + 1) if lane not in occupied)
+        box.lane = min(ending) if ending else next(unoccupied)
         box.passing = tuple(occupied)
         box.is_read = index in last_reader
         if box.is_read:

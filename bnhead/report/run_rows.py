@@ -25,7 +25,7 @@ def runs_csv(study: StudyFiles) -> str:
     names = [name for row in study.plan.measures for name in (row.name, row.name + _POPULATION)]
     outcomes = [name for name in names if any(name in scores for scores in judged.values())]
     varied = dict.fromkeys(key for cell in study.plan.cells for key in cell.stratum)
-    rows = [_row(study, run, varied, judged.get((run.cell, run.seed), {})) for run in study.judged_runs]
+    rows = [_run_row(study, run, varied, judged.get((run.cell, run.seed), {})) for run in study.judged_runs]
     numbers = dict.fromkeys(key for row in rows for key in row if key.startswith("test_") or keys.is_key(key))
     columns = ["run", "cell", "head", *varied, "seed", "status", *outcomes, *numbers]
     text = io.StringIO()
@@ -35,7 +35,7 @@ def runs_csv(study: StudyFiles) -> str:
     return text.getvalue()
 
 
-def _row(study: StudyFiles, run: Any, varied: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
+def _run_row(study: StudyFiles, run: Any, varied: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
     files, cell = study.runs[run.id], study.plan.cell(run.cell)
     numbers = {
         key: value

@@ -36,22 +36,22 @@ def forests(study: StudyFiles) -> list[dict[str, Any]]:
         Slopes of single heads have neither direction nor margin (0 and ""): they compare nothing.
     """
     verdict = study.verdict
-    drawn = []
+    forests = []
     if trends := verdict.get("trends"):
         title = f"{wording.metric_name(trends[0]['outcome'])} per doubling of {trends[0]['per']}"
         differences = [row for row in trends if row["control"]]
-        drawn.append(_forest(study, f"{title}, difference", "primary", differences) | {"file": "slopes"})
+        forests.append(_forest(study, f"{title}, difference", "primary", differences) | {"file": "slopes"})
         of_heads = [row for row in trends if not row["control"]]
-        drawn.append(_forest(study, f"{title}, each head", "", of_heads, compares=False))
-        drawn[-1]["file"] = "slopes_of_heads"
+        forests.append(_forest(study, f"{title}, each head", "", of_heads, compares=False))
+        forests[-1]["file"] = "slopes_of_heads"
     comparisons = verdict["comparisons"]
     rows = [*comparisons, *(row for comparison in comparisons for row in comparison.get("secondary", ()))]
     for name in dict.fromkeys(row["outcome"] for row in rows):
         of_outcome = [row for row in rows if row["outcome"] == name]
-        drawn.append(
-            _forest(study, wording.metric_name(name), "secondary" if drawn else "primary", of_outcome)
+        forests.append(
+            _forest(study, wording.metric_name(name), "secondary" if forests else "primary", of_outcome)
         )
-    return drawn
+    return forests
 
 
 def cause_forests(study: StudyFiles) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def cause_forests(study: StudyFiles) -> list[dict[str, Any]]:
     Its rows have a `part`, a `meaning`, a `share`, and `differs`: whether the interval excludes 0. A table
     without numbers has no rows.
     """
-    plan, drawn = study.plan, []
+    plan, forests = study.plan, []
     for table in study.verdict.get("causes", ()):
         comparison = plan.comparisons[0]
         sentence = causes.cause_sentence(table, comparison.control, comparison.treatment)
@@ -75,8 +75,8 @@ def cause_forests(study: StudyFiles) -> list[dict[str, Any]]:
             share = causes.as_share(row).replace("-", "\N{MINUS SIGN}")
             meaning = causes.OF_NAME[row["name"]].meaning
             text |= {"part": row["part"], "meaning": meaning, "share": share, "differs": causes.is_clear(row)}
-        drawn.append({**forest, "file": f"causes_{table['outcome']}", "sentence": sentence})
-    return drawn
+        forests.append({**forest, "file": f"causes_{table['outcome']}", "sentence": sentence})
+    return forests
 
 
 def _forest(
@@ -157,15 +157,15 @@ def _row_texts(row: dict[str, Any]) -> dict[str, Any]:
 def raw_values(study: StudyFiles) -> list[dict[str, Any]]:
     """The primary outcome of each pair of runs: a panel for each comparison, with a line for each seed."""
     forms = score_forms(study.plan.measures[0].name)
-    pairs, shown = [], []
+    pairs, paired = [], []
     for comparison in study.verdict["comparisons"]:
         columns = [comparison.get(name) or [] for name in ("seeds", "control_scores", "treatment_scores")]
         complete = [pair for pair in zip(*columns, strict=False) if all(map(wording.is_number, pair))]
         if complete:
             pairs.append(complete)
-            shown.append(comparison)
+            paired.append(comparison)
     panels = charts.slopes([[pair[1:] for pair in complete] for complete in pairs], forms["tick"])
-    for panel, comparison, complete in zip(panels, shown, pairs, strict=True):
+    for panel, comparison, complete in zip(panels, paired, pairs, strict=True):
         texts = [
             f"seed {seed}: {forms['form'](before)} to {forms['form'](after)}"
             for seed, before, after in complete

@@ -234,9 +234,9 @@ def cell_table(study: StudyFiles) -> dict[str, Any]:
 def run_command(study: StudyFiles, run: PlannedRun, directory: str = "DIR") -> str:
     """The command of one run, on as many threads as in the study."""
     threads = study.plan.threads
-    fixed = f"TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} " if threads else ""
+    threads_fixed = f"TF_NUM_INTRAOP_THREADS={threads} TF_NUM_INTEROP_THREADS={threads} " if threads else ""
     settings = study.runs[run.id].config or study.plan.run_settings(run)
-    return fixed + train_command({**settings, "workdir": f"{directory}/runs/{run.id}"})
+    return threads_fixed + train_command({**settings, "workdir": f"{directory}/runs/{run.id}"})
 
 
 def machine_rows(runs: Iterable[RunFiles]) -> list[tuple[str, list[tuple[str, int]]]]:

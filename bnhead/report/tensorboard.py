@@ -138,13 +138,13 @@ def _text(study: StudyFiles) -> Summary:
         rows, headline = comparisons, (study.verdict["sentence"],)
     lines = [f"# {study.verdict['word']}", *headline, f"*{study.plan.question}*"]
     lines += [f"- {row['sentence']}" for row in rows if row["sentence"]]
-    for one in dead_summary(study):
+    for summary in dead_summary(study):
         shares = [
             f"{stratum}{': ' if stratum else ''}"
-            + ", ".join(f"{head} {text}" for head, text in zip(one["heads"], texts, strict=True))
-            for stratum, texts in one["rows"]
+            + ", ".join(f"{head} {text}" for head, text in zip(summary["heads"], texts, strict=True))
+            for stratum, texts in summary["rows"]
         ]
-        lines += [f"**{one['figure'].heading}, {one['layer']}**", *(f"- {text}" for text in shares)]
+        lines += [f"**{summary['figure'].heading}, {summary['layer']}**", *(f"- {text}" for text in shares)]
     lines += [f"- exploratory: {reason}" for reason in study.verdict["exploratory"]]
     tensor = make_tensor_proto(printable("\n\n".join(lines)).encode(), dtype="string")
     return _tensor_summary("verdict", tensor, text_metadata.create_summary_metadata("", ""))

@@ -71,9 +71,9 @@ def shapley(factor: str) -> dict[str, float]:
     return weights
 
 
-def _less(weights: Combination, others: Combination) -> dict[str, float]:
-    names = dict.fromkeys([*weights, *others])
-    return {name: weights.get(name, 0.0) - others.get(name, 0.0) for name in names}
+def _less(weights: Combination, subtracted: Combination) -> dict[str, float]:
+    names = dict.fromkeys([*weights, *subtracted])
+    return {name: weights.get(name, 0.0) - subtracted.get(name, 0.0) for name in names}
 
 
 _TOTAL = {"moving": 1.0, "": -1.0}
@@ -126,7 +126,7 @@ def cause_tables(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> l
     if not plan.causes:
         return []
     measures = [measure for measure in plan.measures if measure.name in OUTCOMES]
-    return [_table(plan, measure, [] if reason else outcomes, reason) for measure in measures]
+    return [_cause_table(plan, measure, [] if reason else outcomes, reason) for measure in measures]
 
 
 def _cells_of_scores(plan: Plan) -> dict[str, tuple[str, bool]]:
@@ -142,7 +142,9 @@ def _cells_of_scores(plan: Plan) -> dict[str, tuple[str, bool]]:
     return cells
 
 
-def _table(plan: Plan, planned: PlannedMeasure, outcomes: Sequence[Outcome], reason: str) -> dict[str, Any]:
+def _cause_table(
+    plan: Plan, planned: PlannedMeasure, outcomes: Sequence[Outcome], reason: str
+) -> dict[str, Any]:
     name, cells = planned.name, _cells_of_scores(plan)
     rows = [row for row in ROWS if row.weights.keys() <= cells.keys()]
     level = plan.level(len(rows))
@@ -168,7 +170,7 @@ def _table(plan: Plan, planned: PlannedMeasure, outcomes: Sequence[Outcome], rea
         for score, of_seed in values.items()
     }
     table["images"] = images if planned.measure.is_per_image else None
-    table["rows"] = [_row(row, stacked, level) for row in rows]
+    table["rows"] = [_effect_row(row, stacked, level) for row in rows]
     total = next(row for row in table["rows"] if row["part"] == "total")
     differs = total["interval"][0] > 0 or total["interval"][1] < 0
     for row in table["rows"]:
@@ -193,7 +195,7 @@ def _numbers(outcome: Outcome, name: str, is_population: bool) -> np.ndarray | N
     return outcome.values.get(name)
 
 
-def _row(row: Row, scores: Mapping[str, np.ndarray], level: float) -> dict[str, Any]:
+def _effect_row(row: Row, scores: Mapping[str, np.ndarray], level: float) -> dict[str, Any]:
     """The numbers of a row. Scores are `(seeds, images)`."""
     combined = sum(weight * scores[score] for score, weight in row.weights.items() if weight)
     differences = [math.fsum(values) / combined.shape[1] for values in combined]

@@ -51,8 +51,8 @@ def chain(head: str) -> dict[str, str]:
             "head must have a bn on the pooled features and no other norm over the batch, as bn_fc, "
             f"got {head!r}"
         )
-    place = words.index("bn")
-    texts = {name: [*words[:place], *norms, *words[place + 1 :]] for name, norms in _NORMS.items()}
+    position = words.index("bn")
+    texts = {name: [*words[:position], *norms, *words[position + 1 :]] for name, norms in _NORMS.items()}
     return {name: parse("_".join(text)).text for name, text in texts.items()}
 
 

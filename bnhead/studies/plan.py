@@ -282,8 +282,8 @@ def with_data(plan: Plan, facts: Mapping[str, Any]) -> Plan:
 
 def with_choices(plan: Plan, fields: Mapping[str, Any]) -> Plan:
     """The plan with values for the settings that it leaves to a measurement (`training.choices`)."""
-    known = {n: fields[n] for n in MEASURED if n in fields and plan.settings.get(n) == OPEN != fields[n]}
-    return with_runs(dataclasses.replace(plan, settings={**plan.settings, **known})) if known else plan
+    values = {n: fields[n] for n in MEASURED if n in fields and plan.settings.get(n) == OPEN != fields[n]}
+    return with_runs(dataclasses.replace(plan, settings={**plan.settings, **values})) if values else plan
 
 
 def run_id(settings: Mapping[str, Any]) -> str:

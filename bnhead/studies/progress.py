@@ -70,9 +70,9 @@ class StudyLines:
             self.ended += 1
             self.kept += event.state == "done"
             self._print(f"{self.ended:>{len(str(self.planned))}} of {self.planned}  {name}: {ending(event)}")
-        done = self.ended + sum(share for share in self._shares.values() if share < 1)
+        completed = self.ended + sum(share for share in self._shares.values() if share < 1)
         self._end = self._expected_end()
-        self._bar.update(self._task, completed=int(done))
+        self._bar.update(self._task, completed=int(completed))
 
     def remaining(self) -> str:
         """The remaining time as estimated at the last report, less the time since; empty if unknown."""
@@ -90,10 +90,10 @@ class StudyLines:
             if self._shares[run] > share
         ]
         each = self._seconds or paces
-        left = sum(1 - share for share in self._shares.values())
-        if not each or not left:
+        remaining = sum(1 - share for share in self._shares.values())
+        if not each or not remaining:
             return None
-        return now + statistics.median(each) * left / min(self._workers, len(self._shares))
+        return now + statistics.median(each) * remaining / min(self._workers, len(self._shares))
 
     def _print(self, line: str) -> None:
         if self._bar.disable:

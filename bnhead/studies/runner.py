@@ -57,11 +57,11 @@ def prepare(
         run = requested.runs[0]
         config = requested.config(run, directory, machine_fields) if look is worker.look_at_data else None
         facts = dict(result_of(engine, Job("data", "", config, look)))
-        chosen = facts.pop("choices", None)
+        choices = facts.pop("choices", None)
         plan = with_data(requested, facts)
-        if chosen is not None:
-            plan = with_choices(plan, chosen["fields"])
-            for line in chosen["lines"]:
+        if choices is not None:
+            plan = with_choices(plan, choices["fields"])
+            for line in choices["lines"]:
                 print(texts.wrapped(line, hanging=2), flush=True)
         files.write_plan(directory, plan)
         return plan
@@ -190,8 +190,8 @@ def _kept_runs_named(lines: StudyLines) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        kept = f"{lines.kept} of {lines.planned} runs are kept; the same command goes on"
-        raise Interrupted(signal.SIGINT, kept) from None
+        notice = f"{lines.kept} of {lines.planned} runs are kept; the same command goes on"
+        raise Interrupted(signal.SIGINT, notice) from None
 
 
 def sound_outcomes(plan: Plan, directory: pathlib.Path) -> list[Outcome]:

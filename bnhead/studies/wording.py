@@ -167,14 +167,16 @@ def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
 def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
     """The headline, a line for each thing that it states."""
     comparisons, trends = verdict["comparisons"], verdict["trends"]
-    place = " with ".join(str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings)
-    subject = f"On {place}: " if place else ""
+    setting = " with ".join(
+        str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings
+    )
+    subject = f"On {setting}: " if setting else ""
     stops = ("INVALID", "UNSTABLE") if trends else ("INVALID",)
     for first in (row for word in stops for row in comparisons if row["word"] == word):
         return [subject + first["sentence"]]
     if not trends and len(comparisons) == 1:
-        first, *others = (row["sentence"] for row in leading_rows(verdict))
-        return [subject + first, *others]
+        first, *further = (row["sentence"] for row in leading_rows(verdict))
+        return [subject + first, *further]
     compared, heading, names = labels(plan, comparisons)
     if trends:  # a slope alone hides a head that is better at every value
         differences = [row for row in trends if row["control"]]

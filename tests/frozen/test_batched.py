@@ -41,7 +41,7 @@ def test_batch_norm_then_dense(shared):
     kernel = RNG.normal(0, 1, (HEADS, FEATURES, 4)).astype("float32")
     bias = RNG.normal(0, 1, (HEADS, 4)).astype("float32")
     own = np.stack([X * (head + 1) + head for head in range(HEADS)])
-    start = SHARED if shared else SHARED.own(ops.convert_to_tensor(own))
+    start = SHARED if shared else SHARED.with_values(ops.convert_to_tensor(own))
     x, updates = batched.batch_norm(norms, NORM, start, BATCHED)
     assert x.gain is not None and (x.values is not start.values) == shared
     each, outputs = x.each, batched.dense(dense, {"kernel": kernel, "bias": bias}, x).values
@@ -79,7 +79,9 @@ def test_head_by_head_at_its_width():
         layer.build((None, width))
         values[head, :, width:] = 0
     named = {name: np.ones((HEADS, 5), "float32") for name in ("gamma", "beta")}
-    x, _ = batched.head_by_head(layers, named, SHARED.own(ops.convert_to_tensor(values), widths), BATCHED)
+    x, _ = batched.head_by_head(
+        layers, named, SHARED.with_values(ops.convert_to_tensor(values), widths), BATCHED
+    )
     assert x.widths == widths
     for head, width in enumerate(widths):
         inputs = values[head, :, :width]

@@ -51,7 +51,7 @@ def test_features_are_the_nets_outputs_in_inference(digits, tmp_path):
 
 def test_stored_features_are_read_again(digits, extractor, tmp_path, monkeypatch):
     first = features(extractor, digits, directory=tmp_path)
-    monkeypatch.setattr(extraction, "_rows", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(extraction, "_computed_rows", lambda *_: pytest.fail("computed again"))
     again = features(pooled(net()), digits, directory=tmp_path)  # another object of the same net
     assert again.fingerprint == first.fingerprint
     np.testing.assert_array_equal(again.test, first.test)

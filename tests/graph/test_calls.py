@@ -6,6 +6,7 @@ from keras import layers, ops
 from bnhead import DeadUnits, census, heads
 from bnhead.errors import UsageError
 from bnhead.graph import model_calls
+from bnhead.graph.calls import calls_as
 
 
 def branched():
@@ -14,6 +15,18 @@ def branched():
     x = ops.maximum(shared(a), shared(b))
     outputs = layers.Add(name="sum")([x, a * 2.0])
     return keras.Model([a, b], [outputs, layers.Dense(2, name="out")(x)])
+
+
+def test_a_subclass_computes_as_its_class_unless_it_overrides_call():
+    class Named(layers.Dense):
+        pass
+
+    class Twice(layers.Dense):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    assert calls_as(Named(2), (layers.Conv2D, layers.Dense)) and not calls_as(Twice(2), (layers.Dense,))
+    assert not calls_as(layers.Flatten(), (layers.Dense,))
 
 
 def test_calls_come_after_what_they_read():

@@ -95,7 +95,7 @@ def test_errors_come_at_once():
     with pytest.raises(UsageError, match="read after every epoch"):
         Measure(iter([]), training_batch=16)
     for options in ({}, {"training_batch": 16, "drawn": 2}):
-        with pytest.raises(TypeError, match="training_batch|drawn"):
+        with pytest.raises(TypeError, match=r"training_batch|drawn"):
             Measure(data(), **options)
     inputs = keras.Input((12,))
     model = keras.Model(inputs, keras.layers.Activation("relu")(inputs))

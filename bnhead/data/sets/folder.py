@@ -207,9 +207,9 @@ def divide(listing: Listing, subject: str) -> dict[str, Listing]:
     train, test = {}, {}
     for name, pictures in listing.pictures.items():
         ranked = sorted(pictures, key=lambda picture: _rank(picture.path))
-        chosen = set(ranked[: max(1, round(TEST_SHARE * len(ranked)))])
-        test[name] = [picture for picture in pictures if picture in chosen]
-        train[name] = [picture for picture in pictures if picture not in chosen]
+        tested = set(ranked[: max(1, round(TEST_SHARE * len(ranked)))])
+        test[name] = [picture for picture in pictures if picture in tested]
+        train[name] = [picture for picture in pictures if picture not in tested]
     return {"train": Listing(train, listing.left_out), "test": Listing(test, {})}
 
 
@@ -229,8 +229,8 @@ def _misses_pictures(root: pathlib.Path, name: str, reason: str) -> DataError:
 def _first_names(names: Iterable[str]) -> str:
     """Returns such as `'a', 'b' and 3 more`."""
     names = list(names)
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    unnamed = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
 def first_test_folder(root: pathlib.Path) -> str | None:
