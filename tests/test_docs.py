@@ -164,7 +164,7 @@ def test_the_cause_tables_are_those_of_the_kept_study_and_add_up(hooks):
         traces[key] = traces.get(key, 0) + result["mechanisms/pillai"] / 3
     rises = [traces[head, 0.01] - traces[head, 0.0001] for head in ("out", "bn_out")]
     assert "trace rises by {:.4f} with `out` and by {:.4f} with `bn_out`".format(*rises) in page
-    assert "bnhead diagnose --seeds=5\n" in page and page.count("| **all together** |") == 3
+    assert "bnhead diagnose --seeds=10\n" in page and page.count("| **all together** |") == 3
 
 
 def test_the_times_of_studies_are_those_measured_or_their_pace(hooks):
