@@ -15,12 +15,15 @@ from bnhead.mechanisms.guess import Guess, initial_guess
 from bnhead.mechanisms.measurements import Measured, measure
 from bnhead.mechanisms.split import Split
 
+_INITIAL = {"guess", "initial"}  # groups with the guess before the first step
+
 
 class Measure(keras.callbacks.Callback):
     """Measures after each epoch what the batch norm of a model's head does (`bnhead.mechanisms.measure`).
 
-    The figures enter `logs` as `mechanisms/<name>`; those that are not defined do not. With the group "guess"
-    the initial guess is measured before the first step, if the training starts from the beginning.
+    The figures enter `logs` as `mechanisms/<name>`; those that are not defined do not. With the groups
+    "guess" and "initial" the initial guess is measured before the first step, if the training starts from
+    the beginning; "initial" measures nothing else.
 
     Args:
         data: `(x, y)` or batches of such tuples, to measure on; they are read after every epoch.
@@ -92,18 +95,23 @@ class Measure(keras.callbacks.Callback):
         """Measures the initial guess of a model that has not been trained yet."""
         steps = getattr(self.model.optimizer, "iterations", None)
         outputs = self._split.net.outputs[0].shape
-        if "guess" not in self.groups or len(outputs) != 2 or outputs[1] < 2:
+        if not _INITIAL & {*self.groups} or len(outputs) != 2 or outputs[1] < 2:
             return
         if steps is None or int(keras.ops.convert_to_numpy(steps)):
             return
         self.initial = self._guess()
-        if not math.isnan(self.initial.prior):
+        if "guess" in self.groups and not math.isnan(self.initial.prior):
             self.prejudiced = None if self.initial.is_prejudiced else 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, and adds the figures to `logs`."""
         self.repeat()
-        is_open = self.initial is not None and self.prejudiced is None and not math.isnan(self.initial.prior)
+        is_open = (
+            "guess" in self.groups
+            and self.initial is not None
+            and self.prejudiced is None
+            and not math.isnan(self.initial.prior)
+        )
         if is_open and not self._guess().is_prejudiced:
             self.prejudiced = epoch + 1
         if logs is not None:
@@ -113,8 +121,10 @@ class Measure(keras.callbacks.Callback):
         """With batch statistics in every norm, so that the bias of moving averages does not count."""
         return initial_guess(self.model, self.data, batch_size=self._options["batch_size"])
 
-    def repeat(self) -> Measured:
-        """Measures the model as it is now."""
+    def repeat(self) -> Measured | None:
+        """Measures the model as it is now; nothing with the group "initial" alone."""
+        if self.groups == ("initial",):
+            return None
         split = self._split if self._split.is_current else Split(self.model, self.norm)
         self.measured = measure(split, self.data, self.train, self.groups, **self._options)
         return self.measured
@@ -124,9 +134,11 @@ class Measure(keras.callbacks.Callback):
         """Every figure of the groups by its key, `mechanisms/<name>`; NaN if it is not defined."""
         values = {} if self.measured is None else figures_of(self.measured)
         names = [row.name for group in self.groups for row in FIGURES_BY_GROUP[group]]
-        if "guess" in self.groups:
+        if _INITIAL & {*self.groups}:
             initial = self.initial
             values |= {} if initial is None else {row.name: row.formula(initial) for row in INITIAL}
+            names += [row.name for row in INITIAL]
+        if "guess" in self.groups:
             values[PREJUDICED.name] = float(PREJUDICED.formula(self))
-            names += [row.name for row in (*INITIAL, PREJUDICED)]
+            names.append(PREJUDICED.name)
         return {PREFIX + name: values.get(name, math.nan) for name in names}

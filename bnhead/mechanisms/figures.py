@@ -16,6 +16,7 @@ GROUPS = {  # name of a group -> what its figures are about
     "noise": "the noise of random batch-mates",
     "gap": "training against evaluation: the norm's statistics",
     "guess": "how the answers are spread over the classes",
+    "initial": "how the answers are spread before the first step",
     "scale": "the scale of the logits",
     "calibration": "loss, margin and calibration",
     "inputs": "inputs of the FC that are far from 0",
@@ -238,6 +239,7 @@ FIGURES_BY_GROUP = {
             "rate",
         ),
     ),
+    "initial": (),  # `INITIAL`, which are not of a `Measured`
     **_rows(
         "scale",
         (
@@ -497,6 +499,8 @@ def tables_of(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str,
     tables = []
     for group, subject in GROUPS.items():
         rows = FIGURES_BY_GROUP[group] + ((*INITIAL, PREJUDICED) if group == "guess" else ())
+        if group == "initial" and GROUPS["guess"] not in dict(tables):
+            rows = INITIAL
         numbers = ((row, values.get(PREFIX + row.name)) for row in rows)
         cells = [
             (row.heading, row.meaning, row.text(number))

@@ -119,6 +119,31 @@ VERDICT = {
             "scores": [{"cell": str, "statistics": str, "values": [float]}],
         }
     ],
+    "claims?": [
+        {
+            "claim": str,
+            "head": str,
+            "word": str,
+            "outcome": str,
+            "n": int,
+            "seeds": [int],
+            "differences": [float],
+            **dict.fromkeys(("mean", "sd", "level", "margin"), _NUMBER),
+            "interval": _BOUNDS,
+            "gains": [float],
+        }
+    ],
+    "classes?": {
+        "counts?": [int],
+        "minority?": [bool],
+        "rows?": [
+            {
+                "cell": str,
+                "n": int,
+                **{name: [_NUMBER] for name in ("recall", "adjusted_recall", "precision", "f1")},
+            }
+        ],
+    },
     "cells": [
         {
             "name": str,

@@ -77,6 +77,8 @@ def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:
     A setting that varies with the strata and is a flag all the same, as the learning rate in `batch_size`, is
     known by the strata that it leads to.
     """
+    if study.checks:
+        return {key: value for key, value in plan.settings.items() if key not in study.varies}
     cells = [dict(cell.stratum) for cell in plan.cells[:: len(study.heads)]]
     not_varied = [key for key in cells[0] if key not in study.varies]
     for values in [{key: cell[key] for key in not_varied} for cell in cells] if not_varied else [{}]:

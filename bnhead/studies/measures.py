@@ -6,7 +6,7 @@ treats images as a sample too (`bnhead.studies.intervals`). Of the others a run 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,52 @@ def _dead_share(result: Mapping[str, Any], predictions: "Predictions", task: str
     return None if share is None else _array_of(share)
 
 
+def _of_classes(
+    figure: str, *, minority: bool = False, without_prior: bool = False
+) -> Callable[[Mapping[str, Any], "Predictions", str], "Values | None"]:
+    """The mean of a figure of `by_class.ByClass` over the classes."""
+
+    def values(result, predictions, task):
+        import numpy as np
+
+        from bnhead.studies.by_class import adjusted, by_class, minorities
+
+        data, outputs = result.get("data", {}), predictions.outputs
+        counts = data.get("checks", {}).get("class_counts", {}).get("train")
+        if outputs is None or task == "regression" or (minority and not counts):
+            return None
+        if without_prior:
+            if "prior" not in data:
+                return None
+            outputs = adjusted(outputs, data["prior"], task)
+        numbers = getattr(by_class(outputs, predictions.labels), figure)
+        numbers = numbers[minorities(counts)] if minority else numbers
+        known = numbers[np.isfinite(numbers)]
+        return _array_of(known.mean()) if len(known) else None
+
+    return values
+
+
+def _ece_excess(result: Mapping[str, Any], predictions: "Predictions", task: str) -> "Values | None":
+    if predictions.outputs is None or task != "classification":
+        return None
+    from bnhead.mechanisms.calibration import CalibrationSums
+
+    sums = CalibrationSums()
+    sums.add(predictions.outputs, predictions.labels)
+    return _array_of(sums.result().ece_excess)
+
+
+def _class_dead(result: Mapping[str, Any], predictions: "Predictions", task: str) -> "Values | None":
+    share = result.get(keys.key(predictions.layers[0], "class_dead"))
+    return None if share is None else _array_of(share)
+
+
+def _guess(classes: int | None, task: str) -> float | None:
+    """The share of right answers of a guess among equally likely classes."""
+    return None if classes is None else 1 / classes
+
+
 MEASURES = {
     row.name: row
     for row in (
@@ -95,6 +141,38 @@ MEASURES = {
             chance=lambda classes, task: math.log(2 if task == "multilabel" else classes),
             best=0.0,
         ),
+        Measure(
+            "balanced_accuracy", "balanced accuracy", 0.01, 1, True, False, False,
+            values=_of_classes("recall"), chance=_guess, best=1.0,
+        ),
+        Measure(
+            "adjusted_balanced_accuracy", "balanced accuracy without the prior", 0.01, 1, True, False, False,
+            values=_of_classes("recall", without_prior=True), chance=_guess, best=1.0,
+        ),
+        Measure(
+            "macro_f1", "mean F1 of the classes", 0.01, 1, True, False, False,
+            values=_of_classes("f1"), chance=_guess, best=1.0,
+        ),
+        Measure(
+            "minority_recall", "recall of minority classes", 0.02, 1, True, False, False,
+            values=_of_classes("recall", minority=True), chance=_guess, best=1.0,
+        ),
+        Measure(
+            "minority_precision", "precision of minority classes", 0.02, 1, True, False, False,
+            values=_of_classes("precision", minority=True), chance=_guess, best=1.0,
+        ),
+        Measure(
+            "ece_excess", "calibration error above its floor", 0.01, -1, True, False, False,
+            values=_ece_excess,
+        ),
+        Measure(
+            "class_dead", "units dead for a class", 0.02, -1, True, False, False,
+            values=_class_dead, best=0.0,
+        ),
+        Measure(
+            "initial_modal_share", "most frequent answer before training", 0.05, -1, True, False, False,
+            values=_number_of_result("mechanisms/initial_modal_share"),
+        ),
     )
 }  # fmt: skip
 
@@ -118,28 +196,45 @@ def measure_of(name: str, better: int = 1) -> Measure:
     raise UsageError(f"outcome {name!r} is not known{nearest(name, MEASURES)} ({', '.join(MEASURES)})")
 
 
+OF_A_LAYER = ("dead_share", "silent_share", "class_dead")  # comparable for one and the same layer
 PRIMARY = {"classification": "accuracy", "multilabel": "accuracy", "regression": "r2"}
 SECONDARY = {
     "classification": ("dead_share", "silent_share", "nll"),
     "multilabel": ("dead_share", "silent_share", "nll"),
     "regression": ("dead_share", "silent_share"),
 }
+# Judged where a study asks for them. They need outputs for every test image, and those of minority classes
+# training classes of unequal size.
+OF_CLASSES = (
+    "balanced_accuracy", "adjusted_balanced_accuracy", "minority_recall", "minority_precision", "macro_f1",
+)  # fmt: skip
+OPTIONAL = {
+    "classification": (*OF_CLASSES, "ece_excess", "class_dead", "initial_modal_share"),
+    "multilabel": (*OF_CLASSES, "class_dead", "initial_modal_share"),
+    "regression": (),
+}
 
 
-def measures_of(task: str, primary: str = "") -> tuple[str, ...]:
+def measures_of(task: str, primary: str = "", secondary: Sequence[str] = ()) -> tuple[str, ...]:
     """Names of the measures of a task, the primary one first.
 
     Args:
         task: the task of the runs.
         primary: name of the primary measure; "" for the task's.
+        secondary: names of the others, in their order; none for the task's.
 
     Raises:
         UsageError: the task has no such measure.
     """
     names = (PRIMARY[task], *SECONDARY[task])
+    if secondary:
+        known = (*names, *OPTIONAL[task])
+        return (primary or names[0], *(name for name in secondary if name in known and name != primary))
+    if primary in OPTIONAL[task]:
+        return (primary, *names)
     if primary and primary not in names:
         raise UsageError(
             f"outcome {primary!r} is not measured for {task}{nearest(primary, names)} "
-            f"(outcomes: {', '.join(names)})"
+            f"(outcomes: {', '.join((*names, *OPTIONAL[task]))})"
         )
     return (primary, *(name for name in names if name != primary)) if primary else names

@@ -11,7 +11,7 @@ import numpy as np
 
 from bnhead.census import keys
 from bnhead.runs.directory import MODELS, RunDirectory
-from bnhead.runs.predictions import NAME, Predictions, read_predictions
+from bnhead.runs.predictions import NAME, VARIANTS, Predictions, read_predictions
 from bnhead.runs.run_files import MISSING, RunFiles, read_run_files
 from bnhead.studies.measures import PRIMARY
 from bnhead.studies.plan import Plan, PlannedRun
@@ -41,6 +41,7 @@ class Outcome:
         files: all files of the run, as read; None for an outcome that was not read from files.
         population: as `values`, with population statistics in the head's batch norms, where a run was
             measured with them.
+        without_norms: likewise without the head's batch norms.
     """
 
     run: PlannedRun
@@ -54,6 +55,7 @@ class Outcome:
     environment: Mapping[str, Any] = field(default_factory=dict)
     files: RunFiles | None = field(default=None, repr=False)
     population: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    without_norms: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
 
 def read_outcomes(
@@ -98,12 +100,14 @@ def read_outcome(
         predictions = read_predictions(files.path)
         if predictions.images != (images := files.result["data"]["test"]):
             raise ValueError(f"it has {predictions.images} images, and the test split {images}")
-        numbers = _numbers(plan, files.result, predictions)
-        population = {}
-        if (figures := files.result.get("population")) is not None:
-            if predictions.population is None:
-                raise ValueError("it has no outputs with population statistics, and result.json has figures")
-            population = _numbers(plan, {**files.result, **figures}, predictions.population)
+        task = plan.run_settings(run)["task"]
+        numbers = _numbers(plan, files.result, predictions, task)
+        variants = {}
+        for name in VARIANTS:
+            if (figures := files.result.get(name)) is not None:
+                if (of_variant := getattr(predictions, name)) is None:
+                    raise ValueError(f"it has no outputs of {name}, and result.json has figures")
+                variants[name] = _numbers(plan, {**files.result, **figures}, of_variant, task)
     except (OSError, ValueError, IndexError) as error:
         text = getattr(error, "strerror", None) or error
         return Outcome(run, "damaged", reason=f"{NAME} cannot be read: {text}", files=files)
@@ -115,13 +119,15 @@ def read_outcome(
         predictions.layers[0],
         **read,
         files=files,
-        population=population,
+        **variants,
     )
 
 
-def _numbers(plan: Plan, result: Mapping[str, Any], predictions: Predictions) -> dict[str, np.ndarray]:
-    """Name of each measure of the plan -> its finite numbers."""
-    numbers = {row.name: row.measure.values(result, predictions, plan.task) for row in plan.measures}
+def _numbers(
+    plan: Plan, result: Mapping[str, Any], predictions: Predictions, task: str
+) -> dict[str, np.ndarray]:
+    """Name of each measure of the plan -> its finite numbers, of a run of a task."""
+    numbers = {row.name: row.measure.values(result, predictions, task) for row in plan.measures}
     return {name: array for name, array in numbers.items() if array is not None and np.isfinite(array).all()}
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from bnhead.errors import RunDirectoryError, UsageError
 from bnhead.runs.provenance import source_sha256
 from bnhead.studies.chain import chain_of
+from bnhead.studies.claims import strata_of_cells
 from bnhead.studies.measures import MEASURES, Measure, measure_of, measures_of
 from bnhead.studies.study import Study
 from bnhead.training.config import MEASURED, OPEN, TrainConfig
@@ -157,6 +158,11 @@ class Plan:
         return chain_of(self.cells)
 
     @property
+    def claims(self) -> Mapping[str, Mapping[str, Any]]:
+        """Name of a stratum of `bnhead.studies.claims` -> its settings; empty for any other study."""
+        return strata_of_cells(self)
+
+    @property
     def delta(self) -> float:
         """The margin of the primary outcome."""
         return self.measures[0].margin
@@ -233,17 +239,17 @@ def make(
         UsageError: a number out of range, an outcome that the task does not have, or two cells with the same
             runs.
     """
-    primary, *secondary = measures_of(base.task, study.primary)
+    primary, *secondary = measures_of(base.task, study.primary, study.secondary)
     measures = [PlannedMeasure.of(primary, delta), *map(PlannedMeasure.of, secondary)]
     for problem in number_problems(looks, measures, alpha):
         raise UsageError(problem)
     if first_seed < 0:
         raise UsageError(f"first_seed must be at least 0, got {first_seed}")
     seeds = range(first_seed, first_seed + looks[-1])
-    base = dataclasses.replace(base, **study.settings)
+    base = study.base(base)
     cells = [_cell(head, stratum, base) for head, stratum in study.cells(base)]
     varied = set.intersection(*(set(cell.settings) for cell in cells))
-    compared = cells[: len(study.heads)] if study.chain else cells
+    compared = cells[: study.compared]
     plan = Plan(
         study=name,
         question=study.question,
@@ -253,7 +259,7 @@ def make(
         looks=tuple(looks),
         seeds=tuple(seeds),
         cells=tuple(cells),
-        comparisons=tuple(comparisons_of(compared, len(study.heads))),
+        comparisons=tuple(comparisons_of(compared, len(study.heads) + len(study.rivals))),
         settings={key: value for key, value in base.settings().items() if key not in {*varied, "seed"}},
         runs=(),
         code={"bnhead": __version__, "source_sha256": source_sha256()},
@@ -475,7 +481,7 @@ def comparisons_of(cells: Sequence[Cell], heads_each: int) -> Iterable[Compariso
         suffix = _stratum_suffix(control.stratum)
         for cell in treatments:
             name = f"{cell.name.removesuffix(suffix)} against {control.name.removesuffix(suffix)}{suffix}"
-            yield Comparison(name, control.name, cell.name, cell.stratum)
+            yield Comparison(name, control.name, cell.name, control.stratum)
 
 
 def head_as_given(cell: Cell) -> str:

@@ -1,10 +1,12 @@
 """The named studies: a question, its heads (the control first) and the settings that it varies."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bnhead.errors import UsageError, nearest
+from bnhead.studies import claims
 from bnhead.studies.chain import CAUSES, DEFAULT_HEAD, FIXED, SETTINGS, chain, chain_cells
 from bnhead.training.config import TrainConfig
 
@@ -23,6 +25,10 @@ class Study:
         chain: whether the cells are those of a cause table (`bnhead.studies.chain`) for the second head, and
             only the two heads are compared.
         settings: settings of all runs.
+        defaults: settings of the runs where a command leaves a setting at its default.
+        rivals: settings with which the control is compared with itself without them.
+        checks: base settings -> further cells, which enter no comparison: head and settings of each.
+        secondary: names of the secondary outcomes, in their order; none for the task's.
         trend: whether the question is how the primary outcome changes from stratum to stratum, per doubling
             of the one setting that varies, rather than the difference in each stratum.
     """
@@ -35,12 +41,30 @@ class Study:
     trend: bool = False
     chain: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    rivals: tuple[Mapping[str, Any], ...] = ()
+    checks: Callable[[TrainConfig], Iterable[tuple[str, Mapping[str, Any]]]] | None = None
+    secondary: tuple[str, ...] = ()
+
+    def base(self, base: TrainConfig) -> TrainConfig:
+        """The base settings of the runs, from those of a command."""
+        given = {key for key in self.defaults if getattr(base, key) != getattr(TrainConfig, key)}
+        defaults = {key: value for key, value in self.defaults.items() if key not in given}
+        return dataclasses.replace(base, **defaults, **self.settings)
 
     def cells(self, base: TrainConfig) -> list[tuple[str, Mapping[str, Any]]]:
-        """Head and stratum of each cell; in each stratum the control first."""
+        """Head and stratum of each cell; in each stratum the control first, the cells of checks last."""
+        base = self.base(base)
         if self.chain:
             return chain_cells(self.heads[1], base.task)
-        return [(head, stratum) for stratum in map(dict, self.strata(base)) for head in self.heads]
+        cells = [(head, stratum) for stratum in map(dict, self.strata(base)) for head in self.heads]
+        cells += [(self.heads[0], rival) for rival in self.rivals]
+        return cells + (list(self.checks(base)) if self.checks else [])
+
+    @property
+    def compared(self) -> int | None:
+        """The number of cells, of the first ones, that are compared; None for all."""
+        return len(self.heads) + len(self.rivals) if self.chain or self.checks else None
 
 
 BATCH_SIZES = (16, 32, 64, 128, 256)
@@ -91,6 +115,29 @@ STUDIES = {
     "controls": Study(
         "Which part of a batch norm before the last fully connected layer makes the difference, if any does?",
         heads=("fc", "bn_fc", "gbn16_fc", "fbn_fc", "center_fc", "scale_fc", "noise_fc", "ln_fc"),
+    ),
+    "imbalance": Study(
+        "Does a final batch norm help where classes are of unequal size, and is anything left of the gain "
+        "once the prior is removed?",
+        heads=("fc", "bn_gap_fc", "bn_fc", "fc_bn", "fc_out_bn", "cdropout0.5_fc"),  # none, P0 to P3
+        rivals=({"logit_adjustment": 1.0}, {"class_weights": "effective:0.999"}),
+        checks=claims.cells_of,
+        varies=("task", "without_norms", "logit_adjustment", "class_weights"),
+        settings={"without_norms": True},
+        defaults={"imbalance": "longtail:100", "measure": "initial"},
+        primary="balanced_accuracy",
+        secondary=(
+            "adjusted_balanced_accuracy",
+            "minority_recall",
+            "minority_precision",
+            "macro_f1",
+            "accuracy",
+            "nll",
+            "ece_excess",
+            "dead_share",
+            "class_dead",
+            "initial_modal_share",
+        ),
     ),
     "learning_rate": Study(
         "Is the verdict on a batch norm before the last fully connected layer one at a single learning rate?",

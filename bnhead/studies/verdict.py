@@ -34,8 +34,9 @@ import numpy as np
 from bnhead.census import keys
 from bnhead.studies import statistics, wording
 from bnhead.studies.causes import cause_tables
+from bnhead.studies.claim_checks import class_table, judge_claims
 from bnhead.studies.intervals import crossed
-from bnhead.studies.measures import MEASURES, PRIMARY
+from bnhead.studies.measures import MEASURES, OF_A_LAYER, PRIMARY
 from bnhead.studies.outcomes import SCORED, UNTRAINED, Outcome, exclusions, flow
 from bnhead.studies.plan import LEAST_SEEDS, Comparison, Plan, PlannedMeasure
 from bnhead.studies.width import trends, width_law
@@ -47,6 +48,7 @@ _EQUAL_ENVIRONMENT = (
     *("backend", "backend_version", "devices", "threads"),
 )
 _EQUAL_DATA = ("name", "train", "test", "train_sha256", "test_sha256")
+_EQUAL_TEST_DATA = tuple(name for name in _EQUAL_DATA if not name.startswith("train"))
 Pairs = Sequence[tuple[Outcome, Outcome]]
 
 
@@ -105,6 +107,10 @@ def _judge_look(plan: Plan, outcomes: Sequence[Outcome], number: int) -> dict[st
     if plan.causes:
         reason = next(_invalid_reasons(plan, outcomes), "")
         verdict["causes"] = cause_tables(plan, outcomes, reason)
+    if plan.claims:
+        reason = next(_invalid_reasons(plan, outcomes, of_one_data_set=False), "")
+        verdict["claims"] = judge_claims(plan, outcomes, reason)
+        verdict["classes"] = class_table(plan, outcomes)
     return {**verdict, "sentence": wording.headline(plan, verdict)}
 
 
@@ -162,7 +168,7 @@ def _row(
     name, measure = planned.name, planned.measure
     pairs = [pair for pair in pairs if all(name in outcome.values for outcome in pair)]
     layers = {outcome.layer for pair in pairs for outcome in pair if outcome.layer}
-    if len(pairs) < 2 or (name in ("dead_share", "silent_share") and len(layers) > 1):
+    if len(pairs) < 2 or (name in OF_A_LAYER and len(layers) > 1):
         return None
     sizes = {len(outcome.values[name]) for pair in pairs for outcome in pair} - {
         1
@@ -290,7 +296,7 @@ def _invalid(plan: Plan, comparison: Comparison, outcomes: Sequence[Outcome]) ->
     return None
 
 
-def _invalid_reasons(plan: Plan, runs: Sequence[Outcome]) -> Iterator[str]:
+def _invalid_reasons(plan: Plan, runs: Sequence[Outcome], *, of_one_data_set: bool = True) -> Iterator[str]:
     if missing := sum(outcome.status not in SCORED for outcome in runs):
         yield f"{missing} of {len(runs)} runs have no result; run the same command again to finish them"
     if plan.looks[0] < LEAST_SEEDS:
@@ -299,7 +305,7 @@ def _invalid_reasons(plan: Plan, runs: Sequence[Outcome]) -> Iterator[str]:
         values = {str(outcome.environment.get(name)) for outcome in runs}
         if len(values) > 1:
             yield f"its runs differ in {name}: {', '.join(sorted(values))}"
-    for name in _EQUAL_DATA:
+    for name in _EQUAL_DATA if of_one_data_set else _EQUAL_TEST_DATA:
         values = {str(outcome.result.get("data", {}).get(name)) for outcome in runs}
         values |= {str(plan.data[name])} if name in plan.data else set()
         if len(values) > 1:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bnhead.census import keys
 from bnhead.census.figures import Figure
+from bnhead.studies import claims
 from bnhead.studies.measures import MEASURES
 
 NONE = "\N{EN DASH}"
@@ -189,7 +190,8 @@ def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
         heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"
     )
     rows = [comparisons, *_by_outcome(comparisons)]
-    return [f"{subject}{scope}.", *(_counts(outcome, names) for outcome in rows[:2])]
+    lines = [f"{subject}{scope}.", *(_counts(outcome, names) for outcome in rows[:2])]
+    return [*lines, *claims.headline(verdict.get("claims", ()))]
 
 
 def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -299,6 +301,10 @@ def labels(plan: Any, comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, st
     controls, treatments = (
         [plan.cell(c[side]).head for c in comparisons] for side in ("control", "treatment")
     )
+    treatments = [  # the control with settings of its own is named by them
+        c["name"].partition(" against ")[0] if treatment == control else treatment
+        for c, control, treatment in zip(comparisons, controls, treatments, strict=True)
+    ]
     # the first setting that tells the strata apart: batch_size, with which learning_rate changes
     strata = [c["stratum"] for c in comparisons]
     heading = next((key for key in strata[0] if len({s.get(key) for s in strata}) == len(strata)), "")

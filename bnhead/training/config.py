@@ -247,8 +247,8 @@ class TrainConfig:
     measure: str = setting(
         "",
         "Mechanisms to measure after each epoch, joined by commas: noise, gap, guess, scale, calibration, "
-        "inputs, gradients, dropout, rank, collapse, decay, or all (docs/mechanisms.md). By default none: "
-        "they take the time of several evaluations.",
+        "inputs, gradients, dropout, rank, collapse, decay, or all (docs/mechanisms.md); initial is the "
+        "guess before the first step alone. By default none: they take the time of several evaluations.",
     )
     weight_histograms: bool = setting(False, "Write histograms of all weights to TensorBoard each epoch.")
     learn_within: int = setting(
