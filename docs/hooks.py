@@ -19,6 +19,7 @@ import generate_commands  # noqa: E402
 import generate_figures  # noqa: E402
 import generate_gallery  # noqa: E402
 import generate_heads  # noqa: E402
+import generate_imbalance  # noqa: E402
 import generate_nets  # noqa: E402
 import generate_notebooks  # noqa: E402
 import generate_reference  # noqa: E402
@@ -31,6 +32,7 @@ TABLES = {
     "figures": generate_figures.table,
     "findings": generate_studies.findings,
     "gallery": generate_gallery.cards,
+    "imbalance": generate_imbalance.findings,
     "mechanisms": generate_figures.mechanisms,
     "nets": generate_nets.table,
     "placements": generate_heads.placements,

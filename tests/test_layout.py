@@ -27,7 +27,10 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
         *("census", "data", "devices", "graph", "heads", "layers", "mechanisms", "models", "runs"),
         "frozen.extraction",
     },
-    "studies": {"census.figures", "census.keys", "data", "devices", "heads", "models", "runs", "training"},
+    "studies": {
+        *("census.figures", "census.keys", "data", "devices", "heads", "mechanisms.calibration"),
+        *("models", "runs", "training"),
+    },
     "report": {"census", "heads", "mechanisms.figures", "runs", "studies"},
     "comparison": {"census", "data", "devices", "frozen", "graph", "heads", "report", "runs", "studies"},
     "cli": {

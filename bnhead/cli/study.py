@@ -17,13 +17,21 @@ from bnhead.cli.tables import table
 from bnhead.data.catalog import check_embedded
 from bnhead.errors import UsageError, nearest
 from bnhead.studies.chain import CAUSES
+from bnhead.studies.claims import OF_NAME
 from bnhead.studies.commands import DEFAULTS
 from bnhead.studies.custom import custom_study
 from bnhead.studies.measures import MEASURES
 from bnhead.studies.plan import OWNED, Plan, make
 from bnhead.studies.pool import Job
 from bnhead.studies.study import STUDIES, Study, named_study
-from bnhead.studies.wording import headline_lines, leading_rows, unit as unit_of, verdict_table
+from bnhead.studies.wording import (
+    ascii_difference,
+    headline_lines,
+    leading_rows,
+    range_in_ascii,
+    unit as unit_of,
+    verdict_table,
+)
 from bnhead.training.config import TrainConfig, setting
 
 ENGINES = ("local", "ray")
@@ -340,6 +348,7 @@ def format_verdict(plan: Plan, verdict: Mapping[str, Any]) -> str:
         lines = [*map(texts.wrapped, headline_lines(plan, verdict)), "", texts.wrapped(title)]
         lines.append(table(headings, rows, right=("diff.",)))
     lines += _cause_lines(plan, verdict)
+    lines += _claim_lines(plan, verdict)
     lines += [texts.wrapped(f"exploratory: {reason}", hanging=2) for reason in verdict["exploratory"]]
     return "\n".join(lines)
 
@@ -359,6 +368,26 @@ def _cause_lines(plan: Plan, verdict: Mapping[str, Any]) -> Iterator[str]:
         yield "\n" + texts.wrapped(
             "* The interval excludes 0. The intervals of a table hold together with "
             f"{100 * (1 - plan.alpha):g} %. The rows above the gap add up to the row below, for every seed."
+        )
+
+
+def _claim_lines(plan: Plan, verdict: Mapping[str, Any]) -> Iterator[str]:
+    """The published claims, a table for each place of the norm."""
+    rows = verdict.get("claims", {}).get("rows", ())
+    for head in dict.fromkeys(row["head"] for row in rows):
+        cells = []
+        for row in (row for row in rows if row["head"] == head):
+            claim, name = OF_NAME[row["claim"]], row["outcome"]
+            mean = ascii_difference(row["mean"], name) if row["interval"] else "-"
+            cells.append(
+                [claim.number, claim.title, mean, range_in_ascii(row["interval"], name), row["word"]]
+            )
+        title = (
+            f"published claims about {head}, in points of balanced accuracy, for calibration of its error; "
+            f"all intervals hold together with {100 * (1 - plan.alpha):g} %"
+        )
+        yield f"\n{texts.wrapped(title)}\n" + table(
+            ["", "claim", "gain", "interval", "verdict"], cells, right=("gain",)
         )
 
 

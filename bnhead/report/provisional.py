@@ -42,6 +42,7 @@ def without_verdict(study: StudyFiles, directory: pathlib.Path) -> StudyFiles:
             "next": None,
             "comparisons": comparisons,
             "trends": [],
+            "claims": {},
             "exclusions": [
                 run for run in numbers["exclusions"] if run["reason"] not in ("not started", "not finished")
             ],

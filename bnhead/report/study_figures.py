@@ -10,13 +10,15 @@ from bnhead.heads.diagram import svg
 from bnhead.report import charts
 from bnhead.report.curves import Band, at_most, band
 from bnhead.runs.run_files import RunFiles
-from bnhead.studies import causes, wording
+from bnhead.studies import causes, claims, wording
 from bnhead.studies.directory import StudyFiles
 
 TONES = {
     "HELPS": "good",
     "HURTS": "bad",
     "NO MATERIAL DIFFERENCE": "even",
+    "CONFIRMED": "good",
+    "REFUTED": "bad",
     "NOT JUDGED": "open",
     "INCOMPLETE": "open",
     "UNDECIDED": "open",
@@ -77,6 +79,46 @@ def cause_forests(study: StudyFiles) -> list[dict[str, Any]]:
             text |= {"part": row["part"], "meaning": meaning, "share": share, "differs": causes.is_clear(row)}
         forests.append({**forest, "file": f"causes_{table['outcome']}", "sentence": sentence})
     return forests
+
+
+def claim_forests(study: StudyFiles) -> list[dict[str, Any]]:
+    """The published claims, a forest for each place of the norm; none for a study without them.
+
+    Its rows have a `number`, a `meaning`, and `gains`, the texts of the means that are subtracted.
+    """
+    drawn = []
+    rows = study.verdict.get("claims", {}).get("rows", ())
+    for head in dict.fromkeys(row["head"] for row in rows):
+        of_head = [row for row in rows if row["head"] == head]
+        outcome = {"outcome": of_head[0]["outcome"], "per": "", "treatment": ""}
+        named = [{**row, **outcome, "name": claims.OF_NAME[row["claim"]].title} for row in of_head]
+        forest = _forest(study, f"{head} against {claims.CONTROL}", "claims", named, compares=False)
+        for text, row in zip(forest["rows"], of_head, strict=True):
+            claim = claims.OF_NAME[row["claim"]]
+            gains = [wording.as_difference(gain, row["outcome"]) for gain in row["gains"]]
+            text |= {"number": claim.number, "meaning": claim.meaning, "gains": gains}
+        drawn.append({**forest, "file": f"claims_{head}"})
+    return drawn
+
+
+def class_table(study: StudyFiles) -> dict[str, Any] | None:
+    """The recall of each class: headings, and for each cell two rows of texts; None without figures."""
+    classes = study.verdict.get("classes") or {}
+    if not classes.get("rows"):
+        return None
+    columns = range(len(classes["counts"]))
+    rows = []
+    for row in classes["rows"]:
+        for key, about in (("recall", ""), ("adjusted_recall", "without the prior")):
+            known = [value for value in row[key] if value is not None]
+            mean = wording.as_share(sum(known) / len(known) if known else None)
+            rows.append((row["cell"], about, [*(wording.as_share(row[key][c]) for c in columns), mean]))
+    return {
+        "headings": [*(f"{c}" for c in columns), "mean"],
+        "counts": [f"{count:,}" for count in classes["counts"]],
+        "minority": [str(c) for c in columns if classes["minority"][c]],
+        "rows": rows,
+    }
 
 
 def _forest(
@@ -185,7 +227,7 @@ def panel_groups(study: StudyFiles) -> Groups:
         (comparison["name"], [(role, comparison[role]) for role in ("control", "treatment")])
         for comparison in study.verdict["comparisons"]
     ]
-    if study.plan.causes:
+    if study.plan.causes or study.plan.claims:
         return groups
     compared_cells = {cell for _, lines in groups for _, cell in lines}
     single = [cell.name for cell in study.plan.cells if cell.name not in compared_cells]

@@ -41,6 +41,12 @@ _VERDICTS = {
 }
 
 
+_CLAIM_WORDS = {
+    "CONFIRMED": "the interval of what a claim says is above 0 is above 0",
+    "REFUTED": "that interval is below the margin: nothing material is above 0",
+}
+
+
 def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
     """The content of the pages, in their order.
 
@@ -74,6 +80,8 @@ def study_content(study: StudyFiles, directory: str = "DIR") -> dict[str, Any]:
         "summary": dead_units.dead_summary(study),
         "sentences": [row["sentence"] for row in _secondary(study)],
         "causes": study_figures.cause_forests(study),
+        "claims": study_figures.claim_forests(study),
+        "classes": study_figures.class_table(study),
         "forests": study_figures.forests(study),
         "raw": study_figures.raw_values(study),
         "roles": study_figures.line_roles(study),
@@ -163,6 +171,17 @@ def _words(study: StudyFiles) -> Iterator[tuple[str, str]]:
         )
         margin = wording.as_margin(plan.delta, plan.measures[0].name)
         yield "material", f"a difference of at least {margin}, which was fixed before the first run"
+    if study.verdict.get("classes"):
+        yield "recall", "the share of a class's test images that get the right answer"
+        yield (
+            "without the prior",
+            "with the log of the classes' shares of the training examples subtracted from the trained "
+            "logits; what an adjusted or weighted loss has removed already is not subtracted again",
+        )
+        yield "minority class", "a class with fewer training examples than the mean of the classes"
+    if rows := study.verdict.get("claims", {}).get("rows"):
+        words = {row["word"] for row in rows}
+        yield from ((word, meaning) for word, meaning in _CLAIM_WORDS.items() if word in words)
     if any(keys.is_key(key) for run in study.runs.values() for key in run.result):
         yield (
             "silent",

@@ -119,20 +119,23 @@ VERDICT = {
             "scores": [{"cell": str, "statistics": str, "values": [float]}],
         }
     ],
-    "claims?": [
-        {
-            "claim": str,
-            "head": str,
-            "word": str,
-            "outcome": str,
-            "n": int,
-            "seeds": [int],
-            "differences": [float],
-            **dict.fromkeys(("mean", "sd", "level", "margin"), _NUMBER),
-            "interval": _BOUNDS,
-            "gains": [float],
-        }
-    ],
+    "claims?": {
+        "rows?": [
+            {
+                "claim": str,
+                "head": str,
+                "word": str,
+                "outcome": str,
+                "n": int,
+                "seeds": [int],
+                "differences": [float],
+                **dict.fromkeys(("mean", "sd", "level", "margin"), _NUMBER),
+                "interval": _BOUNDS,
+                "gains": [float],
+            }
+        ],
+        "scores?": [{"cell": str, "outcome": str, "model": str, "seeds": [int], "values": [float]}],
+    },
     "classes?": {
         "counts?": [int],
         "minority?": [bool],

@@ -14,12 +14,13 @@ from bnhead.studies.outcomes import SCORED, Outcome
 from bnhead.studies.plan import Plan, PlannedMeasure
 
 GAIN, ERROR = "balanced_accuracy", "ece_excess"
+TRAINED, WITHOUT = "trained", "without_norms"
 _INTERVALS = len(CLAIMS) + 1  # judged intervals of a head: one claim has two
 Scores = Mapping[int, float]  # seed -> score
 
 
-def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> list[dict[str, Any]]:
-    """A row for each claim and place of the norm; none for a study without the cells.
+def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> dict[str, Any]:
+    """A row for each claim and place of the norm; empty for a study without the cells.
 
     Only seeds with all scores of a row count. A run that did not train has its chance, as in a verdict. The
     intervals of all rows hold together, over seeds.
@@ -30,11 +31,12 @@ def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> l
         reason: why the runs cannot be compared; every row is then INVALID.
 
     Returns:
-        For each row `claim`, `head`, `word`, `outcome`, `n`, `seeds`, `differences`, `mean`, `sd`, `level`,
-        `interval`, `margin`, and `gains`: the means of the scores that are subtracted from each other.
+        `rows`, each with `claim`, `head`, `word`, `outcome`, `n`, `seeds`, `differences`, `mean`, `sd`,
+        `level`, `interval`, `margin`, and `gains`: the means that are subtracted from each other. `scores`,
+        from which they follow: `cell`, `outcome`, `model` ("trained", or "without_norms"), `seeds`, `values`.
     """
     if not plan.claims:
-        return []
+        return {}
     cells = {
         (name, head): _cell_name(plan, head, stratum)
         for name, stratum in plan.claims.items()
@@ -45,22 +47,26 @@ def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> l
         if outcome.status in SCORED and not reason:
             by_cell.setdefault(outcome.run.cell, []).append(outcome)
 
-    def scores(stratum: str, head: str, measure: str = GAIN, *, norm: bool = True) -> dict[int, float]:
-        numbers = {}
-        for outcome in by_cell.get(cells[stratum, head], ()):
-            of_run = outcome.values if norm or outcome.status != "finished" else outcome.without_norms
+    used: dict[tuple[str, str, str], dict[int, float]] = {}
+
+    def scores(stratum: str, head: str, measure: str, model: str) -> dict[int, float]:
+        key = cells[stratum, head], measure, model
+        numbers = used.setdefault(key, {})
+        for outcome in by_cell.get(key[0], ()):
+            is_changed = model != TRAINED and outcome.status == "finished"  # else it is at chance
+            of_run = outcome.without_norms if is_changed else outcome.values
             if measure in of_run:
                 numbers[outcome.run.seed] = float(np.mean(of_run[measure]))
         return numbers
 
-    def gain(stratum: str, head: str, measure: str = GAIN, *, norm: bool = True) -> Scores:
-        return _less(scores(stratum, head, measure, norm=norm), scores(stratum, CONTROL, measure))
+    def gain(stratum: str, head: str, measure: str = GAIN, model: str = TRAINED) -> Scores:
+        return _less(scores(stratum, head, measure, model), scores(stratum, CONTROL, measure, TRAINED))
 
     rows = []
     for head in HEADS:
         one = gain("one", head)
         terms: dict[str, list[tuple[Scores, Scores | None]]] = {
-            "removable": [(gain("one", head, norm=False), None)],
+            "removable": [(gain("one", head, model=WITHOUT), None)],
             "threshold": [(one, gain("less", head)), (one, gain("more", head))],
             "batch": [(gain("batch", head), one)],
             "general": [(one, None)],
@@ -69,7 +75,17 @@ def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> l
             "calibration": [(gain("one", head, ERROR), None)],
         }
         rows += [_row(plan, claim.name, head, terms[claim.name]) for claim in CLAIMS]
-    return rows
+    kept = [
+        {
+            "cell": cell,
+            "outcome": measure,
+            "model": model,
+            "seeds": list(of_seed),
+            "values": [*of_seed.values()],
+        }
+        for (cell, measure, model), of_seed in used.items()
+    ]
+    return {"rows": rows, "scores": kept}
 
 
 def _cell_name(plan: Plan, head: str, stratum: Mapping[str, Any]) -> str:

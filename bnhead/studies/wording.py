@@ -191,7 +191,7 @@ def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
     )
     rows = [comparisons, *_by_outcome(comparisons)]
     lines = [f"{subject}{scope}.", *(_counts(outcome, names) for outcome in rows[:2])]
-    return [*lines, *claims.headline(verdict.get("claims", ()))]
+    return [*lines, *claims.headline(verdict.get("claims", {}).get("rows", ()))]
 
 
 def _by_outcome(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -272,7 +272,8 @@ def as_change(shares: Sequence[float | None]) -> str:
     return " -> ".join(f"{share:.1%}" for share in shares) if all(map(is_number, shares)) else "-"
 
 
-def _range_in_ascii(bounds: Sequence[float | None] | None, name: str) -> str:
+def range_in_ascii(bounds: Sequence[float | None] | None, name: str) -> str:
+    """An interval in ASCII: "-0.20 to +1.31"; a dash without one."""
     if not bounds or not all(map(is_number, bounds)):
         return "-"
     return " to ".join(ascii_difference(value, name) for value in bounds)
@@ -290,7 +291,7 @@ def _dead_units(verdict: Mapping[str, Any], comparison: Mapping[str, Any]) -> st
 _IN_TABLE = {"NO MATERIAL DIFFERENCE": "NOT MATERIAL"}
 COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
     "diff.": lambda _, c: ascii_difference(c["mean"], c["outcome"]) if is_number(c["mean"]) else "-",
-    "interval": lambda _, c: _range_in_ascii(c["interval"], c["outcome"]),
+    "interval": lambda _, c: range_in_ascii(c["interval"], c["outcome"]),
     "verdict": lambda _, c: _IN_TABLE.get(c["word"], c["word"]),
     "dead units": _dead_units,
 }
@@ -301,8 +302,8 @@ def labels(plan: Any, comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, st
     controls, treatments = (
         [plan.cell(c[side]).head for c in comparisons] for side in ("control", "treatment")
     )
-    treatments = [  # the control with settings of its own is named by them
-        c["name"].partition(" against ")[0] if treatment == control else treatment
+    treatments = [  # the control with settings of its own is named by these
+        "+".join(plan.cell(c["treatment"]).stratum) if treatment == control else treatment
         for c, control, treatment in zip(comparisons, controls, treatments, strict=True)
     ]
     # the first setting that tells the strata apart: batch_size, with which learning_rate changes

@@ -329,7 +329,7 @@ def test_a_table_of_the_widest_cells_fits_80_columns(tmp_path, name, word, monke
     ]
     cells = [{**cell, "dead": dead} for cell in verdict["cells"]]
     text = study.format_verdict(plan, {**verdict, "comparisons": rows, "cells": cells})
-    table = text[text.index("  diff.") :].splitlines()[1:]
+    table = text[text.index("  diff.") :].partition("\n\n")[0].splitlines()[1:]  # claims come after it
     assert len(table) == len(rows), text  # no cell is folded
     shown = "NOT MATERIAL" if word == "NO MATERIAL DIFFERENCE" else word
     assert all("51.5% -> 51.5%" in line and f"  {shown}  " in line for line in table)

@@ -49,3 +49,18 @@ def test_a_run_without_a_result_has_an_empty_row(tmp_path):
     (directory / "runs" / run / "result.json").unlink()
     row = next(csv.DictReader(run_rows.runs_csv(read_study(directory)).splitlines()))
     assert (row["run"], row["status"], row["test_accuracy"]) == (run, "missing", "")
+
+
+def test_the_claims_follow_from_the_rows(imbalance):
+    rows = list(csv.DictReader(run_rows.runs_csv(imbalance).splitlines()))
+
+    def of(cell, column="balanced_accuracy"):
+        return [float(row[column]) for row in rows if row["cell"] == cell]
+
+    cells = [f"{head} at imbalance one_majority:20" for head in ("fc", "fc_out_bn")]
+    claims = {row["claim"]: row for row in imbalance.verdict["claims"]["rows"] if row["head"] == "fc_out_bn"}
+    control = of(cells[0])
+    for claim, column in (("general", ""), ("removable", "_without_norms")):
+        values = of(cells[1], f"balanced_accuracy{column}")
+        differences = [treated - plain for treated, plain in zip(values, control, strict=True)]
+        assert differences == pytest.approx(claims[claim]["differences"], abs=1e-12)

@@ -151,3 +151,29 @@ def test_cause_tables_are_drawn_whole_with_their_parts(tmp_path):
     assert study_figures.panel_groups(study) == [
         ("bn_fc against fc", [("control", "fc"), ("treatment", "bn_fc")])
     ]
+
+
+def test_the_claims_of_each_place_have_the_numbers_of_the_verdict(imbalance):
+    drawn = study_figures.claim_forests(imbalance)
+    assert [forest["title"] for forest in drawn] == ["fc_bn against fc", "fc_out_bn against fc"]
+    rows = [row for forest in drawn for row in forest["rows"]]
+    for text, row in zip(rows, imbalance.verdict["claims"]["rows"], strict=True):
+        assert text["word"] == row["word"] and text["n"] == row["n"] == 3
+        assert text["mean"] == wording.as_difference(row["mean"], row["outcome"])
+        assert len(text["gains"]) == len(row["gains"]) <= 2
+    majority = next(row for row in drawn[1]["rows"] if row["number"] == "v")
+    assert majority["tone"] == "good" and majority["gains"][1] == "0.00"
+    assert study_figures.class_table(imbalance)["counts"][0] == "144"
+
+
+def test_the_recall_of_each_class_with_and_without_the_prior(imbalance):
+    table = study_figures.class_table(imbalance)
+    assert table["headings"] == [*map(str, range(10)), "mean"] and table["minority"] == list("456789")
+    assert len(table["rows"]) == 2 * 8  # the control and seven treatments
+    recalls = {(cell, about): texts for cell, about, texts in table["rows"]}
+    share = f"{0.5 + (6 + 1 / 3) / 36:.1%}"
+    assert recalls["fc_out_bn", ""] == [share] * 11 and recalls["fc", "without the prior"] == ["50.0%"] * 11
+
+
+def test_other_studies_have_neither(read):
+    assert study_figures.claim_forests(read("two")) == [] and study_figures.class_table(read("two")) is None

@@ -110,3 +110,17 @@ def test_machines_that_differ_are_told_apart():
         ("keras", [("3.15.1", 2), ("3.16.0", 1)]),
         ("devices", [("CPU", 1), ("GPU, CPU", 1)]),
     ]
+
+
+def test_a_page_of_imbalance_has_its_classes_and_claims(imbalance):
+    content = study_content(imbalance)
+    page, text = html_page(content, "study.html"), markdown_page(content, "study.md")
+    for part in ("Classes", "Claims"):
+        assert f">{part}</h2>" in page and f"## {part}" in text
+    assert page.count("CONFIRMED</p>") + page.count("REFUTED</p>") + page.count("UNDECIDED</p>") >= 14
+    assert "| iv. other data, simple nets | CONFIRMED |" in text
+    assert "without the prior" in page and "<dt>minority class</dt>" in page
+    # what is compared stands in the tables of units and curves; the cells of the claims do not
+    (dead, *_) = content["summary"]
+    assert len(dead["heads"]) == len(dead["rows"][0][1]) == 8 and len(dead["rows"]) == 1
+    assert len(content["cells"]["rows"]) == 26

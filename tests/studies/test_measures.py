@@ -3,8 +3,11 @@ import pytest
 from scipy import special
 
 from bnhead.errors import UsageError
+from bnhead.mechanisms.calibration import CalibrationSums
+from bnhead.runs import predictions
 from bnhead.runs.predictions import of_outputs
-from bnhead.studies.measures import MEASURES, PRIMARY, measure_of, measures_of
+from bnhead.studies.by_class import by_class
+from bnhead.studies.measures import MEASURES, OF_CLASSES, PRIMARY, measure_of, measures_of
 
 pytestmark = pytest.mark.quick
 
@@ -31,6 +34,7 @@ def test_values_are_those_of_each_image():
 
 def test_a_measure_that_is_no_mean_over_images_is_one_number():
     result = {"test_r2": 0.75, "dead/head_fc/dataset": 0.25, "dead/stage3_relu/dataset": 0.5}
+    result |= {"dead/head_fc/class_dead": 0.5, "mechanisms/initial_modal_share": 0.9, "data": DATA}
     assert values("r2", result).tolist() == [0.75] and values("dead_share", result).tolist() == [0.25]
     assert values("r2") is None and values("dead_share") is None
     for row in MEASURES.values():
@@ -64,7 +68,53 @@ def test_the_margins_and_better_directions():
         "dead_share": (0.02, -1, False),
         "silent_share": (0.02, -1, False),
         "nll": (0.05, -1, True),
+        "balanced_accuracy": (0.01, 1, False),
+        "adjusted_balanced_accuracy": (0.01, 1, False),
+        "macro_f1": (0.01, 1, False),
+        "minority_recall": (0.02, 1, False),
+        "minority_precision": (0.02, 1, False),
+        "ece_excess": (0.01, -1, False),
+        "class_dead": (0.02, -1, False),
+        "initial_modal_share": (0.05, -1, False),
     }
+
+
+DATA = {"prior": [0.7, 0.2, 0.1], "checks": {"class_counts": {"train": [70, 20, 10]}}}
+
+
+def test_figures_of_the_classes():
+    result, logits = {"data": DATA}, OUTPUTS.astype("float32").astype("float64")
+    plain, without = by_class(logits, LABELS), by_class(logits - np.log(DATA["prior"]), LABELS)
+    expected = {
+        "balanced_accuracy": plain.recall.mean(),
+        "adjusted_balanced_accuracy": without.recall.mean(),
+        "macro_f1": plain.f1.mean(),
+        "minority_recall": plain.recall[1:].mean(),  # 20 and 10 are fewer than 100 / 3
+        "minority_precision": plain.precision[1:].mean(),
+    }
+    assert {name: values(name, result).tolist() for name in expected} == {
+        name: [pytest.approx(value)] for name, value in expected.items()
+    }
+    assert values("balanced_accuracy", {}) == values("balanced_accuracy", result)  # needs the outputs alone
+    for name in ("adjusted_balanced_accuracy", "minority_recall"):
+        assert values(name) is None
+    balanced = {"checks": {"class_counts": {"train": [5, 5, 5]}}}
+    assert values("minority_recall", {"data": balanced}) is None  # there is no minority
+
+
+def test_calibration_is_above_its_floor():
+    sums = CalibrationSums()
+    sums.add(KEPT.outputs, LABELS)
+    calibration = sums.result()
+    assert values("ece_excess").tolist() == [calibration.ece - calibration.ece_floor]
+    assert values("ece_excess", task="multilabel") is None
+
+
+def test_outputs_that_were_not_kept_give_no_figures_of_classes(monkeypatch):
+    monkeypatch.setattr(predictions, "MOST_OUTPUTS", 10)
+    few = of_outputs(OUTPUTS, LABELS, SILENT, ("head_fc", "b"), "classification")
+    for name in (*OF_CLASSES, "ece_excess"):
+        assert MEASURES[name].values({"data": DATA}, few, "classification") is None
 
 
 def test_the_primary_measure_is_the_first():
@@ -72,6 +122,9 @@ def test_the_primary_measure_is_the_first():
     assert measures_of("classification", "nll") == ("nll", "accuracy", "dead_share", "silent_share")
     assert measures_of("regression") == ("r2", "dead_share", "silent_share")
     assert all(MEASURES[name].name == name for name in PRIMARY.values())
+    assert measures_of("classification", "macro_f1")[:2] == ("macro_f1", "accuracy")
+    chosen = measures_of("multilabel", "balanced_accuracy", ("macro_f1", "ece_excess", "nll"))
+    assert chosen == ("balanced_accuracy", "macro_f1", "nll")  # a sigmoid for each class has no calibration
     with pytest.raises(
         UsageError, match="outcome 'nl' is not measured for classification; did you mean 'nll'"
     ):

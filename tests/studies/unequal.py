@@ -50,7 +50,7 @@ def write_run(config, gain, *, bare=None, prior_shift=False, **logits):
     silent = np.full((len(labels), 1), 0.5)
 
     def of(outputs):
-        shifted = outputs + 10 * np.log(prior) * prior_shift
+        shifted = outputs + np.log(prior) * prior_shift
         return of_outputs(shifted, labels, silent, ("head_fc",), config.task)
 
     predictions = of(outputs)
