@@ -1,4 +1,4 @@
-"""The cause tables in docs/causes.md, from the study in docs/answer/causes/."""
+"""The cause tables in docs/causes.md, from the studies in docs/answer/."""
 
 import statistics
 
@@ -11,13 +11,23 @@ from bnhead.studies.directory import StudyFiles, read_study
 from bnhead.studies.intervals import crossed
 
 STUDY = generate_answer.ANSWER / "causes"
+CIFAR10 = generate_answer.ANSWER / "summaries" / "causes_cifar10"
 COLLAPSE = generate_answer.ANSWER / "collapse"
 _PARTS = {"sum": "", "total": "**all together**", "beside": "less with "}
 
 
-def table() -> str:
+def digits() -> str:
+    """The cause tables on digits."""
+    return tables(read_study(STUDY))
+
+
+def cifar10() -> str:
+    """The cause tables on CIFAR-10, of which plan, verdict and `runs.csv` are kept."""
+    return tables(read_study(CIFAR10))
+
+
+def tables(study: StudyFiles) -> str:
     """The command, a sentence and a table for each outcome."""
-    study = read_study(STUDY)
     texts = [f"```sh\n{generate_answer.command(study)}\n```", _about(study)]
     for forest in cause_forests(study):
         unit = f", {forest['unit']}" * bool(forest["unit"])

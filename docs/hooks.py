@@ -27,7 +27,8 @@ import generate_rules  # noqa: E402
 import generate_studies  # noqa: E402
 
 TABLES = {
-    "causes": generate_causes.table,
+    "causes": generate_causes.digits,
+    "causes_cifar10": generate_causes.cifar10,
     "collapse": generate_causes.collapse,
     "figures": generate_figures.table,
     "findings": generate_studies.findings,
