@@ -20,7 +20,8 @@ GROUPS = {
         "test_examples", "validation", "imbalance", "label_noise", "test_corruption",
     ),
     "Model": (
-        "backbone", "weights", "freeze_backbone", "feature_passes", "unfreeze_at", "backbone_rate",
+        "backbone", "weights", "weights_control", "pretrain_on", "pretrain_epochs", "pretrain_size",
+        "freeze_backbone", "feature_passes", "unfreeze_at", "backbone_rate",
         "backbone_bn", "pixels", "head", "fc_units", "fc_activation", "head_bn_epsilon", "head_bn_momentum",
         "neutral_init",
     ),

@@ -29,6 +29,7 @@ from bnhead.heads import Head, parse
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
+from bnhead.training.pretrained import apply_control, weights_of
 
 _SHOWN_EVERY = 10.0  # seconds between two lines about an extraction
 
@@ -100,17 +101,13 @@ def choose_pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Laye
     return pixels.decide_scaling(config.backbone, channels, config.pixels, config.weights)
 
 
-def is_of_the_seed(config: TrainConfig) -> bool:
-    """Whether a run's backbone begins with weights that its seed draws."""
-    return not (config.weights or config.backbone.startswith("hub:") or config.backbone.endswith(".keras"))
-
-
 def extraction_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings that the features of a run depend on, besides its data set."""
-    names = ("backbone", "weights", "pixels", "feature_passes")
+    names = ("backbone", "weights", "pixels", "feature_passes", "weights_control")
+    names += ("pretrain_on", "pretrain_epochs", "pretrain_size")
     settings = {name: getattr(config, name) for name in names}
     settings["pooling"] = head_read(config)[0]
-    settings["seed"] = config.seed if is_of_the_seed(config) else None
+    settings["seed"] = None if config.is_pretrained else config.seed
     if config.feature_passes > 1:
         settings |= {"augment": config.augment, "cutout": config.cutout}
     return settings
@@ -158,8 +155,9 @@ def _extractor(config: TrainConfig, images: DataSet) -> keras.Model:
     keras.config.set_dtype_policy("float32")  # features are kept, and read by heads of any precision
     try:
         scaling, _ = choose_pixels(config, images.shape[-1])
-        options = {"weights": config.weights, "preprocessing": scaling, "seed": config.seed}
+        options = {"weights": weights_of(config, images), "preprocessing": scaling, "seed": config.seed}
         backbone = models.build(config.backbone, images.shape, **options)
+        apply_control(backbone, config.weights_control, images)
         pooling, _ = head_read(config)
         extractor = pooled(backbone, pooling) if pooling else backbone
     finally:

@@ -34,6 +34,7 @@ from bnhead.training.config import TrainConfig
 from bnhead.training.decay import FeatureDecaySGD, decay_in_feature_units, reader_and_norm
 from bnhead.training.imbalance import rebalance
 from bnhead.training.model_file import ModelFile
+from bnhead.training.pretrained import apply_control, weights_of
 from bnhead.training.sgd import FusedSGD
 from bnhead.training.tasks import compile_for_task
 
@@ -85,6 +86,12 @@ class Reuse:
         self._stage = self._stage or Reuse()
         self._stage._images = self._images
         return self._stage
+
+    def sibling(self) -> "Reuse":
+        """Keeps another model on the same images and features."""
+        other = Reuse()
+        other._images, other._features = self._images, self._features
+        return other
 
     def holds_model(self, config: TrainConfig) -> bool:
         """Whether the last model is that of a config, but for the seed."""
@@ -189,8 +196,9 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
             model = heads.attach(head, inputs, inputs, dataset.outputs, name="head", **options)
         else:
             scaling, _ = choose_pixels(config, dataset.shape[-1])
-            options |= {"weights": config.weights, "preprocessing": scaling}
+            options |= {"weights": weights_of(config, dataset), "preprocessing": scaling}
             model = models.build(config.backbone, dataset.shape, head, dataset.outputs, **options)
+            apply_control(model, config.weights_control, dataset)
     finally:
         keras.config.set_dtype_policy(policy)
     if config.backbone_bn == "frozen":

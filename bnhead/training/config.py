@@ -16,6 +16,7 @@ LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
 RECOMPUTED = ("none", "head", "all")
 FC_DECAYS = ("weights", "features", "none")
 BACKBONE_BNS = ("trained", "frozen")
+WEIGHTS_CONTROLS = ("none", "random", "shuffled")
 CLASS_WEIGHTS = ("none", "inverse", "effective:0.9999")
 # Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
 _SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
@@ -110,6 +111,19 @@ class TrainConfig:
         "Pre-trained weights of the backbone: imagenet (keras:<name>, resnet50_v1, resnet50_v2 and deeper), "
         "a .keras or .weights.h5 file, or a run directory. Default: initial weights by the seed.",
     )
+    weights_control: str = setting(
+        "none",
+        "Control of pre-trained weights: random (initial weights in their place, the same for every seed), "
+        "shuffled (each kernel's weights in another order, with the same norms), or none. Batch norms get "
+        "the statistics of training images.",
+    )
+    pretrain_on: str = setting(
+        "",
+        "Data set on which the backbone is trained first, where no weights can be downloaded, such as "
+        "fashion_mnist for mnist. The weights are kept beside the data sets and used again.",
+    )
+    pretrain_epochs: int = setting(15, "Epochs of that training.")
+    pretrain_size: int = setting(0, "Training images of it, of each class about the same share. 0 uses all.")
     freeze_backbone: bool = setting(
         False,
         "Train the head alone. The backbone, with batch norms and dropout in inference mode, computes the "
@@ -292,6 +306,7 @@ class TrainConfig:
         _check_choice("recompute_batch_stats", self.recompute_batch_stats, RECOMPUTED)
         _check_choice("fc_decay", self.fc_decay, FC_DECAYS)
         _check_choice("backbone_bn", self.backbone_bn, BACKBONE_BNS)
+        _check_choice("weights_control", self.weights_control, WEIGHTS_CONTROLS)
         _check_choice("augment", self.augment, AUGMENTATIONS)
         _check_choice("pixels", self.pixels, PIXELS)
         _check_choice("jit_compile", self.jit_compile, JIT)
@@ -331,6 +346,26 @@ class TrainConfig:
             check_shifts(self.task, *shifts)
         models.check_backbone(self.backbone)
         data.check_name(self.dataset, self.data_dir, self.task)
+        if self.pretrain_on:
+            if self.weights or self.has_own_weights:
+                text = self.weights or self.backbone
+                raise UsageError(f"pretrain_on makes weights, and {text} has some: leave one of the two out")
+            data.check_name(self.pretrain_on, self.data_dir)
+        if self.weights_control != "none" and not self.is_pretrained:
+            raise UsageError(
+                f"weights_control {self.weights_control} is a control of pre-trained weights (--weights, "
+                "--pretrain_on or a .keras file as backbone), and this backbone has none"
+            )
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether the backbone brings its weights: a file, or a preset of keras-hub."""
+        return self.backbone.startswith("hub:") or self.backbone.endswith(".keras")
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the backbone begins with other weights than those that the seed draws."""
+        return bool(self.weights or self.pretrain_on or self.has_own_weights)
 
     def _check_ranges(self):
         natural = "at least 1", lambda x: x >= 1
@@ -344,6 +379,8 @@ class TrainConfig:
             "fc_units": natural,
             "feature_passes": natural,
             "unfreeze_at": not_negative,
+            "pretrain_epochs": natural,
+            "pretrain_size": not_negative,
             "backbone_rate": not_negative,
             "head_bn_epsilon": ("a finite number above 0", lambda x: x > 0),
             "head_bn_momentum": ("in [0, 1)", lambda x: 0 <= x < 1),

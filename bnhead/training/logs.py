@@ -56,7 +56,11 @@ class Pace(keras.callbacks.Callback):
             self._first = batch
 
     def on_train_batch_end(self, batch, logs=None):
-        self._steps, self._seconds = batch + 1 - self._first, time.perf_counter() - self._start
+        self._steps, self._seconds = batch + 1 - (self._first or 0), time.perf_counter() - self._start
+
+    def spent(self, steps: int, seconds: float) -> None:
+        """Sets what the training of an epoch took, where it is not the time between its steps."""
+        self._steps, self._seconds = steps, seconds
 
     def on_epoch_end(self, epoch, logs=None):
         logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

@@ -229,6 +229,12 @@ class _Callbacks(keras.callbacks.CallbackList):
         super().on_train_end()
 
 
+def watching(callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, feed: Feed) -> _Callbacks:
+    """Callbacks that see a training whose beginning, epochs and end the caller reports."""
+    options = {"model": model, "add_history": True, "verbose": 0}
+    return _Callbacks(list(callbacks), epochs=feed.epochs, steps=feed.steps, **options)
+
+
 def fit(
     model: keras.Model,
     feed: Feed,
@@ -246,7 +252,7 @@ def fit(
         test: evaluated after each epoch.
     """
     steps, epochs = feed.steps, feed.epochs
-    relay = _Callbacks(list(callbacks), model=model, add_history=True, verbose=0, epochs=epochs, steps=steps)
+    relay = watching(callbacks, model, feed)
     epoch, relay.offset = divmod(step, steps)
     options = {"validation_data": test, "shuffle": False, "verbose": 0, "callbacks": relay}
     # An execution of several steps takes what the data has left, so data that end with the epoch can have any
