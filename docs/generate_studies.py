@@ -53,13 +53,15 @@ def table() -> str:
 
 
 def findings() -> str:
-    """For each kept study its command, the number of runs, and its headline."""
-    lines = []
-    for name in KEPT:
-        directory = TIMES.parent / name
-        plan = read_plan(directory)
-        verdict = json.loads((directory / "verdict.json").read_text())
-        runs = len(plan.cells) * verdict["look"]["seeds"]
-        command = study_command(plan, "").removesuffix(" --dir=")
-        lines.append(f"- `{command}`, {runs} runs. {wording.headline(plan, verdict)}")
-    return "\n".join(lines)
+    """A line for each kept study."""
+    return "\n".join(f"- {finding(name)}" for name in KEPT)
+
+
+def finding(name: str) -> str:
+    """The command of a kept study, the number of its runs, and its headline."""
+    directory = TIMES.parent / name
+    plan = read_plan(directory)
+    verdict = json.loads((directory / "verdict.json").read_text())
+    runs = len(plan.cells) * verdict["look"]["seeds"]
+    command = study_command(plan, "").removesuffix(" --dir=")
+    return f"`{command}`, {runs} runs. {wording.headline(plan, verdict)}"

@@ -3,6 +3,7 @@
 A page of docs/ marks the place of a table with a comment: `<!-- generated: figures -->`.
 """
 
+import functools
 import importlib
 import pathlib
 import re
@@ -17,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(DOCS)]
 import generate_causes  # noqa: E402
 import generate_commands  # noqa: E402
 import generate_figures  # noqa: E402
+import generate_findings  # noqa: E402
 import generate_gallery  # noqa: E402
 import generate_heads  # noqa: E402
 import generate_imbalance  # noqa: E402
@@ -32,6 +34,12 @@ TABLES = {
     "collapse": generate_causes.collapse,
     "figures": generate_figures.table,
     "findings": generate_studies.findings,
+    "findings_controls": functools.partial(generate_studies.finding, "summaries/controls"),
+    "findings_definitions": generate_findings.definitions,
+    "findings_epochs": generate_findings.by_epoch,
+    "findings_neighbours": generate_findings.neighbours,
+    "findings_placement": functools.partial(generate_studies.finding, "placement"),
+    "findings_width": functools.partial(generate_studies.finding, "summaries/width"),
     "gallery": generate_gallery.cards,
     "imbalance": generate_imbalance.findings,
     "mechanisms": generate_figures.mechanisms,

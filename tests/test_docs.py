@@ -13,7 +13,9 @@ import sys
 import urllib.parse
 from pathlib import Path
 
+import numpy as np
 import pytest
+from statsmodels.stats.weightstats import DescrStatsW
 
 from bnhead import heads
 from bnhead.__main__ import COMMANDS
@@ -203,6 +205,37 @@ def test_the_findings_follow_from_the_rows_of_the_runs(hooks):
             assert row["mean"] == pytest.approx(mean, abs=1e-12)
             if row["word"] in ("HELPS", "HURTS"):
                 assert f"{100 * mean:+.2f}" in line
+
+
+def test_the_tables_of_the_findings_follow_from_the_runs(hooks):
+    """Dead shares by epoch and at the end, and stretches of dead units, read here from the files."""
+    page = hooks.filled((DOCS / "findings.md").read_text())
+    runs = [path for path in (DOCS / "answer" / "placement" / "runs").iterdir()]
+    of = {}
+    for path in runs:
+        config, result = (json.loads((path / name).read_text()) for name in ("config.json", "result.json"))
+        of.setdefault(config["head"], []).append((result, (path / "history.csv").read_text().splitlines()))
+    assert {len(pairs) for pairs in of.values()} == {20}
+
+    def text(values):
+        low, high = DescrStatsW(values).tconfint_mean(0.05)
+        return f"{np.mean(values):.1%} ({max(low, 0):.1%} to {high:.1%})"
+
+    for figure in ("dataset", "rarely_active", "per_input"):
+        assert text([result[f"dead/head_fc/{figure}"] for result, _ in of["fc"]]) in page
+    second = [list(csv.DictReader(lines))[1] for _, lines in of["bn_fc"]]
+    assert text([float(row["dead/head_fc/dataset"]) for row in second]) in page
+    excess = [r["dead/head_fc/runs"] - r["dead/head_fc/runs_expected"] for r, _ in of["fc_bn"]]
+    low, high = DescrStatsW(excess).tconfint_mean(0.05)
+    minus = "\N{MINUS SIGN}"
+    assert f"{np.mean(excess):+.1f} ({low:+.1f} to {high:+.1f})".replace("-", minus) in page.replace(
+        "-", minus
+    )
+    several = np.mean([r["dead/head_fc/dataset"] for r, _ in of["fc_bn"]])
+    assert several > 3 * np.mean([r["dead/head_fc/dataset"] for r, _ in of["fc"]]), (
+        "more than three times as many"
+    )
+    assert not any(result["dead/head_fc/certified"] for pairs in of.values() for result, _ in pairs)
 
 
 def test_the_verdicts_follow_from_the_runs(hooks, tmp_path):

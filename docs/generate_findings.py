@@ -1,0 +1,115 @@
+"""The tables in docs/findings.md, from the kept runs of a study in docs/answer/."""
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+
+import generate_answer
+import numpy as np
+from scipy import stats
+
+from bnhead.census import keys
+from bnhead.census.figures import FIGURES, Figure
+from bnhead.runs.run_files import RunFiles
+from bnhead.studies import wording
+from bnhead.studies.directory import StudyFiles, read_study
+
+STUDY = generate_answer.ANSWER / "placement"
+HEADS = ("fc", "bn_gap_fc", "bn_fc", "fc_bn", "fc_out_bn")
+DEFINITIONS = (  # names of figures, from the mildest definition of "dead" to the strictest
+    *("per_input", "class_dead", "dormant_01", "dormant_0025", "rarely_active", "dataset", "certified"),
+    *("weight_dead", "always_on"),
+)
+EPOCHS = (1, 2, 4, 8, 15)
+_LEVEL = 0.95
+
+
+def definitions() -> str:
+    """The share of the FC's units by each definition of "dead", for the control and the four placements."""
+    study = read_study(STUDY)
+    by_name = {figure.name: figure for figure in FIGURES}
+    rows = [
+        [f"**{by_name[name].heading}**: {by_name[name].meaning}",
+         *(_share(study, head, by_name[name]) for head in HEADS)]
+        for name in DEFINITIONS
+    ]  # fmt: skip
+    return "\n\n".join([_about(study), _table(["of the FC's units", *(f"`{head}`" for head in HEADS)], rows)])
+
+
+def by_epoch() -> str:
+    """Units dead and units silent per input after some epochs, with and without a batch norm."""
+    study = read_study(STUDY)
+    by_name = {figure.name: figure for figure in FIGURES}
+    rows = [
+        [by_name[name].heading, f"`{head}`",
+         *(_interval(_history(study, head, name, epoch)) for epoch in EPOCHS)]
+        for name in ("dataset", "per_input")
+        for head in ("fc", "bn_fc")
+    ]  # fmt: skip
+    return _table(["units", "head", *(f"epoch {epoch}" for epoch in EPOCHS)], rows)
+
+
+def neighbours() -> str:
+    """How the dead units of the heads that have any lie: runs of dead units against chance."""
+    study = read_study(STUDY)
+    rows = []
+    for head in HEADS:
+        results = [run.result for run in study.of_cell(head)]
+        values = {name: [_value(result, name) for result in results] for name in
+                  ("dataset", "runs", "runs_expected", "runs_p", "runs_z_per_input")}  # fmt: skip
+        some = [at for at, share in enumerate(values["dataset"]) if share > 0]
+        z = _interval(values["runs_z_per_input"], lambda value: f"{value:+.2f}")
+        if not some:
+            rows.append([f"`{head}`", "0", *["\N{EN DASH}"] * 3, z])
+            continue
+        excess = [values["runs"][at] - values["runs_expected"][at] for at in some]
+        small = sum(values["runs_p"][at] < 0.05 for at in some)
+        rows.append(
+            [f"`{head}`", str(len(some)), f"{np.mean([values['runs_expected'][at] for at in some]):.1f}",
+             _interval(excess, lambda value: f"{value:+.1f}"), f"{small} of {len(some)}", z]
+        )  # fmt: skip
+    headings = ["head", "seeds with dead units", "runs of dead units expected", "runs more than expected",
+                "seeds with p < .05", "z of runs per input"]  # fmt: skip
+    return _table(headings, rows)
+
+
+def _about(study: StudyFiles) -> str:
+    settings, seeds = study.plan.settings, study.verdict["look"]["seeds"]
+    images = study.of_cell("fc")[0].result["data"]["test"]
+    return (
+        f"`{generate_answer.command(study)}`: {settings['dataset']}, {settings['backbone']}, {seeds} seeds, "
+        f"{images} test images. Means, with 95 % intervals over the seeds (t)."
+    )
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _value(values: dict, name: str) -> float:
+    (key,) = (key for key in values if keys.is_key(key) and keys.parts(key)[-1] == name)
+    return float(values[key])
+
+
+def _share(study: StudyFiles, head: str, figure: Figure) -> str:
+    return _interval([_value(run.result, figure.name) for run in study.of_cell(head)])
+
+
+def _history(study: StudyFiles, head: str, name: str, epoch: int) -> list[float]:
+    def of_run(run: RunFiles) -> float:
+        rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+        return _value(rows[epoch - 1], name)
+
+    return [of_run(run) for run in study.of_cell(head)]
+
+
+def _interval(values: Sequence[float], text: Callable[[float], str] = wording.as_share) -> str:
+    """`"7.0% (6.3% to 7.7%)"`: mean and t interval; the mean alone if all values are equal."""
+    values = np.asarray(values)
+    mean, half = values.mean(), stats.sem(values) * stats.t.ppf((1 + _LEVEL) / 2, len(values) - 1)
+    if math.isclose(half, 0, abs_tol=1e-12):
+        return text(mean)
+    # a share cannot be below 0
+    low = max(mean - half, 0.0) if (values >= 0).all() else mean - half
+    return f"{text(mean)} ({text(low)} to {text(mean + half)})"
