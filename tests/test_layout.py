@@ -28,8 +28,8 @@ ROOMS = {  # room -> rooms, or single modules, that it may import besides those 
         "frozen.extraction",
     },
     "studies": {
-        *("census.figures", "census.keys", "data", "devices", "heads", "mechanisms.calibration"),
-        *("models", "runs", "training"),
+        *("census.figures", "census.keys", "data", "devices", "frozen.stacked", "heads"),
+        *("mechanisms.calibration", "models", "runs", "training"),
     },
     "report": {"census", "heads", "mechanisms.figures", "runs", "studies"},
     "comparison": {"census", "data", "devices", "frozen", "graph", "heads", "report", "runs", "studies"},

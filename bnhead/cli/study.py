@@ -144,7 +144,7 @@ COMMAND = Command(
     "repeats them), 130 interrupted.",
     positional="study",
     optional=True,
-    aliases={"lr": "learning_rate"},
+    aliases={"lr": "learning_rate", "frozen": "freeze_backbone"},
     examples=(
         ("bn_before_fc", "The question of the package on the embedded digits: 20 to 80 runs."),
         ("bn_before_fc --seeds=3 --epochs=5", "A first look in minutes."),
@@ -293,6 +293,11 @@ def run_study(
     engine = importlib.import_module(f"bnhead.studies.pool_{request.engine}")
     paced = {"paced": not request.workers} if request.engine == "local" else {}
     open_pool = open_pool or functools.partial(engine.Pool, **paced)
+    if request.engine == "local" and any(plan.run_settings(run)["freeze_backbone"] for run in plan.runs):
+        from bnhead.studies import pool_frozen
+
+        open_others = open_pool
+        open_pool = lambda workers: pool_frozen.Pool(open_others(workers))  # noqa: E731
     workers = min(request.workers or engine.cores(), len(plan.runs))
     directory = pathlib.Path(request.dir or f"studies/{plan.study}")
     if request.dry_run:

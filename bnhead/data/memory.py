@@ -58,6 +58,11 @@ class InMemory:
     def unreadable(self) -> str:
         return ""
 
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The indices of the examples in the order of an epoch of `training_batches`."""
+        with tf.device("CPU:0"):
+            return _order(self.size, seeds.stream(seed, "data"), tf.constant(epoch, tf.int64)).numpy()
+
     @without_autograph
     def training_batches(
         self,
@@ -77,7 +82,7 @@ class InMemory:
             images, labels = tf.constant(self.images), tf.constant(self.labels)
 
         def epoch_indices(epoch):
-            order = tf.argsort(tf.random.stateless_uniform((self.size,), tf.stack([order_seed, epoch])))
+            order = _order(self.size, order_seed, epoch)
             indices = tf.reshape(order[: steps * batch_size], (steps, batch_size))
             return tf.data.Dataset.from_tensor_slices(
                 (epoch * steps + tf.range(steps, dtype=tf.int64), indices)
@@ -109,3 +114,7 @@ class InMemory:
             .map(lambda i: (images[i : i + batch_size], labels[i : i + batch_size]))
             .prefetch(tf.data.AUTOTUNE)
         )
+
+
+def _order(size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.argsort(tf.random.stateless_uniform((size,), tf.stack([seed, epoch])))

@@ -298,7 +298,7 @@ class RunDirectory:
             yield
         except BaseException as error:
             status = {"status": "interrupted"}
-            if not isinstance(error, KeyboardInterrupt):
+            if not isinstance(error, KeyboardInterrupt | GeneratorExit):
                 status = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
             with contextlib.suppress(RunDirectoryError, ResourcesError):  # they would hide the first error
                 self.write("status.json", status)

@@ -13,7 +13,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bnhead.census import keys
@@ -50,7 +50,17 @@ def train_one(config: TrainConfig, report: Report) -> dict[str, Any]:
         keras.backend.clear_session()
     result = train(config, [Share(_with_pace(report))], reuse)
     gc.collect()  # a model of Keras' is freed by this alone
-    environment = RunDirectory(config.directory).read("environment.json") or {}
+    return outcome_of(result, RunDirectory(config.directory))
+
+
+def outcome_of(result: Mapping[str, Any], directory: Any) -> dict[str, Any]:
+    """What `train_one` returns of a finished run.
+
+    Args:
+        result: the content of its `result.json`.
+        directory: its `RunDirectory`.
+    """
+    environment = directory.read("environment.json") or {}
     figures = {key: result.get(key) for key in ("status", "test_accuracy", "test_r2")}
     dead = [result.get(keys.key(layer, "dataset")) for layer in keys.layers_of(result, "dataset")]
     return {**figures, "dead": next(iter(dead), None), "seconds": environment.get("seconds")}

@@ -56,3 +56,12 @@ def test_fingerprint_covers_pixels_and_labels():
     two.images[5, 0, 0, 0] += 1
     three.labels[5] += 1
     assert len({one.fingerprint(), two.fingerprint(), three.fingerprint()}) == 3
+
+
+def test_the_order_of_an_epoch_is_that_of_its_batches():
+    split = InMemory(np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1), np.arange(50))
+    for epoch in (0, 3):
+        batches = split.training_batches(10, 1, 7, "none", epoch)
+        seen = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
+        np.testing.assert_array_equal(split.order(7, epoch), seen)
+    assert (split.order(7, 0) != split.order(8, 0)).any()
