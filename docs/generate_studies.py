@@ -44,6 +44,8 @@ def table() -> str:
         )
         heads = ", ".join(f"`{head}`" for head in study.heads)
         heads += ", and the heads between" * study.chain
+        heads += "".join(f", `{study.heads[0]}` with `{key}`" for rival in study.rivals for key in rival)
+        heads += ", and [claims](imbalance.md#seven-claims)" * bool(study.checks)
         lines.append(
             f"| `{name}` | {study.question} | {heads} | {varied} | {time_of(name, study)} |".replace(
                 "  ", " "

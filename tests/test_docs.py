@@ -238,6 +238,38 @@ def test_the_tables_of_the_findings_follow_from_the_runs(hooks):
     assert not any(result["dead/head_fc/certified"] for pairs in of.values() for result, _ in pairs)
 
 
+def test_the_findings_on_imbalance_follow_from_the_rows_of_the_runs(hooks):
+    """Differences, and gains of the claims with one majority class, from `runs.csv` alone."""
+    page = hooks.TABLES["imbalance"]()
+    studies = hooks.generate_imbalance.studies()
+    assert page.count("```sh\nbnhead study imbalance ") == len(studies)
+    for name, study in studies.items():
+        rows = list(
+            csv.DictReader((DOCS / "answer" / "summaries" / name / "runs.csv").read_text().splitlines())
+        )
+        assert len(rows) == len(study.judged_runs)
+
+        def of(cell, outcome, rows=rows):
+            return {r["seed"]: float(r[outcome]) for r in rows if r["cell"] == cell}
+
+        for comparison in study.verdict["comparisons"]:
+            for row in (comparison, *comparison["secondary"]):
+                control, treatment = (
+                    of(comparison[side], row["outcome"]) for side in ("control", "treatment")
+                )
+                mean = sum(treatment[seed] - control[seed] for seed in control) / len(control)
+                assert row["mean"] == pytest.approx(mean, abs=1e-12)
+                if row["outcome"] in hooks.generate_imbalance.SHOWN:
+                    assert wording.as_difference(mean, row["outcome"]) in page
+        one = f"at imbalance {study.plan.claims['one']['imbalance']}"
+        for claim, outcome in (("general", "balanced_accuracy"), ("calibration", "ece_excess")):
+            for row in (row for row in study.verdict["claims"]["rows"] if row["claim"] == claim):
+                control, treatment = (of(f"{head} {one}", outcome) for head in ("fc", row["head"]))
+                differences = [treatment[seed] - control[seed] for seed in control]
+                assert differences == pytest.approx(row["differences"], abs=1e-12)
+                assert wording.as_interval(row["interval"], outcome) in page
+
+
 def test_the_verdicts_follow_from_the_runs(hooks, tmp_path):
     studies = hooks.generate_gallery.generate_answer.studies()
     assert studies

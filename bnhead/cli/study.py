@@ -190,6 +190,9 @@ def listing() -> str:
         strata = [dict(stratum) for stratum in study.strata(TrainConfig())]
         rows = [study.question, ", ".join(dict.fromkeys(head for head, _ in cells))]
         rows += [f"{key}: {', '.join(f'{s[key]:g}' for s in strata)}" for key in strata[0]]
+        if study.rivals:
+            rivals = ", ".join(f"{key} {value}" for rival in study.rivals for key, value in rival.items())
+            rows.append(f"{study.heads[0]} also with {rivals}; further cells check published claims")
         most = len(cells) * last
         rows.append(f"{len(cells) * first} runs with {first} seeds; up to {most} where {first} leave it open")
         lines += ["", name, *(texts.wrapped(row, indent=2) for row in rows)]

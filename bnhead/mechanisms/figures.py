@@ -239,7 +239,7 @@ FIGURES_BY_GROUP = {
             "rate",
         ),
     ),
-    "initial": (),  # `INITIAL`, which are not of a `Measured`
+    "initial": (),  # those of `INITIAL`, beside "guess"
     **_rows(
         "scale",
         (
@@ -499,8 +499,6 @@ def tables_of(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str,
     tables = []
     for group, subject in GROUPS.items():
         rows = FIGURES_BY_GROUP[group] + ((*INITIAL, PREJUDICED) if group == "guess" else ())
-        if group == "initial" and GROUPS["guess"] not in dict(tables):
-            rows = INITIAL
         numbers = ((row, values.get(PREFIX + row.name)) for row in rows)
         cells = [
             (row.heading, row.meaning, row.text(number))

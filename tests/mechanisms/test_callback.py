@@ -6,6 +6,7 @@ import pytest
 
 from bnhead.errors import UsageError
 from bnhead.mechanisms import Measure, initial_guess, measure
+from bnhead.mechanisms.figures import INITIAL
 from tests.mechanisms.nets import data, vector_net
 
 
@@ -49,6 +50,21 @@ def test_the_initial_guess_is_that_before_the_first_step():
     model.fit(x, y, epochs=1, verbose=0, callbacks=[again])
     assert again.initial is None  # of a trained model there is none
     assert np.isnan(again.latest["mechanisms/initial_modal_share"])
+
+
+def test_the_initial_guess_can_be_measured_alone():
+    model, (x, y) = compiled(), data()
+    expected = initial_guess(model, (x, y))
+    callback = Measure((x, y), groups="initial", training_batch=16)
+    history = model.fit(x, y, epochs=2, verbose=0, callbacks=[callback]).history
+    assert callback.initial == expected and callback.measured is None
+    shares = {name for name in history if name.startswith("mechanisms/")}
+    assert shares == {"mechanisms/" + row.name for row in INITIAL} == callback.latest.keys()
+    assert history["mechanisms/initial_modal_share"] == [expected.modal_share] * 2
+    other = Measure((x, y), groups="initial", training_batch=16)
+    other.set_model(model)
+    other.resume(json.loads(json.dumps(callback.state())))
+    assert other.latest == callback.latest
 
 
 def test_prejudice_ends_with_the_first_epoch_under_twice_the_prior():

@@ -52,6 +52,13 @@ def test_tables_of_a_run():
     assert [(heading, text) for heading, _, text in of_collapse] == [("NC1", "0.25")]
 
 
+def test_the_initial_guess_has_one_table():
+    initial = {"mechanisms/initial_modal_share": 0.5}
+    assert [about for about, _ in figures.tables_of(initial)] == [GROUPS["guess"]]
+    alone = [(about, len(rows)) for about, rows in figures.tables_of({**initial, "mechanisms/nc1": 0.25})]
+    assert alone == [(GROUPS["guess"], 1), (GROUPS["collapse"], 1)]
+
+
 def test_meanings_by_key():
     assert figures.meaning_of("mechanisms/nc1").startswith("tr(pinv(Sb) Sw)")
     assert figures.meaning_of("mechanisms/prejudiced_epochs") == PREJUDICED.meaning
