@@ -30,6 +30,10 @@ GROUPS = {
         "fc_decay", "logit_adjustment", "class_weights", "recompute_batch_stats", "population_stats",
         "without_norms", "learn_within",
     ),
+    "Adversarial images": (
+        "adversarial", "adversarial_epsilon", "adversarial_steps", "adversarial_step_size",
+        "adversarial_targeted", "adversarial_share", "robustness",
+    ),
     "Dead units and mechanisms": ("dead_layers", "probe_examples", "measure"),
     "Run": ("seed", "workdir", "overwrite", "dry_run", "verbose", "checkpoint_seconds", "weight_histograms"),
     "Device": (

@@ -11,13 +11,15 @@ from typing import Any
 
 import keras
 
-from bnhead import heads, models
+from bnhead import heads, models, seeds
 from bnhead.census import Probe
 from bnhead.data import DataSet, load
 from bnhead.devices import environment
 from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.heads.surgery import is_of_a_head
+from bnhead.layers import with_routes
+from bnhead.training.attack import Attack
 from bnhead.training.backbone import (
     FeatureData,
     choose_pixels,
@@ -36,6 +38,7 @@ from bnhead.training.imbalance import rebalance
 from bnhead.training.model_file import ModelFile
 from bnhead.training.pretrained import apply_control, weights_of
 from bnhead.training.sgd import FusedSGD
+from bnhead.training.step import train_adversarially
 from bnhead.training.tasks import compile_for_task
 
 # Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
@@ -203,6 +206,8 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
         keras.config.set_dtype_policy(policy)
     if config.backbone_bn == "frozen":
         freeze_norms(model)
+    if config.adversarial == "pgd":
+        model = with_routes(model, 2, routed_affine=True, as_input=False)
     sgd = optimizer(config, model, steps)
     model = compile_for_task(
         model,
@@ -213,7 +218,22 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
         steps_per_execution=executed_at_once(steps, config.steps_per_execution),
         jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
     )
-    return rebalance(model, config, dataset)
+    model = rebalance(model, config, dataset)
+    if config.adversarial == "none":
+        return model
+    attack = Attack(
+        config.adversarial_epsilon,
+        config.adversarial_steps,
+        config.adversarial_step_size,
+        config.adversarial_targeted,
+    )
+    return train_adversarially(
+        model,
+        attack,
+        share=config.adversarial_share,
+        routed=config.adversarial == "pgd",
+        seed=seeds.stream(config.seed, "attack"),
+    )
 
 
 def decisions(config: TrainConfig, model: keras.Model) -> list[str]:

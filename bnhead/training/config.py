@@ -17,6 +17,7 @@ RECOMPUTED = ("none", "head", "all")
 FC_DECAYS = ("weights", "features", "none")
 BACKBONE_BNS = ("trained", "frozen")
 WEIGHTS_CONTROLS = ("none", "random", "shuffled")
+ADVERSARIAL = ("none", "pgd", "pgd_one_bn")
 CLASS_WEIGHTS = ("none", "inverse", "effective:0.9999")
 # Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
 _SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
@@ -206,6 +207,35 @@ class TrainConfig:
         "all kernels); features (of W diag(gamma / sd), the weights that read the features themselves, "
         "so that a batch norm makes no feature cheap); none.",
     )
+    adversarial: str = setting(
+        "none",
+        "Adversarial images in training: none; pgd (AdvProp: they go through batch norms of their own, and "
+        "the test uses the others); pgd_one_bn (adversarial training: all go through the same batch norms).",
+    )
+    adversarial_epsilon: float = setting(
+        1.0,
+        "Largest change of a pixel by an attack, of 255. The default is AdvProp's for small nets; a robust "
+        "net needs 8.",
+    )
+    adversarial_steps: int = setting(
+        1, "Steps of an attack. Each takes the time of a forward and a backward pass."
+    )
+    adversarial_step_size: float = setting(
+        0.0, "Length of an attack's step, of 255. 0 takes the larger of 1 and epsilon / steps."
+    )
+    adversarial_targeted: bool = setting(
+        False, "Attack towards a wrong class, drawn at random, instead of away from the right one."
+    )
+    adversarial_share: float = setting(
+        0.0,
+        "Share of each batch, in [0, 1), that adversarial images replace; 0.2 is the cheap mode of Fast "
+        "AdvProp. 0 trains on every image and on an adversarial copy of it.",
+    )
+    robustness: bool = setting(
+        False,
+        "Measure the trained model on attacked test images too (untargeted, 10 steps, adversarial_epsilon), "
+        "and on corrupted ones: test_robust_accuracy and test_corrupted_accuracy in result.json.",
+    )
     seed: int = setting(0, "Seed of all random streams. Runs with one seed share weights and batches.")
     logit_adjustment: float = setting(
         0.0,
@@ -331,6 +361,8 @@ class TrainConfig:
             if self.task != "classification" and getattr(self, name) != getattr(TrainConfig, name):
                 raise UsageError(f"{name} is of a softmax, and task {self.task} has none")
         _check_frozen(self)
+        _check_choice("adversarial", self.adversarial, ADVERSARIAL)
+        _check_adversarial(self)
         if self.task == "regression" and self.neutral_init:
             raise UsageError("neutral_init is for classes, and task regression has numbers")
         if self.population_stats and self.recompute_batch_stats != "none":
@@ -391,6 +423,10 @@ class TrainConfig:
             "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
             "weight_decay": not_negative,
             "logit_adjustment": not_negative,
+            "adversarial_epsilon": not_negative,
+            "adversarial_steps": natural,
+            "adversarial_step_size": not_negative,
+            "adversarial_share": ("in [0, 1)", lambda x: 0 <= x < 1),
             "seed": not_negative,
             "probe_examples": natural,
             "learn_within": not_negative,
@@ -497,6 +533,30 @@ def _check_frozen(config: TrainConfig) -> None:
         )
     if config.distribution != "none":
         raise UsageError(f"freeze_backbone needs distribution none, got {config.distribution}")
+
+
+def _check_adversarial(config: TrainConfig) -> None:
+    if config.robustness and (config.task != "classification" or config.freeze_backbone):
+        raise UsageError("robustness needs task classification and a backbone that is not frozen")
+    if config.adversarial == "none":
+        return
+    title, head = f"adversarial {config.adversarial}", config.parsed_head
+    needed = {
+        "task": "classification", "freeze_backbone": False, "distribution": "none", "mixup": 0.0,
+    }  # fmt: skip
+    if config.adversarial == "pgd":  # batch norms with two sets of statistics
+        needed |= {
+            "recompute_batch_stats": "none", "population_stats": False, "without_norms": False,
+            "measure": "", "fc_decay": "weights",
+        }  # fmt: skip
+        others = [t.name for t in head.tokens if t.type.normalises_batch and t.name != "bn"]
+        if others:
+            raise UsageError(f"{title}: head {head.text!r}: {others[0]} has no second set of statistics")
+    for name, value in needed.items():
+        if (actual := getattr(config, name)) != value:
+            raise UsageError(f"{title} needs {name} {value!r}, got {actual!r}")
+    if head.needs_labels:
+        raise UsageError(f"{title}: head {head.text!r} reads labels, and an attack has none")
 
 
 def _check_fc_decay(config: TrainConfig) -> None:

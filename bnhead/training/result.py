@@ -17,6 +17,7 @@ from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
 from bnhead.training.imbalance import trained_prior
 from bnhead.training.model_file import ModelFile
+from bnhead.training.robustness import robust_figures
 from bnhead.training.stages import copy_best
 from bnhead.training.state import best_state, captured, restore
 from bnhead.training.tasks import TASKS
@@ -59,6 +60,8 @@ def measure_result(
         if config.without_norms:
             with norms_removed(model, norms):
                 variants["without_norms"] = evaluation.of_variant("without_norms")
+    if config.robustness and status != "diverged":
+        tested |= robust_figures(model, feed.data.test, config.adversarial_epsilon)
     validated = {}
     if feed.data.validation is not None:
         figures = model.evaluate(feed.validation(), verbose=0, return_dict=True)
