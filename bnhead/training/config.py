@@ -547,7 +547,7 @@ def _check_adversarial(config: TrainConfig) -> None:
     if config.adversarial == "pgd":  # batch norms with two sets of statistics
         needed |= {
             "recompute_batch_stats": "none", "population_stats": False, "without_norms": False,
-            "measure": "", "fc_decay": "weights",
+            "measure": "", "fc_decay": "weights", "backbone_bn": "trained",
         }  # fmt: skip
         others = [t.name for t in head.tokens if t.type.normalises_batch and t.name != "bn"]
         if others:

@@ -120,7 +120,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("adversarial", ["pgd", "pgd_one_bn"])
+@pytest.mark.parametrize("adversarial", ["pgd", pytest.param("pgd_one_bn", marks=pytest.mark.slow)])
 def test_a_run_resumes_exactly_and_measures_robustness(short_config, adversarial):
     settings = {
         **{"adversarial": adversarial, "adversarial_epsilon": 8.0, "robustness": adversarial == "pgd"},
