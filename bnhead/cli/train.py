@@ -32,7 +32,7 @@ GROUPS = {
     ),
     "Adversarial images": (
         "adversarial", "adversarial_epsilon", "adversarial_steps", "adversarial_step_size",
-        "adversarial_targeted", "adversarial_share", "robustness",
+        "adversarial_targeted", "robustness",
     ),
     "Dead units and mechanisms": ("dead_layers", "probe_examples", "measure"),
     "Run": ("seed", "workdir", "overwrite", "dry_run", "verbose", "checkpoint_seconds", "weight_histograms"),

@@ -170,6 +170,14 @@ MEASURES = {
             values=_class_dead, best=0.0,
         ),
         Measure(
+            "robust_accuracy", "accuracy under attack", 0.02, 1, True, False, False,
+            values=_number_of_result("test_robust_accuracy"), chance=_guess, best=1.0,
+        ),
+        Measure(
+            "corrupted_accuracy", "accuracy on corrupted images", 0.01, 1, True, False, False,
+            values=_number_of_result("test_corrupted_accuracy"), chance=_guess, best=1.0,
+        ),
+        Measure(
             "initial_modal_share", "most frequent answer before training", 0.05, -1, True, False, False,
             values=_number_of_result("mechanisms/initial_modal_share"),
         ),
@@ -203,16 +211,19 @@ SECONDARY = {
     "multilabel": ("dead_share", "silent_share", "nll"),
     "regression": ("dead_share", "silent_share"),
 }
-# Judged where a study asks for them. They need outputs for every test image, and those of minority classes
-# training classes of unequal size.
+# Judged where a study asks for them. They need outputs for every test image, those of minority classes
+# training classes of unequal size, and accuracy under attack and on corrupted images runs with --robustness.
 OF_CLASSES = (
     "balanced_accuracy", "adjusted_balanced_accuracy", "minority_recall", "minority_precision", "macro_f1",
 )  # fmt: skip
 OPTIONAL = {
-    "classification": (*OF_CLASSES, "ece_excess", "class_dead", "initial_modal_share"),
+    "classification": (
+        *(*OF_CLASSES, "ece_excess", "class_dead", "initial_modal_share"),
+        *("robust_accuracy", "corrupted_accuracy"),
+    ),
     "multilabel": (*OF_CLASSES, "class_dead", "initial_modal_share"),
     "regression": (),
-}
+}  # fmt: skip
 
 
 def measures_of(task: str, primary: str = "", secondary: Sequence[str] = ()) -> tuple[str, ...]:

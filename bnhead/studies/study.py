@@ -101,6 +101,15 @@ def cause_study(head: str = DEFAULT_HEAD) -> Study:
 
 
 STUDIES = {
+    "adversarial": Study(
+        "Do adversarial images in training help on clean ones if they go through batch norms of their own, "
+        "and do they cost accuracy with one set of norms?",
+        heads=("fc",),
+        rivals=tuple({"adversarial": name} for name in ("pgd_one_bn", "pgd", "pgd_cheap")),
+        varies=("adversarial", "task"),
+        settings={"robustness": True},
+        secondary=("robust_accuracy", "corrupted_accuracy", "nll", "dead_share"),
+    ),
     "batch_size": Study(
         "Does the verdict on a batch norm before the last fully connected layer depend on the batch size?",
         heads=("fc", "bn_fc"),

@@ -38,7 +38,7 @@ from bnhead.training.imbalance import rebalance
 from bnhead.training.model_file import ModelFile
 from bnhead.training.pretrained import apply_control, weights_of
 from bnhead.training.sgd import FusedSGD
-from bnhead.training.step import train_adversarially
+from bnhead.training.step import CHEAP_SHARE, train_adversarially
 from bnhead.training.tasks import compile_for_task
 
 # Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
@@ -206,7 +206,7 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
         keras.config.set_dtype_policy(policy)
     if config.backbone_bn == "frozen":
         freeze_norms(model)
-    if config.adversarial == "pgd":
+    if config.adversarial in ("pgd", "pgd_cheap"):
         model = with_routes(model, 2, routed_affine=True, as_input=False)
     sgd = optimizer(config, model, steps)
     model = compile_for_task(
@@ -230,8 +230,8 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
     return train_adversarially(
         model,
         attack,
-        share=config.adversarial_share,
-        routed=config.adversarial == "pgd",
+        share=CHEAP_SHARE if config.adversarial == "pgd_cheap" else 0.0,
+        routed=config.adversarial != "pgd_one_bn",
         seed=seeds.stream(config.seed, "attack"),
     )
 

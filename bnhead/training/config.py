@@ -17,7 +17,7 @@ RECOMPUTED = ("none", "head", "all")
 FC_DECAYS = ("weights", "features", "none")
 BACKBONE_BNS = ("trained", "frozen")
 WEIGHTS_CONTROLS = ("none", "random", "shuffled")
-ADVERSARIAL = ("none", "pgd", "pgd_one_bn")
+ADVERSARIAL = ("none", "pgd", "pgd_cheap", "pgd_one_bn")
 CLASS_WEIGHTS = ("none", "inverse", "effective:0.9999")
 # Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
 _SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
@@ -209,8 +209,10 @@ class TrainConfig:
     )
     adversarial: str = setting(
         "none",
-        "Adversarial images in training: none; pgd (AdvProp: they go through batch norms of their own, and "
-        "the test uses the others); pgd_one_bn (adversarial training: all go through the same batch norms).",
+        "Adversarial images in training: none; pgd (AdvProp: an adversarial copy of every image, through "
+        "batch norms of its own, and the test uses the others); pgd_cheap (the same for a fifth of each "
+        "batch, in place of the images); pgd_one_bn (adversarial training: copies through the same batch "
+        "norms).",
     )
     adversarial_epsilon: float = setting(
         1.0,
@@ -225,11 +227,6 @@ class TrainConfig:
     )
     adversarial_targeted: bool = setting(
         False, "Attack towards a wrong class, drawn at random, instead of away from the right one."
-    )
-    adversarial_share: float = setting(
-        0.0,
-        "Share of each batch, in [0, 1), that adversarial images replace; 0.2 is the cheap mode of Fast "
-        "AdvProp. 0 trains on every image and on an adversarial copy of it.",
     )
     robustness: bool = setting(
         False,
@@ -426,7 +423,6 @@ class TrainConfig:
             "adversarial_epsilon": not_negative,
             "adversarial_steps": natural,
             "adversarial_step_size": not_negative,
-            "adversarial_share": ("in [0, 1)", lambda x: 0 <= x < 1),
             "seed": not_negative,
             "probe_examples": natural,
             "learn_within": not_negative,
@@ -544,7 +540,7 @@ def _check_adversarial(config: TrainConfig) -> None:
     needed = {
         "task": "classification", "freeze_backbone": False, "distribution": "none", "mixup": 0.0,
     }  # fmt: skip
-    if config.adversarial == "pgd":  # batch norms with two sets of statistics
+    if config.adversarial != "pgd_one_bn":  # batch norms with two sets of statistics
         needed |= {
             "recompute_batch_stats": "none", "population_stats": False, "without_norms": False,
             "measure": "", "fc_decay": "weights", "backbone_bn": "trained",

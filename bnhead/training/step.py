@@ -22,6 +22,8 @@ from bnhead.errors import UsageError
 from bnhead.layers import on_route
 from bnhead.training.attack import Attack, adversarial
 
+CHEAP_SHARE = 0.2  # of a batch that Fast AdvProp attacks
+
 
 def train_adversarially(
     model: keras.Model, attack: Attack, *, share: float = 0.0, routed: bool = True, seed: int = 0

@@ -35,6 +35,7 @@ def test_values_are_those_of_each_image():
 def test_a_measure_that_is_no_mean_over_images_is_one_number():
     result = {"test_r2": 0.75, "dead/head_fc/dataset": 0.25, "dead/stage3_relu/dataset": 0.5}
     result |= {"dead/head_fc/class_dead": 0.5, "mechanisms/initial_modal_share": 0.9, "data": DATA}
+    result |= {"test_robust_accuracy": 0.25, "test_corrupted_accuracy": 0.5}
     assert values("r2", result).tolist() == [0.75] and values("dead_share", result).tolist() == [0.25]
     assert values("r2") is None and values("dead_share") is None
     for row in MEASURES.values():
@@ -75,6 +76,8 @@ def test_the_margins_and_better_directions():
         "minority_precision": (0.02, 1, False),
         "ece_excess": (0.01, -1, False),
         "class_dead": (0.02, -1, False),
+        "robust_accuracy": (0.02, 1, False),
+        "corrupted_accuracy": (0.01, 1, False),
         "initial_modal_share": (0.05, -1, False),
     }
 

@@ -14,7 +14,7 @@ def linear(weight, bias):
     inputs = keras.Input((4, 4, 1))
     dense = keras.layers.Dense(2)
     model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
-    dense.set_weights([np.stack([np.zeros(16), weight], 1), [0, bias]])
+    dense.set_weights([np.stack([np.zeros(16), weight], 1), np.array([0, bias])])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
