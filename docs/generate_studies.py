@@ -18,12 +18,12 @@ CORES = 2
 def time_of(name: str, study: Study) -> str:
     """The time of the first look on two cores: half the CPU time that was measured, or its pace elsewhere.
 
-    A study of other batch sizes has other steps, and no time by the pace of another study.
+    A study of other batch sizes, or on frozen features, has other steps, and no time by the pace of another.
     """
     strata = list(study.strata(TrainConfig()))
     runs = len(study.cells(TrainConfig())) * int(DEFAULTS["seeds"].partition(",")[0])
     times = json.loads(TIMES.read_text())
-    if "batch_size" in strata[0] and name not in times:
+    if ("batch_size" in strata[0] or study.arms) and name not in times:
         return "\N{EN DASH}"
     measured = times.get(name, times["bn_before_fc"])
     about = "" if measured["runs"] == runs and name in times else "about "

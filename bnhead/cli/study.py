@@ -295,12 +295,13 @@ def run_study(
     """
     engine = importlib.import_module(f"bnhead.studies.pool_{request.engine}")
     paced = {"paced": not request.workers} if request.engine == "local" else {}
-    open_pool = open_pool or functools.partial(engine.Pool, **paced)
-    if request.engine == "local" and any(plan.run_settings(run)["freeze_backbone"] for run in plan.runs):
-        from bnhead.studies import pool_frozen
+    stacks = request.engine == "local" and any(plan.run_settings(run)["freeze_backbone"] for run in plan.runs)
+    if open_pool is None:
+        open_pool = functools.partial(engine.Pool, **paced)
+        if stacks:
+            from bnhead.studies import pool_frozen
 
-        open_others = open_pool
-        open_pool = lambda workers: pool_frozen.Pool(open_others(workers))  # noqa: E731
+            open_pool = functools.partial(pool_frozen.open_pool, open_pool)
     workers = min(request.workers or engine.cores(), len(plan.runs))
     directory = pathlib.Path(request.dir or f"studies/{plan.study}")
     if request.dry_run:
@@ -322,7 +323,8 @@ def run_study(
         looks = " or ".join(str(seeds * len(plan.cells)) for seeds in plan.looks)
         by_pace = paced.get("paced") and engine.sees_gpu()
         number = f"as many as gain on the GPU, up to {workers}," if by_pace else workers
-        print(f"{looks} runs in {directory}, {number} at a time", flush=True)
+        number = "those that share features together, of the others " * stacks + str(number)
+        print(texts.wrapped(f"{looks} runs in {directory}, {number} at a time", hanging=2), flush=True)
         from bnhead.studies import outlook, runner, worker  # these import SciPy, after the first lines
 
         with open_pool(workers) as pool:

@@ -101,7 +101,7 @@ def width_charts(study: StudyFiles) -> list[dict[str, Any]]:
 
 def _chart_of_widths(study: StudyFiles, laws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     comparisons = study.verdict["comparisons"]
-    control = study.plan.cell(comparisons[0]["control"]).head if comparisons else None
+    control = study.plan.cell(comparisons[0]["control"]).line if comparisons else None
     points = [[(p["fc_units"], p["seed"], p["share"]) for p in law["points"]] for law in laws]
     chart = charts.width_chart(points)
     chart["x"] = [(x, f"{width:g}") for x, width in chart["x"]]

@@ -79,6 +79,11 @@ def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:
     """
     if study.checks:
         return {key: value for key, value in plan.settings.items() if key not in study.varies}
+    if study.arms:  # the first arm is the base, but for its own settings
+        control = plan.cells[0]
+        of_base = types.SimpleNamespace(**plan.settings, **control.settings, has_own_weights=False)
+        hidden = {*study.arms(of_base)[control.arm], *study.varies}
+        return {key: v for key, v in {**plan.settings, **control.settings}.items() if key not in hidden}
     cells = [dict(cell.stratum) for cell in plan.cells[:: len(study.heads)]]
     not_varied = [key for key in cells[0] if key not in study.varies]
     for values in [{key: cell[key] for key in not_varied} for cell in cells] if not_varied else [{}]:

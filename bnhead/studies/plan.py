@@ -55,6 +55,7 @@ class Cell:
         placement: positions of its batch norms, `"P1"`; empty without a batch norm.
         stratum: the settings that its stratum fixes.
         settings: all settings in which it differs from the plan's.
+        arm: what the study calls it at every stratum, where that is more than its head.
     """
 
     name: str
@@ -62,6 +63,12 @@ class Cell:
     placement: str
     stratum: Mapping[str, Any]
     settings: Mapping[str, Any]
+    arm: str = ""
+
+    @property
+    def line(self) -> str:
+        """What is the same in cells that differ in the stratum alone: the arm, else the head."""
+        return self.arm or self.head
 
 
 @dataclass(frozen=True)
@@ -247,7 +254,8 @@ def make(
         raise UsageError(f"first_seed must be at least 0, got {first_seed}")
     seeds = range(first_seed, first_seed + looks[-1])
     base = study.base(base)
-    cells = [_cell(head, stratum, base) for head, stratum in study.cells(base)]
+    arms = study.arms(base) if study.arms else {}
+    cells = [_cell(name, stratum, base, arms) for name, stratum in study.cells(base)]
     varied = set.intersection(*(set(cell.settings) for cell in cells))
     compared = cells[: study.compared]
     plan = Plan(
@@ -335,7 +343,7 @@ def from_json(content: Mapping[str, Any], path: str) -> Plan:
     if content.get("format") != FORMAT:
         raise RunDirectoryError(f"{path} must be of format {FORMAT}, got {content.get('format')!r}")
     fields = {spec.name: content[spec.name] for spec in dataclasses.fields(Plan) if spec.name in content}
-    names = {"name", "head", "placement", "stratum", "settings"}
+    names = {"name", "head", "placement", "stratum", "settings", "arm"}
     cells = [{key: value for key, value in cell.items() if key in names} for cell in fields["cells"]]
     runs = [PlannedRun(run["id"], run["cell"], run["seed"]) for run in fields["runs"]]
     comparisons = [
@@ -463,15 +471,23 @@ def _hashed_content(plan: Plan) -> dict[str, Any]:
         "cells", "comparisons", "trend", "settings", "runs", "code", "threads", "amendments",
     )  # fmt: skip
     fields = dataclasses.asdict(plan)
+    fields["cells"] = [
+        {key: value for key, value in cell.items() if key != "arm" or value} for cell in fields["cells"]
+    ]
     return json.loads(json.dumps({"format": FORMAT, **{name: fields[name] for name in names}}))
 
 
-def _cell(head: str, stratum: dict[str, Any], base: TrainConfig) -> Cell:
-    config = dataclasses.replace(base, head=head, **stratum)  # checks, and gives each value its type
+def _cell(
+    name: str, stratum: dict[str, Any], base: TrainConfig, arms: Mapping[str, Mapping[str, Any]]
+) -> Cell:
+    # checks, and gives each value its type
+    config = dataclasses.replace(base, **{**arms.get(name, {"head": name}), **stratum})
     stratum = {key: getattr(config, key) for key in stratum}
     placement = ", ".join(config.parsed_head.placement)
-    settings = {"head": config.head, **stratum}
-    return Cell(head + _stratum_suffix(stratum), config.head, placement, stratum, settings)
+    differing = dict.fromkeys(key for arm in arms.values() for key in arm)
+    settings = {key: getattr(config, key) for key in {"head": "", **differing, **stratum}}
+    arm = name if name in arms else ""
+    return Cell(name + _stratum_suffix(stratum), config.head, placement, stratum, settings, arm)
 
 
 def comparisons_of(cells: Sequence[Cell], heads_each: int) -> Iterable[Comparison]:

@@ -7,7 +7,7 @@ a study that was stopped goes on. Whole nets, and heads that cannot be stacked, 
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bnhead import texts
@@ -52,6 +52,11 @@ class Pool:
             alone += yield from _Features(runs).run()
         if alone:
             yield from self._others.run(alone)
+
+
+def open_pool(open_others: Callable[[int], Any], workers: int) -> Pool:
+    """A pool for frozen backbones around one of so many workers."""
+    return Pool(open_others(workers))
 
 
 def _key(config: TrainConfig) -> str:

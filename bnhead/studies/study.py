@@ -25,10 +25,11 @@ class Study:
         chain: whether the cells are those of a cause table (`bnhead.studies.chain`) for the second head, and
             only the two heads are compared.
         settings: settings of all runs.
-        defaults: settings of the runs where a command leaves a setting at its default.
+        defaults: settings of the runs where a command leaves a setting at its default; by the base settings.
         rivals: settings with which the control is compared with itself without them.
         checks: base settings -> further cells, which enter no comparison: head and settings of each.
         secondary: names of the secondary outcomes, in their order; none for the task's.
+        arms: base settings -> the settings of each name in `heads`, where these name more than a head.
         trend: whether the question is how the primary outcome changes from stratum to stratum, per doubling
             of the one setting that varies, rather than the difference in each stratum.
     """
@@ -41,15 +42,17 @@ class Study:
     trend: bool = False
     chain: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Callable[[TrainConfig], Mapping[str, Any]] | Mapping[str, Any] = field(default_factory=dict)
     rivals: tuple[Mapping[str, Any], ...] = ()
     checks: Callable[[TrainConfig], Iterable[tuple[str, Mapping[str, Any]]]] | None = None
     secondary: tuple[str, ...] = ()
+    arms: Callable[[TrainConfig], Mapping[str, Mapping[str, Any]]] | None = None
 
     def base(self, base: TrainConfig) -> TrainConfig:
         """The base settings of the runs, from those of a command."""
-        given = {key for key in self.defaults if getattr(base, key) != getattr(TrainConfig, key)}
-        defaults = {key: value for key, value in self.defaults.items() if key not in given}
+        usual = TrainConfig(task=base.task)
+        defaults = self.defaults(base) if callable(self.defaults) else self.defaults
+        defaults = {k: value for k, value in defaults.items() if getattr(base, k) == getattr(usual, k)}
         return dataclasses.replace(base, **defaults, **self.settings)
 
     def cells(self, base: TrainConfig) -> list[tuple[str, Mapping[str, Any]]]:
@@ -67,6 +70,7 @@ class Study:
         return len(self.heads) + len(self.rivals) if self.chain or self.checks else None
 
 
+PRETRAINED_WIDTHS = (*(2**n for n in range(5, 13)),)
 BATCH_SIZES = (16, 32, 64, 128, 256)
 LEARNING_RATE_FACTORS = (0.1, 0.3, 1, 3)
 WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -82,6 +86,28 @@ def _batch_sizes(base: TrainConfig) -> Iterable[Mapping[str, Any]]:
 def _learning_rates(base: TrainConfig) -> Iterable[Mapping[str, Any]]:
     for factor in LEARNING_RATE_FACTORS:
         yield {"learning_rate": float(f"{base.learning_rate * factor:.6g}")}
+
+
+def _arms_of_pretraining(base: TrainConfig) -> Mapping[str, Mapping[str, Any]]:
+    """Pre-trained features and what they are compared with; every arm is trained on the same images."""
+    frozen = {"head": "fc", "freeze_backbone": True}
+    scratch = {"head": "fc", "weights": "", "pretrain_on": ""}
+    if base.has_own_weights:  # the file's net cannot be had without them
+        scratch |= {"backbone": "resnet8", "pixels": "auto"}
+    return {
+        "pretrained": frozen,
+        "random": {**frozen, "weights_control": "random"},
+        "shuffled": {**frozen, "weights_control": "shuffled"},
+        "centred": {**frozen, "head": "fcenter_fc"},
+        "bn": {**frozen, "head": "bn_fc"},
+        "scratch": scratch,
+    }
+
+
+def _pretraining(base: TrainConfig) -> Mapping[str, Any]:
+    # the default rate is that of a whole net; units die of large steps, which would hide the arms' differences
+    defaults = {"augment": "none", "learning_rate": 0.01}
+    return defaults if base.is_pretrained else {**defaults, "pretrain_on": "fashion_mnist"}
 
 
 def cause_study(head: str = DEFAULT_HEAD) -> Study:
@@ -156,6 +182,17 @@ STUDIES = {
     "placement": Study(
         "At which of the four places of a final batch norm does it make a difference, against none?",
         heads=("fc", "bn_gap_fc", "bn_fc", "fc_bn", "fc_out_bn"),  # none, P0, P1, P2, P3
+    ),
+    "pretrained": Study(
+        "Is the share of dead units larger on pre-trained features, does it grow with the width, and is it "
+        "the pre-training, the mean of the features, or neither?",
+        heads=("pretrained", "random", "shuffled", "centred", "bn", "scratch"),
+        arms=_arms_of_pretraining,
+        strata=lambda base: ({"fc_units": width} for width in PRETRAINED_WIDTHS),
+        varies=("fc_units", "freeze_backbone", "weights_control"),
+        defaults=_pretraining,
+        primary="dead_share",
+        trend=True,
     ),
     "width": Study(
         "How does the share of dead units change with the width of the last fully connected layer, and does "

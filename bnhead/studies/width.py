@@ -34,12 +34,12 @@ def trends(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         plan: of a study of a trend.
         outcomes: of its runs.
     """
-    measure, heads = plan.measures[0], list(dict.fromkeys(cell.head for cell in plan.cells))
+    measure, heads = plan.measures[0], list(dict.fromkeys(cell.line for cell in plan.cells))
     doublings = {cell.name: math.log2(cell.stratum[plan.trend]) for cell in plan.cells}
     reach = max(doublings.values()) - min(doublings.values())
     slopes = {head: {} for head in heads}  # head -> seed -> slope
     for head in heads:
-        cells = [cell.name for cell in plan.cells if cell.head == head]
+        cells = [cell.name for cell in plan.cells if cell.line == head]
         for seed in plan.seeds:
             points = [
                 (doublings[outcome.run.cell], math.fsum(values) / len(values))
@@ -60,7 +60,7 @@ def trends(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     for cell in plan.cells:
         levels = [outcome.values[measure.name].mean() for outcome in outcomes
                   if outcome.run.cell == cell.name and measure.name in outcome.values]  # fmt: skip
-        means[cell.head][cell.name] = math.fsum(levels) / len(levels) if levels else math.nan
+        means[cell.line][cell.name] = math.fsum(levels) / len(levels) if levels else math.nan
     margin = measure.margin
     if measure.measure.is_relative:  # a share of the control's mean, over all values of the setting
         margin *= abs(math.fsum(means[control].values()) / len(means[control]))
@@ -108,11 +108,11 @@ def width_law(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     widths = {cell.name: cell.stratum["fc_units"] for cell in plan.cells if "fc_units" in cell.stratum}
     if len(set(widths.values())) < 2:
         return []
-    heads = list(dict.fromkeys(plan.cell(name).head for name in widths))
+    heads = list(dict.fromkeys(plan.cell(name).line for name in widths))
     level = plan.level(2 * len(heads) - 1)
     laws = []
     for head in heads:
-        cells = {name for name in widths if plan.cell(name).head == head}
+        cells = {name for name in widths if plan.cell(name).line == head}
         runs = [run for run in outcomes if run.run.cell in cells and run.status == "finished"]
         for layer in keys.layers_of((name for run in runs for name in run.result), "per_input"):
             for row in figures_at("charts"):

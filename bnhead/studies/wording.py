@@ -186,6 +186,11 @@ def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
         lines.insert(at, _counts(comparisons, names, f" by {heading}"))
         return [subject + lines[0], *lines[1:]]
     number = len(comparisons)
+    head, _, key = heading.partition(", ")
+    if key:
+        heads = len({name.partition(", ")[0] for name in names})
+        compared, heading = f"{heads} {head}s{compared}", key
+        number //= heads
     scope = {"head": f"{number} heads{compared}", "comparison": f"{number} comparisons"}.get(
         heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"
     )
@@ -300,7 +305,7 @@ COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
 def labels(plan: Any, comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, str, list[str]]:
     """What comparisons share (`" against fc"`), what tells them apart ("head"), and its value for each."""
     controls, treatments = (
-        [plan.cell(c[side]).head for c in comparisons] for side in ("control", "treatment")
+        [plan.cell(c[side]).line for c in comparisons] for side in ("control", "treatment")
     )
     treatments = [  # the control with settings of its own is named by these
         "+".join(plan.cell(c["treatment"]).stratum) if treatment == control else treatment
@@ -314,6 +319,13 @@ def labels(plan: Any, comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, st
         return f" of {treatments[0]} against {controls[0]}", heading, names
     if len(set(controls)) == 1 and all(stratum == strata[0] for stratum in strata):
         return f" against {controls[0]}", "head", treatments
+    values = {tuple(stratum.items()) for stratum in strata}
+    if len(set(controls)) == 1 and len(comparisons) == len(values) * len(
+        set(treatments)
+    ):  # all at each value
+        key = next(iter(strata[0]))
+        names = [f"{line}, {c['stratum'][key]:g}" for line, c in zip(treatments, comparisons, strict=True)]
+        return f" against {controls[0]}", f"head, {key}", names
     return "", "comparison", [c["name"] for c in comparisons]
 
 

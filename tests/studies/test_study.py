@@ -1,8 +1,17 @@
+import dataclasses
+import shlex
+
 import pytest
 
 from bnhead import heads
+from bnhead.cli.study import plan_of as plan_of_command
 from bnhead.errors import UsageError
+from bnhead.studies.commands import study_command
+from bnhead.studies.plan import from_json, make, to_json
 from bnhead.studies.study import STUDIES, named_study
+from bnhead.studies.width import trends
+from bnhead.studies.wording import labels
+from bnhead.training.config import TrainConfig
 from tests.studies.fake import plan_of
 
 pytestmark = pytest.mark.quick
@@ -66,3 +75,50 @@ def test_a_name_that_is_not_known_names_the_nearest():
     assert all(study.question.endswith("?") for study in STUDIES.values())
     with pytest.raises(UsageError, match="study 'widht' is not known; did you mean 'width'"):
         named_study("widht")
+
+
+def test_the_arms_of_the_pretrained_study():
+    base = TrainConfig(weights="runs/net")
+    plan = make("pretrained", named_study("pretrained"), base, looks=(3,))
+    assert len(plan.cells) == 6 * 8 and plan.trend == "fc_units" and plan.delta == 0.02
+    narrow = {cell.arm: cell for cell in plan.cells if cell.stratum["fc_units"] == 32}
+    assert list(narrow) == ["pretrained", "random", "shuffled", "centred", "bn", "scratch"]
+    assert {arm: cell.head for arm, cell in narrow.items() if cell.head != "fc"} == {
+        "centred": "fcenter_fc",
+        "bn": "bn_fc",
+    }
+    configs = {run.cell: plan.run_settings(run) for run in plan.runs}
+    frozen, scratch = configs["pretrained at fc_units 32"], configs["scratch at fc_units 32"]
+    assert frozen["freeze_backbone"] and frozen["weights"] == "runs/net" and frozen["augment"] == "none"
+    assert frozen["learning_rate"] == 0.01 and frozen["weights_control"] == "none"
+    assert not scratch["freeze_backbone"] and not scratch["weights"] and scratch["backbone"] == "resnet20"
+    assert configs["shuffled at fc_units 32"]["weights_control"] == "shuffled"
+    assert {(c.control.split(" at")[0], c.treatment.split(" at")[0]) for c in plan.comparisons} == {
+        ("pretrained", arm) for arm in list(narrow)[1:]
+    }
+    assert from_json(to_json(plan), "plan.json") == plan
+    rate = make("pretrained", named_study("pretrained"), TrainConfig(learning_rate=0.003), looks=(3,))
+    assert rate.settings["learning_rate"] == 0.003  # a flag
+    assert rate.run_settings(rate.runs[0])["pretrain_on"] == "fashion_mnist"
+
+
+def test_a_plan_without_arms_has_the_hash_that_it_had():
+    plan = make("bn_before_fc", named_study("bn_before_fc"), TrainConfig(), looks=(3,))
+    assert all("arm" not in cell for cell in to_json(plan)["cells"])
+
+
+def test_the_slopes_are_of_arms():
+    plan = make("pretrained", named_study("pretrained"), TrainConfig(), looks=(3,))
+    rows = trends(plan, [])
+    assert [row["name"] for row in rows[:2]] == ["pretrained", "random"] and len(rows) == 11
+    subject, heading, names = labels(plan, [dataclasses.asdict(c) for c in plan.comparisons])
+    assert (subject, heading) == (" against pretrained", "head, fc_units")
+    assert names[0] == "random, 32" and names[-1] == "scratch, 4096"
+
+
+def test_the_command_of_a_study_of_arms_makes_its_plan_again():
+    base = TrainConfig(backbone="resnet8", pretrain_on="digits", learning_rate=0.003)
+    plan = make("pretrained", named_study("pretrained"), base, looks=(3, 6))
+    words = shlex.split(study_command(plan, "here"))
+    assert words[:3] == ["bnhead", "study", "pretrained"] and "--backbone=resnet8" in words
+    assert plan_of_command(words[2:])[1] == plan

@@ -177,7 +177,7 @@ def test_a_trend_in_a_sentence():
 
 def test_the_headline_of_a_trend_has_the_verdict_at_each_value():
     """The slopes come first if they are judged. Where a head has no room to improve, the values do."""
-    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(head=name))
+    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(line=name))
     row = {**ROW, "outcome": "dead_share", "secondary": []}
     rows = [
         {**row, "word": "HELPS", "mean": mean, "stratum": {"fc_units": width}}
@@ -199,7 +199,7 @@ def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
     rows = [{**row, "secondary": [], "stratum": {}} for row in (*helped, ROW)]
     plan = types.SimpleNamespace(
         settings={"dataset": "digits", "backbone": "resnet20"},
-        cell=lambda name: types.SimpleNamespace(head=name),
+        cell=lambda name: types.SimpleNamespace(line=name),
     )
     assert wording.headline(plan, {"comparisons": rows, "trends": []}) == (
         "On digits with resnet20: 9 heads against fc. Test accuracy: 8 HELPS (h8 +8.00, h7 +7.00, h6 +6.00, "
@@ -208,4 +208,24 @@ def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
     rows = [{**ROW, "secondary": [], "stratum": {"fc_units": width}} for width in (64, 256)]
     assert wording.headline(plan, {"comparisons": rows, "trends": []}) == (
         "On digits with resnet20: bn_fc against fc at 2 values of fc_units. Test accuracy: all 2 UNDECIDED."
+    )
+
+
+def test_the_headline_of_several_heads_at_several_values_counts_both():
+    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(line=name))
+    rows = [
+        {
+            **ROW,
+            "word": "HELPS",
+            "mean": 0.1,
+            "secondary": [],
+            "treatment": head,
+            "stratum": {"fc_units": width},
+        }
+        for width in (32, 64)
+        for head in ("bn_fc", "ln_fc")
+    ]
+    text = wording.headline(plan, {"comparisons": rows, "trends": []})
+    assert text.startswith(
+        "2 heads against fc at 2 values of fc_units. Test accuracy: 4 HELPS (bn_fc, 32 +10"
     )
