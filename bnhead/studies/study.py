@@ -105,7 +105,7 @@ def _arms_of_pretraining(base: TrainConfig) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _pretraining(base: TrainConfig) -> Mapping[str, Any]:
-    # the default rate is that of a whole net; units die of large steps, which would hide the arms' differences
+    # the default rate is that of a whole net; units that die of large steps would hide what differs
     defaults = {"augment": "none", "learning_rate": 0.01}
     return defaults if base.is_pretrained else {**defaults, "pretrain_on": "fashion_mnist"}
 
