@@ -38,7 +38,7 @@ def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> d
     if not plan.claims:
         return {}
     cells = {
-        (name, head): _cell_name(plan, head, stratum)
+        (name, head): next(c.name for c in plan.cells if c.head == head and dict(c.stratum) == stratum)
         for name, stratum in plan.claims.items()
         for head in (CONTROL, *HEADS)
     }
@@ -74,7 +74,7 @@ def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> d
             "softmax": [(one, gain("sigmoid", head))],
             "calibration": [(gain("one", head, ERROR), None)],
         }
-        rows += [_row(plan, claim.name, head, terms[claim.name]) for claim in CLAIMS]
+        rows += [_claim_row(plan, claim.name, head, terms[claim.name]) for claim in CLAIMS]
     kept = [
         {
             "cell": cell,
@@ -88,15 +88,13 @@ def judge_claims(plan: Plan, outcomes: Sequence[Outcome], reason: str = "") -> d
     return {"rows": rows, "scores": kept}
 
 
-def _cell_name(plan: Plan, head: str, stratum: Mapping[str, Any]) -> str:
-    return next(cell.name for cell in plan.cells if cell.head == head and dict(cell.stratum) == stratum)
-
-
 def _less(first: Scores, second: Scores) -> dict[int, float]:
     return {seed: first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())}
 
 
-def _row(plan: Plan, claim: str, head: str, terms: Sequence[tuple[Scores, Scores | None]]) -> dict[str, Any]:
+def _claim_row(
+    plan: Plan, claim: str, head: str, terms: Sequence[tuple[Scores, Scores | None]]
+) -> dict[str, Any]:
     """The row of a claim: of several differences the one with the lowest interval, and the word of all."""
     outcome = ERROR if claim == "calibration" else GAIN
     planned = next((row for row in plan.measures if row.name == outcome), None) or PlannedMeasure.of(outcome)

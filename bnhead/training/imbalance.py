@@ -84,14 +84,14 @@ def rebalance(model: keras.Model, config: TrainConfig, data: DataSet) -> keras.M
         if config.logit_adjustment:
             y_pred = y_pred + ops.cast(ops.convert_to_tensor(shift), y_pred.dtype)
         if config.class_weights != "none":
-            sample_weight = _weights_of(y, weights)
+            sample_weight = _example_weights(y, weights)
         return plain(x, y, y_pred, sample_weight, training=training)
 
     model.compute_loss = compute_loss
     return model
 
 
-def _weights_of(y: Any, weights: np.ndarray) -> Any:
+def _example_weights(y: Any, weights: np.ndarray) -> Any:
     """The weight of each example, `(batch,)`: of its class, or the mean over its shares of the classes."""
     by_class = ops.convert_to_tensor(weights)
     if len(y.shape) == 2 and y.shape[1] == len(weights):  # shares, as mixup makes them

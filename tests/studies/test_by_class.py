@@ -15,8 +15,8 @@ def test_recall_precision_and_f1_by_counting():
     answers = [max(range(5), key=lambda c: row[c]) for row in outputs]
     for c in range(4):
         pairs = [(a == c, y == c) for a, y in zip(answers, labels, strict=True)]
-        right, given, there = (sum(map(test, pairs)) for test in (all, lambda p: p[0], lambda p: p[1]))
-        assert figures.recall[c] == pytest.approx(right / there)
+        right, given, tested = (sum(map(test, pairs)) for test in (all, lambda p: p[0], lambda p: p[1]))
+        assert figures.recall[c] == pytest.approx(right / tested)
         assert figures.precision[c] == pytest.approx(right / given if given else 0)
         both = figures.precision[c] + figures.recall[c]
         harmonic = 2 * figures.precision[c] * figures.recall[c] / both if both else 0
