@@ -68,7 +68,7 @@ def steps_of(runs: int, head: str, epochs: int) -> None:
     from bnhead.training.run import prepare_training
 
     config = TrainConfig(head=head, epochs=epochs, workdir="unused")
-    feed, model, _ = prepare_training(config, Replicas(), Reuse())
+    feed, model, *_ = prepare_training(config, Replicas(), Reuse())
     options = {"steps_per_epoch": feed.steps, "shuffle": False, "verbose": 0}
     model.fit(feed.train(0, 0), epochs=1, **options)  # compiles
     clock = keras.callbacks.LambdaCallback(

@@ -58,7 +58,7 @@ class Epochs(keras.callbacks.Callback):
 
 
 def bare(config: TrainConfig, callbacks: list, *, evaluate: bool) -> None:
-    feed, model, _ = prepare_training(config, Replicas(), Reuse())
+    feed, model, *_ = prepare_training(config, Replicas(), Reuse())
     options = {"validation_data": feed.test() if evaluate else None, "shuffle": False, "verbose": 0}
     fitted = {"epochs": config.epochs, "steps_per_epoch": feed.steps, "callbacks": callbacks}
     model.fit(feed.train(0, 0), **fitted, **options)

@@ -112,11 +112,13 @@ def look_at_data(config: TrainConfig, report: Report) -> dict[str, Any]:
     """
     start_keras()
     from bnhead.devices.replicas import Replicas
-    from bnhead.training.run import choose_settings
+    from bnhead.training.choices import is_open
+    from bnhead.training.run import prepare_training
 
-    data = _reuse().images(config)
-    chosen = choose_settings(config, Replicas(), _reuse(), {})
-    choices = {"fields": dict(chosen.fields), "lines": list(chosen.lines)}
+    data, facts = _reuse().images(config), {}
+    if is_open(config):
+        choices = prepare_training(config, Replicas(), _reuse()).choices
+        facts["choices"] = {"fields": dict(choices.fields), "lines": list(choices.lines)}
     return {
         "name": data.name,
         "train": data.train.size,
@@ -124,7 +126,7 @@ def look_at_data(config: TrainConfig, report: Report) -> dict[str, Any]:
         "train_sha256": data.train.fingerprint(),
         "test_sha256": data.test.fingerprint(),
         "classes": len(data.classes) or None,
-        **({"choices": choices} if chosen.fields else {}),
+        **facts,
     }
 
 

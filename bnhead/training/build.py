@@ -6,7 +6,6 @@ models of two seeds differ only in the values of their variables, initial weight
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -53,16 +52,18 @@ class Reuse:
 
     Args:
         extracts: whether the features of frozen backbones are computed; a dry run has zeros for them.
+
+    Attributes:
+        chosen: `choices.choose` keeps here what it has chosen.
     """
 
     def __init__(self, *, extracts: bool = True):
         self._make_features = feature_data if extracts else unknown_features
         self._images: tuple[dict, DataSet] | None = None
         self._features: tuple[dict, FeatureData] | None = None
-        self._model: tuple[dict, DataSet, keras.Model] | None = None
-        self._probe: Probe | None = None
-        self._file: ModelFile | None = None
-        self._chosen: tuple[dict, Choices] | None = None
+        self._models: list[tuple[dict, keras.Model]] = []
+        self._watch: tuple[Probe, ModelFile] | None = None
+        self.chosen: list[tuple[dict, Choices]] = []
         self._stage: Reuse | None = None
 
     def data(self, config: TrainConfig) -> DataSet:
@@ -72,7 +73,7 @@ class Reuse:
             return images
         settings = extraction_settings(config)
         if self._features is None or self._features[0] != settings:
-            self._features = self._model = self._probe = self._file = None
+            self._features, self._models, self._watch = None, [], None
             self._features = settings, self._make_features(config, images)
         return self._features[1]
 
@@ -80,7 +81,7 @@ class Reuse:
         """The images of a config: those of the last run, or newly opened ones."""
         options = data_options(config)
         if self._images is None or self._images[0] != options:
-            self._images = self._features = self._model = self._probe = self._file = None  # frees the memory
+            self._images, self._features, self._models, self._watch = None, None, [], None  # frees the memory
             self._images = options, load(**options)
         return self._images[1]
 
@@ -97,52 +98,42 @@ class Reuse:
         return other
 
     def holds_model(self, config: TrainConfig) -> bool:
-        """Whether the last model is that of a config, but for the seed."""
-        return self._model is not None and self._model[0] == _without_seed(config)
-
-    def hold(self, config: TrainConfig, data: DataSet, model: keras.Model) -> None:
-        """Keeps a model of a config in place of the last one."""
-        self._probe = self._file = None  # they hold the last one
-        self._model = _without_seed(config), data, model
-
-    def choices(self, config: TrainConfig, choose: Callable[[], Choices]) -> Choices:
-        """The choices for a config's open settings: those of an equal config before, or new ones."""
-        if self._chosen is None or self._chosen[0] != _without_seed(config):
-            self._chosen = _without_seed(config), choose()
-        return self._chosen[1]
+        """Whether a model of the config is kept, whatever its seed."""
+        return any(settings == config.without_seed() for settings, _ in self._models)
 
     def model(self, config: TrainConfig, data: DataSet) -> keras.Model:
         """The compiled model of a config, with its initial values.
 
-        A model is built in any case, for the values. If only the seed differs from the last run, the last
-        model gets them and keeps its traced graph.
+        A model is built in any case, for the values. If only the seed differs from that of a model that is
+        kept, this one gets them and keeps its traced graph.
         """
-        model = build_model(config, data)
-        if not self.holds_model(config) or self._model[1] is not data:
-            self.hold(config, data, model)
-        else:
-            assign_values(self._model[2], model)
-        return self._model[2]
+        fresh, key = build_model(config, data), config.without_seed()
+        for settings, model in self._models:
+            if settings == key:
+                assign_values(model, fresh)
+                return model
+        self._models.append((key, fresh))
+        return fresh
 
-    def probe(self, config: TrainConfig, model: keras.Model) -> Probe:
-        """Counts the units of a run: that of the last run if it trained the same model object.
+    def keep(self, model: keras.Model, data: DataSet, layers: str = "") -> tuple[Probe, ModelFile]:
+        """Forgets all models but one; returns what counts its units and what writes its file.
+
+        Both are those of the last run if it trained the same model object.
+
+        Args:
+            model: from `model`.
+            data: that of the model.
+            layers: names of the layers to count, joined by commas; "" for those of the head.
 
         Raises:
             UsageError: the model lacks a layer that is to be counted.
         """
-        if self._probe is None or self._probe.model is not model:
-            self._probe = Probe(model, config.dead_layers.split(",") if config.dead_layers else None)
-        return self._probe
-
-    def file(self, model: keras.Model, data: DataSet) -> ModelFile:
-        """Writes a model's file: that of the last run if it trained the same model object."""
-        if self._file is None or self._file.model is not model:
-            self._file = ModelFile(model, whole_model(model, data))
-        return self._file
-
-
-def _without_seed(config: TrainConfig) -> dict[str, Any]:
-    return {**config.settings(), "seed": None}
+        self._models = [(settings, held) for settings, held in self._models if held is model]
+        if self._watch is None or self._watch[0].model is not model:
+            self._watch = None  # frees the memory
+            probe = Probe(model, layers.split(",") if layers else None)
+            self._watch = probe, ModelFile(model, whole_model(model, data))
+        return self._watch
 
 
 def assign_values(model: keras.Model, fresh: keras.Model) -> None:
@@ -208,14 +199,14 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
         freeze_norms(model)
     if config.adversarial in ("pgd", "pgd_cheap"):
         model = with_routes(model, 2, routed_affine=True, as_input=False)
-    sgd = optimizer(config, model, steps)
+    sgd, at_once = optimizer(config, model, steps), executed_at_once(steps, config.steps_per_execution)
     model = compile_for_task(
         model,
         config.task,
         dataset,
         sgd,
         soft=config.mixup > 0,
-        steps_per_execution=executed_at_once(steps, config.steps_per_execution),
+        steps_per_execution=at_once,
         jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
     )
     model = rebalance(model, config, dataset)

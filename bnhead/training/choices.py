@@ -42,7 +42,9 @@ def is_open(config: TrainConfig) -> bool:
     return config.mixed_precision == OPEN or (config.jit_compile == OPEN and _may_compile(config))
 
 
-def choose(config: TrainConfig, steps: int, measure: Measure) -> Choices:
+def choose(
+    config: TrainConfig, steps: int, measure: Measure, chosen: list[tuple[dict, Choices]] | None = None
+) -> Choices:
     """Chooses the open settings of a config.
 
     XLA is chosen first: compiling must take less time than it saves in the steps ahead. Then precision is
@@ -52,15 +54,21 @@ def choose(config: TrainConfig, steps: int, measure: Measure) -> Choices:
         config: the run's settings.
         steps: optimizer steps ahead.
         measure: config without open settings -> the pace of its training step here.
+        chosen: settings and choices before, of which the last one is kept: seeds do not choose differently.
     """
-    lines = []
+    lines, settings = [], config.without_seed()
+    if chosen and chosen[0][0] == settings:
+        return chosen[0][1]
     if config.jit_compile == OPEN and _may_compile(config):
         config, line = _choose_compilation(config, steps, measure)
         lines.append(line)
     if config.mixed_precision == OPEN:
         config, line = _choose_precision(config, measure)
         lines.append(line)
-    return Choices({name: getattr(config, name) for name in MEASURED}, tuple(lines))
+    choices = Choices({name: getattr(config, name) for name in MEASURED}, tuple(lines))
+    if chosen is not None:
+        chosen[:] = [(settings, choices)]
+    return choices
 
 
 def _may_compile(config: TrainConfig) -> bool:

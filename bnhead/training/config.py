@@ -454,6 +454,10 @@ class TrainConfig:
         """The fields that differ from their defaults, as plain values."""
         return changed(dataclasses.asdict(self))
 
+    def without_seed(self) -> dict:
+        """The settings that runs with different seeds have in common."""
+        return {**self.settings(), "seed": None}
+
     def settings(self) -> dict:
         """The fields as plain values, without `LOCATION_FIELDS`."""
         fields = dataclasses.asdict(self)

@@ -14,7 +14,7 @@ from bnhead.training.backbone import parameters
 from bnhead.training.build import Reuse, decisions, describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
-from bnhead.training.run import choose_settings, prepare_training
+from bnhead.training.run import prepare_training
 
 
 def estimate(config: TrainConfig) -> dict:
@@ -40,8 +40,7 @@ def estimate(config: TrainConfig) -> dict:
     )
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
         reuse = Reuse(extracts=False)
-        choices = choose_settings(config, replicas, reuse, {})
-        feed, model, _ = prepare_training(choices.of(config), replicas, reuse)
+        feed, model, _, _, choices = prepare_training(config, replicas, reuse)
         size = training_bytes(model, config.batch_size)
         with feed.data.naming_pictures():
             step, evaluation = pace.of_training(model, feed), pace.of_evaluation(model, feed)

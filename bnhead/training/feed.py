@@ -42,6 +42,8 @@ class Feed:
         replicas: the copies of the model, which share each batch.
         checks: the summary of `data.checks.inspect_data`.
         first_epoch: the first of the epochs, after those of a frozen stage.
+        class_weights: the weights of the classes in the training loss, as of `imbalance.class_weights`.
+        logit_adjustment: added to the logits in the training loss, times the log prior of the classes.
     """
 
     data: DataSet
@@ -55,6 +57,8 @@ class Feed:
     replicas: Replicas
     checks: dict = field(default_factory=dict)
     first_epoch: int = 0
+    class_weights: str = "none"
+    logit_adjustment: float = 0.0
 
     @classmethod
     def of(cls, config: TrainConfig, data: DataSet, replicas: Replicas) -> "Feed":
@@ -79,6 +83,8 @@ class Feed:
             replicas,
             checks,
             config.unfreeze_at,
+            config.class_weights,
+            config.logit_adjustment,
         )
 
     @property

@@ -39,14 +39,14 @@ def class_weights(text: str, counts: Sequence[int]) -> np.ndarray:
     return weights * n.sum() / (weights * n).sum()
 
 
-def trained_prior(config: TrainConfig, counts: Sequence[int]) -> np.ndarray:
+def trained_prior(weights: str, counts: Sequence[int]) -> np.ndarray:
     """The shares of the classes that the training loss sees: those of the examples times their weights.
 
     Args:
-        config: the run's settings.
+        weights: as of `class_weights`.
         counts: training examples of each class.
     """
-    weighted = class_weights(config.class_weights, counts) * np.asarray(counts, "float64")
+    weighted = class_weights(weights, counts) * np.asarray(counts, "float64")
     return weighted / weighted.sum()
 
 

@@ -84,7 +84,7 @@ def measure_result(
             "train_sha256": data_used.fingerprints["train"],
             "test_sha256": data_used.fingerprints["test"],
             "checks": feed.checks,
-            **_prior(config, feed),
+            **_prior(feed),
         },
         **validated,
         **variants,
@@ -101,14 +101,17 @@ def measure_result(
     return result
 
 
-def _prior(config: TrainConfig, feed: Feed) -> dict[str, list[float]]:
+def _prior(feed: Feed) -> dict[str, list[float]]:
     """The shares of the classes that trained logits contain: less those that an adjusted loss left out."""
     if feed.task == "regression":
         return {}
     counts = feed.data.class_counts()
     if not all(counts):
         return {}
-    shares = trained_prior(config, counts) / (np.asarray(counts) / sum(counts)) ** config.logit_adjustment
+    shares = (
+        trained_prior(feed.class_weights, counts)
+        / (np.asarray(counts) / sum(counts)) ** feed.logit_adjustment
+    )
     return {"prior": (shares / shares.sum()).tolist()}
 
 

@@ -1,7 +1,8 @@
 """One training run, from the config to the run directory."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import keras
 
@@ -16,12 +17,12 @@ from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, set_checkpoin
 from bnhead.runs.directory import RunDirectory
 from bnhead.runs.provenance import environment_changes
 from bnhead.training import pace
-from bnhead.training.build import Reuse, build_model
+from bnhead.training.build import Reuse
 from bnhead.training.choices import Choices, choose, is_open
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import shortage_as_error
 from bnhead.training.feed import DataUsed, Feed
-from bnhead.training.pace import Pace
+from bnhead.training.model_file import ModelFile
 from bnhead.training.result import measure_result, write_result
 from bnhead.training.run_result import RunResult
 from bnhead.training.signals import deferred
@@ -79,8 +80,7 @@ def train(
         if config.unfreeze_at:
             train(frozen_stage(config), callbacks, reuse.stage())
         recorded = {} if overwrite else (directory.read("environment.json") or {}).get("choices", {})
-        choices = choose_settings(config, replicas, reuse, recorded)
-        feed, model, probe = prepare_training(choices.of(config), replicas, reuse)
+        feed, model, probe, file, choices = prepare_training(config, replicas, reuse, recorded)
         watchers = Watchers(config, directory, feed, model, probe)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
@@ -94,70 +94,67 @@ def train(
                     go_on(config, model, watchers, reuse.stage())
                 callbacks = [*watchers.callbacks(), *callbacks]
                 stateful = [data_used, watchers.elapsed, *callbacks]
+                seconds, check = config.checkpoint_seconds, watchers.finite.check
                 with deferred(directory.log) as pending:
-                    saver = Saver(
-                        directory, settings, feed, stateful, checkpoint, pending,
-                        config.checkpoint_seconds, watchers.finite.check,
-                    )  # fmt: skip
+                    saver = Saver(directory, settings, feed, stateful, checkpoint, pending, seconds, check)
                     step = checkpoint.step if checkpoint else feed.first_step
                     fit(model, feed, [*callbacks, saver], step, watchers.evaluation.keras_batches())
                 result = measure_result(config, feed, model, watchers, data_used, saver.latest)
-                write_result(directory, feed, reuse.file(model, feed.data), watchers, result)
+                write_result(directory, feed, file, watchers, result)
                 return RunResult(result, config)
 
 
-def choose_settings(
-    config: TrainConfig, replicas: Replicas, reuse: Reuse, recorded: Mapping[str, Any]
-) -> Choices:
-    """Chooses the settings that a config leaves to a measurement, unless a run has recorded its choices.
+class Prepared(NamedTuple):
+    """What a run trains with.
+
+    Attributes:
+        feed: its batches.
+        model: the compiled model, with its initial values.
+        probe: counts the model's units.
+        file: writes the model's file.
+        choices: the settings that the config leaves to a measurement.
+    """
+
+    feed: Feed
+    model: keras.Model
+    probe: Probe
+    file: ModelFile
+    choices: Choices
+
+
+def prepare_training(
+    config: TrainConfig, replicas: Replicas, reuse: Reuse, recorded: Mapping[str, Any] = MappingProxyType({})
+) -> Prepared:
+    """Opens and checks the data, chooses open settings, builds the model for the replicas. Writes nothing.
 
     Args:
         config: the run's settings.
         replicas: the devices.
-        reuse: keeps the data, the choices, and the chosen model with what was compiled.
-        recorded: the fields of the choices that the run has recorded; may be empty.
+        reuse: keeps the data, the choices, and the model with what was compiled.
+        recorded: the fields of the choices that the run has recorded, which are not made again.
 
     Raises:
         UsageError, DataError: as `train`.
     """
-    config = Choices(recorded).of(config)
-    if not is_open(config):
-        return Choices(recorded)
     prepare_devices(deterministic=config.deterministic)
     feed = Feed.of(config, reuse.data(config), replicas)
-    measured: dict[tuple, keras.Model] = {}
 
-    def measure(settings: TrainConfig) -> Pace:
-        key = settings.mixed_precision, settings.jit_compile
-        if key not in measured:
-            with replicas.building():
-                measured[key] = build_model(settings, feed.data)
-                feed.build_metrics(measured[key])
-        return pace.of_training(measured[key], feed)
+    def build(settings: TrainConfig) -> keras.Model:
+        with replicas.building():
+            model = reuse.model(settings, feed.data)
+            replicas.synchronize(model)
+            feed.build_metrics(model)
+        return model
 
     with feed.data.naming_pictures():
-        choices = reuse.choices(config, lambda: choose(config, feed.epochs * feed.steps, measure))
-    chosen = choices.of(config)
-    if model := measured.get((chosen.mixed_precision, chosen.jit_compile)):
-        reuse.hold(chosen, feed.data, model)
-    return choices
-
-
-def prepare_training(
-    config: TrainConfig, replicas: Replicas, reuse: Reuse
-) -> tuple[Feed, keras.Model, Probe]:
-    """Opens and checks the data, and builds the model for the replicas and its probe. Writes nothing.
-
-    Raises:
-        UsageError, DataError: as `train`.
-    """
-    prepare_devices(deterministic=config.deterministic)
-    feed = Feed.of(config, reuse.data(config), replicas)
-    with replicas.building(), feed.data.naming_pictures():
-        model = reuse.model(config, feed.data)
-        replicas.synchronize(model)
-        feed.build_metrics(model)
-    return feed, model, reuse.probe(config, model)
+        choices = Choices(recorded)
+        config = choices.of(config)
+        if is_open(config):
+            steps = feed.epochs * feed.steps
+            choices = choose(config, steps, lambda c: pace.of_training(build(c), feed), reuse.chosen)
+        model = build(choices.of(config))
+    probe, file = reuse.keep(model, feed.data, config.dead_layers)
+    return Prepared(feed, model, probe, file, choices)
 
 
 def restore_or_start(

@@ -23,8 +23,13 @@ class FusedSGD(keras.optimizers.SGD):
         self._factors = {self._var_key(variable): factor for variable in variables}
 
     def _apply_weight_decay(self, variables):
-        slow = [variable for variable in variables if self._var_key(variable) in self._factors]
-        super()._apply_weight_decay([v for v in variables if self._var_key(v) not in self._factors])
+        decayed = [
+            v for v in variables if self._use_weight_decay(v)
+        ]  # Keras on PyTorch fails for an empty list
+        slow = [v for v in decayed if self._var_key(v) in self._factors]
+        fast = [v for v in decayed if self._var_key(v) not in self._factors]
+        if fast:
+            super()._apply_weight_decay(fast)
         if slow and self.weight_decay:
             decay = self.weight_decay
             self.weight_decay = decay * self._factors[self._var_key(slow[0])]
@@ -45,7 +50,3 @@ class FusedSGD(keras.optimizers.SGD):
             momentum=tf.cast(self.momentum, variable.dtype),
             use_nesterov=self.nesterov,
         )
-
-    def _apply_weight_decay(self, variables):
-        if any(map(self._use_weight_decay, variables)):  # Keras on PyTorch fails where there are none
-            super()._apply_weight_decay(variables)

@@ -58,11 +58,6 @@ class Watchers:
             data = (labels_for_softmax(batches, feed.task) for batches in (feed.probe(), feed.reference()))
             self.measure = Measure(*data, config.measure, training_batch=feed.batch_size, seed=feed.seed)
         self.history = HistoryFile(directory, self.evaluation, self.measure)
-        weights = 1.0
-        if feed.task != "regression":
-            weights = class_weights(config.class_weights, feed.data.class_counts())
-        constant = constant_loss(feed.task, feed.data, feed.recipe.mixup, weights)
-        self.learning = Learning(constant, config.learn_within, self.history.losses)
         self.scalars = None
         if directory.writable:
             description = f"`{config.backbone}`, head `{config.head}`: {self.diagram}"
@@ -73,6 +68,11 @@ class Watchers:
                 TASKS[feed.task].primary,
                 histograms=config.weight_histograms,
             )
+        weights = 1.0
+        if feed.task != "regression":
+            weights = class_weights(feed.class_weights, feed.data.class_counts())
+        constant = constant_loss(feed.task, feed.data, feed.recipe.mixup, weights)
+        self.learning = Learning(constant, config.learn_within, self.history.losses)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """In the order in which they see an epoch: those that add figures, then those that use them."""

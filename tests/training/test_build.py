@@ -215,8 +215,11 @@ def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
     assert shared.model(dataclasses.replace(config, seed=4), data) is model
     other = shared.model(dataclasses.replace(config, learning_rate=0.05), data)
     assert other is not model
-    assert shared.model(config, data) not in (model, other)
-    assert shared.holds_model(dataclasses.replace(config, seed=9))
+    assert shared.model(config, data) is model, "candidates of a measurement are kept"
+    probe, file = shared.keep(other, data)
+    assert shared.model(config, data) not in (model, other), "until one is chosen"
+    assert shared.keep(other, data) == (probe, file) and probe.model is file.model is other
+    assert shared.holds_model(dataclasses.replace(config, learning_rate=0.05, seed=9))
     assert not shared.holds_model(dataclasses.replace(config, head="fc"))
 
 

@@ -5,8 +5,9 @@ import pathlib
 import pytest
 
 from bnhead.devices import environment
+from bnhead.devices.replicas import Replicas
 from bnhead.errors import UsageError
-from bnhead.training import TrainConfig, choices, run
+from bnhead.training import TrainConfig, choices, pace, run
 from bnhead.training.build import Reuse
 from bnhead.training.choices import Choices, choose
 from bnhead.training.config import MEASURED
@@ -113,5 +114,7 @@ def test_a_run_records_its_choices_and_keeps_them(short_config, monkeypatch, cap
     recorded = json.loads((place / "environment.json").read_text())["choices"]
     assert recorded == {"mixed_precision": True, "jit_compile": "auto"} and set(recorded) == set(MEASURED)
     assert run.train(short_config(mixed_precision=True, epochs=1)) == result, "of initial values"
-    monkeypatch.setattr(choices, "choose", lambda *_: 1 / 0)
-    assert run.choose_settings(config, None, reuse, recorded).of(config).mixed_precision is True
+    monkeypatch.setattr(pace, "of_training", lambda *_: 1 / 0)
+    for kept, fields in ((reuse, {}), (Reuse(), recorded)):  # made by the process, recorded by the run
+        made = run.prepare_training(config, Replicas(), kept, fields).choices
+        assert made.of(config).mixed_precision is True

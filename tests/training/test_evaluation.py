@@ -13,7 +13,7 @@ from bnhead.training.run import prepare_training
 
 
 def evaluation(config):
-    feed, model, probe = prepare_training(config, Replicas(), Reuse())
+    feed, model, probe, *_ = prepare_training(config, Replicas(), Reuse())
     callback = Evaluation(feed, probe, None)
     callback.set_model(model)
     callback.set_params({"epochs": 2})
@@ -57,7 +57,7 @@ def test_a_longer_test_split_is_evaluated_by_keras(short_config):
 
 
 def test_a_penalty_of_activations_is_left_to_keras(short_config):
-    feed, model, probe = prepare_training(short_config(), Replicas(), Reuse())
+    feed, model, probe, *_ = prepare_training(short_config(), Replicas(), Reuse())
     model.get_layer("head_fc").activity_regularizer = keras.regularizers.L2(0.1)
     assert Evaluation(feed, probe, None).keras_batches() is not None
 
@@ -75,10 +75,10 @@ def test_a_changed_model_is_predicted_again(short_config):
 def test_runs_of_the_same_model_share_the_traced_pass(short_config):
     config, reuse = short_config(), Reuse()
     (model, probe), (again, shared) = (
-        prepare_training(dataclasses.replace(config, seed=seed), Replicas(), reuse)[1:] for seed in (1, 2)
+        prepare_training(dataclasses.replace(config, seed=seed), Replicas(), reuse)[1:3] for seed in (1, 2)
     )
     assert again is model and shared is probe
-    _, other, another = prepare_training(dataclasses.replace(config, head="fc"), Replicas(), reuse)
+    _, other, another, *_ = prepare_training(dataclasses.replace(config, head="fc"), Replicas(), reuse)
     assert other is not model and another is not probe
 
 

@@ -26,7 +26,7 @@ def test_steps_are_counted_behind_the_first_execution(at_once, steps, counted):
 
 
 def test_tracing_is_counted_apart_from_the_step(short_config):
-    feed, model, _ = prepare_training(short_config(epochs=9), Replicas(), Reuse())
+    feed, model, *_ = prepare_training(short_config(epochs=9), Replicas(), Reuse())
     first, again = pace.of_training(model, feed), pace.of_training(model, feed)
     assert first.first > 5 * first.each > 0, "of a net of this size"
     assert again.first < first.first / 2
