@@ -40,7 +40,7 @@ def estimate(config: TrainConfig) -> dict:
     )
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
         reuse = Reuse(extracts=False)
-        feed, model, _, _, choices = prepare_training(config, replicas, reuse)
+        feed, model, _, _, choices, _ = prepare_training(config, replicas, reuse)
         size = training_bytes(model, config.batch_size)
         with feed.data.naming_pictures():
             step, evaluation = pace.of_training(model, feed), pace.of_evaluation(model, feed)

@@ -1,6 +1,7 @@
 """One training run, from the config to the run directory."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from bnhead.training.model_file import ModelFile
 from bnhead.training.result import measure_result, write_result
 from bnhead.training.run_result import RunResult
 from bnhead.training.signals import deferred
-from bnhead.training.stages import frozen_stage, go_on
+from bnhead.training.stages import first_head, frozen_stage, go_on
 from bnhead.training.state import Saver, fit, restore
 from bnhead.training.watchers import Watchers
 
@@ -76,11 +77,11 @@ def train(
     with replicas.computing(), shortage_as_error(config.directory, config.batch_size):
         if (result := directory.admit(settings, overwrite=overwrite)) is not None:
             return RunResult(result, config)
-        reuse = reuse or Reuse()
         if config.unfreeze_at:
-            train(frozen_stage(config), callbacks, reuse.stage())
+            train(frozen_stage(config), callbacks, reuse and reuse.stage())
         recorded = {} if overwrite else (directory.read("environment.json") or {}).get("choices", {})
-        feed, model, probe, file, choices = prepare_training(config, replicas, reuse, recorded)
+        prepared = prepare_training(config, replicas, reuse or Reuse(), recorded)
+        feed, model, probe, file, choices, make_head = prepared
         watchers = Watchers(config, directory, feed, model, probe)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
@@ -91,7 +92,7 @@ def train(
                     directory.log(line)
                 checkpoint = restore_or_start(directory, settings, data_used, model, choices)
                 if config.unfreeze_at and checkpoint is None:
-                    go_on(config, model, watchers, reuse.stage())
+                    go_on(directory, make_head(), model, watchers)
                 callbacks = [*watchers.callbacks(), *callbacks]
                 stateful = [data_used, watchers.elapsed, *callbacks]
                 seconds, check = config.checkpoint_seconds, watchers.finite.check
@@ -113,6 +114,7 @@ class Prepared(NamedTuple):
         probe: counts the model's units.
         file: writes the model's file.
         choices: the settings that the config leaves to a measurement.
+        make_head: makes the model of the frozen stage of a run with two.
     """
 
     feed: Feed
@@ -120,6 +122,7 @@ class Prepared(NamedTuple):
     probe: Probe
     file: ModelFile
     choices: Choices
+    make_head: Callable[[], keras.Model]
 
 
 def prepare_training(
@@ -154,7 +157,7 @@ def prepare_training(
             choices = choose(config, steps, lambda c: pace.of_training(build(c), feed), reuse.chosen)
         model = build(choices.of(config))
     probe, file = reuse.keep(model, feed.data, config.dead_layers)
-    return Prepared(feed, model, probe, file, choices)
+    return Prepared(feed, model, probe, file, choices, functools.partial(first_head, config, reuse.stage()))
 
 
 def restore_or_start(

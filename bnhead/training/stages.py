@@ -21,7 +21,6 @@ from bnhead.runs.history import read_history
 from bnhead.training.build import Reuse, build_model
 from bnhead.training.config import TrainConfig
 from bnhead.training.state import restore, variables
-from bnhead.training.tasks import TASKS
 from bnhead.training.watchers import Watchers
 
 
@@ -46,29 +45,38 @@ def frozen_stage(config: TrainConfig) -> TrainConfig:
     )
 
 
-def go_on(config: TrainConfig, model: keras.Model, watchers: Watchers, reuse: Reuse) -> None:
-    """Begins the second stage: the head's values, the history and the best epoch are those of the first.
+def first_head(config: TrainConfig, reuse: Reuse) -> keras.Model:
+    """The model that the first stage of a run trains, with its initial values.
 
     Args:
-        config: of a run whose first stage is finished.
-        model: the whole net.
-        watchers: the run's callbacks.
+        config: of the run.
         reuse: keeps the features of the first stage.
     """
     stage = frozen_stage(config)
-    directory = RunDirectory(stage.directory)
-    checkpoint, _ = newest_checkpoint(directory, stage.settings())
-    head = build_model(stage, reuse.data(stage))
+    return build_model(stage, reuse.data(stage))
+
+
+def go_on(directory: RunDirectory, head: keras.Model, model: keras.Model, watchers: Watchers) -> None:
+    """Begins the second stage: the head's values, the history and the best epoch are those of the first.
+
+    Args:
+        directory: of a run whose first stage is finished.
+        head: the model of the first stage, with any values.
+        model: the whole net.
+        watchers: the run's callbacks.
+    """
+    stage = RunDirectory(directory.path / FROZEN)
+    checkpoint, _ = newest_checkpoint(stage, stage.read("config.json"))
     if checkpoint is not None:  # else the first stage diverged at once
         restore(head, {name: checkpoint.arrays[name] for name in variables(head)})  # metrics follow them
     for layer in (layer for layer in head.layers if layer.variables):
         for variable, value in zip(model.get_layer(layer.name).variables, layer.variables, strict=True):
             variable.assign(value)
-    watchers.history.rows = read_history(directory.path)
-    best = (directory.read("result.json") or {}).get("best")
+    watchers.history.rows = read_history(stage.path)
+    best = (stage.read("result.json") or {}).get("best")
     if watchers.best and best:
-        primary = TASKS[config.task].primary
-        watchers.best.record = {"epoch": best["epoch"], "value": best[f"validation_{primary}"]}
+        value = best[f"validation_{watchers.best.primary}"]
+        watchers.best.record = {"epoch": best["epoch"], "value": value}
 
 
 def copy_best(directory: RunDirectory) -> None:

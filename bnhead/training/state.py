@@ -168,12 +168,13 @@ class Best(keras.callbacks.Callback):
         settings: the run's settings.
 
     Attributes:
+        primary: as given.
         record: `epoch`, from 1, and `value` of the best epoch so far; empty before the first.
     """
 
     def __init__(self, validation: tf.data.Dataset, primary: str, directory: RunDirectory, settings: dict):
         super().__init__()
-        self._validation, self._primary = validation, primary
+        self._validation, self.primary = validation, primary
         self._directory, self._settings = directory, settings
         self.record: dict = {}
 
@@ -188,7 +189,7 @@ class Best(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         figures = self.model.evaluate(self._validation, verbose=0, return_dict=True)
         logs.update({f"validation_{name}": value for name, value in figures.items()})
-        value = float(figures[self._primary])
+        value = float(figures[self.primary])
         if self.model.stop_training or not value > self.record.get("value", float("-inf")):
             return
         self.record = {"epoch": epoch + 1, "value": value}

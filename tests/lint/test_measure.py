@@ -86,6 +86,7 @@ def test_the_shift_of_dropout_is_that_of_the_published_formula():
 
 def test_batch_noise_is_no_shift_of_dropout():
     """Behind norms of small batches the variances of both modes differ without any dropout."""
+    keras.utils.set_random_seed(0)
     model = sequential(
         *(part for i in range(4) for part in (layers.Dense(16), norm(name=f"bn{i}"), layers.ReLU()))
     )

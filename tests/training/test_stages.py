@@ -56,7 +56,7 @@ def test_the_backbone_trains_after_the_first_stage_alone(finished, short_config)
     config, _ = finished
     stages = [Path(config.workdir) / FROZEN / "model.keras", Path(config.workdir) / "model.keras"]
     first, second = (weights_of(path, head=False) for path in stages)
-    _, initial, _ = prepare_training(short_config(**SETTINGS), Replicas(), Reuse())
+    initial = prepare_training(short_config(**SETTINGS), Replicas(), Reuse()).model
     for layer in initial.layers:
         for number, weight in enumerate([] if is_of_a_head(layer.name) else layer.get_weights()):
             np.testing.assert_array_equal(first[f"{layer.name} {number}"], weight)
@@ -65,10 +65,10 @@ def test_the_backbone_trains_after_the_first_stage_alone(finished, short_config)
 
 def test_the_second_stage_begins_with_the_head_of_the_first(finished, short_config):
     config, _ = finished
-    reuse = Reuse()
-    feed, model, probe = prepare_training(config, Replicas(), reuse)
-    watchers = Watchers(config, RunDirectory(config.directory), feed, model, probe)
-    go_on(config, model, watchers, reuse.stage())
+    feed, model, probe, *_, make_head = prepare_training(config, Replicas(), Reuse())
+    directory = RunDirectory(config.directory)
+    watchers = Watchers(config, directory, feed, model, probe)
+    go_on(directory, make_head(), model, watchers)
     figures = model.evaluate(feed.test(), verbose=0, return_dict=True)
     assert figures["loss"] == pytest.approx(watchers.history.rows[-1]["test_loss"], rel=1e-5)
     assert len(watchers.history.rows) == 2 and watchers.best.record["epoch"] in (1, 2)
@@ -115,7 +115,7 @@ def test_frozen_norms_and_a_rate_of_zero_leave_the_backbone_as_it_was(short_conf
 def test_norms_in_training_mode_move_without_a_rate(short_config):
     config = short_config(epochs=1, backbone_rate=0.0)
     train(config)
-    _, initial, _ = prepare_training(config, Replicas(), Reuse())
+    initial = prepare_training(config, Replicas(), Reuse()).model
     after = weights_of(Path(config.workdir) / "model.keras", head=False)
     norm = initial.get_layer("stem_bn")
     assert (after["stem_bn 2"] != norm.get_weights()[2]).any()  # the moving mean
