@@ -117,7 +117,7 @@ class _Features:
 
             data = self._first.data(job.config)
             reuse = self._of_cell[job.group] = self._first.sibling()
-            _, model, _ = prepare_training(job.config, Replicas(), reuse)
+            model = prepare_training(job.config, Replicas(), reuse).model
             reason = (
                 "its loss is adjusted to the classes" if "compute_loss" in vars(model) else obstacle(model)
             )
@@ -233,7 +233,7 @@ def train_stacked(config: TrainConfig, stacks: Stacks, reuse: Any) -> Iterator[d
 
     settings, directory = config.settings(), RunDirectory(config.directory)
     begun = time.perf_counter()
-    feed, model, probe = prepare_training(config, Replicas(), reuse)
+    feed, model, probe, file, *_ = prepare_training(config, Replicas(), reuse)
     watchers = Watchers(config, directory, feed, model, probe)
     with directory.claimed(settings) as result:
         if result is not None:
@@ -273,5 +273,5 @@ def train_stacked(config: TrainConfig, stacks: Stacks, reuse: Any) -> Iterator[d
                     break
             relay.end()
             result = measure_result(config, feed, model, watchers, data_used, saver.latest)
-            write_result(directory, feed, reuse.file(model, feed.data), watchers, result)
+            write_result(directory, feed, file, watchers, result)
     return worker.outcome_of(result, directory)

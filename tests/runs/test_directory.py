@@ -7,7 +7,6 @@ import pytest
 
 from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.runs.directory import RunDirectory
-from bnhead.training import train
 
 pytestmark = pytest.mark.quick
 
@@ -241,7 +240,7 @@ def test_a_result_that_is_none_is_said(short_config, tmp_path):
     directory.begin(config.settings())
     (directory.path / "result.json").write_text("{}")
     with pytest.raises(RunDirectoryError, match=r"result\.json cannot be read: it has no 'status'"):
-        train(config)
+        directory.admit(config.settings())
 
 
 def finished(path):
