@@ -60,9 +60,11 @@ def test_population_statistics_are_measured_beside_the_moving_averages(short_con
     assert third.population is None
 
 
-def test_a_trained_model_is_measured_without_its_heads_norm_too(short_config):
+@pytest.mark.parametrize("probed", [2048, 100], ids=["one pass", "Keras evaluates"])
+def test_a_trained_model_is_measured_without_its_heads_norm_too(short_config, probed):
     """Against the saved model, whose norm is taken out."""
-    run = train(short_config(without_norms=True, population_stats=True, imbalance="longtail:4"))
+    settings = {"imbalance": "longtail:4", "probe_examples": probed}
+    run = train(short_config(without_norms=True, population_stats=True, **settings))
     model = keras.saving.load_model(directory(run.config) / "model.keras")
     kept = read_predictions(directory(run.config))
     test = load("digits", run.config.data_dir).test
