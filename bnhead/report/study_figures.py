@@ -90,9 +90,11 @@ def claim_forests(study: StudyFiles) -> list[dict[str, Any]]:
     rows = study.verdict.get("claims", {}).get("rows", ())
     for head in dict.fromkeys(row["head"] for row in rows):
         of_head = [row for row in rows if row["head"] == head]
+        if not any(row["differences"] for row in of_head):  # all INVALID
+            continue
         outcome = {"outcome": of_head[0]["outcome"], "per": "", "treatment": ""}
         named = [{**row, **outcome, "name": claims.OF_NAME[row["claim"]].title} for row in of_head]
-        forest = _forest(study, f"{head} against {claims.CONTROL}", "claims", named, compares=False)
+        forest = _forest(study, f"{head} against {claims.CONTROL}", "claims", named)
         for text, row in zip(forest["rows"], of_head, strict=True):
             claim = claims.OF_NAME[row["claim"]]
             gains = [wording.as_difference(gain, row["outcome"]) for gain in row["gains"]]

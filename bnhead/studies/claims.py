@@ -132,8 +132,8 @@ def strata_of_cells(plan: Any) -> dict[str, dict[str, Any]]:
 
 
 def headline(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The claims in one sentence, for both places of the norm; none without rows."""
-    if not rows:
+    """The claims in one sentence, for both places of the norm; none if none could be judged."""
+    if all(row["word"] == "INVALID" for row in rows):
         return []
     parts = []
     for head in HEADS:

@@ -166,6 +166,17 @@ def test_the_claims_of_each_place_have_the_numbers_of_the_verdict(imbalance):
     assert study_figures.class_table(imbalance)["counts"][0] == "144"
 
 
+def test_claims_without_numbers_are_not_drawn(imbalance):
+    empty = {"word": "INVALID", "n": 0, "seeds": [], "differences": [], "gains": []}
+    empty |= dict.fromkeys(("mean", "sd", "interval"))
+    rows = [{**row, **empty} for row in imbalance.verdict["claims"]["rows"]]
+    study = dataclasses.replace(imbalance, verdict={**imbalance.verdict, "claims": {"rows": rows}})
+    assert study_figures.claim_forests(study) == []
+    rows[0] = imbalance.verdict["claims"]["rows"][0]
+    (forest,) = study_figures.claim_forests(study)
+    assert [row["mean"] for row in forest["rows"]][1:] == [wording.NONE] * 6
+
+
 def test_the_recall_of_each_class_with_and_without_the_prior(imbalance):
     table = study_figures.class_table(imbalance)
     assert table["headings"] == [*map(str, range(10)), "mean"] and table["minority"] == list("456789")

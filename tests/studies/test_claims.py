@@ -79,7 +79,7 @@ def test_the_headline_has_the_claims_by_word():
         "Published claims about a final batch norm: with fc_bn i, ii, iii, iv, v CONFIRMED; vi REFUTED; "
         "calibration UNDECIDED, and with fc_out_bn i, ii, iii, iv, v, vi, calibration REFUTED."
     ]
-    assert headline([]) == []
+    assert headline([]) == headline([{**row, "word": "INVALID"} for row in rows]) == []
 
 
 def test_every_claim_says_what_is_above_0():
