@@ -17,7 +17,7 @@ EXIT_DIVERGED = 5
 GROUPS = {
     "Data": (
         "dataset", "task", "data_dir", "image_size", "augment", "cutout", "mixup", "train_examples",
-        "test_examples", "validation", "imbalance", "label_noise", "test_corruption",
+        "test_examples", "validation", "imbalance", "label_noise", "test_corruption", "adaptation",
     ),
     "Model": (
         "backbone", "weights", "weights_control", "pretrain_on", "pretrain_epochs", "pretrain_size",

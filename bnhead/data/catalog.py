@@ -5,6 +5,8 @@ digits, digits_rotation                        the embedded sets
 folder:PATH                                    your pictures: PATH/train/<class>/*.jpg, PATH/test/<class>/...,
                                                or PATH/<class>/*.jpg
 domains:digits,mnist                           several sets of the same classes joined into one
+domains:mnist,mnist+cifar10                    a part drawn on patches of the pictures of another set
+domains:cifar10,cifar10+blur:3                 a part with a corruption (`corruptions`)
 """
 
 import os
@@ -31,6 +33,7 @@ class Embedded:
 
 EMBEDDED = {"digits": Embedded(10, 1437, 360), "digits_rotation": Embedded(0, 1437, 360)}
 _FOLDER, _DOMAINS = "folder:", "domains:"
+CORRUPTION_NAMES = ("gaussian_noise", "blur", "contrast", "brightness", "pixelate")
 
 
 def folder_path(name: str) -> pathlib.Path | None:
@@ -46,6 +49,12 @@ def expand_user(path: str) -> pathlib.Path:
 def domain_names(name: str) -> tuple[str, ...]:
     """Returns the sets of `domains:A,B`; empty for every other name."""
     return tuple(name.removeprefix(_DOMAINS).split(",")) if name.startswith(_DOMAINS) else ()
+
+
+def split_change(part: str) -> tuple[str, str]:
+    """Returns the set and the change of a part of `domains:`; `("mnist", "cifar10")` for `mnist+cifar10`."""
+    name, _, change = (part, "", "") if part.startswith(_FOLDER) else part.partition("+")
+    return name, change
 
 
 def check_name(name: str, data_dir: str | None = None, task: str = "classification") -> None:
@@ -72,7 +81,14 @@ def check_name(name: str, data_dir: str | None = None, task: str = "classificati
         if task == "regression":
             raise UsageError("domains are of the same classes, and task regression has numbers")
         for part in parts:
-            check_name(part, data_dir)
+            part_name, change = split_change(part)
+            check_name(part_name, data_dir)
+            if change.partition(":")[0] in CORRUPTION_NAMES:
+                from bnhead.data.corruptions import parse_corruption  # imports NumPy
+
+                parse_corruption(change)
+            elif change:
+                check_name(change, data_dir)
         return
     set_name = name.split(":")[0].split("/")[0]
     if set_name in EMBEDDED or (data_dir and set_name and _is_folder(expand_user(data_dir) / set_name)):

@@ -26,6 +26,8 @@ class DataSet:
         test: the split to evaluate on; no choice may depend on it.
         validation: the part of the training split reserved for choices; None without one.
         domains: names of the joined sets; empty for a single set.
+        target: training images of the second of two domains, whose labels are their indices: only the labels
+            of its test are used; None unless it is a target.
         notes: warnings from opening it, such as skipped files.
         split_rule: how a set that has no test split was divided; empty for a set that has one.
     """
@@ -38,6 +40,7 @@ class DataSet:
     test: Split
     validation: Split | None = None
     domains: tuple[str, ...] = ()
+    target: Split | None = None
     notes: tuple[str, ...] = ()
     split_rule: str = ""
 

@@ -8,7 +8,7 @@ import numpy as np
 from bnhead.data import catalog, checks, subsets
 from bnhead.data.dataset import DataSet
 from bnhead.data.reading import OpenedSet
-from bnhead.data.sets.domains import common_shape, joined, same_classes
+from bnhead.data.sets.domains import common_shape, joined, same_classes, with_change
 from bnhead.data.sets.folder import open_folder
 from bnhead.data.sets.tfds import check_task, open_prepared
 from bnhead.data.split import Split
@@ -31,6 +31,7 @@ def load(
     imbalance: str = "none",
     label_noise: float = 0.0,
     test_corruption: str = "none",
+    unlabelled_target: bool = False,
     memory_limit: int = MEMORY_LIMIT,
     cached: bool = True,
 ) -> DataSet:
@@ -53,6 +54,8 @@ def load(
         imbalance: reduces classes of the training split (`subsets.class_sizes`), after validation.
         label_noise: share of the training labels that are replaced by wrong ones, in [0, 1].
         test_corruption: corruption of the test images (`corruptions`).
+        unlabelled_target: whether the second of two domains is a target: training examples are those of the
+            first, test examples those of the second, whose training images are `DataSet.target`.
         memory_limit: up to this many bytes of decoded pixels are held in memory; larger sets are streamed.
         cached: whether decoded arrays are stored on disk (`cache`), if that is possible.
 
@@ -67,7 +70,8 @@ def load(
     subsets.check_shifts(task, validation, imbalance, label_noise, test_corruption)
 
     domains = catalog.domain_names(name)
-    sets = [_open(part, data_dir, task) for part in domains or (name,)]
+    parts = [catalog.split_change(part) for part in domains] or [(name, "")]
+    sets = [_open(part, data_dir, task) for part, _ in parts]
     names, classes = [part.name for part in sets], sets[0].classes
     same_classes(names, [part.classes for part in sets])
     shape = common_shape([_image_shape(part, image_size) for part in sets])
@@ -79,7 +83,16 @@ def load(
         )
     crop = crop and not domains
     splits = [_splits(part, shape, image_size, crop, size <= memory_limit, cached) for part in sets]
+    for i, (_, change) in enumerate(parts):
+        if change:
+            splits[i] = with_change(splits[i], change, lambda other: load(other, data_dir, cached=cached))
+            names[i] += f"+{change}"
+    target = None
     train, test = (joined(sides) for sides in zip(*splits, strict=True)) if domains else splits[0]
+    if unlabelled_target:
+        train, target = (train.take(np.flatnonzero(train.domains == domain)) for domain in (0, 1))
+        test = test.take(np.flatnonzero(test.domains == 1))
+        target = target.with_labels(np.arange(target.size))
     data = DataSet(
         "+".join(names),
         shape,
@@ -88,6 +101,7 @@ def load(
         train,
         test,
         domains=domains,
+        target=target,
         notes=tuple(note for part in sets for note in part.notes),
         split_rule="; ".join(sorted({part.split_rule for part in sets if part.split_rule})),
     )
@@ -157,6 +171,9 @@ def _with_limits(data: DataSet, train_examples: int, test_examples: int) -> Data
             )
         if examples:
             changed[name] = split.take(subsets.limited(split.labels, examples, len(data.classes), name))
+    if train_examples and data.target is not None and train_examples < data.target.size:
+        kept = subsets.limited(data.target.labels, train_examples, 0, "target")  # without its classes
+        changed["target"] = data.target.take(kept).with_labels(np.arange(train_examples))
     return dataclasses.replace(data, **changed)
 
 

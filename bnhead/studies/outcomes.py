@@ -179,7 +179,11 @@ def _contradiction(files: RunFiles, settings: Mapping[str, Any], primary: str) -
     epochs = len(history[primary])
     if epochs != result.get("epochs") or (finished and epochs != settings["epochs"]):
         return f"history.csv has {epochs} epochs, result.json {result.get('epochs')}"
-    if not finished or settings.get("recompute_batch_stats", "none") != "none":
+    if (
+        not finished
+        or settings.get("recompute_batch_stats", "none") != "none"
+        or settings.get("adaptation") == "adabn"
+    ):
         return ""  # the result was measured with other batch statistics than the history
     for key in dict.fromkeys((primary, *history)):
         if key in result and (key.startswith("test_") or keys.is_key(key)):

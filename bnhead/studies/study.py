@@ -151,6 +151,16 @@ STUDIES = {
         "Which part of a batch norm before the last fully connected layer makes the difference, if any does?",
         heads=("fc", "bn_fc", "gbn16_fc", "fbn_fc", "center_fc", "scale_fc", "noise_fc", "ln_fc"),
     ),
+    "domains": Study(
+        "Does a batch norm for each domain help on a target domain without labels, beyond what recomputed "
+        "statistics do?",
+        heads=("fc",),
+        rivals=tuple({"adaptation": name} for name in ("adabn", "pseudo", "dsbn_1", "dsbn")),
+        varies=("adaptation", "task"),
+        settings={"adaptation": "source"},
+        defaults={"dataset": "domains:mnist,digits"},
+        secondary=("nll", "dead_share"),
+    ),
     "imbalance": Study(
         "Does a final batch norm help where classes are of unequal size, and is anything left of the gain "
         "once the prior is removed?",

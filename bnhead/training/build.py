@@ -18,6 +18,7 @@ from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.layers import with_routes
+from bnhead.training.adaptation import LABELLING, MIXING, ROUTED, TARGET, train_with_target
 from bnhead.training.attack import Attack
 from bnhead.training.backbone import (
     FeatureData,
@@ -166,6 +167,7 @@ def data_options(config: TrainConfig) -> dict[str, Any]:
         "imbalance": config.imbalance,
         "label_noise": config.label_noise,
         "test_corruption": config.test_corruption,
+        "unlabelled_target": config.adaptation != "none",
     }
 
 
@@ -199,6 +201,8 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
         freeze_norms(model)
     if config.adversarial in ("pgd", "pgd_cheap"):
         model = with_routes(model, 2, routed_affine=True, as_input=False)
+    if config.adaptation in ROUTED:
+        model = with_routes(model, 2, default_route=TARGET, as_input=False)
     sgd, at_once = optimizer(config, model, steps), executed_at_once(steps, config.steps_per_execution)
     model = compile_for_task(
         model,
@@ -209,7 +213,21 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
         steps_per_execution=at_once,
         jit_compile={"auto": "auto", "on": True, "off": False}[config.jit_compile],
     )
-    model = rebalance(model, config, dataset)
+    return with_changed_step(rebalance(model, config, dataset), config, dataset)
+
+
+def with_changed_step(model: keras.Model, config: TrainConfig, dataset: DataSet) -> keras.Model:
+    """The compiled model; its training step attacks or reads a target domain if the config says so."""
+    if config.adaptation in MIXING:
+        steps = dataset.train.size // config.batch_size
+        return train_with_target(
+            model,
+            dataset.target.size,
+            half=config.epochs // 2 * steps,
+            steps=config.epochs * steps,
+            routed=config.adaptation in ROUTED,
+            labelling=config.adaptation in LABELLING,
+        )
     if config.adversarial == "none":
         return model
     attack = Attack(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnhead import data, heads, models
+from bnhead.data.catalog import domain_names
 from bnhead.errors import UsageError, nearest
 from bnhead.mechanisms.figures import check_groups
 
@@ -17,6 +18,7 @@ RECOMPUTED = ("none", "head", "all")
 FC_DECAYS = ("weights", "features", "none")
 BACKBONE_BNS = ("trained", "frozen")
 WEIGHTS_CONTROLS = ("none", "random", "shuffled")
+ADAPTATIONS = ("none", "source", "adabn", "pseudo", "dsbn_1", "dsbn")
 ADVERSARIAL = ("none", "pgd", "pgd_cheap", "pgd_one_bn")
 CLASS_WEIGHTS = ("none", "inverse", "effective:0.9999")
 # Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
@@ -207,6 +209,13 @@ class TrainConfig:
         "all kernels); features (of W diag(gamma / sd), the weights that read the features themselves, "
         "so that a batch norm makes no feature cheap); none.",
     )
+    adaptation: str = setting(
+        "none",
+        "Use of domains:SOURCE,TARGET. none joins the sets; with the others the source has labels, the "
+        "target's are for its test alone: source (trains on the source), adabn (then takes the target's "
+        "statistics), dsbn_1 (a set of statistics for each domain), dsbn (and pseudo labels in the second "
+        "half), pseudo (pseudo labels with one set).",
+    )
     adversarial: str = setting(
         "none",
         "Adversarial images in training: none; pgd (AdvProp: an adversarial copy of every image, through "
@@ -360,6 +369,8 @@ class TrainConfig:
         _check_frozen(self)
         _check_choice("adversarial", self.adversarial, ADVERSARIAL)
         _check_adversarial(self)
+        _check_choice("adaptation", self.adaptation, ADAPTATIONS)
+        _check_adaptation(self)
         if self.task == "regression" and self.neutral_init:
             raise UsageError("neutral_init is for classes, and task regression has numbers")
         if self.population_stats and self.recompute_batch_stats != "none":
@@ -540,11 +551,30 @@ def _check_adversarial(config: TrainConfig) -> None:
         raise UsageError("robustness needs task classification and a backbone that is not frozen")
     if config.adversarial == "none":
         return
-    title, head = f"adversarial {config.adversarial}", config.parsed_head
-    needed = {
-        "task": "classification", "freeze_backbone": False, "distribution": "none", "mixup": 0.0,
-    }  # fmt: skip
-    if config.adversarial != "pgd_one_bn":  # batch norms with two sets of statistics
+    routed = config.adversarial != "pgd_one_bn"
+    _check_changed_step(config, f"adversarial {config.adversarial}", routed=routed)
+
+
+def _check_adaptation(config: TrainConfig) -> None:
+    if config.adaptation == "none":
+        return
+    title = f"adaptation {config.adaptation}"
+    if len(domain_names(config.dataset)) != 2:
+        raise UsageError(f"{title} needs dataset domains:SOURCE,TARGET, got {config.dataset!r}")
+    needed = {"adversarial": "none"}
+    if config.adaptation not in ("source", "adabn"):  # images without labels have no class to be weighed by
+        needed |= {"class_weights": "none", "logit_adjustment": 0.0}
+    _check_changed_step(config, title, routed=config.adaptation in ("dsbn_1", "dsbn"), **needed)
+    if config.recompute_batch_stats != "none":
+        raise UsageError(f"{title} needs recompute_batch_stats 'none', got {config.recompute_batch_stats!r}")
+
+
+def _check_changed_step(config: TrainConfig, title: str, *, routed: bool, **needed: Any) -> None:
+    """Checks the settings of a training step that changes batches, and norms with sets of statistics."""
+    head = config.parsed_head
+    needed |= {"task": "classification", "freeze_backbone": False, "distribution": "none", "mixup": 0.0}
+    needed["unfreeze_at"] = 0
+    if routed:
         needed |= {
             "recompute_batch_stats": "none", "population_stats": False, "without_norms": False,
             "measure": "", "fc_decay": "weights", "backbone_bn": "trained",
@@ -556,7 +586,7 @@ def _check_adversarial(config: TrainConfig) -> None:
         if (actual := getattr(config, name)) != value:
             raise UsageError(f"{title} needs {name} {value!r}, got {actual!r}")
     if head.needs_labels:
-        raise UsageError(f"{title}: head {head.text!r} reads labels, and an attack has none")
+        raise UsageError(f"{title}: head {head.text!r} reads labels, which not every image of a step has")
 
 
 def _check_fc_decay(config: TrainConfig) -> None:

@@ -10,11 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bnhead import seeds
 from bnhead.data import DataSet
 from bnhead.data.checks import inspect_data
 from bnhead.data.split import Recipe, Split
 from bnhead.devices.replicas import Replicas
 from bnhead.errors import DataError
+from bnhead.training.adaptation import MIXING
 from bnhead.training.backbone import images_of
 from bnhead.training.config import TrainConfig
 from bnhead.training.tasks import model_inputs, task_batches
@@ -41,6 +43,7 @@ class Feed:
         probe_examples: test examples on which dead units are counted, at most.
         replicas: the copies of the model, which share each batch.
         checks: the summary of `data.checks.inspect_data`.
+        reads_target: whether training batches are `((images, target images), (labels, target indices))`.
         first_epoch: the first of the epochs, after those of a frozen stage.
         class_weights: the weights of the classes in the training loss, as of `imbalance.class_weights`.
         logit_adjustment: added to the logits in the training loss, times the log prior of the classes.
@@ -59,6 +62,7 @@ class Feed:
     first_epoch: int = 0
     class_weights: str = "none"
     logit_adjustment: float = 0.0
+    reads_target: bool = False
 
     @classmethod
     def of(cls, config: TrainConfig, data: DataSet, replicas: Replicas) -> "Feed":
@@ -85,6 +89,7 @@ class Feed:
             config.unfreeze_at,
             config.class_weights,
             config.logit_adjustment,
+            config.adaptation in MIXING,
         )
 
     @property
@@ -109,7 +114,30 @@ class Feed:
         data = self.data.train.training_batches(
             self.batch_size, epochs, self.seed, self.recipe, epoch, step, rows
         )
+        if self.reads_target:
+            number = epochs * self.steps - step
+            return _paired(data, self.target_batches(epoch * self.steps + step, number))
         return self._as_targets(data) if rows else processes.part(self._as_targets(data))
+
+    def target_batches(self, first: int = 0, number: int | None = None) -> tf.data.Dataset:
+        """Batches of the target's training images, augmented, with their indices.
+
+        Args:
+            first: step of the whole training to begin with.
+            number: of batches; None for an epoch of the target.
+
+        Raises:
+            DataError: the target has fewer images than a batch.
+        """
+        target, size = self.data.target, self.batch_size
+        steps = target.size // size
+        if not steps:
+            raise DataError(f"batch_size must be at most the {target.size} images of the target, got {size}")
+        epoch, step = divmod(first, steps)
+        number = steps if number is None else number
+        recipe, seed = Recipe(self.recipe.augmentation, self.recipe.cutout), seeds.stream(self.seed, "target")
+        epochs = -(-(step + number) // steps)
+        return target.training_batches(size, epochs, seed, recipe, epoch, step).take(number)
 
     def raw_epoch(self) -> tf.data.Dataset:
         """Batches of the first epoch, augmented and not mixed, for statistics."""
@@ -183,6 +211,11 @@ class Feed:
         return task_batches(data, self.task, self.data.outputs, with_labels=self.with_labels, soft=soft)
 
 
+def _paired(data: tf.data.Dataset, target: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches of a source and of a target as one: `((images, images), (labels, labels))`."""
+    return tf.data.Dataset.zip((data, target)).map(lambda a, b: ((a[0], b[0]), (a[1], b[1]))).prefetch(1)
+
+
 class DataUsed:
     """The fingerprints of a run's data. A run does not resume on other data.
 
@@ -198,6 +231,7 @@ class DataUsed:
         """SHA-256 of each split, by name."""
         data = self.feed.data
         splits = {"train": data.train, "test": data.test, "validation": data.validation}
+        splits["target"] = data.target
         return {name: split.fingerprint() for name, split in splits.items() if split is not None}
 
     def state(self) -> dict:

@@ -52,6 +52,9 @@ def measure_result(
         tested = evaluation.repeat()
         if watchers.measure is not None:
             watchers.measure.repeat()
+    if config.adaptation == "adabn" and status != "diverged":
+        recompute_batch_stats(model, feed.target_batches())
+        tested = evaluation.repeat()
     variants = {}
     if status != "diverged" and (norms := _averaging_norms(model)):
         if config.population_stats:

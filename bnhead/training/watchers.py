@@ -5,6 +5,7 @@ import keras
 from bnhead.census import Probe
 from bnhead.mechanisms.callback import Measure
 from bnhead.runs.directory import RunDirectory
+from bnhead.training.adaptation import LABELLING, Teaching
 from bnhead.training.build import describe_head
 from bnhead.training.config import TrainConfig
 from bnhead.training.evaluation import Evaluation
@@ -32,6 +33,7 @@ class Watchers:
         finite: ends a run that diverges.
         evaluation: the test split and the census of each epoch; `scalars` writes the figures.
         measure: the mechanisms; None unless they are asked for.
+        teaching: labels a target domain; None without one, and where its images stay without labels.
         pace: learning rate and images per second.
         best: keeps the best epoch; None without a validation split.
         history: `history.csv`.
@@ -57,6 +59,9 @@ class Watchers:
         if config.measure:
             data = (labels_for_softmax(batches, feed.task) for batches in (feed.probe(), feed.reference()))
             self.measure = Measure(*data, config.measure, training_batch=feed.batch_size, seed=feed.seed)
+        self.teaching = None
+        if config.adaptation in LABELLING:
+            self.teaching = Teaching(feed.data.target, feed.epochs)
         self.history = HistoryFile(directory, self.evaluation, self.measure)
         self.scalars = None
         if directory.writable:
@@ -77,6 +82,7 @@ class Watchers:
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """In the order in which they see an epoch: those that add figures, then those that use them."""
         ordered = (
+            self.teaching,
             self.finite,
             self.evaluation,
             self.measure,

@@ -149,7 +149,7 @@ def test_a_run_resumes_exactly_and_measures_robustness(short_config, adversarial
         ({"adversarial_steps": 0}, "adversarial_steps must be at least 1, got 0"),
         ({"adversarial": "pgd", "mixup": 0.2}, "adversarial pgd needs mixup 0.0, got 0.2"),
         ({"adversarial": "pgd", "head": "gbn8_fc"}, "head 'gbn8_fc': gbn has no second set of statistics"),
-        ({"adversarial": "pgd_one_bn", "head": "cdropout0.5_fc"}, "reads labels, and an attack has none"),
+        ({"adversarial": "pgd_one_bn", "head": "cdropout0.5_fc"}, "reads labels, which not every image"),
         ({"robustness": True, "task": "multilabel"}, "robustness needs task classification"),
     ],
 )

@@ -3,7 +3,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from bnhead.data import load
-from bnhead.data.sets.domains import common_shape, same_classes
+from bnhead.data.corruptions import corrupted
+from bnhead.data.memory import InMemory
+from bnhead.data.sets.domains import common_shape, on_patches, same_classes
 from bnhead.errors import DataError, UsageError
 from tests.data.small_sets import smooth, write_folder, write_set
 
@@ -77,3 +79,45 @@ def test_what_cannot_be_joined(tmp_path, data_dir):
         load("domains:cats,dogs", str(tmp_path), memory_limit=10)
     with pytest.raises(UsageError, match="task regression has numbers"):
         load("domains:cats,dogs", str(tmp_path), task="regression")
+
+
+def test_a_target_keeps_the_labels_of_its_test_alone(colour, data_dir):
+    name = f"domains:folder:{colour},digits"
+    data = load(name, data_dir, image_size=8, unlabelled_target=True)
+    both = load(name, data_dir, image_size=8)
+    assert (data.train.size, data.target.size, data.test.size) == (30, 1437, 360)
+    np.testing.assert_array_equal(data.train.images, both.train.images[:30])
+    np.testing.assert_array_equal(data.target.images, both.train.images[30:])
+    np.testing.assert_array_equal(data.test.labels, both.test.labels[10:])
+    np.testing.assert_array_equal(data.target.labels, np.arange(1437))
+    fewer = load(name, data_dir, image_size=8, unlabelled_target=True, train_examples=20)
+    assert fewer.train.size == fewer.target.size == 20
+    np.testing.assert_array_equal(fewer.target.labels, np.arange(20))
+
+
+def test_a_corrupted_part(data_dir):
+    data = load("domains:digits,digits+blur:3", data_dir)
+    digits = load("digits", data_dir)
+    assert data.name.endswith("+blur:3") and data.domains == ("digits", "digits+blur:3")
+    for split, plain in ((data.train, digits.train), (data.test, digits.test)):
+        np.testing.assert_array_equal(split.images[: plain.size], plain.images)
+        np.testing.assert_array_equal(split.images[plain.size :], corrupted(plain.images, "blur:3"))
+
+
+def test_a_part_on_patches_of_pictures():
+    random = np.random.default_rng(0)
+    digits = InMemory(random.integers(0, 256, (9, 4, 3, 2)).astype("uint8"), np.arange(9))
+    pictures = random.integers(0, 256, (3, 6, 5, 2)).astype("uint8")
+    drawn = on_patches(digits, pictures)
+    np.testing.assert_array_equal(drawn.images, on_patches(digits, pictures).images)
+    np.testing.assert_array_equal(drawn.labels, digits.labels)
+    patches = [
+        picture[top : top + 4, left : left + 3].astype(int)
+        for picture in pictures
+        for top in range(3)
+        for left in range(3)
+    ]
+    for image, digit in zip(drawn.images, digits.images, strict=True):
+        assert any((np.abs(patch - digit) == image).all() for patch in patches)
+    with pytest.raises(DataError, match="pictures of 6 x 5 x 2 have no patches of 7 x 3 x 2"):
+        on_patches(InMemory(np.zeros((1, 7, 3, 2), "uint8"), np.arange(1)), pictures)
