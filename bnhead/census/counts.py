@@ -398,7 +398,7 @@ class Counts:
     def cloned(self) -> np.ndarray | None:
         """`(units,)` bool: another unit's output correlates with this one's by at least 0.99.
 
-        None unless counted. Dead and other constant units are no clones.
+        None unless counted. Dead and other constant units are not clones.
 
         Reference: "cloned units" of arXiv 2510.00304, 2025, a trap beside frozen units.
         """

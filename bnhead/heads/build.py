@@ -102,15 +102,7 @@ def apply(
     """
     head, shape = parse(head), tuple(features.shape)
     title = f"head {head.text!r}"
-    if len(shape) not in (2, 4):
-        raise HeadError(f"{title}: features must have rank 2 or 4, got shape {shape}")
-    require_channels_last(title)
-    if isinstance(outputs, bool) or not hasattr(outputs, "__index__") or operator.index(outputs) < 1:
-        raise UsageError(f"outputs must be a whole number of at least 1 for {title}, got {outputs!r}")
-    if head.needs_labels and labels is None:
-        raise HeadError(f"{title}: labels must be a Keras tensor, an input of the model, got None")
-    if head.needs_labels and class_counts is None:
-        raise HeadError(f"{title}: class_counts must be the training examples of each class")
+    _check_arguments(head, title, shape, outputs, labels, class_counts)
     settings = {"units": int(outputs), "activation": fc_activation, "steps": renorm_steps}
     settings |= {"class_counts": class_counts, "momentum": head_bn_momentum, "dtype": None}  # global policy
     x, uses = features, Counter()
@@ -138,6 +130,19 @@ def apply(
         layer = make_layer(name=name, **arguments)
         x = layer(x, labels) if t.type.reads_labels else layer(x)
     return x
+
+
+def _check_arguments(head: Head, title: str, shape: Sequence, outputs: int, labels, class_counts) -> None:
+    """Raises the errors of `apply` that concern its arguments and not the widths of single layers."""
+    if len(shape) not in (2, 4):
+        raise HeadError(f"{title}: features must have rank 2 or 4, got shape {shape}")
+    require_channels_last(title)
+    if isinstance(outputs, bool) or not hasattr(outputs, "__index__") or operator.index(outputs) < 1:
+        raise UsageError(f"outputs must be a whole number of at least 1 for {title}, got {outputs!r}")
+    if head.needs_labels and labels is None:
+        raise HeadError(f"{title}: labels must be a Keras tensor, an input of the model, got None")
+    if head.needs_labels and class_counts is None:
+        raise HeadError(f"{title}: class_counts must be the training examples of each class")
 
 
 def require_channels_last(user: str) -> None:

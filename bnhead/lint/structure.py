@@ -127,7 +127,7 @@ def norm_on_output(evidence: Evidence) -> list[Finding]:
 
 
 def last_norm(net: Net, index: int) -> LayerCall | None:
-    """The batch norm that makes an output, perhaps behind layers that only scale or arrange it."""
+    """The batch norm that makes an output, perhaps through layers that only scale or arrange it."""
     call: LayerCall | None = net.calls[index]
     while call is not None and type(call.layer).__name__ in _SCALINGS:
         call = net.made_by(call)

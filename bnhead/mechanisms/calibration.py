@@ -37,7 +37,7 @@ class Calibration:
 
     @property
     def ece_excess(self) -> float:
-        """`ece` less `ece_floor`: what is left of the error without the part that few examples make."""
+        """`ece` minus `ece_floor`: the error without the part that few examples make."""
         return self.ece - self.ece_floor
 
 

@@ -41,7 +41,7 @@ class Measured:
         has_norm: whether the model has a batch norm in its head.
         examples: number of examples measured on.
         reference_examples: number of training examples that gave the population statistics.
-        noise, gap, guess, scale, calibration, gradients, collapse, decay: as their classes say.
+        noise, gap, guess, scale, calibration, gradients, collapse, decay: see their classes.
         inputs: moments of the input of the first Dense after the norm, on the training examples.
         dropout: name of each norm after dropout -> its variance shift.
         ranks: effective ranks.

@@ -21,9 +21,9 @@ class Scale:
     """The scale of the logits.
 
     Attributes:
-        feature_norm: mean length of the output layer's input; NaN if that is no vector.
+        feature_norm: mean length of the output layer's input; NaN unless that is a vector.
         weight_norm: mean length of the output layer's weights of a class.
-        logit_norm: mean length of the logits, less their mean.
+        logit_norm: mean length of the logits minus their mean.
         floor: `scale_floor` of the largest weight norm times the largest feature norm of these examples.
         beyond: share of the normalised values that are above sqrt(B - 1), which a batch of B cannot have.
     """

@@ -321,7 +321,7 @@ def require_one_output(model: keras.Model) -> Any:
 
 
 def yields_logits(model: keras.Model) -> bool:
-    """Whether the outputs of a functional model are no softmax."""
+    """Whether the outputs of a functional model are not a softmax."""
     last = producer(require_one_output(model)).operation
     return not isinstance(last, keras.layers.Softmax) and (
         getattr(last, "activation", None) is not keras.activations.softmax

@@ -94,8 +94,8 @@ def boxes_of(steps: Sequence[Step], layers: Sequence[str]) -> list[Box]:
 
     Args:
         steps: the net's.
-        layers: names of the counted layers. One that is no step, such as `block/relu`, is in the step whose
-            path it begins with.
+        layers: names of the counted layers. One that is not a step, such as `block/relu`, is in the step
+            whose path it begins with.
     """
     held = _held(steps, layers)
     readers: dict[int, list[int]] = defaultdict(list)

@@ -24,7 +24,7 @@ def markdown_page(content: Mapping[str, Any], template: str) -> str:
 
 
 def svg_figure(content: Mapping[str, Any]) -> str:
-    """A figure as a file of its own."""
+    """A figure as a separate file."""
     text = _environment(autoescape=True).get_template("figure.svg").render(content)
     return re.sub(r"\n{2,}", "\n", text).strip() + "\n"
 

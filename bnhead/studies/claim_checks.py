@@ -125,9 +125,9 @@ def word_of(interval: Sequence[float], margin: float, *, two_sided: bool = False
     """CONFIRMED, REFUTED or UNDECIDED, by the rules of `bnhead.studies.claims`.
 
     Args:
-        interval: both bounds of what the claim says is above 0.
+        interval: both bounds of the difference that should be above 0.
         margin: what is below it is not material.
-        two_sided: whether the claim says only that it is not 0.
+        two_sided: whether the claim is only that it is not 0.
     """
     low, high = interval
     if high < margin and (low > -margin or not two_sided):

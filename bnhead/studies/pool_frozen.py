@@ -208,7 +208,7 @@ class Stacks:
 
 
 def train_stacked(config: TrainConfig, stacks: Stacks, reuse: Any) -> Iterator[dict[str, Any]]:
-    """Does one run as `bnhead.training.train`, but for the steps, which a stack computes.
+    """Does one run as `bnhead.training.train`, except the steps, which a stack computes.
 
     Args:
         config: the run's settings.

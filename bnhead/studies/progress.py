@@ -75,7 +75,7 @@ class StudyLines:
         self._bar.update(self._task, completed=int(completed))
 
     def remaining(self) -> str:
-        """The remaining time as estimated at the last report, less the time since; empty if unknown."""
+        """The remaining time as estimated at the last report, minus the time since; empty if unknown."""
         return "" if self._end is None else f"about {duration(max(0, self._end - time.monotonic()))} left"
 
     def _expected_end(self) -> float | None:

@@ -28,7 +28,7 @@ class Attack:
         steps: number of steps, at least 0.
         step_size: length of a step; 0 takes the larger of 1 and epsilon / steps.
         targeted: whether it goes towards a wrong class, drawn at random, instead of away from the right one.
-        random_start: whether it starts at a random point, but for `FROM_CLEAN` of the images.
+        random_start: whether it starts at a random point, except for `FROM_CLEAN` of the images.
     """
 
     epsilon: float = 1.0

@@ -105,7 +105,7 @@ def measure_result(
 
 
 def _prior(feed: Feed) -> dict[str, list[float]]:
-    """The shares of the classes that trained logits contain: less those that an adjusted loss left out."""
+    """The shares of the classes that trained logits contain, without those that an adjusted loss left out."""
     if feed.task == "regression":
         return {}
     counts = feed.data.class_counts()
