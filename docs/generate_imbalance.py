@@ -21,7 +21,8 @@ def studies() -> dict[str, StudyFiles]:
 
 def findings() -> str:
     """For each study its command, its headline and its tables."""
-    return "\n\n".join(text for study in studies().values() for text in _section(study))
+    texts = [text for study in studies().values() for text in _section(study)]
+    return "\n\n".join(texts or ["No study is kept yet; this section is made from those that are."])
 
 
 def _section(study: StudyFiles) -> list[str]:
