@@ -49,7 +49,7 @@ def main() -> None:
     models = {"plain": (net(options), 1.0)}
     for k in (1, 5):
         models[f"pgd, {k} steps"] = net(options, Attack(4, k)), 1.15 * (k + 2)
-    models["pgd, 1 step, share 0.2"] = net(options, Attack(1, 1), share=0.2), 1.15 * 1.2
+    models["pgd_cheap, 1 step"] = net(options, Attack(1, 1), share=0.2), 1.15 * 1.2
     models["pgd_one_bn, 1 step"] = net(options, Attack(1, 1), routed=False), 1.15 * 3
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (options.batch, 32, 32, 3)).astype("float32")
