@@ -21,7 +21,7 @@ GROUPS = {
     ),
     "Model": (
         "backbone", "weights", "weights_control", "pretrain_on", "pretrain_epochs", "pretrain_size",
-        "freeze_backbone", "feature_passes", "unfreeze_at", "backbone_rate",
+        "freeze_backbone", "feature_passes", "unfreeze_at", "insert_bn", "backbone_rate",
         "backbone_bn", "pixels", "head", "fc_units", "fc_activation", "head_bn_epsilon", "head_bn_momentum",
         "neutral_init",
     ),

@@ -82,6 +82,8 @@ def describe_backbone(config: TrainConfig) -> str:
     parts = [f"frozen for {texts.counted(config.unfreeze_at, 'epoch')}, then trained"] * (
         config.unfreeze_at > 0
     )
+    if config.insert_bn:
+        parts.append("batch norms of the head put in then")
     if config.backbone_rate != 1:
         parts.append(f"at {config.backbone_rate:g} of the head's learning rate")
     if config.backbone_bn == "frozen":

@@ -143,6 +143,11 @@ class TrainConfig:
         "Epochs in which the head trains on the features of the frozen backbone, before the whole net trains "
         "in the others, with a warm-up of its own. 0 trains the whole net from the first epoch.",
     )
+    insert_bn: bool = setting(
+        False,
+        "Train the first stage without the batch norms (bn) of the head, and put them in before the second "
+        "so that no output changes yet: gain and offset undo the statistics of the training images.",
+    )
     backbone_rate: float = setting(
         1.0,
         "Learning rate of the backbone, as a factor of that of the head: below 1, pre-trained weights change "
@@ -517,6 +522,13 @@ def _check_frozen(config: TrainConfig) -> None:
             raise UsageError(f"unfreeze_at must leave epochs in which the backbone is trained, got {text}")
         if config.distribution != "none":
             raise UsageError(f"unfreeze_at needs distribution none, got {config.distribution}")
+    if config.insert_bn:
+        norms = [token for token in config.parsed_head.tokens if token.name == "bn"]
+        if not config.unfreeze_at or not norms or any(token.left_out for token in norms):
+            raise UsageError(
+                "insert_bn needs two stages (--unfreeze_at) and a head with a bn that has gain and offset, "
+                f"got unfreeze_at {config.unfreeze_at} and head {config.head!r}"
+            )
     if not config.freeze_backbone:
         if config.feature_passes > 1 and (not config.unfreeze_at or config.augment in ("none", "imagenet")):
             raise UsageError(

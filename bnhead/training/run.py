@@ -92,7 +92,7 @@ def train(
                     directory.log(line)
                 checkpoint = restore_or_start(directory, settings, data_used, model, choices)
                 if config.unfreeze_at and checkpoint is None:
-                    go_on(directory, make_head(), model, watchers)
+                    go_on(directory, make_head(), feed, model, watchers)
                 callbacks = [*watchers.callbacks(), *callbacks]
                 stateful = [data_used, watchers.elapsed, *callbacks]
                 seconds, check = config.checkpoint_seconds, watchers.finite.check

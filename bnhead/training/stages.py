@@ -15,11 +15,14 @@ import shutil
 
 import keras
 
+from bnhead.heads import parse
+from bnhead.layers import recompute_batch_stats
 from bnhead.runs.checkpoints import newest_checkpoint
 from bnhead.runs.directory import FROZEN, RunDirectory
 from bnhead.runs.history import read_history
 from bnhead.training.build import Reuse, build_model
 from bnhead.training.config import TrainConfig
+from bnhead.training.feed import Feed
 from bnhead.training.state import restore, variables
 from bnhead.training.watchers import Watchers
 
@@ -27,9 +30,14 @@ from bnhead.training.watchers import Watchers
 def frozen_stage(config: TrainConfig) -> TrainConfig:
     """The config of the first stage of a run: the head on the features of the frozen backbone."""
     augmented = config.feature_passes > 1
+    head = config.head
+    if config.insert_bn:
+        words = [word for word in config.parsed_head.words if word != "bn"]
+        head = parse("_".join(words) or "out").text
     counted = [name for name in config.dead_layers.split(",") if name.startswith("head_")]
     return dataclasses.replace(
         config,
+        head=head,
         workdir=str(pathlib.Path(config.directory) / FROZEN),
         epochs=config.unfreeze_at,
         freeze_backbone=True,
@@ -41,7 +49,7 @@ def frozen_stage(config: TrainConfig) -> TrainConfig:
         learn_within=0,  # the second stage is judged
         recompute_batch_stats="none",
         **{name: getattr(TrainConfig, name) for name in ("unfreeze_at", "backbone_rate", "backbone_bn")},
-        **{name: False for name in ("population_stats", "without_norms")},
+        **{name: False for name in ("insert_bn", "population_stats", "without_norms")},
     )
 
 
@@ -56,12 +64,17 @@ def first_head(config: TrainConfig, reuse: Reuse) -> keras.Model:
     return build_model(stage, reuse.data(stage))
 
 
-def go_on(directory: RunDirectory, head: keras.Model, model: keras.Model, watchers: Watchers) -> None:
+def go_on(
+    directory: RunDirectory, head: keras.Model, feed: Feed, model: keras.Model, watchers: Watchers
+) -> None:
     """Begins the second stage: the head's values, the history and the best epoch are those of the first.
+
+    Batch norms that the first stage did not have change no output in evaluation yet (`heads.insert_bn`).
 
     Args:
         directory: of a run whose first stage is finished.
         head: the model of the first stage, with any values.
+        feed: the run's batches, of images.
         model: the whole net.
         watchers: the run's callbacks.
     """
@@ -72,6 +85,12 @@ def go_on(directory: RunDirectory, head: keras.Model, model: keras.Model, watche
     for layer in (layer for layer in head.layers if layer.variables):
         for variable, value in zip(model.get_layer(layer.name).variables, layer.variables, strict=True):
             variable.assign(value)
+    trained = {layer.name for layer in head.layers}
+    new = [layer for layer in model.layers if layer.name.startswith("head_bn") and layer.name not in trained]
+    for norm in new:  # one after the other: those before are the identity already
+        recompute_batch_stats(model, feed.raw_epoch(), [norm.name])
+        norm.gamma.assign(keras.ops.sqrt(norm.moving_variance + norm.epsilon))
+        norm.beta.assign(norm.moving_mean)
     watchers.history.rows = read_history(stage.path)
     best = (stage.read("result.json") or {}).get("best")
     if watchers.best and best:

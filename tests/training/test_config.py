@@ -89,6 +89,12 @@ pytestmark = pytest.mark.quick
         ({"weights_control": "shufled"}, "weights_control 'shufled' is not known; did you mean 'shuffled'"),
         ({"weights": "a.keras", "pretrain_on": "digits"}, "pretrain_on makes weights, and a.keras has some"),
         ({"pretrain_on": "digit"}, "data set 'digit' is not known; did you mean 'digits'"),
+        (
+            {"insert_bn": True, "head": "bn_fc"},
+            "insert_bn needs two stages .--unfreeze_at. and a head with a bn",
+        ),
+        ({"insert_bn": True, "unfreeze_at": 1}, "got unfreeze_at 1 and head 'fc'"),
+        ({"insert_bn": True, "unfreeze_at": 1, "head": "bn-beta_fc"}, "gain and offset, got unfreeze_at 1"),
         ({"backbone_bn": "trian"}, "backbone_bn 'trian' is not known; did you mean 'trained'"),
         ({"cutout": -1}, "cutout must be a finite number of at least 0, got -1"),
         ({"mixup": float("inf")}, "mixup must be a finite number of at least 0, got inf"),

@@ -68,7 +68,7 @@ def test_the_second_stage_begins_with_the_head_of_the_first(finished, short_conf
     feed, model, probe, *_, make_head = prepare_training(config, Replicas(), Reuse())
     directory = RunDirectory(config.directory)
     watchers = Watchers(config, directory, feed, model, probe)
-    go_on(directory, make_head(), model, watchers)
+    go_on(directory, make_head(), feed, model, watchers)
     figures = model.evaluate(feed.test(), verbose=0, return_dict=True)
     assert figures["loss"] == pytest.approx(watchers.history.rows[-1]["test_loss"], rel=1e-5)
     assert len(watchers.history.rows) == 2 and watchers.best.record["epoch"] in (1, 2)
@@ -87,6 +87,23 @@ def test_a_run_that_was_stopped_in_a_stage_ends_in_the_same_bits(finished, short
     assert f"goes on after step {stopped} of" in capsys.readouterr().err or stopped == 2 * STEPS
     whole, resumed = (kills.evidence(run.workdir) for run in (finished[0], config))
     assert kills.unlike(whole, resumed) == []
+
+
+def test_norms_that_are_put_in_change_no_output_yet(short_config):
+    config = short_config(epochs=2, unfreeze_at=1, insert_bn=True, head="bn_fc_bn", augment="none")
+    assert frozen_stage(config).head == "fc"
+    frozen = train(frozen_stage(config))
+    feed, model, probe, *_, make_head = prepare_training(config, Replicas(), Reuse())
+    directory = RunDirectory(config.directory)
+    go_on(directory, make_head(), feed, model, Watchers(config, directory, feed, model, probe))
+    loss = model.evaluate(feed.test(), verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(frozen["test_loss"], rel=1e-4)
+    for name in ("head_bn", "head_bn_2"):  # and the statistics are those of the norm's inputs in evaluation
+        norm = model.get_layer(name)
+        values = keras.Model(model.input, norm.input).predict(feed.data.train.images, verbose=0)
+        np.testing.assert_allclose(norm.moving_mean, values.mean(0), atol=0.1 * values.std())
+        np.testing.assert_allclose(norm.gamma, np.sqrt(norm.moving_variance + norm.epsilon), rtol=1e-6)
+    assert "batch norms of the head put in then" in train(config)["backbone"]
 
 
 def test_the_best_epoch_of_the_frozen_stage_is_the_runs(short_config):
