@@ -90,7 +90,7 @@ def go_on(
     for norm in new:  # one after the other: those before are the identity already
         recompute_batch_stats(model, feed.raw_epoch(), [norm.name])
         norm.gamma.assign(keras.ops.sqrt(norm.moving_variance + norm.epsilon))
-        norm.beta.assign(norm.moving_mean)
+        norm.beta.assign(keras.ops.copy(norm.moving_mean))  # JAX donates both to the step
     watchers.history.rows = read_history(stage.path)
     best = (stage.read("result.json") or {}).get("best")
     if watchers.best and best:
