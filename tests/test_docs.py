@@ -159,6 +159,15 @@ def test_the_cause_tables_are_those_of_the_kept_study_and_add_up(hooks):
         parts = [row["mean"] for row in table["rows"] if row["part"] == "sum"]
         assert sum(parts) == pytest.approx(means["total"], abs=1e-12)
         assert wording.as_difference(means["total"], table["outcome"]) in page
+    directory = DOCS / "answer" / "summaries" / "causes_cifar10"
+    verdict = json.loads((directory / "verdict.json").read_text())
+    runs = list(csv.DictReader((directory / "runs.csv").read_text().splitlines()))
+    plain = [r for r in runs if r["neutral_init"] != "True" and r["fc_decay"] in ("", "weights")]
+    dead = {head: [float(r["dead_share"]) for r in plain if r["head"] == head] for head in ("fc", "bn_fc")}
+    assert len(dead["fc"]) == len(dead["bn_fc"]) == 5
+    (table,) = (table for table in verdict["causes"] if table["outcome"] == "dead_share")
+    (total,) = (row["mean"] for row in table["rows"] if row["part"] == "total")
+    assert total == pytest.approx(np.mean(dead["bn_fc"]) - np.mean(dead["fc"]), abs=1e-12)
     traces = {}
     for path in (DOCS / "answer" / "collapse" / "runs").iterdir():
         config, result = (json.loads((path / name).read_text()) for name in ("config.json", "result.json"))
@@ -166,7 +175,7 @@ def test_the_cause_tables_are_those_of_the_kept_study_and_add_up(hooks):
         traces[key] = traces.get(key, 0) + result["mechanisms/pillai"] / 3
     rises = [traces[head, 0.01] - traces[head, 0.0001] for head in ("out", "bn_out")]
     assert "trace rises by {:.4f} with `out` and by {:.4f} with `bn_out`".format(*rises) in page
-    assert "bnhead diagnose --seeds=10\n" in page and page.count("| **all together** |") == 3
+    assert "bnhead diagnose --seeds=10\n" in page and page.count("| **all together** |") == 6
 
 
 def test_the_times_of_studies_are_those_measured_or_their_pace(hooks):
