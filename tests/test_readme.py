@@ -54,7 +54,7 @@ def commands(page):
 def test_the_readme_is_short_and_links_every_guide():
     assert README.count("\n") <= 130
     guides = {name for name in PAGES if (ROOT / "docs" / f"{name}.md").is_file()}
-    assert guides == {name for name in guides if f"(docs/{name}.md)" in README} and len(guides) == 14
+    assert guides == {name for name in guides if f"(docs/{name}.md)" in README} and len(guides) == 17
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
@@ -167,7 +167,7 @@ def test_the_data_command_draws_its_sheet(data_dir, tmp_path, monkeypatch, capsy
 def test_the_flags_of_the_data_table_are_taken():
     table = PAGES["data"].split("| flag | effect |")[1].split("\n\n")[0]
     flags = dict(re.findall(r"`--(\w+)(?:=([^`]+))?`", table))
-    assert set(flags) < {spec.name for spec in dataclasses.fields(TrainConfig)} and len(flags) == 8
+    assert set(flags) < {spec.name for spec in dataclasses.fields(TrainConfig)} and len(flags) == 10
     for flag, value in flags.items():
         if value:
             assert getattr(train.COMMAND.parse([f"--{flag}={value}"]), flag) == float(value)
