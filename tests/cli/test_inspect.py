@@ -71,7 +71,7 @@ def test_what_measure_takes():
     assert request(measure="interventions").measured_groups() == ((), True)
     assert request(measure="noise,gap").measured_groups() == (("noise", "gap"), False)
     groups, intervenes = request(measure="all").measured_groups()
-    assert len(groups) == 11 and intervenes
+    assert len(groups) == 12 and intervenes
     with pytest.raises(UsageError, match="measure 'noize' is not known; did you mean 'noise'"):
         request(measure="noize")
     with pytest.raises(UsageError, match="training_batch must be at least 2"):

@@ -139,7 +139,7 @@ def test_a_varied_setting_has_its_type_and_a_comparison_at_each_value(vary, key,
     ("arguments", "message"),
     [
         (["plaecment"], "study 'plaecment' is not known; did you mean 'placement'"),
-        (["--seeds=3"], "a study or --heads is missing (studies: batch_size, bn_before_fc, "),
+        (["--seeds=3"], "a study or --heads is missing (studies: adversarial, batch_size, bn_before_fc, "),
         (["--heads="], "a study or --heads is missing (studies: "),
         (["--control=fc"], "a study or --heads is missing (studies: "),
         (["width", "more"], "argument 'more' is not a flag"),

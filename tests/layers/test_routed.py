@@ -262,7 +262,7 @@ def test_it_serialises_with_all_its_settings_and_weights(tmp_path):
         (lambda: make(2, name="bn")(batch((2, 4)), np.ones(2)), "bn: route must be integers.*got float32"),
         (lambda: make(2, name="bn")(batch((2, 4)), np.ones((2, 1), int)), r"\(batch,\), got \(2, 1\)"),
         (lambda: at_route(net_with_routes(2), 2), "route must be 0 to 1, got 2"),
-        (lambda: with_routes(keras.Sequential([keras.Input((2,))]), 2), "no batch norm"),
+        (lambda: with_routes(keras.Sequential([keras.Input((2,)), keras.layers.ReLU()]), 2), "no batch norm"),
         (lambda: with_routes(small_net(GhostBatchNormalization()), 2), "a GhostBatchNormalization"),
         (lambda: with_routes(net_with_routes(2), 2), "a RoutedBatchNormalization cannot be routed"),
         (lambda: plain(net_with_routes(2)), r"reads a route: choose one first"),

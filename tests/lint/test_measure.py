@@ -96,5 +96,5 @@ def test_batch_noise_is_no_shift_of_dropout():
     last = next(value for name, value in features.items() if name.endswith("bn3"))
     varying = np.isfinite(last.dropout_shift)
     ratio = np.median(last.variance[varying] / last.evaluated_variance[varying])
-    assert ratio < 0.9, "inference has more variance here"
+    assert ratio < 0.95, "inference has more variance here"
     assert np.median(last.dropout_shift[varying]) == pytest.approx(1, abs=0.06)
