@@ -8,7 +8,14 @@ import numpy as np
 from bnhead.data import catalog, checks, subsets
 from bnhead.data.dataset import DataSet
 from bnhead.data.reading import OpenedSet
-from bnhead.data.sets.domains import common_shape, joined, same_classes, with_change
+from bnhead.data.sets.domains import (
+    common_shape,
+    joined,
+    require_memory,
+    same_classes,
+    source_and_target,
+    with_change,
+)
 from bnhead.data.sets.folder import open_folder
 from bnhead.data.sets.tfds import check_task, open_prepared
 from bnhead.data.split import Split
@@ -70,41 +77,26 @@ def load(
     subsets.check_shifts(task, validation, imbalance, label_noise, test_corruption)
 
     domains = catalog.domain_names(name)
-    parts = [catalog.split_change(part) for part in domains] or [(name, "")]
-    sets = [_open(part, data_dir, task) for part, _ in parts]
-    names, classes = [part.name for part in sets], sets[0].classes
+    parts, changes = zip(*([catalog.split_change(part) for part in domains] or [(name, "")]), strict=True)
+    sets = [_open(part, data_dir, task) for part in parts]
+    names = [part.name + f"+{change}" * bool(change) for part, change in zip(sets, changes, strict=True)]
     same_classes(names, [part.classes for part in sets])
     shape = common_shape([_image_shape(part, image_size) for part in sets])
     size = sum(reader.size for part in sets for reader in part.readers) * math.prod(shape)
-    if domains and size > memory_limit:
-        raise DataError(
-            f"domains must fit in memory, {size / 2**20:.0f} MiB of {memory_limit / 2**20:.0f}; "
-            "set a smaller image_size (--image_size)"
-        )
-    crop = crop and not domains
-    splits = [_splits(part, shape, image_size, crop, size <= memory_limit, cached) for part in sets]
-    for i, (_, change) in enumerate(parts):
-        if change:
+    if domains:
+        require_memory(size, memory_limit)
+    crop, fits = crop and not domains, size <= memory_limit
+    splits = [_splits(part, shape, image_size, crop, fits, cached) for part in sets]
+    if domains:
+        for i, change in enumerate(changes):
             splits[i] = with_change(splits[i], change, lambda other: load(other, data_dir, cached=cached))
-            names[i] += f"+{change}"
-    target = None
-    train, test = (joined(sides) for sides in zip(*splits, strict=True)) if domains else splits[0]
-    if unlabelled_target:
-        train, target = (train.take(np.flatnonzero(train.domains == domain)) for domain in (0, 1))
-        test = test.take(np.flatnonzero(test.domains == 1))
-        target = target.with_labels(np.arange(target.size))
-    data = DataSet(
-        "+".join(names),
-        shape,
-        classes,
-        len(classes) or math.prod(sets[0].label.shape),
-        train,
-        test,
-        domains=domains,
-        target=target,
-        notes=tuple(note for part in sets for note in part.notes),
-        split_rule="; ".join(sorted({part.split_rule for part in sets if part.split_rule})),
-    )
+        splits = [[joined(sides) for sides in zip(*splits, strict=True)]]
+    train, test, target = source_and_target(*splits[0]) if unlabelled_target else (*splits[0], None)
+    classes, notes = sets[0].classes, tuple(note for part in sets for note in part.notes)
+    outputs = len(classes) or math.prod(sets[0].label.shape)
+    rule = "; ".join(sorted({part.split_rule for part in sets if part.split_rule}))
+    about = {"domains": domains, "target": target, "notes": notes, "split_rule": rule}
+    data = DataSet("+".join(names), shape, classes, outputs, train, test, **about)
     data = _with_limits(data, train_examples, test_examples)
     return _with_subsets(data, validation, imbalance, label_noise, test_corruption)
 

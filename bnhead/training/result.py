@@ -1,5 +1,7 @@
 """The end of a run: its figures, and the files of its models."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -80,15 +82,7 @@ def measure_result(
         "parameters": parameters(model, feed.data),
         "replicas": feed.replicas.number,
         "batch_norm_examples": feed.replicas.batch_norm_examples(feed.batch_size),
-        "data": {
-            "name": feed.data.name,
-            "train": feed.data.train.size,
-            "test": feed.data.test.size,
-            "train_sha256": data_used.fingerprints["train"],
-            "test_sha256": data_used.fingerprints["test"],
-            "checks": feed.checks,
-            **_prior(feed),
-        },
+        "data": _data_record(feed, data_used),
         **validated,
         **variants,
         **({"backbone": backbone} if (backbone := describe_backbone(config)) else {}),
@@ -104,18 +98,26 @@ def measure_result(
     return result
 
 
-def _prior(feed: Feed) -> dict[str, list[float]]:
-    """The shares of the classes that trained logits contain, without those that an adjusted loss left out."""
-    if feed.task == "regression":
-        return {}
-    counts = feed.data.class_counts()
-    if not all(counts):
-        return {}
-    shares = (
-        trained_prior(feed.class_weights, counts)
-        / (np.asarray(counts) / sum(counts)) ** feed.logit_adjustment
-    )
-    return {"prior": (shares / shares.sum()).tolist()}
+def _data_record(feed: Feed, data_used: DataUsed) -> dict[str, Any]:
+    """The part of `result.json` about the data.
+
+    `prior` has the shares of the classes that trained logits contain: those of the training examples, without
+    the part that an adjusted loss left out.
+    """
+    record = {
+        "name": feed.data.name,
+        "train": feed.data.train.size,
+        "test": feed.data.test.size,
+        "train_sha256": data_used.fingerprints["train"],
+        "test_sha256": data_used.fingerprints["test"],
+        "checks": feed.checks,
+    }
+    counts = [] if feed.task == "regression" else feed.data.class_counts()
+    if not all(counts) or not len(counts):
+        return record
+    shares = trained_prior(feed.class_weights, counts)
+    shares = shares / (np.asarray(counts) / sum(counts)) ** feed.logit_adjustment
+    return {**record, "prior": (shares / shares.sum()).tolist()}
 
 
 def _averaging_norms(model: keras.Model) -> list[str]:

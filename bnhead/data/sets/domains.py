@@ -34,12 +34,36 @@ def same_classes(names: Sequence[str], classes: Sequence[tuple[str, ...]]) -> No
                 )
 
 
+def require_memory(size: int, limit: int) -> None:
+    """Raises DataError if the decoded pixels of all sets, in bytes, are more than the limit."""
+    if size > limit:
+        raise DataError(
+            f"domains must fit in memory, {size / 2**20:.0f} MiB of {limit / 2**20:.0f}; "
+            "set a smaller image_size (--image_size)"
+        )
+
+
 def joined(splits: Sequence[InMemory]) -> InMemory:
     """Returns the splits one after another, images of one shape; domain d is the d-th split."""
     domains = np.repeat(np.arange(len(splits)), [split.size for split in splits])
     images = np.concatenate([split.images for split in splits])
     labels = np.concatenate([split.labels for split in splits])
     return InMemory(images, labels, domains.astype(np.int64))
+
+
+def source_and_target(train: InMemory, test: InMemory) -> tuple[InMemory, InMemory, InMemory]:
+    """Returns the source's train, the target's test, and the target's training images without their labels.
+
+    Args:
+        train, test: of two domains, joined: the source and the target. The labels of the target's training
+            images become their numbers.
+    """
+    source, target = (train.take(np.flatnonzero(train.domains == domain)) for domain in (0, 1))
+    return (
+        source,
+        test.take(np.flatnonzero(test.domains == 1)),
+        target.with_labels(np.arange(target.size)),
+    )
 
 
 def with_change(
@@ -49,12 +73,15 @@ def with_change(
 
     Args:
         splits: train and test.
-        change: the corruption, or the name of the other set, of which train is drawn on train, test on test.
+        change: the corruption, or the name of the other set, of which train is drawn on train, test on test;
+            with "" nothing changes.
         opened: name -> data set.
 
     Raises:
         DataError: pictures of the other set are smaller.
     """
+    if not change:
+        return tuple(splits)
     if change.partition(":")[0] in CORRUPTIONS:
         return tuple(split.with_corruption(change) for split in splits)
     other = opened(change)
