@@ -95,8 +95,6 @@ class RoutedBatchNormalization(keras.layers.Layer):
         if route is None:
             route = self.default_route if _scope.route is None else _scope.route
         self._require_known(route)
-        if isinstance(route, tuple):
-            return self._by_parts(inputs, route, training, mask)
         if isinstance(route, int) or self.routes == 1:
             branch = self.branches[route if isinstance(route, int) else 0]
             return branch(inputs, training=training, mask=mask)
@@ -123,16 +121,6 @@ class RoutedBatchNormalization(keras.layers.Layer):
             outputs = outputs + (by_example(beta, route, rank) if self.routed_affine else beta)
         return ops.cast(outputs, self.compute_dtype)
 
-    def _by_parts(self, inputs, parts, training, mask):
-        """The outputs of consecutive parts of a batch, each through its branch, which may be faster."""
-        outputs, first = [], 0
-        for route, size in parts:
-            part = slice(first, first + size)
-            part_mask = None if mask is None else mask[part]
-            outputs.append(self.branches[route](inputs[part], training=training, mask=part_mask))
-            first = first + size
-        return ops.concatenate(outputs)
-
     def _affine(self, name: str):
         """gamma or beta, float32: `(routes, channels)`, or `(channels,)` if all routes share it."""
         return (
@@ -154,9 +142,7 @@ class RoutedBatchNormalization(keras.layers.Layer):
 
     def _require_known(self, route: Any, argument: str = "route") -> None:
         """Raises UsageError for a route out of range, or of another kind, where its values are at hand."""
-        if isinstance(route, tuple):
-            values = [each for each, _ in route]
-        elif isinstance(route, int) and not isinstance(route, bool):
+        if isinstance(route, int) and not isinstance(route, bool):
             values = [route]
         elif not hasattr(route, "shape") or "int" not in keras.backend.standardize_dtype(route.dtype):
             got = keras.backend.standardize_dtype(route.dtype) if hasattr(route, "dtype") else repr(route)
@@ -226,8 +212,7 @@ def on_route(route: Any) -> Iterator[None]:
     For a training step that chooses the route itself: the model reads images alone.
 
     Args:
-        route: `(batch,)` integers, an integer for entire batches, or a tuple of pairs `(route, examples)`
-            for the consecutive parts of a batch, none of them empty.
+        route: `(batch,)` integers, or an integer for entire batches.
     """
     outer, _scope.route = _scope.route, route
     try:

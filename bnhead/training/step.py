@@ -64,7 +64,7 @@ def train_adversarially(
         with on(1):
             changed = adversarial(model, images[first:], labels[first:], attack, generator)
         clean = first if share else size
-        routes = (0, clean), (1, attacked)
+        routes = ops.cast(ops.arange(clean + attacked) >= clean, "int32")
         return (
             ops.concatenate([images[:clean], changed]),
             ops.concatenate([labels[:clean], labels[first:]]),

@@ -206,21 +206,6 @@ def test_the_default_route_and_the_scope_are_for_batches_without_one():
     np.testing.assert_array_equal(layer(x), layer.branches[1](x))
 
 
-@pytest.mark.parametrize("rank", [2, 4])
-def test_parts_of_a_batch_are_routed_as_their_examples(rank):
-    shape = (7, 4) if rank == 2 else (7, 3, 2, 4)
-    parts, routes = make(3, rank), make(3, rank)
-    x, route = batch(shape), np.repeat([2, 0], [3, 4])
-    for training in (True, False):
-        with on_route(((2, 3), (0, 4))):
-            outputs = parts(x, training=training)
-        np.testing.assert_allclose(outputs, routes(x, route, training=training), rtol=1e-4, atol=1e-4)
-    for one, other in zip(parts.get_weights(), routes.get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    with pytest.raises(UsageError, match="route must be 0 to 2, got 3"), on_route(((0, 3), (3, 4))):
-        parts(x)
-
-
 def test_bfloat16_computes_in_float32_and_keeps_float32_statistics():
     full, half = make(2), make(2, dtype="mixed_bfloat16")
     x, route = tf.cast(batch((9, 4)), "bfloat16"), routes_of((9,), 2)
