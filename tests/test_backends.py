@@ -146,6 +146,30 @@ def test_the_same_outputs_on_another_backend(backend, nets, tmp_path):
         np.testing.assert_allclose(theirs[key], ours[key], rtol=1e-4, atol=1e-4 * scale, err_msg=key)
 
 
+TRAINED_AFTER_INSERTION = """
+import keras
+import numpy as np
+from bnhead import heads
+from bnhead.models import resnet8
+
+x, y = np.random.default_rng(0).normal(size=(16, 8, 8, 1)).astype("float32"), np.arange(16) % 5
+model = heads.insert_bn(resnet8((8, 8, 1), "fc8", 5, seed=0), x)
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_model_trains_after_a_norm_was_inserted(backend):
+    """JAX refuses a step whose variables share a buffer."""
+    pytest.importorskip(backend)
+    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", TRAINED_AFTER_INSERTION]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 ASKED_OF_JAX = """
 import sys
 import jax

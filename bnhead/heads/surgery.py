@@ -217,7 +217,7 @@ def insert_bn(
     recompute_batch_stats(copied, data, [name], batch_size=batch_size)
     norm = copied.get_layer(name)  # still a standardisation; gamma and beta undo it
     norm.gamma.assign(keras.ops.sqrt(norm.moving_variance + norm.epsilon))
-    norm.beta.assign(norm.moving_mean)
+    norm.beta.assign(keras.ops.copy(norm.moving_mean))  # JAX donates both to a training step
     graph.require_agreement(model, copied)
     return copied
 
