@@ -92,8 +92,8 @@ def _arms_of_pretraining(base: TrainConfig) -> Mapping[str, Mapping[str, Any]]:
     """Pre-trained features and what they are compared with; every arm is trained on the same images."""
     frozen = {"head": "fc", "freeze_backbone": True}
     scratch = {"head": "fc", "weights": "", "pretrain_on": ""}
-    if base.has_own_weights:  # the file's net cannot be had without them
-        scratch |= {"backbone": "resnet8", "pixels": "auto"}
+    if base.has_own_weights:  # the file's net cannot be had without them; resnet8 is a net for small images
+        scratch |= {"backbone": "resnet8", "pixels": "auto", "image_size": 32}
     return {
         "pretrained": frozen,
         "random": {**frozen, "weights_control": "random"},

@@ -77,7 +77,7 @@ def test_a_name_that_is_not_known_names_the_nearest():
         named_study("widht")
 
 
-def test_the_arms_of_the_pretrained_study():
+def test_the_arms_of_the_pretrained_study(tmp_path):
     base = TrainConfig(weights="runs/net")
     plan = make("pretrained", named_study("pretrained"), base, looks=(3,))
     assert len(plan.cells) == 6 * 8 and plan.trend == "fc_units" and plan.delta == 0.02
@@ -97,6 +97,10 @@ def test_the_arms_of_the_pretrained_study():
         ("pretrained", arm) for arm in list(narrow)[1:]
     }
     assert from_json(to_json(plan), "plan.json") == plan
+    (tmp_path / "net.keras").touch()
+    file = TrainConfig(backbone=str(tmp_path / "net.keras"), image_size=224, augment="none")
+    small = named_study("pretrained").arms(file)["scratch"]
+    assert (small["backbone"], small["image_size"]) == ("resnet8", 32)
     rate = make("pretrained", named_study("pretrained"), TrainConfig(learning_rate=0.003), looks=(3,))
     assert rate.settings["learning_rate"] == 0.003  # a flag
     assert rate.run_settings(rate.runs[0])["pretrain_on"] == "fashion_mnist"
