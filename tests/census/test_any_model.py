@@ -158,7 +158,8 @@ def interrupt(name, model, x, hook):
         probe = DeadUnits(data_of(x), batch_size=zoo.INPUTS)
         counting = [DeadUnits(layers="all"), DeadUnits(layers="all"), probe]
         model.fit(inputs, y, callbacks=[*counting, Interrupts(hook)], **how)
-    model.evaluate(inputs, y, callbacks=[DeadUnits(layers="all")], **how)
+    if zoo.CASES[name].evaluates:
+        model.evaluate(inputs, y, callbacks=[DeadUnits(layers="all")], **how)
     for variable, value in zip(model.variables, start, strict=True):
         variable.assign(value)
     for state in states:

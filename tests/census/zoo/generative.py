@@ -124,6 +124,7 @@ _LEAKY = "discriminator/leaky"
     prepare=adversarial,
     step=["generator/up", _LEAKY, _LEAKY, _LEAKY, "generator/up", _LEAKY],
     backends=("tensorflow",),
+    evaluates=False,
 )
 def adversaries():
     return Adversaries(name="gan"), vectors()
@@ -246,6 +247,7 @@ class TwoViews(keras.Model):
     "encoder/map",
     prepare=alone(),
     step=["encoder/map", "projection/hidden", "encoder/map#2", "projection/hidden#2"],
+    evaluates=False,
 )
 def two_views():
     model = TwoViews(name="contrastive")

@@ -32,6 +32,7 @@ class Case:
         unseen: positions among the recorded activations of those that are not counted, as listed.
         backends: where it can be run.
         trains: whether it can be trained by `fit`.
+        evaluates: whether `evaluate` can compute its loss.
         prepare: compiles the model and returns inputs and targets of `fit`.
         step: the sites in the order in which a training step runs them, if it is not that of `names`.
         masks: site -> `(rows, time)`, the positions that count.
@@ -46,6 +47,7 @@ class Case:
     unseen: tuple[int, ...] = ()
     backends: tuple[str, ...] = ("tensorflow", "jax", "torch")
     trains: bool = True
+    evaluates: bool = True
     prepare: Callable[[keras.Model, Any], tuple[Any, Any]] = on_zeros
     step: list[str] | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)
