@@ -27,11 +27,16 @@ import generate_notebooks  # noqa: E402
 import generate_reference  # noqa: E402
 import generate_rules  # noqa: E402
 import generate_studies  # noqa: E402
+import generate_summaries  # noqa: E402
 
 TABLES = {
+    "adversarial": functools.partial(
+        generate_summaries.findings, "adversarial", ("accuracy", "robust_accuracy", "corrupted_accuracy")
+    ),
     "causes": generate_causes.digits,
     "causes_cifar10": generate_causes.cifar10,
     "collapse": generate_causes.collapse,
+    "domains": functools.partial(generate_summaries.findings, "domains", ("accuracy", "nll", "dead_share")),
     "figures": generate_figures.table,
     "findings": generate_studies.findings,
     "findings_controls": functools.partial(generate_studies.finding, "summaries/controls"),
@@ -44,6 +49,7 @@ TABLES = {
     "imbalance": generate_imbalance.findings,
     "mechanisms": generate_figures.mechanisms,
     "nets": generate_nets.table,
+    "pretrained": functools.partial(generate_summaries.findings, "pretrained", ("dead_share", "accuracy")),
     "placements": generate_heads.placements,
     "controls": generate_heads.controls,
     "presets": generate_heads.presets,

@@ -250,7 +250,7 @@ def test_the_tables_of_the_findings_follow_from_the_runs(hooks):
 def test_the_findings_on_imbalance_follow_from_the_rows_of_the_runs(hooks):
     """Differences, and gains of the claims with one majority class, from `runs.csv` alone."""
     page = hooks.TABLES["imbalance"]()
-    studies = hooks.generate_imbalance.studies()
+    studies = hooks.generate_summaries.studies("imbalance")
     assert page.count("```sh\nbnhead study imbalance ") == len(studies)
     for name, study in studies.items():
         rows = list(
@@ -277,6 +277,26 @@ def test_the_findings_on_imbalance_follow_from_the_rows_of_the_runs(hooks):
                 differences = [treatment[seed] - control[seed] for seed in control]
                 assert differences == pytest.approx(row["differences"], abs=1e-12)
                 assert wording.as_interval(row["interval"], outcome) in page
+
+
+@pytest.mark.parametrize("name", ["adversarial", "domains", "pretrained"])
+def test_the_findings_of_a_study_follow_from_the_rows_of_its_runs(hooks, name):
+    table = hooks.TABLES[name]
+    page, (_, outcomes) = table(), table.args
+    studies = hooks.generate_summaries.studies(name)
+    assert page.count(f"```sh\nbnhead study {name} ") == len(studies)
+    for folder, study in studies.items():
+        path = DOCS / "answer" / "summaries" / folder / "runs.csv"
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        assert len(rows) == len(study.judged_runs)
+        for comparison in study.verdict["comparisons"]:
+            for outcome in outcomes:
+                control, treatment = (
+                    {r["seed"]: float(r[outcome]) for r in rows if r["cell"] == comparison[side]}
+                    for side in ("control", "treatment")
+                )
+                mean = sum(treatment[seed] - control[seed] for seed in control) / len(control)
+                assert wording.as_difference(mean, outcome) in page
 
 
 def test_the_verdicts_follow_from_the_runs(hooks, tmp_path):

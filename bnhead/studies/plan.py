@@ -267,7 +267,7 @@ def make(
         looks=tuple(looks),
         seeds=tuple(seeds),
         cells=tuple(cells),
-        comparisons=tuple(comparisons_of(compared, len(study.heads) + len(study.rivals))),
+        comparisons=tuple(comparisons_of(compared, len(study.heads) + len(study.rivals), study.stepwise)),
         settings={key: value for key, value in base.settings().items() if key not in {*varied, "seed"}},
         runs=(),
         code={"bnhead": __version__, "source_sha256": source_sha256()},
@@ -490,14 +490,19 @@ def _cell(
     return Cell(name + _stratum_suffix(stratum), config.head, placement, stratum, settings, arm)
 
 
-def comparisons_of(cells: Sequence[Cell], heads_each: int) -> Iterable[Comparison]:
-    """Every cell of a stratum against the first one. Each stratum has `heads_each` cells, in a row."""
+def comparisons_of(cells: Sequence[Cell], heads_each: int, stepwise: bool = False) -> Iterable[Comparison]:
+    """Every cell of a stratum against the first one, or `stepwise` against the one before it.
+
+    Each stratum has `heads_each` cells, in a row.
+    """
     for first in range(0, len(cells), heads_each):
         control, *treatments = cells[first : first + heads_each]
-        suffix = _stratum_suffix(control.stratum)
+        stratum = control.stratum
+        suffix = _stratum_suffix(stratum)
         for cell in treatments:
             name = f"{cell.name.removesuffix(suffix)} against {control.name.removesuffix(suffix)}{suffix}"
-            yield Comparison(name, control.name, cell.name, control.stratum)
+            yield Comparison(name, control.name, cell.name, stratum)
+            control = cell if stepwise else control
 
 
 def head_as_given(cell: Cell) -> str:

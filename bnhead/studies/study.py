@@ -27,6 +27,7 @@ class Study:
         settings: settings of all runs.
         defaults: settings of the runs where a command leaves a setting at its default; by the base settings.
         rivals: settings with which the control is compared with itself without them.
+        stepwise: whether a cell is compared with the one before it rather than with the control.
         checks: base settings -> further cells, which enter no comparison: head and settings of each.
         secondary: names of the secondary outcomes, in their order; none for the task's.
         arms: base settings -> the settings of each name in `heads`, where these name more than a head.
@@ -44,6 +45,7 @@ class Study:
     settings: Mapping[str, Any] = field(default_factory=dict)
     defaults: Callable[[TrainConfig], Mapping[str, Any]] | Mapping[str, Any] = field(default_factory=dict)
     rivals: tuple[Mapping[str, Any], ...] = ()
+    stepwise: bool = False
     checks: Callable[[TrainConfig], Iterable[tuple[str, Mapping[str, Any]]]] | None = None
     secondary: tuple[str, ...] = ()
     arms: Callable[[TrainConfig], Mapping[str, Mapping[str, Any]]] | None = None
@@ -156,6 +158,7 @@ STUDIES = {
         "statistics do?",
         heads=("fc",),
         rivals=tuple({"adaptation": name} for name in ("adabn", "pseudo", "dsbn_1", "dsbn")),
+        stepwise=True,
         varies=("adaptation", "task"),
         settings={"adaptation": "source"},
         defaults={"dataset": "domains:mnist,digits"},

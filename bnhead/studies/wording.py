@@ -302,23 +302,32 @@ COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
 }
 
 
+def _line(cell: Any, stratum: Mapping[str, Any]) -> str:
+    """`cell.line`, or the settings that the cell has beside those of the stratum: "adversarial pgd"."""
+    settings = [
+        f"{key} {value:g}" if is_number(value) else f"{key} {value}"
+        for key, value in cell.stratum.items()
+        if key not in stratum
+    ]
+    return ", ".join(settings) or cell.line
+
+
 def labels(plan: Any, comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, str, list[str]]:
     """What comparisons share (`" against fc"`), what tells them apart ("head"), and its value for each."""
     controls, treatments = (
-        [plan.cell(c[side]).line for c in comparisons] for side in ("control", "treatment")
+        [_line(plan.cell(c[side]), c["stratum"]) for c in comparisons] for side in ("control", "treatment")
     )
-    treatments = [  # the control with settings of its own is named by these
-        "+".join(plan.cell(c["treatment"]).stratum) if treatment == control else treatment
-        for c, control, treatment in zip(comparisons, controls, treatments, strict=True)
-    ]
     # the first setting that tells the strata apart: batch_size, with which learning_rate changes
     strata = [c["stratum"] for c in comparisons]
     heading = next((key for key in strata[0] if len({s.get(key) for s in strata}) == len(strata)), "")
     if heading and len({*zip(controls, treatments, strict=True)}) == 1:
         names = [f"{s[heading]:g}" if is_number(s[heading]) else str(s[heading]) for s in strata]
         return f" of {treatments[0]} against {controls[0]}", heading, names
-    if len(set(controls)) == 1 and all(stratum == strata[0] for stratum in strata):
-        return f" against {controls[0]}", "head", treatments
+    if all(stratum == strata[0] for stratum in strata):
+        if len(set(controls)) == 1:
+            return f" against {controls[0]}", "head", treatments
+        pairs = zip(treatments, controls, strict=True)
+        return "", "comparison", [f"{treatment} against {control}" for treatment, control in pairs]
     values = {tuple(stratum.items()) for stratum in strata}
     if len(set(controls)) == 1 and len(comparisons) == len(values) * len(
         set(treatments)

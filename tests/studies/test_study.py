@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import shlex
 
 import pytest
@@ -104,6 +105,30 @@ def test_the_arms_of_the_pretrained_study(tmp_path):
     rate = make("pretrained", named_study("pretrained"), TrainConfig(learning_rate=0.003), looks=(3,))
     assert rate.settings["learning_rate"] == 0.003  # a flag
     assert rate.run_settings(rate.runs[0])["pretrain_on"] == "fashion_mnist"
+
+
+def test_each_adaptation_is_compared_with_the_one_before_it():
+    plan = make("domains", named_study("domains"), TrainConfig(), looks=(3,))
+    steps = [(comparison.control, comparison.treatment) for comparison in plan.comparisons]
+    assert steps == list(itertools.pairwise(cell.name for cell in plan.cells)) and len(steps) == 4
+    assert [cell.stratum.get("adaptation") for cell in plan.cells] == [
+        None,
+        "adabn",
+        "pseudo",
+        "dsbn_1",
+        "dsbn",
+    ]
+    assert all(comparison.stratum == {} for comparison in plan.comparisons)
+    subject, heading, names = labels(plan, [dataclasses.asdict(c) for c in plan.comparisons])
+    assert (subject, heading) == ("", "comparison")
+    assert names[:2] == ["adaptation adabn against fc", "adaptation pseudo against adaptation adabn"]
+
+
+def test_settings_beside_the_control_are_named_with_their_values():
+    plan = make("adversarial", named_study("adversarial"), TrainConfig(), looks=(3,))
+    subject, heading, names = labels(plan, [dataclasses.asdict(c) for c in plan.comparisons])
+    assert (subject, heading) == (" against fc", "head")
+    assert names == ["adversarial pgd_one_bn", "adversarial pgd", "adversarial pgd_cheap"]
 
 
 def test_a_plan_without_arms_has_the_hash_that_it_had():

@@ -177,7 +177,7 @@ def test_a_trend_in_a_sentence():
 
 def test_the_headline_of_a_trend_has_the_verdict_at_each_value():
     """The slopes come first if they are judged. Where a head has no room to improve, the values do."""
-    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(line=name))
+    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(line=name, stratum={}))
     row = {**ROW, "outcome": "dead_share", "secondary": []}
     rows = [
         {**row, "word": "HELPS", "mean": mean, "stratum": {"fc_units": width}}
@@ -199,7 +199,7 @@ def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
     rows = [{**row, "secondary": [], "stratum": {}} for row in (*helped, ROW)]
     plan = types.SimpleNamespace(
         settings={"dataset": "digits", "backbone": "resnet20"},
-        cell=lambda name: types.SimpleNamespace(line=name),
+        cell=lambda name: types.SimpleNamespace(line=name, stratum={}),
     )
     assert wording.headline(plan, {"comparisons": rows, "trends": []}) == (
         "On digits with resnet20: 9 heads against fc. Test accuracy: 8 HELPS (h8 +8.00, h7 +7.00, h6 +6.00, "
@@ -212,7 +212,7 @@ def test_several_comparisons_are_counted_and_the_clearest_have_their_numbers():
 
 
 def test_the_headline_of_several_heads_at_several_values_counts_both():
-    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(line=name))
+    plan = types.SimpleNamespace(settings={}, cell=lambda name: types.SimpleNamespace(line=name, stratum={}))
     rows = [
         {
             **ROW,

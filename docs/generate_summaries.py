@@ -1,0 +1,113 @@
+"""What studies of one name found, from the plans and verdicts that are kept in docs/answer/summaries/."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from bnhead.studies import wording
+from bnhead.studies.commands import study_command
+from bnhead.studies.directory import StudyFiles, read_study
+
+SUMMARIES = pathlib.Path(__file__).resolve().parent / "answer" / "summaries"
+NO_STUDY = "No study is kept yet; this section is made from those that are."
+
+
+def studies(name: str) -> dict[str, StudyFiles]:
+    """Folder in docs/answer/summaries/ -> the study, of all whose folder is the name and an underscore."""
+    return {path.name: read_study(path) for path in sorted(SUMMARIES.glob(f"{name}_*"))}
+
+
+def findings(name: str, outcomes: Sequence[str]) -> str:
+    """For each kept study its command, its headline and its differences."""
+    texts = []
+    for study in studies(name).values():
+        table = by_stratum if study.plan.cells[0].stratum else differences
+        texts += [heading(study), table(study, outcomes)]
+    return "\n\n".join(texts or [NO_STUDY])
+
+
+def heading(study: StudyFiles) -> str:
+    """Title, command, size and headline of a study."""
+    plan, verdict = study.plan, study.verdict
+    settings = plan.settings
+    command = study_command(plan, "").removesuffix(" --dir=")
+    folder, _, file = command.partition("--backbone=")[2].partition(" ")[0].rpartition("/")
+    command = (
+        command.replace(f"{folder}/{file}", file) if folder else command
+    )  # whose folder it is tells nothing
+    backbone = pathlib.PurePath(settings["backbone"]).name
+    title = ", ".join(filter(None, (settings["dataset"], settings["imbalance"], backbone)))
+    runs = len(plan.cells) * verdict["look"]["seeds"]
+    images = f"{plan.data['train']:,} training and {plan.data['test']:,} test images" if plan.data else ""
+    about = (f"{settings['epochs']} epochs", images, f"{verdict['look']['seeds']} seeds", f"{runs:,} runs")
+    parts = (f"### {title}", f"```sh\n{command}\n```", ", ".join(filter(None, about)) + ".")
+    return "\n\n".join([*parts, wording.headline(plan, verdict)])
+
+
+def differences(study: StudyFiles, outcomes: Sequence[str]) -> str:
+    """Difference from the control and interval of each outcome, a row for each treatment."""
+    names = [wording.metric_name(name) for name in outcomes]
+    subject, _, treatments = wording.labels(study.plan, study.verdict["comparisons"])
+    rows = [
+        [f"`{label}`", *(_difference(comparison, name) for name in outcomes)]
+        for label, comparison in zip(treatments, study.verdict["comparisons"], strict=True)
+    ]
+    return _table([subject.strip() or "comparison", *names], rows)
+
+
+def by_stratum(study: StudyFiles, outcomes: Sequence[str]) -> str:
+    """A table for each outcome: the mean of the control, each difference from it, a row for each stratum."""
+    strata: dict[str, list[Any]] = {}
+    for comparison in study.verdict["comparisons"]:
+        (value,) = comparison["stratum"].values()
+        strata.setdefault(f"{value}", []).append(comparison)
+    (setting,) = study.plan.cells[0].stratum
+    cells = {cell.name: cell for cell in study.plan.cells}
+    first = next(iter(strata.values()))
+    control, *treatments = (
+        cells[name].arm or cells[name].head
+        for name in (first[0]["control"], *(comparison["treatment"] for comparison in first))
+    )
+    tables = []
+    for name in outcomes:
+        rows = [
+            [value, wording.as_score(_outcome(comparisons[0], name)["control_mean"], name),
+             *(_difference(comparison, name) for comparison in comparisons)]
+            for value, comparisons in strata.items()
+        ]  # fmt: skip
+        if study.verdict["trends"] and name == study.verdict["trends"][0]["outcome"]:
+            rows.append(["per doubling", *_slopes(study, name)])
+        title = f"{wording.metric_name(name)}, by {setting}"
+        tables.append(_table([title, f"`{control}`", *(f"`{arm}` less that" for arm in treatments)], rows))
+    return "\n\n".join(tables)
+
+
+def _slopes(study: StudyFiles, name: str) -> list[str]:
+    """The control's slope, and each treatment's difference of slopes."""
+    trends = study.verdict["trends"]
+    (control,) = (row for row in trends if row["name"] == trends[0]["name"])
+    rows = [control, *(row for row in trends if row["control"])]
+    return [_mean(row, name, bold=bool(row["word"] in ("HELPS", "HURTS"))) for row in rows]
+
+
+def _outcome(comparison: dict, name: str) -> dict | None:
+    rows = {row["outcome"]: row for row in (comparison, *comparison["secondary"])}
+    return rows.get(name)
+
+
+def _difference(comparison: dict, name: str) -> str:
+    row = _outcome(comparison, name)
+    if row is None or not row["interval"]:
+        return wording.NONE
+    return _mean(row, name, bold=row["word"] in ("HELPS", "HURTS"))
+
+
+def _mean(row: dict, name: str, bold: bool) -> str:
+    marks = "**" * bold
+    mean = wording.as_difference(row["mean"], name)
+    return f"{marks}{mean}{marks} {wording.as_interval(row['interval'], name)}"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
