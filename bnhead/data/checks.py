@@ -20,22 +20,21 @@ MOST_ROUNDED = 1 / 8  # of the standard deviation of the targets
 NARROW = 64  # of 256 values: pictures of 8 to 14 bits stored in 16 reach fewer
 
 
-def inspect_data(data: DataSet, batch_size: int = 0) -> dict:
+def inspect_data(data: DataSet) -> dict:
     """Checks a data set.
 
     Args:
         data: the data set.
-        batch_size: training examples in a batch; 0 if unknown.
 
     Returns:
         `splits`: examples of each; `split_rule`: for a set that has no test split; `class_counts`: of each
         split, for classes; `domain_counts`: of each split, for joined sets; `pixels`: dtype, least, largest
         and mean value and the number of training images that were checked; `duplicates` (see `duplicates`);
-        `batches`: steps of an epoch and examples left out of it; `warnings`.
+        `warnings`.
 
     Raises:
         DataError: labels out of range, fewer than two classes in training, pixels that are not finite or not
-            in 0 to 255, fewer training examples than a batch.
+            in 0 to 255.
     """
     splits, warnings = data.splits, list(data.notes)
     results: dict = {"splits": {name: split.size for name, split in splits.items()}}
@@ -58,8 +57,6 @@ def inspect_data(data: DataSet, batch_size: int = 0) -> dict:
     results["duplicates"] = duplicates(splits)
     if results["duplicates"] and (shared := results["duplicates"]["train_test"]):
         warnings.append(f"{shared} test images are training images too")
-    if batch_size:
-        results["batches"] = check_batches(train.size, batch_size)
     return {**results, "warnings": warnings}
 
 

@@ -13,6 +13,7 @@ import keras
 from bnhead import heads, models, seeds
 from bnhead.census import Probe
 from bnhead.data import DataSet, load
+from bnhead.data.checks import check_batches, inspect_data
 from bnhead.devices import environment
 from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
@@ -61,6 +62,7 @@ class Reuse:
     def __init__(self, *, extracts: bool = True):
         self._make_features = feature_data if extracts else unknown_features
         self._images: tuple[dict, DataSet] | None = None
+        self._checks: dict | None = None
         self._features: tuple[dict, FeatureData] | None = None
         self._models: list[tuple[dict, keras.Model]] = []
         self._watch: tuple[Probe, ModelFile] | None = None
@@ -83,19 +85,33 @@ class Reuse:
         options = data_options(config)
         if self._images is None or self._images[0] != options:
             self._images, self._features, self._models, self._watch = None, None, [], None  # frees the memory
-            self._images = options, load(**options)
+            self._images, self._checks = (options, load(**options)), None
         return self._images[1]
+
+    def checks(self, config: TrainConfig) -> dict:
+        """The checks of a config's data (`data.checks`), of which those of kept images are made once.
+
+        Returns:
+            The summary of `inspect_data`, and `batches`: steps of an epoch and examples left out of it.
+
+        Raises:
+            DataError: training cannot use the data.
+        """
+        images = self.images(config)
+        if self._checks is None:  # a second of CPU time for CIFAR-10
+            self._checks = inspect_data(images)
+        return {**self._checks, "batches": check_batches(images.train.size, config.batch_size)}
 
     def stage(self) -> "Reuse":
         """Keeps what the first stages of runs share; it has the same images."""
         self._stage = self._stage or Reuse()
-        self._stage._images = self._images
+        self._stage._images, self._stage._checks = self._images, self._checks
         return self._stage
 
     def sibling(self) -> "Reuse":
         """Keeps another model on the same images and features."""
         other = Reuse()
-        other._images, other._features = self._images, self._features
+        other._images, other._checks, other._features = self._images, self._checks, self._features
         return other
 
     def holds_model(self, config: TrainConfig) -> bool:

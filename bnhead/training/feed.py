@@ -3,7 +3,9 @@
 import functools
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -12,7 +14,6 @@ import tensorflow as tf
 
 from bnhead import seeds
 from bnhead.data import DataSet
-from bnhead.data.checks import inspect_data
 from bnhead.data.split import Recipe, Split
 from bnhead.devices.replicas import Replicas
 from bnhead.errors import DataError
@@ -23,6 +24,7 @@ from bnhead.training.tasks import model_inputs, task_batches
 
 # Training examples that give population statistics: their means are off by 1 % of a deviation.
 REFERENCE_EXAMPLES = 8_192
+NOT_MADE = MappingProxyType({})  # checks of data
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Feed:
         seed: of the order of the examples and of the augmentation.
         probe_examples: test examples on which dead units are counted, at most.
         replicas: the copies of the model, which share each batch.
-        checks: the summary of `data.checks.inspect_data`.
+        checks: as of `build.Reuse.checks`.
         reads_target: whether training batches are `((images, target images), (labels, target indices))`.
         first_epoch: the first of the epochs, after those of a frozen stage.
         class_weights: the weights of the classes in the training loss, as of `imbalance.class_weights`.
@@ -65,13 +67,14 @@ class Feed:
     reads_target: bool = False
 
     @classmethod
-    def of(cls, config: TrainConfig, data: DataSet, replicas: Replicas) -> "Feed":
-        """The feed of a config's run on a data set, which is checked.
-
-        Raises:
-            DataError: training cannot use the data.
-        """
-        checks = inspect_data(images_of(data), config.batch_size)
+    def of(
+        cls,
+        config: TrainConfig,
+        data: DataSet,
+        replicas: Replicas,
+        checks: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Feed":
+        """The feed of a config's run on a data set, and what was seen in its checks."""
         recipe = Recipe(config.augment, config.cutout, config.mixup, len(data.classes))
         if config.freeze_backbone:  # the images of a further pass are augmented before the backbone
             recipe = Recipe(classes=len(data.classes))
@@ -85,7 +88,7 @@ class Feed:
             config.seed,
             config.probe_examples,
             replicas,
-            checks,
+            dict(checks),
             config.unfreeze_at,
             config.class_weights,
             config.logit_adjustment,

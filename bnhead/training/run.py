@@ -140,7 +140,7 @@ def prepare_training(
         UsageError, DataError: as `train`.
     """
     prepare_devices(deterministic=config.deterministic)
-    feed = Feed.of(config, reuse.data(config), replicas)
+    feed = Feed.of(config, reuse.data(config), replicas, reuse.checks(config))
 
     def build(settings: TrainConfig) -> keras.Model:
         with replicas.building():

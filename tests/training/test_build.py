@@ -36,6 +36,21 @@ def test_a_head_is_parsed_once(short_config, digits, monkeypatch):
     assert describe_head(config, build_model(config, digits)).endswith("[P1]") and len(parsed) == 1
 
 
+def test_images_that_are_kept_are_checked_once(short_config, monkeypatch):
+    inspected = []
+    monkeypatch.setattr(build, "inspect_data", lambda data: inspected.append(data) or {"warnings": []})
+    reuse = Reuse()
+    for batch_size in (64, 128):
+        config = short_config(batch_size=batch_size)
+        batches = {"size": batch_size, "steps": 1437 // batch_size, "left_out": 1437 % batch_size}
+        assert reuse.checks(config) == {"warnings": [], "batches": batches}
+    for kept in (reuse.sibling(), reuse.stage()):
+        kept.checks(config)
+    assert len(inspected) == 1
+    reuse.checks(short_config(label_noise=0.1))
+    assert len(inspected) == 2, "other data"
+
+
 def test_batch_renorms_schedule_is_the_papers_in_proportion(short_config, digits):
     """40,000 of 130,000 steps."""
     config = short_config(head="brn_fc", epochs=26, batch_size=143)
