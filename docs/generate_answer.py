@@ -4,6 +4,7 @@ Writes what stands between two marks in README.md, such as `<!-- answer -->` and
 the picture docs/answer/answer.svg. A test compares both with the result files.
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -13,12 +14,12 @@ from xml.sax.saxutils import escape
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bnhead.census import keys  # noqa: E402
 from bnhead.cli.study import format_verdict  # noqa: E402
 from bnhead.report import charts  # noqa: E402
 from bnhead.studies import wording  # noqa: E402
 from bnhead.studies.commands import study_command  # noqa: E402
-from bnhead.studies.directory import StudyFiles, read_study  # noqa: E402
+from bnhead.studies.directory import StudyFiles, read_plan, read_study  # noqa: E402
+from bnhead.studies.plan import Plan  # noqa: E402
 
 ANSWER = ROOT / "docs" / "answer"
 PICTURE = ANSWER / "answer.svg"
@@ -35,22 +36,37 @@ _STYLE = (
 )
 
 
+class Shown(NamedTuple):
+    """A comparison on the first page.
+
+    Attributes:
+        folder: of the study, in docs/answer/.
+        control: a cell with a fully connected layer.
+        treatment: the same with a batch norm before that layer.
+        backbone: how the backbone is named; "" for its `--backbone`.
+    """
+
+    folder: str
+    control: str = "fc"
+    treatment: str = "bn_fc"
+    backbone: str = ""
+
+
+SHOWN = (Shown("digits"),)
+
+
 class Row(NamedTuple):
-    """A comparison of the answer.
+    """A row of the answer.
 
     Attributes:
         setting: data set and backbone.
-        comparison: of `verdict.json`.
-        primary: the metric's name.
-        delta: the margin.
-        dead: cell -> the share of dead units of the head's layer in each run, in [0, 1].
+        accuracy: the comparison's row of `verdict.json` on test accuracy.
+        dead: that on the share of dead units of the head's layer, in [0, 1].
     """
 
     setting: str
-    comparison: dict
-    primary: str
-    delta: float
-    dead: dict[str, list[float]]
+    accuracy: dict
+    dead: dict
 
 
 def studies() -> dict[str, StudyFiles]:
@@ -65,27 +81,27 @@ def answers() -> dict[str, StudyFiles]:
     return {name: study for name, study in studies().items() if study.plan.study == "bn_before_fc"}
 
 
-def command(study: StudyFiles) -> str:
-    """The command that makes a study, in its default directory."""
-    return study_command(study.plan, "").removesuffix(" --dir=")
+def command(plan: Plan) -> str:
+    """The command that makes a study, in its default directory; a net has its file's name."""
+    text = study_command(plan, "").removesuffix(" --dir=")
+    return re.sub(r"--backbone=\S*/", "--backbone=", text)
 
 
 def rows() -> list[Row]:
-    """A row for each answer."""
-    found = []
-    for study in answers().values():
-        settings = study.plan.settings
-        setting = f"{settings['dataset']}, {settings['backbone']}"
-        for comparison in study.verdict["comparisons"]:
-            cells = comparison["control"], comparison["treatment"]
-            dead = {cell: [_dead_share(run.result) for run in study.of_cell(cell)] for cell in cells}
-            found.append(Row(setting, comparison, study.plan.measures[0].name, study.plan.delta, dead))
-    return found
-
-
-def _dead_share(result: dict) -> float:
-    (layer,) = keys.layers_of(result)
-    return keys.figures(result, layer)["dataset"]
+    """A row for each comparison that is shown."""
+    of_all = []
+    for shown in SHOWN:
+        plan = read_plan(ANSWER / shown.folder)
+        verdict = json.loads((ANSWER / shown.folder / "verdict.json").read_text())
+        comparison = next(
+            row
+            for row in verdict["comparisons"]
+            if (row["control"], row["treatment"]) == (shown.control, shown.treatment)
+        )
+        by_outcome = {row["outcome"]: row for row in (comparison, *comparison["secondary"])}
+        setting = f"{plan.settings['dataset']}, {shown.backbone or plan.settings['backbone']}"
+        of_all.append(Row(setting, by_outcome["accuracy"], by_outcome["dead_share"]))
+    return of_all
 
 
 def table() -> str:
@@ -96,11 +112,10 @@ def table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows():
-        comparison = row.comparison
-        difference = wording.as_difference(comparison["mean"], row.primary)
-        interval = wording.as_interval(comparison["interval"], row.primary)
-        shares = [_share_text(row.dead[comparison[side]]) for side in ("control", "treatment")]
-        cells = [row.setting, str(comparison["n"]), f"{difference} {interval}", comparison["word"], *shares]
+        mean = wording.as_difference(row.accuracy["mean"], "accuracy")
+        difference = f"{mean} {wording.as_interval(row.accuracy['interval'], 'accuracy')}"
+        shares = [_share_text(row.dead[f"{side}_scores"]) for side in ("control", "treatment")]
+        cells = [row.setting, str(row.accuracy["n"]), difference, row.accuracy["word"], *shares]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -115,16 +130,17 @@ def picture() -> str:
     comparisons = rows()
     scaled = [
         {
-            "seeds": row.comparison["seeds"],
-            "differences": [100 * value for value in row.comparison["differences"]],
-            "mean": 100 * row.comparison["mean"],
-            "interval": [100 * value for value in row.comparison["interval"]],
-            "inner": [100 * value for value in row.comparison["interval_seeds"]],
+            "seeds": row.accuracy["seeds"],
+            "differences": [100 * value for value in row.accuracy["differences"]],
+            "mean": 100 * row.accuracy["mean"],
+            "interval": [100 * value for value in row.accuracy["interval"]],
+            "inner": [100 * value for value in row.accuracy["interval_seeds"]],
         }
         for row in comparisons
     ]
-    chart = charts.difference_chart(scaled, 100 * comparisons[0].delta)
-    largest = max(share for row in comparisons for cell in row.dead.values() for share in cell)
+    chart = charts.difference_chart(scaled, 100 * comparisons[0].accuracy["margin"])
+    sides = ("control_scores", "treatment_scores")
+    largest = max(share for row in comparisons for side in sides for share in row.dead[side])
     shares = charts.enclosing_axis(0, largest)
     bottom = _TOP + _ROW * len(comparisons)
     parts = [
@@ -145,15 +161,15 @@ def picture() -> str:
         parts += [*_labels(row, top), *_strip(strip, top), *_dead_dots(row, shares, top)]
     size = f'viewBox="0 0 {_WIDTH} {bottom + 30}" width="{_WIDTH}" height="{bottom + 30}"'
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
-    title = f"<title>{escape(' '.join(row.comparison['sentence'] for row in comparisons))}</title>"
+    title = f"<title>{escape(' '.join(row.accuracy['sentence'] for row in comparisons))}</title>"
     return "\n".join([opening, title, f"<style>{_STYLE}</style>", *parts, "</svg>", ""])
 
 
 def _labels(row: Row, top: float) -> list[str]:
     dataset, backbone = row.setting.split(", ")
-    texts = [(dataset, "title"), (backbone, ""), (f"{row.comparison['n']} seeds", "quiet")]
+    texts = [(dataset, "title"), (backbone, ""), (f"{row.accuracy['n']} seeds", "quiet")]
     lines = [_text(8, top + 26 + 17 * k, text, kind) for k, (text, kind) in enumerate(texts)]
-    return [*lines, _text(8, top + 26 + 17 * 3, row.comparison["word"].lower(), "quiet")]
+    return [*lines, _text(8, top + 26 + 17 * 3, row.accuracy["word"].lower(), "quiet")]
 
 
 def _strip(strip: dict, top: float) -> list[str]:
@@ -172,13 +188,13 @@ def _strip(strip: dict, top: float) -> list[str]:
 def _dead_dots(row: Row, axis: charts.Axis, top: float) -> list[str]:
     parts = []
     for k, (kind, side) in enumerate((("fc", "control"), ("bn", "treatment"))):
-        y, values = top + 30 + 32 * k, row.dead[row.comparison[side]]
+        y, values = top + 30 + 32 * k, row.dead[f"{side}_scores"]
         mean = _aside(axis.across(sum(values) / len(values)))
         parts += [
             f'<circle class="{kind} seed" cx="{_aside(axis.across(v)):g}" cy="{y}" r="4"/>' for v in values
         ]
         parts.append(f'<path class="{kind} interval" d="M{mean:g} {y - 9}v18"/>')
-        parts.append(_text(_MIDDLE + 30, y + 4, row.comparison[side], "quiet end"))
+        parts.append(_text(_MIDDLE + 30, y + 4, f"{kind}_fc".replace("fc_", ""), "quiet end"))
     return parts
 
 
@@ -211,7 +227,7 @@ def ending() -> str:
 
 def answer() -> str:
     """The table and the commands of its studies."""
-    commands = "\n".join(map(command, answers().values()))
+    commands = "\n".join(command(read_plan(ANSWER / shown.folder)) for shown in SHOWN)
     return f"{table()}\n\n```sh\n{commands}\n```"
 
 

@@ -28,7 +28,7 @@ def cifar10() -> str:
 
 def tables(study: StudyFiles) -> str:
     """The command, a sentence and a table for each outcome."""
-    texts = [f"```sh\n{generate_answer.command(study)}\n```", _about(study)]
+    texts = [f"```sh\n{generate_answer.command(study.plan)}\n```", _about(study)]
     for forest in cause_forests(study):
         unit = f", {forest['unit']}" * bool(forest["unit"])
         lines = [
@@ -62,7 +62,7 @@ def collapse() -> str:
         accuracy = statistics.mean(run["test_accuracy"] for run in runs)
         row = [f"{cell.stratum['weight_decay']:g}", f"`{cell.head}`", *texts, f"{accuracy:.1%}"]
         lines.append(f"| {' | '.join(row)} |")
-    command = generate_answer.command(study)
+    command = generate_answer.command(study.plan)
     return "\n\n".join([f"```sh\n{command}\n```", "\n".join(lines), _interaction(study)])
 
 

@@ -77,8 +77,8 @@ def _about(study: StudyFiles) -> str:
     settings, seeds = study.plan.settings, study.verdict["look"]["seeds"]
     images = study.of_cell("fc")[0].result["data"]["test"]
     return (
-        f"`{generate_answer.command(study)}`: {settings['dataset']}, {settings['backbone']}, {seeds} seeds, "
-        f"{images} test images. Means, with 95 % intervals over the seeds (t)."
+        f"`{generate_answer.command(study.plan)}`: {settings['dataset']}, {settings['backbone']}, "
+        f"{seeds} seeds, {images} test images. Means, with 95 % intervals over the seeds (t)."
     )
 
 

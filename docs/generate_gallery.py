@@ -39,7 +39,7 @@ def reports() -> list[Report]:
     found = []
     for name, study in generate_answer.studies().items():
         title = f"`{study.plan.study}` on {study.plan.settings['dataset']}"
-        command = generate_answer.command(study)
+        command = generate_answer.command(study.plan)
         found.append(_of_directory(title, study.verdict["sentence"], name, command))
     name, study = next(iter(generate_answer.answers().items()))
     run = study.judged_runs[-1]

@@ -4,8 +4,10 @@ what three of them found, from the plans and verdicts in docs/answer/."""
 import json
 import pathlib
 
+import generate_answer
+
 from bnhead.studies import wording
-from bnhead.studies.commands import DEFAULTS, study_command
+from bnhead.studies.commands import DEFAULTS
 from bnhead.studies.directory import read_plan
 from bnhead.studies.study import STUDIES, Study, named_study
 from bnhead.training import TrainConfig
@@ -65,5 +67,4 @@ def finding(name: str) -> str:
     plan = read_plan(directory)
     verdict = json.loads((directory / "verdict.json").read_text())
     runs = len(plan.cells) * verdict["look"]["seeds"]
-    command = study_command(plan, "").removesuffix(" --dir=")
-    return f"`{command}`, {runs} runs. {wording.headline(plan, verdict)}"
+    return f"`{generate_answer.command(plan)}`, {runs} runs. {wording.headline(plan, verdict)}"

@@ -4,11 +4,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import generate_answer
+
 from bnhead.studies import wording
-from bnhead.studies.commands import study_command
 from bnhead.studies.directory import StudyFiles, read_study
 
-SUMMARIES = pathlib.Path(__file__).resolve().parent / "answer" / "summaries"
+SUMMARIES = generate_answer.ANSWER / "summaries"
 NO_STUDY = "No study is kept yet; this section is made from those that are."
 
 
@@ -30,17 +31,17 @@ def heading(study: StudyFiles) -> str:
     """Title, command, size and headline of a study."""
     plan, verdict = study.plan, study.verdict
     settings = plan.settings
-    command = study_command(plan, "").removesuffix(" --dir=")
-    folder, _, file = command.partition("--backbone=")[2].partition(" ")[0].rpartition("/")
-    command = (
-        command.replace(f"{folder}/{file}", file) if folder else command
-    )  # whose folder it is tells nothing
     backbone = pathlib.PurePath(settings["backbone"]).name
-    title = ", ".join(filter(None, (settings["dataset"], settings["imbalance"], backbone)))
+    imbalance = settings["imbalance"].replace("none", "")
+    title = ", ".join(filter(None, (settings["dataset"], imbalance, backbone)))
     runs = len(plan.cells) * verdict["look"]["seeds"]
     images = f"{plan.data['train']:,} training and {plan.data['test']:,} test images" if plan.data else ""
     about = (f"{settings['epochs']} epochs", images, f"{verdict['look']['seeds']} seeds", f"{runs:,} runs")
-    parts = (f"### {title}", f"```sh\n{command}\n```", ", ".join(filter(None, about)) + ".")
+    parts = (
+        f"### {title}",
+        f"```sh\n{generate_answer.command(plan)}\n```",
+        ", ".join(filter(None, about)) + ".",
+    )
     return "\n\n".join([*parts, wording.headline(plan, verdict)])
 
 
