@@ -1,10 +1,12 @@
 """The tables in docs/findings.md, from the kept runs of a study in docs/answer/."""
 
 import csv
+import json
 import math
 from collections.abc import Callable, Sequence
 
 import generate_answer
+import generate_summaries
 import numpy as np
 from scipy import stats
 
@@ -13,15 +15,53 @@ from bnhead.census.figures import FIGURES, Figure
 from bnhead.runs.run_files import RunFiles
 from bnhead.studies import wording
 from bnhead.studies.directory import StudyFiles, read_study
+from bnhead.studies.plan import Plan
+from bnhead.training import TrainConfig
 
 STUDY = generate_answer.ANSWER / "placement"
+CODEATH = generate_answer.ANSWER / "codeath.json"
 HEADS = ("fc", "bn_gap_fc", "bn_fc", "fc_bn", "fc_out_bn")
 DEFINITIONS = (  # names of figures, from the mildest definition of "dead" to the strictest
     *("per_input", "class_dead", "dormant_01", "dormant_0025", "rarely_active", "dataset", "certified"),
     *("weight_dead", "always_on"),
 )
 EPOCHS = (1, 2, 4, 8, 15)
+VARIED = ("learning_rate", "batch_size", "weight_decay", "head_bn_epsilon")
 _LEVEL = 0.95
+
+
+def everywhere() -> str:
+    """What each placement changes on each data set and backbone: the metric, then the dead units."""
+    studies = [read_study(STUDY), *generate_summaries.studies("placement").values()]
+    tables = []
+    for title, outcome in (("metric", ""), ("dead units", "dead_share")):
+        rows = [
+            [_setting(study.plan), str(study.verdict["look"]["seeds"]),
+             *(_cell(study, head, outcome) for head in HEADS[1:])]
+            for study in studies
+        ]  # fmt: skip
+        headings = [f"{title}, less that of `fc`", "seeds", *(f"`{head}`" for head in HEADS[1:])]
+        tables.append(_table(headings, rows))
+    commands = "\n".join(generate_answer.command(study.plan) for study in studies)
+    return "\n\n".join([*tables, f"```sh\n{commands}\n```"])
+
+
+def _setting(plan: Plan) -> str:
+    """`"digits, resnet8, learning_rate 0.03"`."""
+    usual, settings = TrainConfig(), plan.settings
+    changed = [
+        f"{name} {settings[name]:g}"
+        for name in VARIED
+        if settings.get(name, getattr(usual, name)) != getattr(usual, name)
+    ]
+    return ", ".join([settings["dataset"], settings["backbone"], *changed])
+
+
+def _cell(study: StudyFiles, head: str, outcome: str) -> str:
+    comparisons = [row for row in study.verdict["comparisons"] if row["treatment"] == head]
+    if not comparisons:
+        return wording.NONE
+    return generate_summaries.difference(comparisons[0], outcome or study.plan.measures[0].name)
 
 
 def definitions() -> str:
@@ -71,6 +111,30 @@ def neighbours() -> str:
     headings = ["head", "seeds with dead units", "runs of dead units expected", "runs more than expected",
                 "seeds with p < .05", "z of runs per input"]  # fmt: skip
     return _table(headings, rows)
+
+
+def together() -> str:
+    """Which units fall silent on the same images: all pairs of units, and neighbours."""
+    kept = json.loads(CODEATH.read_text())
+    cells = dict.fromkeys(row["cell"] for row in kept["runs"])
+    rows = []
+    for cell in cells:
+        runs = [row for row in kept["runs"] if row["cell"] == cell]
+        shown = [
+            (lambda row: row["units"], "{:.0f}"),
+            (lambda row: row["patterns"], "{:.1f}"),
+            (lambda row: row["pairs"], "{:.3f}"),
+            (lambda row: row["neighbours"] - row["mean"], "{:+.4f}"),
+        ]
+        rows.append([f"`{cell}`", *(_interval([of(run) for run in runs], form.format) for of, form in shown)])
+    headings = ["head", "units that are silent on some images and not on all", "independent patterns",
+                "correlation of two units", "neighbours less all pairs"]  # fmt: skip
+    seeds = len({row["seed"] for row in kept["runs"]})
+    about = (
+        f"{kept['dataset']}, {kept['backbone']}, {seeds} seeds, {kept['images']} test images. Means, with "
+        "95 % intervals over the seeds (t)."
+    )
+    return f"{about}\n\n{_table(headings, rows)}"
 
 
 def _about(study: StudyFiles) -> str:

@@ -50,7 +50,7 @@ def differences(study: StudyFiles, outcomes: Sequence[str]) -> str:
     names = [wording.metric_name(name) for name in outcomes]
     subject, _, treatments = wording.labels(study.plan, study.verdict["comparisons"])
     rows = [
-        [f"`{label}`", *(_difference(comparison, name) for name in outcomes)]
+        [f"`{label}`", *(difference(comparison, name) for name in outcomes)]
         for label, comparison in zip(treatments, study.verdict["comparisons"], strict=True)
     ]
     return _table([subject.strip() or "comparison", *names], rows)
@@ -73,7 +73,7 @@ def by_stratum(study: StudyFiles, outcomes: Sequence[str]) -> str:
     for name in outcomes:
         rows = [
             [value, wording.as_score(_outcome(comparisons[0], name)["control_mean"], name),
-             *(_difference(comparison, name) for comparison in comparisons)]
+             *(difference(comparison, name) for comparison in comparisons)]
             for value, comparisons in strata.items()
         ]  # fmt: skip
         if study.verdict["trends"] and name == study.verdict["trends"][0]["outcome"]:
@@ -96,7 +96,8 @@ def _outcome(comparison: dict, name: str) -> dict | None:
     return rows.get(name)
 
 
-def _difference(comparison: dict, name: str) -> str:
+def difference(comparison: dict, name: str) -> str:
+    """Mean and interval of an outcome's difference, bold where a head helps or hurts; a dash without any."""
     row = _outcome(comparison, name)
     if row is None or not row["interval"]:
         return wording.NONE

@@ -116,10 +116,11 @@ def inspected_by(request: Request) -> Inspected:
     dataset, task = request.dataset, request.task
     weights, file = request.weights or INITIAL, request.weights
     if request.is_run:
-        settings = RunDirectory(path).trained_settings()
+        directory = RunDirectory(path)
+        settings = directory.trained_settings()
         net, head = settings.get("backbone", path.resolve().name), settings.get("head", "")
         dataset, task = dataset or settings.get("dataset", ""), task or settings.get("task", "")
-        weights, seed, file = "run", None, path / "model.keras"
+        weights, seed, file = "run", None, directory.model
     elif request.model.endswith(".keras"):
         net, head, weights, seed, file = path.stem, "", "file", None, request.model
     elif request.model.startswith("hub:"):

@@ -8,6 +8,8 @@ result.json       the outcome; equal for equal configs on one type of CPU
 predictions.npz   outputs and silent share for each test image, see `runs.predictions`
 model.keras       the trained model, plain Keras layers
 best.keras        the model of the best epoch, if there is a validation split
+head.keras        instead of model.keras, the head alone, from the features of a frozen backbone that many
+                  runs of a study share; best_head.keras instead of best.keras
 checkpoints/      the states from which an unfinished run resumes
 train/            event files of the training; TensorBoard lists this folder and the next two as runs
 test/             event files of the test split, with the figures of the units
@@ -31,7 +33,9 @@ from bnhead import texts
 from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.runs import atomic, history, lock, schema
 
-MODELS = ("model.keras", "best.keras")
+NETS = ("model.keras", "best.keras")
+HEADS = ("head.keras", "best_head.keras")  # of runs that share a frozen backbone
+MODELS = (*NETS, *HEADS)
 PREDICTIONS = "predictions.npz"  # here, so that listing runs need not wait for NumPy
 _OPTIONAL = (PREDICTIONS, *MODELS)  # missing in some finished runs
 _FILES = ("config.json", "environment.json", "status.json", history.NAME, "result.json", *_OPTIONAL)
@@ -64,6 +68,12 @@ class RunDirectory:
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
 
+    @property
+    def model(self) -> pathlib.Path:
+        """The file of the trained net, or of the trained head of a backbone that runs share."""
+        net, head = self.path / NETS[0], self.path / HEADS[0]
+        return head if head.is_file() and not net.is_file() else net
+
     def finished_result(self, settings: dict) -> dict | None:
         """The result of the run in this directory if it has these settings and is finished, else None.
 
@@ -85,7 +95,7 @@ class RunDirectory:
             RunDirectoryError: there is none.
         """
         settings = self.read("config.json")
-        if settings is None or not (self.path / "model.keras").is_file():
+        if settings is None or not self.model.is_file():
             raise RunDirectoryError(
                 f"{self.path} holds no finished run; give a run directory or a .keras file"
             )
@@ -329,8 +339,8 @@ class RunDirectory:
         except RunDirectoryError as error:
             return {"status.json": str(error).removeprefix(f"{self.path / 'status.json'} ")}
         hashes, changes = status.get("sha256", {}), {}
-        if not hashes and not (self.path / "model.keras").is_file():
-            changes["model.keras"] = "is missing"
+        if not hashes and not self.model.is_file():
+            changes[self.model.name] = "is missing"
         if (
             hashes and not set(_HASHED) <= hashes.keys() <= {*_HASHED, *_OPTIONAL}
         ) or status.keys() - _STATUS:

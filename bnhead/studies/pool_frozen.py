@@ -82,7 +82,7 @@ class _Features:
         from bnhead.training.build import Reuse
 
         worker.start_keras()
-        self._jobs, self._first = jobs, Reuse()
+        self._jobs, self._first = jobs, Reuse(shares_backbone=True)
         self._of_cell: dict[str, Reuse] = {}
         self._weights: dict[str, int] = {}  # of a head of each cell; 0 if it cannot be stacked
 

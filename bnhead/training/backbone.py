@@ -122,7 +122,7 @@ def feature_data(config: TrainConfig, images: DataSet) -> FeatureData:
         UsageError: the backbone does not take the images.
         ResourcesError, RunDirectoryError: as `frozen.store.load_or_compute`.
     """
-    extractor = _extractor(config, images)
+    extractor = extractor_of(config, images)
     recipe = Recipe(config.augment, config.cutout) if config.feature_passes > 1 else None
     computed = features(
         extractor,
@@ -137,7 +137,7 @@ def feature_data(config: TrainConfig, images: DataSet) -> FeatureData:
 
 def unknown_features(config: TrainConfig, images: DataSet) -> FeatureData:
     """Features in the shape of a run's, all 0, for timing its steps; nothing is computed or stored."""
-    extractor = _extractor(config, images)
+    extractor = extractor_of(config, images)
     shape = extractor.output.shape[1:]
     splits = {
         name: StoredSplit.of(split, [np.zeros((split.size, *shape), np.float32)])
@@ -151,7 +151,7 @@ def _with_features(computed: Features, images: DataSet, extractor: keras.Model) 
     return FeatureData(**vars(computed.dataset(images)), images=images, extractor=extractor)
 
 
-def _extractor(config: TrainConfig, images: DataSet) -> keras.Model:
+def extractor_of(config: TrainConfig, images: DataSet) -> keras.Model:
     """The frozen net of a run, from images to what its head reads."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # features are kept, and read by heads of any precision

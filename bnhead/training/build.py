@@ -19,6 +19,7 @@ from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.layers import with_routes
+from bnhead.runs.directory import HEADS
 from bnhead.training.adaptation import LABELLING, MIXING, ROUTED, TARGET, train_with_target
 from bnhead.training.attack import Attack
 from bnhead.training.backbone import (
@@ -54,12 +55,14 @@ class Reuse:
 
     Args:
         extracts: whether the features of frozen backbones are computed; a dry run has zeros for them.
+        shares_backbone: whether runs write the head alone that they train on a frozen backbone, not the net.
 
     Attributes:
         chosen: `choices.choose` keeps here what it has chosen.
     """
 
-    def __init__(self, *, extracts: bool = True):
+    def __init__(self, *, extracts: bool = True, shares_backbone: bool = False):
+        self._shares_backbone = shares_backbone
         self._make_features = feature_data if extracts else unknown_features
         self._images: tuple[dict, DataSet] | None = None
         self._checks: dict | None = None
@@ -110,7 +113,7 @@ class Reuse:
 
     def sibling(self) -> "Reuse":
         """Keeps another model on the same images and features."""
-        other = Reuse()
+        other = Reuse(shares_backbone=self._shares_backbone)
         other._images, other._checks, other._features = self._images, self._checks, self._features
         return other
 
@@ -149,7 +152,9 @@ class Reuse:
         if self._watch is None or self._watch[0].model is not model:
             self._watch = None  # frees the memory
             probe = Probe(model, layers.split(",") if layers else None)
-            self._watch = probe, ModelFile(model, whole_model(model, data))
+            shares = self._shares_backbone and isinstance(data, FeatureData)
+            file = ModelFile(model, names=HEADS) if shares else ModelFile(model, whole_model(model, data))
+            self._watch = probe, file
         return self._watch
 
 

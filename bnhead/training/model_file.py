@@ -10,7 +10,7 @@ from bnhead.errors import CopyError
 from bnhead.graph import require_agreement
 from bnhead.layers import plain
 from bnhead.layers.plain import update_plain
-from bnhead.runs.directory import RunDirectory
+from bnhead.runs.directory import NETS, RunDirectory
 
 
 class ModelFile:
@@ -23,13 +23,14 @@ class ModelFile:
     Args:
         model: the trained model.
         whole: the net that is written: the model, or the model behind a frozen backbone; None is the model.
+        names: of the files of the trained model and of that of the best epoch.
 
     Attributes:
-        model: as given.
+        model, names: as given.
     """
 
-    def __init__(self, model: keras.Model, whole: keras.Model | None = None):
-        self.model, self._whole = model, model if whole is None else whole
+    def __init__(self, model: keras.Model, whole: keras.Model | None = None, names: tuple[str, str] = NETS):
+        self.model, self._whole, self.names = model, model if whole is None else whole, names
         self._copied: keras.Model | None = None
         self._layers = b""  # the config in the file that was loaded
 

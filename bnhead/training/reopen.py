@@ -16,10 +16,14 @@ from bnhead.data import DataSet, load
 from bnhead.data.arrays import Arrays, load_npz
 from bnhead.data.split import Recipe
 from bnhead.errors import ForeignCode, ResourcesError, RunDirectoryError, UsageError, nearest
+from bnhead.frozen.extraction import joined
 from bnhead.models import pixels as scalings
 from bnhead.models.existing import load_keras_file
-from bnhead.runs.directory import RunDirectory
+from bnhead.runs.directory import HEADS, RunDirectory
 from bnhead.texts import first_line
+from bnhead.training.backbone import extractor_of
+from bnhead.training.build import data_options
+from bnhead.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,14 @@ def open_source(
         DataError: the data set is missing.
     """
     is_run = os.path.isdir(model)  # False also for an impossible path
-    settings = RunDirectory(pathlib.Path(model)).trained_settings() if is_run else {}
+    directory = RunDirectory(pathlib.Path(model))
+    settings = directory.trained_settings() if is_run else {}
     task, net = task or settings.get("task", "classification"), None
     if is_run or model.endswith(".keras"):
-        path = pathlib.Path(model, "model.keras") if is_run else pathlib.Path(model)
+        path = directory.model if is_run else pathlib.Path(model)
         net = _load_model(path, imported(custom_objects), safe_mode)
+        if is_run and path.name in HEADS:
+            net = _behind_backbone(net, settings)
         if arrays:
             dataset = load_npz(arrays)
             read = keras.tree.flatten(_arrays_for(net, dataset, 1))  # raises for an input that is missing
@@ -200,6 +207,12 @@ def _load_model(path: pathlib.Path, custom_objects: dict[str, Any], safe_mode: b
         raise UsageError(f"model {path} cannot be loaded: {error}; {advice}") from error
     except Exception as error:  # a damaged or foreign file can raise any error
         raise UsageError(f"model {path} cannot be loaded: {first_line(error)}") from error
+
+
+def _behind_backbone(head: keras.Model, settings: dict) -> keras.Model:
+    """The net from images to outputs of a run that wrote its head alone."""
+    config = TrainConfig(**settings)
+    return joined(extractor_of(config, load(**data_options(config))), head)
 
 
 def _require_one_image(model: str, net: keras.Model) -> None:

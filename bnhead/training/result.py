@@ -11,7 +11,7 @@ from bnhead.layers.plain import vanishes
 from bnhead.layers.population import is_frozen
 from bnhead.layers.removal import norms_removed
 from bnhead.runs.checkpoints import Checkpoint
-from bnhead.runs.directory import RunDirectory
+from bnhead.runs.directory import HEADS, RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
 from bnhead.training.backbone import describe_backbone, parameters
 from bnhead.training.config import TrainConfig
@@ -137,7 +137,8 @@ def write_result(
     if not directory.writable:
         return
     directory.replace(NAME, lambda path: write_predictions(path, predictions))
-    inputs = feed.sample_images(8)
+    name, best = file.names
+    inputs = feed.sample(8)[0] if file.names == HEADS else feed.sample_images(8)
     with feed.replicas.alone():
         if watchers.best and 0 < watchers.best.record.get("epoch", 0) <= feed.first_epoch:
             copy_best(directory)
@@ -146,11 +147,11 @@ def write_result(
             try:
                 restore(model, best_state(directory).arrays)
             except (OSError, ValueError) as error:
-                directory.log(f"there is no best.keras in {directory.path}: {error}")
+                directory.log(f"there is no {best} in {directory.path}: {error}")
             else:
-                file.write(directory, "best.keras", inputs)
+                file.write(directory, best, inputs)
             restore(model, last)
-        file.write(directory, "model.keras", inputs)
+        file.write(directory, name, inputs)
     recorded = directory.read("environment.json")
     directory.write("environment.json", {**recorded, "seconds": round(watchers.elapsed.seconds(), 2)})
     directory.finish(result)

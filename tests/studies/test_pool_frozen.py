@@ -13,6 +13,7 @@ from bnhead.runs.predictions import read_predictions
 from bnhead.studies import pool_frozen, worker
 from bnhead.studies.pool import Job
 from bnhead.training import train
+from bnhead.training.reopen import open_source
 
 
 class Others(contextlib.nullcontext):
@@ -56,7 +57,12 @@ def alone(job, tmp_path):
 
 
 def require_alike(stacked, single):
-    assert {path.name for path in stacked.iterdir()} == {path.name for path in single.iterdir()}
+    names, expected = ({path.name for path in run.iterdir()} for run in (stacked, single))
+    assert names - expected == {"head.keras"} and expected - names == {"model.keras"}
+    nets = [open_source(str(run)).model for run in (stacked, single)]
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype("uint8")
+    np.testing.assert_allclose(*(net.predict(images, verbose=0) for net in nets), rtol=1e-3, atol=1e-3)
+    assert nets[0].count_params() == nets[1].count_params()
     assert (stacked / "config.json").read_text() == (single / "config.json").read_text()
     for row, expected in zip(read_history(stacked), read_history(single), strict=True):
         assert list(row) == list(expected)
