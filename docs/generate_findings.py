@@ -137,6 +137,25 @@ def together() -> str:
     return f"{about}\n\n{_table(headings, rows)}"
 
 
+def again() -> str:
+    """The first page's study on digits, and the same with other seeds: a row for each outcome."""
+    studies = [read_study(generate_answer.ANSWER / name) for name in ("digits", "summaries/again_digits")]
+    comparisons = [comparison for study in studies for comparison in study.verdict["comparisons"]]
+    rows = []
+    for pair in zip(*([row, *row["secondary"]] for row in comparisons), strict=True):
+        first, second = pair
+        name = first["outcome"]
+        texts = [generate_summaries.mean_text(row, name) for row in pair]
+        apart = wording.as_difference(second["mean"] - first["mean"], name)
+        bound = math.sqrt(2) * (first["interval"][1] - first["interval"][0]) / 2
+        rows.append(
+            [wording.metric_name(name), *texts, apart, wording.as_difference(bound, name).lstrip("+")]
+        )
+    seeds = [f"seeds {study.plan.seeds[0]} to {study.plan.seeds[0] + 9}" for study in studies]
+    headings = ["`bn_fc` less `fc`", *seeds, "apart", "at most"]
+    return f"```sh\n{generate_answer.command(studies[1].plan)}\n```\n\n{_table(headings, rows)}"
+
+
 def _about(study: StudyFiles) -> str:
     settings, seeds = study.plan.settings, study.verdict["look"]["seeds"]
     images = study.of_cell("fc")[0].result["data"]["test"]

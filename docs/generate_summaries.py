@@ -88,7 +88,7 @@ def _slopes(study: StudyFiles, name: str) -> list[str]:
     trends = study.verdict["trends"]
     (control,) = (row for row in trends if row["name"] == trends[0]["name"])
     rows = [control, *(row for row in trends if row["control"])]
-    return [_mean(row, name, bold=bool(row["word"] in ("HELPS", "HURTS"))) for row in rows]
+    return [mean_text(row, name) for row in rows]
 
 
 def _outcome(comparison: dict, name: str) -> dict | None:
@@ -101,11 +101,12 @@ def difference(comparison: dict, name: str) -> str:
     row = _outcome(comparison, name)
     if row is None or not row["interval"]:
         return wording.NONE
-    return _mean(row, name, bold=row["word"] in ("HELPS", "HURTS"))
+    return mean_text(row, name)
 
 
-def _mean(row: dict, name: str, bold: bool) -> str:
-    marks = "**" * bold
+def mean_text(row: dict, name: str) -> str:
+    """Mean and interval of a row of `verdict.json`, the mean bold if the row has a direction."""
+    marks = "**" * (row["word"] in ("HELPS", "HURTS"))
     mean = wording.as_difference(row["mean"], name)
     return f"{marks}{mean}{marks} {wording.as_interval(row['interval'], name)}"
 

@@ -39,6 +39,7 @@ TABLES = {
     "domains": functools.partial(generate_summaries.findings, "domains", ("accuracy", "nll", "dead_share")),
     "figures": generate_figures.table,
     "findings": generate_studies.findings,
+    "findings_again": generate_findings.again,
     "findings_controls": functools.partial(generate_studies.finding, "summaries/controls"),
     "findings_definitions": generate_findings.definitions,
     "findings_epochs": generate_findings.by_epoch,

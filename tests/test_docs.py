@@ -247,6 +247,38 @@ def test_the_tables_of_the_findings_follow_from_the_runs(hooks):
     assert not any(result["dead/head_fc/certified"] for pairs in of.values() for result, _ in pairs)
 
 
+def test_units_that_are_silent_together_are_counted_as_kept(hooks):
+    page = hooks.TABLES["findings_together"]()
+    kept = json.loads((DOCS / "answer" / "codeath.json").read_text())["runs"]
+    for cell in ("fc", "bn_fc"):
+        runs = [row for row in kept if row["cell"] == cell]
+        assert len(runs) == 10
+        for name, form in (("patterns", ".1f"), ("pairs", ".3f")):
+            values = [row[name] for row in runs]
+            low, high = DescrStatsW(values).tconfint_mean(0.05)
+            assert f"{np.mean(values):{form}} ({low:{form}} to {high:{form}})" in page
+        apart = DescrStatsW([row["neighbours"] - row["mean"] for row in runs])
+        assert apart.tconfint_mean(0.05)[0] < 0 < apart.tconfint_mean(0.05)[1], (
+            "neighbours are as other pairs"
+        )
+
+
+def test_a_finding_was_found_again_with_other_seeds(hooks):
+    """Two means of equal spread differ by sqrt(2) half-widths as rarely as one misses its interval."""
+    folders = (DOCS / "answer" / "digits", DOCS / "answer" / "summaries" / "again_digits")
+    verdicts = [json.loads((folder / "verdict.json").read_text()) for folder in folders]
+    (first,), (second,) = (verdict["comparisons"] for verdict in verdicts)
+    assert not set(first["seeds"]) & set(second["seeds"])
+    runs = list(csv.DictReader((folders[1] / "runs.csv").read_text().splitlines()))
+    for one, other in zip((first, *first["secondary"]), (second, *second["secondary"]), strict=True):
+        name = one["outcome"]
+        values = [np.mean([float(r[name]) for r in runs if r["cell"] == cell]) for cell in ("fc", "bn_fc")]
+        assert other["mean"] == pytest.approx(values[1] - values[0], abs=1e-9)
+        low, high = one["interval"]
+        assert abs(other["mean"] - one["mean"]) < 1.41 * (high - low) / 2, name
+        assert wording.as_difference(other["mean"] - one["mean"], name) in hooks.TABLES["findings_again"]()
+
+
 def test_the_findings_on_imbalance_follow_from_the_rows_of_the_runs(hooks):
     """Differences, and gains of the claims with one majority class, from `runs.csv` alone."""
     page = hooks.TABLES["imbalance"]()
