@@ -1,7 +1,9 @@
 """Counting on the training batches, inside the compiled training step: no extra forward pass.
 
 Taps are open while the step is traced (or runs, if it is eager), and the totals stay on the device. The model
-is not changed: neither its weights nor its random streams nor its file.
+is not changed: neither its weights nor its random streams nor its file. TensorFlow's graph optimizer may
+join fewer operations where values are read between them, which rounds differently: a transformer with gelu
+was 6e-8 apart after two epochs.
 """
 
 import functools

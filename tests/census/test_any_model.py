@@ -174,7 +174,7 @@ def hook_of(name):
 
 
 def check_training(name, ways):
-    exact = keras.backend.backend() == "tensorflow"
+    exact = keras.backend.backend() == "tensorflow" and not zoo.CASES[name].rounds
     plain = fitted(name, "none")
     for how in ways:
         for expected, actual in zip(plain, fitted(name, how), strict=True):

@@ -33,6 +33,8 @@ class Case:
         backends: where it can be run.
         trains: whether it can be trained by `fit`.
         evaluates: whether `evaluate` can compute its loss.
+        rounds: whether TensorFlow's graph optimizer rewrites its arithmetic another way where values are read
+            in between, so that a step that counts rounds differently.
         prepare: compiles the model and returns inputs and targets of `fit`.
         step: the sites in the order in which a training step runs them, if it is not that of `names`.
         masks: site -> `(rows, time)`, the positions that count.
@@ -48,6 +50,7 @@ class Case:
     backends: tuple[str, ...] = ("tensorflow", "jax", "torch")
     trains: bool = True
     evaluates: bool = True
+    rounds: bool = False
     prepare: Callable[[keras.Model, Any], tuple[Any, Any]] = on_zeros
     step: list[str] | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict)

@@ -33,7 +33,7 @@ class ClassToken(layers.Layer):
         return x + self.positions(ops.arange(x.shape[1]))
 
 
-@case("block0_mlp", "block1_mlp", "head")
+@case("block0_mlp", "block1_mlp", "head", rounds=True)
 def vision_transformer():
     inputs = keras.Input((8, 8, 3))
     x = layers.Rescaling(2.0, -1.0)(inputs)
