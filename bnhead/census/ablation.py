@@ -1,6 +1,6 @@
 """Ablation: how the loss and a metric of a model change when a group of a layer's units is set to 0.
 
-Ablation says what units are worth, which counts of activity cannot: rarely active units may carry the rare
+Ablation measures the worth of units, which counts of activity cannot: rarely active units may carry the rare
 cases, and dormant units the small corrections.
 """
 

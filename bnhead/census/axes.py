@@ -51,10 +51,10 @@ def ends_size(layers: Sequence[str]) -> tuple[float, float]:
 def plot_ends(figures: Mapping[str, Mapping[str, float]], ax: Axes | None = None, *, title: str = "") -> Axes:
     """Both ends of every layer, by depth: a bar per layer, from the first on the left to the last.
 
-    The red end is the share of dead units, the blue end the share of units that are always on, where a ReLU
-    is linear; the units between are sometimes active and sometimes silent. The line across a bar is the share
-    of units that are silent on an input, on average: it lies between the two ends. A share above 0 is visible
-    however small it is. Up to 24 layers have their names below, more have numbers.
+    The red end is the share of dead units, the blue end the share of units that are always on, so that a
+    ReLU is linear; the units between are sometimes active and sometimes silent. The line across a bar is the
+    share of units that are silent on an input, on average: it lies between the two ends. A share above 0 is
+    visible however small it is. Up to 24 layers have their names below, more have numbers.
 
     Args:
         figures: name of the layer -> its figures `dataset`, `always_on` and `per_input`, in [0, 1]; a layer

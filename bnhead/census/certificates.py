@@ -81,8 +81,9 @@ def certify(
 ) -> dict[str, Certificate]:
     """Certifies units that cannot fire, from the weights of a functional or Sequential model.
 
-    Without `data` a certificate covers any input. With `data` it covers inputs for which every layer's inputs
-    stay in the range that they have on `data`. It then says so, and proves nothing about other inputs.
+    Without `data` a certificate covers any input. With `data` it covers inputs for which every layer's
+    inputs stay in the range that they have on `data`. Such a certificate is labelled, and proves nothing
+    about other inputs.
 
     Args:
         model: a built functional or Sequential model, which may hold others; it is not changed.

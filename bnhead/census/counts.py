@@ -278,7 +278,7 @@ class Counts:
         """The units of one of `masks`, `(k,)` int64 indices: `counts.indices("dead")`.
 
         Raises:
-            UsageError: there is no such mask, or it was not counted.
+            UsageError: an unknown mask, or one that was not counted.
         """
         masks = self.masks
         if name not in masks:
@@ -400,7 +400,7 @@ class Counts:
 
         None unless counted. Dead and other constant units are not clones.
 
-        Reference: "cloned units" of arXiv 2510.00304, 2025, a trap beside frozen units.
+        Reference: "cloned units" of arXiv 2510.00304, 2025, which names frozen units as another trap.
         """
         if self.comoments is None:
             return None

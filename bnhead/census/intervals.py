@@ -44,7 +44,7 @@ def bounds_of(model: keras.Model, paths: set[str], mode: Mode = IN_EVALUATION) -
     """The bounds of layers of a functional model, for all calls of a layer together.
 
     Args:
-        model: any built model; a model with a `call` of its own has no bounds.
+        model: any built model; a subclassed model has no bounds.
         paths: paths of the layers, as the taps name them; only the calls before these are computed.
         mode: evaluation mode without data, or another.
     """
@@ -106,7 +106,7 @@ def _observed(box: Box, mode: Mode, key: str | int) -> Box:
 
 
 def unbounded(tensor: Any) -> Box:
-    """The box of a tensor of which nothing but its type is known: an integer of eight bits, a truth value."""
+    """The box of a tensor of which only the type is known: an integer of eight bits, a truth value."""
     low, high = {"uint8": (0, 255), "int8": (-128, 127), "bool": (0, 1)}.get(
         backend.standardize_dtype(tensor.dtype), (-math.inf, math.inf)
     )

@@ -27,7 +27,7 @@ _ONE_BY_ONE = 2**22  # most values of a tensor that are bounded one by one after
 
 @dataclass(frozen=True)
 class Mode:
-    """What the bounds hold for.
+    """The conditions under which the bounds hold.
 
     Attributes:
         training_batch: number of examples of a training batch; None in evaluation mode.

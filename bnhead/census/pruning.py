@@ -90,7 +90,7 @@ def prune_dead(model: keras.Model, census: Census | None = None) -> Pruned:
     The certificates are computed from the model's present weights (`certify`); a unit that is only unused on
     a probe set stays. A unit of a Dense layer or convolution goes with its incoming weights and with the
     weights that read it. Between the two may be batch norms, activations, poolings, dropout, `Flatten`, zero
-    paddings and concatenations. What a batch norm makes of a dead unit, a constant, is added to the next
+    paddings and concatenations. A batch norm turns a dead unit into a constant, which is added to the next
     bias. Units stay where another layer reads them, as in a sum, or if they are an output, and a layer keeps
     at least one.
 
@@ -99,8 +99,8 @@ def prune_dead(model: keras.Model, census: Census | None = None) -> Pruned:
         census: counts of the model; only its layers are pruned. None for all layers.
 
     Returns:
-        The copy, for inference and training, with what was removed and kept. Its outputs equal the model's in
-        evaluation mode up to rounding, about 1e-7.
+        The copy, for inference and training, with lists of the removed and the kept units. Its outputs equal
+        the model's in evaluation mode up to rounding, about 1e-7.
 
     Raises:
         UsageError: a model that is not functional, or a census that is not of this model.
@@ -148,7 +148,7 @@ def prune_dead(model: keras.Model, census: Census | None = None) -> Pruned:
 
 
 def _removal_plan(flat: graph.Flat, removable: dict[Site, np.ndarray]) -> _Plan:
-    """What the layers lack if the chosen units are removed.
+    """The units that layers lack once the chosen ones are removed.
 
     Raises:
         _Kept: some of them cannot be removed.
@@ -190,7 +190,7 @@ def _removal_plan(flat: graph.Flat, removable: dict[Site, np.ndarray]) -> _Plan:
 
 
 def _after(call: Call, lost: dict[int, _Lost], plan: _Plan, names: list[str]) -> _Lost | None:
-    """What a call's output lacks; None after a layer whose kernel reads the input.
+    """The units that a call's output lacks; None after a layer whose kernel reads the input.
 
     Raises:
         _Kept: the layer needs the units.

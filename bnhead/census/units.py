@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def encoded(census: "Census", suffix: str) -> bytes:
-    """The content of a file of units. Layers whose count is void have no units; JSON says why.
+    """The content of a file of units. Layers whose count is void have no units; JSON gives the reason.
 
     Args:
         census: the counts.
         suffix: a key of `FORMATS`.
 
     Raises:
-        UsageError: there is no such format.
+        UsageError: an unknown format.
     """
     require_format(suffix)
     return FORMATS[suffix](census)

@@ -208,7 +208,7 @@ def _check_model(model: str) -> None:
 
 
 def _nearest_file(path: str) -> str:
-    """`"; did you mean 'x'?"` with the nearest name beside a path that does not exist."""
+    """`"; did you mean 'x'?"` with the nearest existing name, for a path that does not exist."""
     parent, name = os.path.split(path)
     with contextlib.suppress(OSError):
         return nearest(name, os.listdir(parent or "."), cutoff=0.7)

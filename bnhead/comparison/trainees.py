@@ -141,7 +141,7 @@ class Stacks:
 
 
 def _advanced(job: Job, work: Iterator) -> Event:
-    """What the next part of a job's work ends with."""
+    """The outcome of the next part of a job's work."""
     try:
         return Event(job, "progress", next(work))
     except StopIteration as end:

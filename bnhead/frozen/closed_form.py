@@ -39,7 +39,7 @@ class LinearHead:
         held_out_accuracies: accuracy on the held-out examples for every C that was tried.
         weights: `(features, classes)` float64, in the features' own coordinates.
         bias: `(classes,)` float64, which has no penalty.
-        price: `(features,)` float64, what the penalty takes for a squared weight of 1 in these coordinates:
+        price: `(features,)` float64, the penalty on a squared weight of 1 in these coordinates:
             1, or after a division by the deviation the feature's variance and epsilon.
         converged: whether the last fit reached its tolerance.
     """
@@ -62,12 +62,12 @@ class LinearHead:
 
     @property
     def penalty(self) -> float:
-        """What the head pays: |W|^2 / 2 in the coordinates after its map."""
+        """The head's penalty: |W|^2 / 2 in the coordinates after its map."""
         return float((self.weights**2 * self.price[:, None]).sum() / 2)
 
 
 def scales(head: str, features: np.ndarray, epsilon: float = EPSILON) -> np.ndarray:
-    """What a linear head divides each of its features by, `(features,)` float64: 1, or their deviations.
+    """The divisors of a linear head's features, `(features,)` float64: 1, or their deviations.
 
     Args:
         head: `out`, or a token of `MAPS` and `out`: `bn_out`, `center_out`.

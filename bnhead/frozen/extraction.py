@@ -115,7 +115,7 @@ def features(
     directory: pathlib.Path | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """Runs a frozen net over a data set, or reads what it gave before.
+    """Runs a frozen net over a data set, or reads its stored features.
 
     Args:
         extractor: a functional model from images, uint8 from 0 to 255, to features; with its preprocessing.

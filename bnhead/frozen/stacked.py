@@ -5,8 +5,8 @@ trains all heads of a seed together, a batched product per layer, and an epoch i
 it would have alone: the same batches, initial weights, random masks, schedule and optimizer.
 
 Heads with the same layers and about the same widths share tensors, whose first axis is the head; the narrower
-ones are padded, to less than twice their width, with units whose weights are 0 and stay 0. Other heads stand
-beside them in the same program. Heads that read the examples in another order, those of another seed, have a
+ones are padded, to less than twice their width, with units whose weights are 0 and stay 0. The same program
+trains other heads, too. Heads that read the examples in another order, those of another seed, have a
 program of the same form: TensorFlow runs the same graph again with their values, on JAX all orders are one
 `vmap` over the `scan` of an epoch, whose steps gather the features of all heads at once.
 """

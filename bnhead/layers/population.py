@@ -113,7 +113,7 @@ def population_statistics(
 ) -> Iterator[list[str]]:
     """Inside, the norms have the statistics of `data`; at the end, the moving averages they had before.
 
-    Arguments, errors and what is yielded are those of `recompute_batch_stats`.
+    Arguments, errors and yielded values are those of `recompute_batch_stats`.
     """
     averages = [v for v in model.non_trainable_variables if v.name in ("moving_mean", "moving_variance")]
     values = [np.array(ops.convert_to_numpy(average)) for average in averages]

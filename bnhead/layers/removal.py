@@ -12,8 +12,8 @@ from keras import ops
 def norms_removed(model: keras.Model, names: Iterable[str]) -> Iterator[None]:
     """Inside, norms are the identity in inference; at the end, they have the values that they had before.
 
-    Their moving means and offsets are 0 inside, their gains 1, and their moving variances 1 - epsilon. What
-    was trained behind them sees features that it was not trained on. Nothing is traced again.
+    Their moving means and offsets are 0 inside, their gains 1, and their moving variances 1 - epsilon. The
+    layers after them see features that they were not trained on. Nothing is traced again.
 
     Args:
         model: a functional model.

@@ -1,4 +1,4 @@
-"""Batch norm with several sets of statistics: each example is normalised with those of its own route.
+"""Batch norm with several sets of statistics: each example is normalised with those of its route.
 
 A route is a domain (Chang et al. 2019, "Domain-Specific Batch Normalization"), or clean and adversarial (Xie
 et al. 2020, "AdvProp"): kinds of inputs whose features have different means and variances.
@@ -56,7 +56,7 @@ class RoutedBatchNormalization(keras.layers.Layer):
         inputs: `(batch, ..., channels)`.
         route: `(batch,)` integers in 0 to `routes` - 1, or an integer for the entire batch. None takes that
             of `on_route`, and without one `default_route`.
-        mask: `(batch, ...)` bool; in training, statistics exclude what it masks.
+        mask: `(batch, ...)` bool; in training, statistics exclude masked positions.
 
     Raises:
         UsageError: a route out of range. A compiled step raises TensorFlow's `InvalidArgumentError` with the
@@ -267,7 +267,7 @@ def with_routes(
     """A copy of a functional model whose batch norms are routed; each route begins as the model's.
 
     Gain, offset and statistics are copied to every route, as DSBN starts from pre-trained weights. On every
-    route the copy computes what the model does.
+    route the copy's outputs are the model's.
 
     Args:
         model: the model, which does not change. The copy is not compiled.

@@ -3,7 +3,7 @@
 Modules:
 
     rules       the rules, a row each; their selection
-    findings    what a check finds
+    findings    the findings of a check
     linter      the check of a model
     net         the calls of a model's layers, and which reads which
     measure     the numbers of a few batches

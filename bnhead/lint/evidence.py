@@ -1,4 +1,4 @@
-"""What a check knows: the net, the training that is planned, the labels, and the numbers of a few batches."""
+"""The facts that a check knows: the net, the planned training, the labels, numbers of a few batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

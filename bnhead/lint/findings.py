@@ -82,8 +82,8 @@ class Findings(Sequence):
         model: name of the model.
         items: the findings.
         checked: ids of the rules that were checked.
-        missing: id of each selected rule that was not checked -> what it needs, in words.
-        facts: what was read: label -> text.
+        missing: id of each selected rule that was not checked -> the data that it lacks, in words.
+        facts: label -> text, for people.
     """
 
     model: str

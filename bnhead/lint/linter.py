@@ -142,7 +142,7 @@ def _leaf(x: Any) -> Any:
 
 
 def _number(data: Any) -> int:
-    """Number of training examples; 0 if `data` does not say."""
+    """Number of training examples; 0 if `data` has no length."""
     if data is None:
         return 0
     arrays = arrays_of(data)
@@ -164,7 +164,7 @@ def _labels(data: Any, labels: Any, read: list[Batch]) -> Labels | None:
 
 
 def _facts_of_net(evidence: Evidence) -> dict[str, str]:
-    """What was read, for people."""
+    """The facts that were read, for people."""
     training, facts = evidence.training, {}
     if evidence.measured is not None:
         measured = evidence.measured

@@ -1,8 +1,8 @@
 """Numbers of a check: a few batches pass through the net as in training, and again as in inference.
 
-Inference normalises by the statistics that training has just seen, not by the moving averages, which say
-nothing in an untrained net. So the two passes differ by dropout and batch noise alone. A net with dropout
-runs once more in both modes without it, which tells the two apart. Nothing changes the model.
+Inference normalises by the statistics that training has just seen, not by the moving averages, which are
+meaningless in an untrained net. So the two passes differ by dropout and batch noise alone. A net with dropout
+runs once more in both modes without it, which separates the two. Nothing changes the model.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ class NormFeatures:
         mean: in training, mean over the batches.
         variance: in training, mean over the batches of the variance within each.
         evaluated_variance: the same in inference, without dropout.
-        dropout_shift: `variance / evaluated_variance`, behind dropout relative to the same net without it,
+        dropout_shift: `variance / evaluated_variance`, after dropout, relative to the same net without it,
             whose two variances differ by batch noise. NaN of a constant channel.
         active: examples on which the channel is not 0 at some position, in inference.
         lowest: smallest value in inference.
@@ -175,7 +175,7 @@ def _in_both_modes(net: Net, parts: Sequence[Any], full: Sequence[Any], dropping
 
 
 def _variance_ratios(statistics: dict, evaluated: dict) -> dict[str, np.ndarray]:
-    """Name of a norm -> `(channels,)`, variance in training / in inference; NaN where one of them is 0."""
+    """Name of a norm -> `(channels,)`, variance in training / in inference; NaN if either is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = {
             name: moments["variance"] / evaluated[name]["variance"] for name, moments in statistics.items()

@@ -81,7 +81,7 @@ class Net:
         model: the model.
         calls: in the order of execution; empty if the model could not be traced.
         results: indices of the calls that made the model's outputs, in their order.
-        untraced: why there are no calls; "" if there are.
+        untraced: why calls are missing; "" if they are not.
     """
 
     model: keras.Model
@@ -139,7 +139,7 @@ class Net:
         return self.calls[call.reads[0]] if len(call.reads) == 1 and call.reads[0] >= 0 else None
 
     def feeding(self, call: LayerCall) -> list[LayerCall]:
-        """The nearest calls before it that have kernels: what a batch norm normalises."""
+        """The nearest calls before it that have kernels: the inputs of a batch norm."""
         readers: dict[int, LayerCall] = {}
         pending, visited = [call.index], set()
         while pending:

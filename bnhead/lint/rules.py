@@ -2,7 +2,7 @@
 
 An id keeps its meaning for ever, and the id of a removed rule is not used again. Every rule has a threshold.
 A finding beyond it has the rule's severity. A finding below it, or one whose number could not be measured, is
-an "info" and says so.
+an "info" with its reason.
 """
 
 from collections.abc import Iterable

@@ -139,7 +139,7 @@ def dead_units(evidence: Evidence) -> list[Finding]:
 
 
 def _certificates(evidence: Evidence, names: list[str]) -> dict:
-    """Certificates of layers; of a net with new norms for training, since their averages say nothing."""
+    """Certificates of layers; of a net with new norms for training, since their averages are meaningless."""
     if not names:
         return {}
     new = any(is_initial(*averages(norm)) for norm in evidence.net.norm_layers)

@@ -19,7 +19,7 @@ _INITIAL = {"guess", "initial"}  # groups with the guess before the first step
 
 
 class Measure(keras.callbacks.Callback):
-    """Measures after each epoch what the batch norm of a model's head does (`bnhead.mechanisms.measure`).
+    """Measures the effect of the batch norm of a model's head after each epoch (`bnhead.mechanisms.measure`).
 
     The figures enter `logs` as `mechanisms/<name>`; those that are not defined do not. With the groups
     "guess" and "initial" the initial guess is measured before the first step, if the training starts from

@@ -1,4 +1,4 @@
-"""Weight decay in the units of the features: what a penalty on the weights after a norm means before it."""
+"""Weight decay in the units of the features: a penalty on the weights after a norm, seen before the norm."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Decay:
 
     Attributes:
         factors: `(channels,)` float64, 1 / s_j^2 = (sd_j / gamma_j)^2: how much more the folded weights of a
-            feature are penalised than by a decay of its own; 1 without a norm.
+            feature are penalised than by a separate decay; 1 without a norm.
         ratio: sum |w_j|^2 / sum |w_j s_j|^2, the penalty in the norm's units over that in the features'.
     """
 

@@ -122,8 +122,8 @@ def interventions(
     once, and once more for the folded copy. The model is not changed. Without a norm those that need one are
     left out, and "batch" adds the noise of a norm that would be inserted (`heads.insert_bn`).
 
-    Centring and scaling are taken from weights that were trained with them: a large effect says that these
-    weights rely on them, not that a net trained without would be worse.
+    Centring and scaling are taken from weights that were trained with them: a large effect shows that
+    these weights rely on them, not that a net trained without would be worse.
 
     Args:
         model, train, training_batch, norm, batch_size, seed: as for `measure`.
@@ -160,7 +160,7 @@ def interventions(
 def _affines(
     training: Reference, training_batch: int, seed: int
 ) -> dict[str, Callable[[np.ndarray], Affine]]:
-    """Name of each intervention on the statistics -> what the norm does with an input."""
+    """Name of each intervention on the statistics -> the norm's map of an input."""
     split, rng = training.split, np.random.default_rng(seed)
     number = round(examples_per_norm(split, training_batch)) - 1
 
@@ -185,7 +185,7 @@ def _affines(
 
 
 def _neutral(training: Reference) -> np.ndarray:
-    """`(classes,)`, what a neutral bias adds to the logits: as `guess.neutralise`, in evaluation mode."""
+    """`(classes,)`, the shift of the logits by a neutral bias: as `guess.neutralise`, in evaluation mode."""
     shares = np.maximum(training.labels / training.labels.sum(), 0.5 / training.features.examples)
     return np.log(shares) - training.logits
 

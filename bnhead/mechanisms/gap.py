@@ -75,7 +75,7 @@ class GapSums:
             batch: the batch.
             population: its logits with population statistics.
             in_batch: its logits with the statistics of random batches.
-            affine: what the norm does with these.
+            affine: the norm's maps with these.
         """
         split, x = self._training.split, batch.features["features"]
         wide = x.astype("float64")

@@ -131,7 +131,7 @@ def neutralise(
             the place of log p, and `prior` has shares.
 
     Returns:
-        `(classes,)` float64, what was added to the bias.
+        `(classes,)` float64, the amount added to the bias.
 
     Raises:
         UsageError: no bias, no labels and no prior, or a prior of another number of classes.

@@ -34,7 +34,7 @@ class Ranks:
 
 @dataclass(eq=False)
 class Measured:
-    """What was measured of a model. A group is None if it was not asked for, or the model or data lack it.
+    """The measurements of a model. A group is None if it was not asked for, or the model or data lack it.
 
     Attributes:
         layer: name of the norm; without one, of the Dense before which one would be.
@@ -113,8 +113,8 @@ def measure(
 ) -> Measured:
     """Measures what the batch norm of a model's head does, or what one would do there.
 
-    The model is in evaluation mode but where a figure says otherwise, and is not changed. Memory: a batch of
-    features, and a few matrices of features x features.
+    The model is in evaluation mode unless a figure needs training mode, and is not changed. Memory: a batch
+    of features, and a few matrices of features x features.
 
     Args:
         model: a functional model, trained or not, with a batch norm in its head or without.

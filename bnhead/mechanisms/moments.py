@@ -72,7 +72,7 @@ class FeatureMoments:
 
     @property
     def variance(self) -> np.ndarray:
-        """`(channels,)`, biased: what a batch norm averages."""
+        """`(channels,)`, biased: the variance that a batch norm averages."""
         return self.powers[0] / max(self.values, 1)
 
     @property

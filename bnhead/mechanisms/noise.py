@@ -44,7 +44,7 @@ def examples_per_norm(split: Split, batch_size: int) -> float:
 
 
 def in_training(training: Reference, mean: np.ndarray, variance: np.ndarray) -> Affine:
-    """What the norm does in training with a batch's statistics.
+    """The norm's map in training, with a batch's statistics.
 
     A frozen norm ignores them, and batch renorm corrects them within its bounds.
     """
@@ -175,7 +175,7 @@ class NoiseSums:
             population: `(examples, outputs)`, its logits with population statistics.
 
         Returns:
-            The logits with the first set of mates, `(examples, outputs)`, and what the norm does with it.
+            The logits with the first set of mates, `(examples, outputs)`, and the norm's map with it.
         """
         training, x = self._training, batch.features["features"]
         mates = round(self._number) - 1

@@ -170,13 +170,13 @@ class Reference:
         return self.features.mean, self.features.variance
 
     def affine(self, mean: np.ndarray, variance: np.ndarray) -> Affine:
-        """What the norm does with given statistics (`Split.affine`); without a norm, one that would be
+        """The norm's map with given statistics (`Split.affine`); without a norm, one that would be
         the identity in evaluation mode."""
         return self.split.affine(mean, variance, self.population)
 
     @property
     def noiseless(self) -> Affine:
-        """What the norm does with population statistics; a frozen norm keeps its own."""
+        """The norm's map with population statistics; a frozen norm keeps its own."""
         if isinstance(self.split.norm, FrozenBatchNormalization):
             return self.split.evaluation()
         return self.affine(*self.population)

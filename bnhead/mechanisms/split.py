@@ -1,7 +1,7 @@
 """A model cut at the last batch norm of its head, so that this norm can use any statistics.
 
-What comes before the norm runs once for a batch; what comes after it runs as often as there are statistics.
-Without a norm the cut is before the first Dense after the features, where a norm would be inserted.
+The layers before the norm run once for a batch; those after it run as often as there are statistics.
+Without a norm the cut is before the first Dense after the features, the place of an inserted norm.
 """
 
 import functools
@@ -26,7 +26,7 @@ from bnhead.layers.normalization import EPSILON
 
 @dataclass(frozen=True)
 class Affine:
-    """What a norm does to its input: (x - mean) scale + shift.
+    """A norm's map of its input: (x - mean) scale + shift.
 
     Attributes:
         mean, scale, shift: `(channels,)` or, for statistics of each example, `(examples, channels)`, float64.
@@ -155,7 +155,7 @@ class Split:
         return agreement.select_inputs(self.model, self.net, feed.arranged(self.model, x))
 
     def features(self, x: Any) -> dict[str, np.ndarray]:
-        """What comes before the norm, in evaluation mode.
+        """The output of the layers before the norm, in evaluation mode.
 
         Args:
             x: a batch of the model's inputs.
@@ -171,7 +171,7 @@ class Split:
         return {**results, "features": np.moveaxis(results["features"], self._axis, -1)}
 
     def outputs(self, features: Mapping[str, np.ndarray], affine: Affine) -> dict[str, np.ndarray]:
-        """What comes after the norm, if the norm applies `affine`.
+        """The output of the layers after the norm, if the norm applies `affine`.
 
         Args:
             features: of `self.features`.
@@ -254,7 +254,7 @@ class Split:
     def affine(
         self, mean: np.ndarray, variance: np.ndarray, identity: tuple[np.ndarray, np.ndarray] | None = None
     ) -> Affine:
-        """What the norm does with given statistics, with its gamma and beta.
+        """The norm's map with given statistics, gamma and beta.
 
         A model without a norm, and the layer `BatchNoise`, have one that is the identity for the statistics
         `identity`: gamma = sqrt(variance + epsilon), beta = mean. That is the norm of `heads.insert_bn`.
@@ -275,7 +275,7 @@ class Split:
         return Affine(mean, self.gain / deviation, self.offset + np.zeros_like(mean))
 
     def evaluation(self) -> Affine:
-        """What the norm does in evaluation mode: its moving averages; the identity without a norm."""
+        """The norm's map in evaluation mode, with its moving averages; the identity without a norm."""
         if not self.normalises:
             return Affine(np.zeros(1), np.ones(1), np.zeros(1))
         return self.affine(*self.moving)

@@ -112,7 +112,7 @@ def census_in(content: Mapping[str, Any]) -> Census:
 
 
 def add_mechanisms(directory: RunDirectory, content: Mapping[str, Any]) -> None:
-    """Writes `mechanisms.json` beside a census, and the page again with it.
+    """Adds `mechanisms.json` to the files of a census, and writes the page again with it.
 
     Args:
         directory: with the files of `write_census`.

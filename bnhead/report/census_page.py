@@ -102,7 +102,7 @@ def census_content(
 
 
 def _mechanisms(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the page about what the norm of the head does; empty without measurements."""
+    """The part of the page about the norm of the head; empty without measurements."""
     if not content:
         return {}
     effects = list(content.get("interventions", {}).values())

@@ -167,7 +167,7 @@ def accumulated(census: Census) -> str:
 
     Empty if nothing is dead or the inputs have no order.
 
-    If layers were counted on different numbers of inputs, only those on the fewest are in it, and it says so.
+    If layers were counted on different numbers of inputs, only those on the fewest are in it, with a remark.
     """
     countable = [counts for counts in census.layers.values() if not counts.unknown and counts.accumulation]
     inputs = min((counts.inputs for counts in countable), default=0)

@@ -60,7 +60,7 @@ def writer_lock(folder: pathlib.Path) -> Iterator[dict | None]:
 
 
 def is_held(folder: pathlib.Path) -> bool:
-    """Whether a process that lives writes to a folder, as far as its lock file tells. Takes no lock.
+    """Whether a process that lives writes to a folder, by its lock file. Takes no lock.
 
     On another machine the file's age decides; clocks that differ by a minute deceive it.
     """

@@ -10,8 +10,8 @@ figures, and means are over the others. Balanced accuracy is the mean of the rec
 fewer training examples than the mean of the classes.
 
 Post hoc logit adjustment subtracts from the logits the log of the classes' shares as the training loss saw
-them, less what an adjusted loss has left out already (`prior` in a run's `data`). What is left is what a
-model says about classes that are equally frequent (Menon et al. 2021, arXiv 2007.07314, equation 9, tau = 1).
+them, less what an adjusted loss has left out already (`prior` in a run's `data`). The rest is the model's
+answer for classes that are equally frequent (Menon et al. 2021, arXiv 2007.07314, equation 9, tau = 1).
 """
 
 from collections.abc import Sequence

@@ -9,9 +9,9 @@ With v(.) the score of a head of the chain (`bnhead.studies.chain`) and one seed
 
 where Shapley is over the eight heads of {C, S, N}, and all scores are with population statistics of the
 head's norm, except where moving averages are named. The terms cancel, so that the rows add up without a
-remainder. Beside the sum stands what of the difference goes away with something else: bn - fc less the same
-difference with a neutral initial guess, without weight decay of the FC that reads the features, with decay in
-the features' units.
+remainder. Further rows show how much of the difference goes away under another change: bn - fc minus the
+same difference with a neutral initial guess, without weight decay of the FC that reads the features, with
+decay in the features' units.
 
 A row is a linear combination of scores. A score that is a mean over test images is one for every image, and
 its interval is that of a verdict, over seeds and images (`bnhead.studies.intervals`). The intervals of one

@@ -126,7 +126,7 @@ def word_of(interval: Sequence[float], margin: float, *, two_sided: bool = False
 
     Args:
         interval: both bounds of the difference that should be above 0.
-        margin: what is below it is not material.
+        margin: a smaller difference is not material.
         two_sided: whether the claim is only that it is not 0.
     """
     low, high = interval
@@ -136,7 +136,7 @@ def word_of(interval: Sequence[float], margin: float, *, two_sided: bool = False
 
 
 def class_table(plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The figures of each class, means over the seeds of each compared cell; empty where they do not count.
+    """The figures of each class, means over the seeds of each compared cell; empty if they do not count.
 
     A diverged run has none; a class without test images has None.
 

@@ -1,12 +1,12 @@
 """Seven published claims about a final batch norm under class imbalance, and the cells that check them.
 
-Kocaman, Shir and Baeck 2021, arXiv 2109.09016, claim six things and, as a seventh, that softmax outputs say
-less about uncertainty with the norm. Their data have one majority class, and their norm stands "before the
-softmax output layer": between the FC and the output layer (`fc_bn`, P2), or on the logits (`fc_out_bn`, P3).
-Each claim is checked for both.
+Kocaman, Shir and Baeck 2021, arXiv 2109.09016, claim six things and, as a seventh, that softmax outputs are
+a worse measure of uncertainty with the norm. Their data have one majority class, and their norm stands
+"before the softmax output layer": between the FC and the output layer (`fc_bn`, P2), or on the logits
+(`fc_out_bn`, P3). Each claim is checked for both.
 
 The gain of a head is its balanced accuracy less that of `fc`, paired by seed, with one majority class unless
-a claim says otherwise. Each claim says that something is above 0:
+noted. Each claim is that some difference is above 0:
 
     removable     the gain with the norm taken out of the trained model
     threshold     the gain at the study's imbalance less that at a quarter of it, and less that at four times

@@ -55,7 +55,7 @@ class Cell:
         placement: positions of its batch norms, `"P1"`; empty without a batch norm.
         stratum: the settings that its stratum fixes.
         settings: all settings in which it differs from the plan's.
-        arm: what the study calls it at every stratum, where that is more than its head.
+        arm: its name at every stratum, in studies that name more than a head.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Cell:
 
     @property
     def line(self) -> str:
-        """What is the same in cells that differ in the stratum alone: the arm, else the head."""
+        """The common name of cells that differ in the stratum alone: the arm, else the head."""
         return self.arm or self.head
 
 

@@ -104,7 +104,7 @@ class StudyLines:
 
 
 class _Remaining(ProgressColumn):
-    """The remaining time beside the bar, made again at each refresh, so that it counts down."""
+    """The remaining time next to the bar, made again at each refresh, so that it counts down."""
 
     def __init__(self, lines: StudyLines):
         super().__init__()

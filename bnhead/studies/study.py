@@ -25,7 +25,7 @@ class Study:
         chain: whether the cells are those of a cause table (`bnhead.studies.chain`) for the second head, and
             only the two heads are compared.
         settings: settings of all runs.
-        defaults: settings of the runs where a command leaves a setting at its default; by the base settings.
+        defaults: settings of the runs if a command leaves a setting at its default; by the base settings.
         rivals: settings with which the control is compared with itself without them.
         stepwise: whether a cell is compared with the one before it rather than with the control.
         checks: base settings -> further cells, which enter no comparison: head and settings of each.
@@ -91,7 +91,7 @@ def _learning_rates(base: TrainConfig) -> Iterable[Mapping[str, Any]]:
 
 
 def _arms_of_pretraining(base: TrainConfig) -> Mapping[str, Mapping[str, Any]]:
-    """Pre-trained features and what they are compared with; every arm is trained on the same images."""
+    """Pre-trained features and their controls; every arm is trained on the same images."""
     frozen = {"head": "fc", "freeze_backbone": True}
     scratch = {"head": "fc", "weights": "", "pretrain_on": ""}
     if base.has_own_weights:  # the file's net cannot be had without them; resnet8 is a net for small images

@@ -303,7 +303,7 @@ COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
 
 
 def _line(cell: Any, stratum: Mapping[str, Any]) -> str:
-    """`cell.line`, or the settings that the cell has beside those of the stratum: "adversarial pgd"."""
+    """`cell.line`, or the settings that the cell has in addition to the stratum's: "adversarial pgd"."""
     settings = [
         f"{key} {value:g}" if is_number(value) else f"{key} {value}"
         for key, value in cell.stratum.items()

@@ -1,8 +1,9 @@
 """The backbone of a run, and the features of a frozen one, which take the place of the images.
 
 A frozen backbone gives an image the same features in every epoch, so with `--freeze_backbone` it runs once
-over the data set and the head trains on what is kept (`bnhead.frozen`). The result is that of training the
-head on the frozen net end to end: batch norms and dropout of the backbone are in inference mode.
+over the data set and the head trains on the stored features (`bnhead.frozen`). The result is that of
+training the head on the frozen net end to end: batch norms and dropout of the backbone are in inference
+mode.
 """
 
 import dataclasses
@@ -53,7 +54,7 @@ def images_of(data: DataSet) -> DataSet:
 
 
 def whole_model(model: keras.Model, data: DataSet) -> keras.Model:
-    """The net from images to outputs: the trained model, behind its frozen backbone if it reads features."""
+    """The net from images to outputs: the trained model, after its frozen backbone if it reads features."""
     return joined(data.extractor, model) if isinstance(data, FeatureData) else model
 
 

@@ -58,7 +58,7 @@ class Reuse:
         shares_backbone: whether runs write the head alone that they train on a frozen backbone, not the net.
 
     Attributes:
-        chosen: `choices.choose` keeps here what it has chosen.
+        chosen: the choices that `choices.choose` made.
     """
 
     def __init__(self, *, extracts: bool = True, shares_backbone: bool = False):
@@ -106,7 +106,7 @@ class Reuse:
         return {**self._checks, "batches": check_batches(images.train.size, config.batch_size)}
 
     def stage(self) -> "Reuse":
-        """Keeps what the first stages of runs share; it has the same images."""
+        """Keeps the models of runs' first stages; it has the same images."""
         self._stage = self._stage or Reuse()
         self._stage._images, self._stage._checks = self._images, self._checks
         return self._stage
@@ -238,7 +238,7 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
 
 
 def with_changed_step(model: keras.Model, config: TrainConfig, dataset: DataSet) -> keras.Model:
-    """The compiled model; its training step attacks or reads a target domain if the config says so."""
+    """The compiled model; its training step attacks or reads a target domain if the config asks for it."""
     if config.adaptation in MIXING:
         steps = dataset.train.size // config.batch_size
         return train_with_target(

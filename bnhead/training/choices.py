@@ -1,6 +1,6 @@
 """Settings that are left to a measurement: `--mixed_precision=auto` and `--jit_compile=auto`.
 
-A run records its choices, and keeps them where it is resumed; a study fixes them in its plan.
+A run records its choices, and keeps them when it is resumed; a study fixes them in its plan.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ Measure = Callable[[TrainConfig], Pace]
 
 
 class Choices(NamedTuple):
-    """What was chosen for open settings.
+    """The choices for open settings.
 
     Attributes:
         fields: values by the names of `MEASURED`.

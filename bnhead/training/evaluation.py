@@ -1,4 +1,4 @@
-"""What a run measures on the test split: after each epoch, and of the trained model."""
+"""A run's measurements on the test split: after each epoch, and of the trained model."""
 
 import dataclasses
 import functools
@@ -57,7 +57,7 @@ class Evaluation(DeadUnits):
         return {f"test_{name}": value for name, value in figures.items()}
 
     def of_variant(self, name: str) -> dict[str, float]:
-        """Measures the model while it is changed, beside what was measured before.
+        """Measures the model while it is changed, and keeps this with the earlier measurements.
 
         Args:
             name: one of `bnhead.runs.predictions.VARIANTS`, which `predictions` have from now on.

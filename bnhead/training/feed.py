@@ -74,7 +74,7 @@ class Feed:
         replicas: Replicas,
         checks: Mapping[str, Any] = MappingProxyType({}),
     ) -> "Feed":
-        """The feed of a config's run on a data set, and what was seen in its checks."""
+        """The feed of a config's run on a data set, with the results of its checks."""
         recipe = Recipe(config.augment, config.cutout, config.mixup, len(data.classes))
         if config.freeze_backbone:  # the images of a further pass are augmented before the backbone
             recipe = Recipe(classes=len(data.classes))
@@ -191,7 +191,7 @@ class Feed:
         return next(iter(self._as_targets(self.data.test.evaluation_batches(examples, examples))))
 
     def sample_images(self, examples: int) -> Any:
-        """The first test images as the whole net takes them, also where the trained model reads features."""
+        """The first test images as the whole net takes them, even if the trained model reads features."""
         images = images_of(self.data).test.evaluation_batches(examples, examples)
         return next(iter(model_inputs(images, with_labels=self.with_labels)))[0]
 

@@ -22,7 +22,7 @@ class ModelFile:
 
     Args:
         model: the trained model.
-        whole: the net that is written: the model, or the model behind a frozen backbone; None is the model.
+        whole: the net that is written: the model, or the model after a frozen backbone; None is the model.
         names: of the files of the trained model and of that of the best epoch.
 
     Attributes:

@@ -1,8 +1,8 @@
 """Pre-trained weights that are made here, and the controls of pre-trained weights.
 
 Where no weights can be downloaded, `--pretrain_on=fashion_mnist` trains the backbone on another data set
-first. That is a run like any other; it lies in `bnhead-pretrained` beside the data sets, named after its
-settings and its images, and every later run with the same ones uses it.
+first. That is a run like any other; it lies in `bnhead-pretrained`, in the directory of the data sets, named
+after its settings and its images, and every later run with the same ones uses it.
 
 `--weights_control` asks what about pre-trained weights matters:
 

@@ -106,7 +106,7 @@ def train(
 
 
 class Prepared(NamedTuple):
-    """What a run trains with.
+    """The parts of a run's training.
 
     Attributes:
         feed: its batches.
@@ -133,7 +133,7 @@ def prepare_training(
     Args:
         config: the run's settings.
         replicas: the devices.
-        reuse: keeps the data, the choices, and the model with what was compiled.
+        reuse: keeps the data, the choices, and the model with its compiled functions.
         recorded: the fields of the choices that the run has recorded, which are not made again.
 
     Raises:

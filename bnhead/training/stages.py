@@ -1,6 +1,6 @@
 """Two stages of a training: the head on a frozen backbone, then the whole net from the head's weights.
 
-With `--unfreeze_at=5` the first five epochs are a run of their own, of `--freeze_backbone`, in the folder
+With `--unfreeze_at=5` the first five epochs are a separate run, with `--freeze_backbone`, in the folder
 `frozen` of the run's directory. Then the whole net trains, with its own warm-up and cosine, and its backbone
 at `backbone_rate` times the learning rate. Epochs count on: history and best epoch are of both stages, and
 the order of an epoch is that of a run in one stage. The first stage is finished before the second begins,

@@ -1,7 +1,7 @@
 """The training step: attack -> routes -> Keras' own step.
 
 AdvProp (Xie et al. 2020, arXiv 1911.09665, algorithm 1) trains on images and on adversarial copies of them,
-which go through batch norms of their own: route 0 is clean, route 1 adversarial. The adversarial copies are
+which go through separate batch norms: route 0 is clean, route 1 adversarial. The adversarial copies are
 made with the net on route 1, in inference mode. Without routes this is adversarial training.
 
 A step on B images with k attack steps costs about k + 2 plain steps. With a share s of the batch, as Fast
