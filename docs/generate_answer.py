@@ -44,15 +44,22 @@ class Shown(NamedTuple):
         control: a cell with a fully connected layer.
         treatment: the same with a batch norm before that layer.
         backbone: how the backbone is named; "" for its `--backbone`.
+    note: another setting that matters.
     """
 
     folder: str
     control: str = "fc"
     treatment: str = "bn_fc"
     backbone: str = ""
+    note: str = ""
 
 
-SHOWN = (Shown("digits"),)
+SHOWN = (
+    Shown("digits"),
+    Shown("summaries/placement_plain8"),
+    Shown("summaries/causes_cifar10", note="4 epochs"),
+    Shown("summaries/placement_rotation"),
+)
 
 
 class Row(NamedTuple):
@@ -60,12 +67,12 @@ class Row(NamedTuple):
 
     Attributes:
         setting: data set and backbone.
-        accuracy: the comparison's row of `verdict.json` on test accuracy.
+        score: the comparison's row of `verdict.json` on test accuracy or R^2.
         dead: that on the share of dead units of the head's layer, in [0, 1].
     """
 
     setting: str
-    accuracy: dict
+    score: dict
     dead: dict
 
 
@@ -99,23 +106,26 @@ def rows() -> list[Row]:
             if (row["control"], row["treatment"]) == (shown.control, shown.treatment)
         )
         by_outcome = {row["outcome"]: row for row in (comparison, *comparison["secondary"])}
-        setting = f"{plan.settings['dataset']}, {shown.backbone or plan.settings['backbone']}"
-        of_all.append(Row(setting, by_outcome["accuracy"], by_outcome["dead_share"]))
+        parts = (plan.settings["dataset"], shown.backbone or plan.settings["backbone"], shown.note)
+        score = by_outcome.get("accuracy") or by_outcome["r2"]
+        of_all.append(Row(", ".join(filter(None, parts)), score, by_outcome["dead_share"]))
     return of_all
 
 
 def table() -> str:
     """The answer as a table: accuracy, verdict and dead units of each comparison."""
     lines = [
-        "| data set, backbone | seeds | test accuracy, `bn_fc` less `fc`, points | verdict "
+        "| data set, backbone | seeds | test accuracy in points, `bn_fc` less `fc` | verdict "
         "| dead units, `fc` | dead units, `bn_fc` |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows():
-        mean = wording.as_difference(row.accuracy["mean"], "accuracy")
-        difference = f"{mean} {wording.as_interval(row.accuracy['interval'], 'accuracy')}"
+        name = row.score["outcome"]
+        mean = wording.as_difference(row.score["mean"], name)
+        difference = f"{mean} {wording.as_interval(row.score['interval'], name)}"
+        difference += " of R\N{SUPERSCRIPT TWO}" * (name == "r2")
         shares = [_share_text(row.dead[f"{side}_scores"]) for side in ("control", "treatment")]
-        cells = [row.setting, str(row.accuracy["n"]), difference, row.accuracy["word"], *shares]
+        cells = [row.setting, str(row.score["n"]), difference, row.score["word"], *shares]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -130,21 +140,21 @@ def picture() -> str:
     comparisons = rows()
     scaled = [
         {
-            "seeds": row.accuracy["seeds"],
-            "differences": [100 * value for value in row.accuracy["differences"]],
-            "mean": 100 * row.accuracy["mean"],
-            "interval": [100 * value for value in row.accuracy["interval"]],
-            "inner": [100 * value for value in row.accuracy["interval_seeds"]],
+            "seeds": row.score["seeds"],
+            "differences": [100 * value for value in row.score["differences"]],
+            "mean": 100 * row.score["mean"],
+            "interval": [100 * value for value in row.score["interval"]],
+            "inner": [100 * value for value in row.score["interval_seeds"]],
         }
         for row in comparisons
     ]
-    chart = charts.difference_chart(scaled, 100 * comparisons[0].accuracy["margin"])
+    chart = charts.difference_chart(scaled, 100 * comparisons[0].score["margin"])
     sides = ("control_scores", "treatment_scores")
     largest = max(share for row in comparisons for side in sides for share in row.dead[side])
     shares = charts.enclosing_axis(0, largest)
     bottom = _TOP + _ROW * len(comparisons)
     parts = [
-        _text(_LEFT, 22, "Test accuracy, bn_fc less fc, in points", "title"),
+        _text(_LEFT, 22, "Test accuracy or R\N{SUPERSCRIPT TWO}, bn_fc less fc, in points", "title"),
         _text(_MIDDLE + 40, 22, "Dead units of the FC layer", "title"),
         _text(_LEFT, 40, "dots: seeds; bar: the judged interval; grey: no material difference", "quiet"),
         _text(_MIDDLE + 40, 40, "dots: seeds; line: mean", "quiet"),
@@ -161,15 +171,15 @@ def picture() -> str:
         parts += [*_labels(row, top), *_strip(strip, top), *_dead_dots(row, shares, top)]
     size = f'viewBox="0 0 {_WIDTH} {bottom + 30}" width="{_WIDTH}" height="{bottom + 30}"'
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
-    title = f"<title>{escape(' '.join(row.accuracy['sentence'] for row in comparisons))}</title>"
+    title = f"<title>{escape(' '.join(row.score['sentence'] for row in comparisons))}</title>"
     return "\n".join([opening, title, f"<style>{_STYLE}</style>", *parts, "</svg>", ""])
 
 
 def _labels(row: Row, top: float) -> list[str]:
-    dataset, backbone = row.setting.split(", ")
-    texts = [(dataset, "title"), (backbone, ""), (f"{row.accuracy['n']} seeds", "quiet")]
+    dataset, _, rest = row.setting.partition(", ")
+    texts = [(dataset, "title"), (rest, ""), (f"{row.score['n']} seeds", "quiet")]
     lines = [_text(8, top + 26 + 17 * k, text, kind) for k, (text, kind) in enumerate(texts)]
-    return [*lines, _text(8, top + 26 + 17 * 3, row.accuracy["word"].lower(), "quiet")]
+    return [*lines, _text(8, top + 26 + 17 * 3, row.score["word"].lower(), "quiet")]
 
 
 def _strip(strip: dict, top: float) -> list[str]:
@@ -225,15 +235,9 @@ def ending() -> str:
     return f"```text\n{format_verdict(study.plan, study.verdict)}\n```"
 
 
-def answer() -> str:
-    """The table and the commands of its studies."""
-    commands = "\n".join(command(read_plan(ANSWER / shown.folder)) for shown in SHOWN)
-    return f"{table()}\n\n```sh\n{commands}\n```"
-
-
 def filled(readme: str) -> str:
     """The README with the answer of the present result files."""
-    for name, text in (("answer", answer()), ("verdict", ending())):
+    for name, text in (("answer", table()), ("verdict", ending())):
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         pattern = ".*".join(map(re.escape, marks))
         readme = re.sub(pattern, lambda _, new=text, m=marks: f"{m[0]}\n{new}\n{m[1]}", readme, flags=re.S)

@@ -48,7 +48,7 @@ def everywhere() -> str:
 
 def _setting(plan: Plan) -> str:
     """`"digits, resnet8, learning_rate 0.03"`."""
-    usual, settings = TrainConfig(), plan.settings
+    usual, settings = TrainConfig(task=plan.settings["task"]), plan.settings
     changed = [
         f"{name} {settings[name]:g}"
         for name in VARIED

@@ -144,11 +144,11 @@ def test_the_answer_is_that_of_the_result_files(hooks):
     assert answer.filled(readme) == readme and answer.table() in readme, "run python docs/generate_answer.py"
     assert answer.PICTURE.read_text() == answer.picture(), "run python docs/generate_answer.py"
     for row in answer.rows():
-        pairs = zip(row.accuracy["treatment_scores"], row.accuracy["control_scores"], strict=True)
+        pairs = zip(row.score["treatment_scores"], row.score["control_scores"], strict=True)
         differences = [treatment - control for treatment, control in pairs]
-        mean = 100 * sum(differences) / len(differences)
-        assert f"| {row.accuracy['n']} | {mean:+.2f}".replace("-", "\N{MINUS SIGN}") in readme
-        assert row.dead["seeds"] == row.accuracy["seeds"]
+        mean = wording.as_difference(sum(differences) / len(differences), row.score["outcome"])
+        assert f"| {row.setting} | {row.score['n']} | {mean} [" in readme
+        assert row.dead["seeds"] == row.score["seeds"]
 
 
 def test_the_cause_tables_are_those_of_the_kept_study_and_add_up(hooks):

@@ -152,7 +152,8 @@ def test_every_token_and_file_is_in_its_table(short_run):
     assert set(re.findall(r"`([a-z]+\d?)`", first_column)) == set(heads.TOKENS)
     files = PAGES["runs"].split("| file |")[1].split("\n\n")[0]
     written = {path.name for path in Path(short_run[0].workdir).iterdir()}
-    later = {"best.keras", "census"}  # with a validation split, and of `bnhead inspect`
+    # with a validation split, of `bnhead inspect`, on a frozen backbone
+    later = {"best.keras", "census", "head.keras"}
     first_column = " ".join(re.findall(r"^\| (`[^|]*) \|", files, re.M))
     assert written | later == set(re.findall(r"`([\w.]+)/?`", first_column))
 

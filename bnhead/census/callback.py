@@ -65,7 +65,7 @@ class DeadUnits(keras.callbacks.Callback):
         log_dir: TensorBoard directory for figures and plots, a separate run; None writes none.
         log_scalars: whether the figures are written there too.
         pictures_every: plot in the first and every so-many-th count (a plot takes about 0.1 s), and at the
-            end of the training.
+            end of the training; None for the end alone.
         inputs_per_step: number of inputs of each training batch to count, if `data` is None; None for all.
         alert: share in [0, 1]; a `UserWarning` names each layer as soon as more of its units are dead, and
             again if that happens after fewer were. None never warns.
@@ -100,7 +100,7 @@ class DeadUnits(keras.callbacks.Callback):
         prefix: str = "",
         log_dir: str | None = None,
         log_scalars: bool = True,
-        pictures_every: int = 10,
+        pictures_every: int | None = 10,
         inputs_per_step: int | None = 16,
         alert: float | None = None,
         revive: float | None = None,
@@ -112,7 +112,10 @@ class DeadUnits(keras.callbacks.Callback):
             arrays = arrays_of(data)
             if classes is not None and arrays is not None:
                 Labels.of(arrays[1], classes, strict=True)  # raises now instead of after an epoch
-        for name, value in (("every", every), ("pictures_every", pictures_every)):
+        for name, value in (
+            ("every", every),
+            ("pictures_every", 1 if pictures_every is None else pictures_every),
+        ):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number of at least 1, got {value!r}")
         figures = [figures] if isinstance(figures, str) and figures != ALL else figures
@@ -220,7 +223,7 @@ class DeadUnits(keras.callbacks.Callback):
             self._writer = self._writer or TensorBoardWriter(self._log_dir)
             if self._log_scalars:
                 self._writer.write_figures(self._all_figures(), epoch + 1)
-            if self._counts == 1 or self._counts % self._pictures_every == 0:
+            if self._pictures_every and (self._counts == 1 or self._counts % self._pictures_every == 0):
                 self._draw(epoch + 1)
         if self.revive is not None and not last:
             self._revive(epoch + 1)

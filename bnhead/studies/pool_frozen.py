@@ -234,7 +234,7 @@ def train_stacked(config: TrainConfig, stacks: Stacks, reuse: Any) -> Iterator[d
     settings, directory = config.settings(), RunDirectory(config.directory)
     begun = time.perf_counter()
     feed, model, probe, file, *_ = prepare_training(config, Replicas(), reuse)
-    watchers = Watchers(config, directory, feed, model, probe)
+    watchers = Watchers(config, directory, feed, model, probe, watched=False)
     with directory.claimed(settings) as result:
         if result is not None:
             return worker.outcome_of(result, directory)

@@ -25,10 +25,12 @@ class Evaluation(DeadUnits):
         feed: the run's batches.
         probe: counts the model's units. Its pass is traced once, also for several runs of the same model.
         log_dir: TensorBoard directory for plots; None writes none.
+        plots_often: whether to plot during training, too, and not at its end alone.
     """
 
-    def __init__(self, feed: Feed, probe: Probe, log_dir: str | None):
-        super().__init__(feed.probe(), figures="all", log_dir=log_dir, log_scalars=False)
+    def __init__(self, feed: Feed, probe: Probe, log_dir: str | None, *, plots_often: bool = True):
+        how = {"log_dir": log_dir, "log_scalars": False} | ({} if plots_often else {"pictures_every": None})
+        super().__init__(feed.probe(), figures="all", **how)
         self._feed, self._shared = feed, probe
         self._outputs: list[np.ndarray] | None = None  # outputs and silent shares of all test images
         self._variants: dict[str, Predictions] = {}

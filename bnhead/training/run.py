@@ -48,7 +48,7 @@ def train(
         callbacks: further Keras callbacks. They see all figures, including those of dead units, of a resumed
             run only the remaining steps, and both stages of a run with two. The state of one with `state() ->
             dict`, plain data for JSON, and `resume(dict)` is saved and restored (`state.Stateful`).
-        reuse: keeps the data and the traced graph for the next run.
+        reuse: keeps the data and the traced graph for the next run of a study.
 
     Returns:
         The content of `result.json`, which prints the terminal's summary and shows itself in a notebook:
@@ -82,7 +82,7 @@ def train(
         recorded = {} if overwrite else (directory.read("environment.json") or {}).get("choices", {})
         prepared = prepare_training(config, replicas, reuse or Reuse(), recorded)
         feed, model, probe, file, choices, make_head = prepared
-        watchers = Watchers(config, directory, feed, model, probe)
+        watchers = Watchers(config, directory, feed, model, probe, watched=reuse is None)
         with directory.claimed(settings, overwrite=overwrite) as result:
             if result is not None:  # another process has finished the run in the meantime
                 return RunResult(result, config)

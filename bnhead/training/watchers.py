@@ -26,6 +26,7 @@ class Watchers:
         feed: its batches.
         model: the model to be trained.
         probe: counts its units.
+        watched: whether somebody may follow the run in TensorBoard. A study's runs are plotted at their end.
 
     Attributes:
         diagram: the head's.
@@ -42,7 +43,14 @@ class Watchers:
     """
 
     def __init__(
-        self, config: TrainConfig, directory: RunDirectory, feed: Feed, model: keras.Model, probe: Probe
+        self,
+        config: TrainConfig,
+        directory: RunDirectory,
+        feed: Feed,
+        model: keras.Model,
+        probe: Probe,
+        *,
+        watched: bool = True,
     ):
         self.diagram = describe_head(config, model)
         self.elapsed, self.finite, self.pace = (
@@ -51,7 +59,7 @@ class Watchers:
             Pace(feed.batch_size),
         )
         units = str(directory.path / "units") if directory.writable else None
-        self.evaluation = Evaluation(feed, probe, units)
+        self.evaluation = Evaluation(feed, probe, units, plots_often=watched)
         self.best = None
         if feed.data.validation is not None:
             self.best = Best(feed.validation(), TASKS[feed.task].primary, directory, config.settings())

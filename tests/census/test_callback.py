@@ -233,6 +233,11 @@ def test_figures_and_pictures_in_tensorboard(tmp_path):
     written = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors("dead/hidden/per_input")]
     assert written == pytest.approx(history["dead/hidden/per_input"])
     assert ("dead/revived" in steps) == bool(dead_units.revivals)
+    at_the_end = tmp_path / "at_the_end"
+    dead_units = DeadUnits(users_data(), log_dir=str(at_the_end), pictures_every=None)
+    fit(users_model(), dead_units, epochs=3)
+    events = EventAccumulator(str(at_the_end), size_guidance={"tensors": 0}).Reload()
+    assert {e.step for tag in ("activity", "raster") for e in events.Tensors(f"plots/hidden/{tag}")} == {3}
 
 
 def test_an_unknown_count_is_nan_in_the_histories_and_absent_from_logs():
