@@ -65,7 +65,7 @@ class Reuse:
         self._shares_backbone = shares_backbone
         self._make_features = feature_data if extracts else unknown_features
         self._images: tuple[dict, DataSet] | None = None
-        self._checks: dict | None = None
+        self._checks: dict = {}  # of the images; shared with siblings, which may be the first to make them
         self._features: tuple[dict, FeatureData] | None = None
         self._models: list[tuple[dict, keras.Model]] = []
         self._watch: tuple[Probe, ModelFile] | None = None
@@ -88,7 +88,7 @@ class Reuse:
         options = data_options(config)
         if self._images is None or self._images[0] != options:
             self._images, self._features, self._models, self._watch = None, None, [], None  # frees the memory
-            self._images, self._checks = (options, load(**options)), None
+            self._images, self._checks = (options, load(**options)), {}
         return self._images[1]
 
     def checks(self, config: TrainConfig) -> dict:
@@ -101,8 +101,8 @@ class Reuse:
             DataError: training cannot use the data.
         """
         images = self.images(config)
-        if self._checks is None:  # a second of CPU time for CIFAR-10
-            self._checks = inspect_data(images)
+        if not self._checks:  # a second of CPU time for CIFAR-10
+            self._checks.update(inspect_data(images))
         return {**self._checks, "batches": check_batches(images.train.size, config.batch_size)}
 
     def stage(self) -> "Reuse":

@@ -40,11 +40,13 @@ def test_images_that_are_kept_are_checked_once(short_config, monkeypatch):
     inspected = []
     monkeypatch.setattr(build, "inspect_data", lambda data: inspected.append(data) or {"warnings": []})
     reuse = Reuse()
+    reuse.images(short_config())
+    early = reuse.sibling()
     for batch_size in (64, 128):
         config = short_config(batch_size=batch_size)
         batches = {"size": batch_size, "steps": 1437 // batch_size, "left_out": 1437 % batch_size}
         assert reuse.checks(config) == {"warnings": [], "batches": batches}
-    for kept in (reuse.sibling(), reuse.stage()):
+    for kept in (early, reuse.sibling(), reuse.stage()):
         kept.checks(config)
     assert len(inspected) == 1
     reuse.checks(short_config(label_noise=0.1))
