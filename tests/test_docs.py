@@ -247,6 +247,27 @@ def test_the_tables_of_the_findings_follow_from_the_runs(hooks):
     assert not any(result["dead/head_fc/certified"] for pairs in of.values() for result, _ in pairs)
 
 
+def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(hooks):
+    page = " ".join((DOCS / "findings.md").read_text().split())
+
+    def rows(folder):
+        verdict = json.loads((DOCS / "answer" / "summaries" / folder / "verdict.json").read_text())
+        comparison = next(row for row in verdict["comparisons"] if row["treatment"] == "bn_fc")
+        return {row["outcome"]: row for row in (comparison, *comparison["secondary"])}
+
+    accuracy = rows("causes_cifar10")["accuracy"]
+    low, high = accuracy["interval"]
+    assert (
+        f"`bn_fc` was {100 * accuracy['mean']:.2f} points better ({100 * low:.2f} to {100 * high:.2f})"
+        in page
+    )
+    of_angles = rows("placement_rotation")
+    r2, dead = of_angles["r2"], of_angles["dead_share"]
+    low, high = r2["interval"]
+    assert f"R² by {-r2['mean']:.3f} ({-high:.3f} to {-low:.3f})" in page
+    assert f"the {dead['control_mean']:.0%} of units".replace("%", " %") in page
+
+
 def test_units_that_are_silent_together_are_counted_as_kept(hooks):
     page = hooks.TABLES["findings_together"]()
     kept = json.loads((DOCS / "answer" / "codeath.json").read_text())["runs"]
