@@ -91,7 +91,7 @@ def answers() -> dict[str, StudyFiles]:
 def command(plan: Plan) -> str:
     """The command that makes a study, in its default directory; a net has its file's name."""
     text = study_command(plan, "").removesuffix(" --dir=")
-    return re.sub(r"--backbone=\S*/", "--backbone=", text)
+    return re.sub(r" '--question=[^']*'|(?<=--backbone=)\S*/", "", text)  # neither changes a run
 
 
 def rows() -> list[Row]:

@@ -33,6 +33,7 @@ _LEVEL = 0.95
 def everywhere() -> str:
     """What each placement changes on each data set and backbone: the metric, then the dead units."""
     studies = [read_study(STUDY), *generate_summaries.studies("placement").values()]
+    studies.sort(key=lambda study: (_setting(study.plan).count(","), study.plan.task))  # nets, then settings
     tables = []
     for title, outcome in (("metric", ""), ("dead units", "dead_share")):
         rows = [

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnhead.studies.chain import CAUSES, DEFAULT_HEAD, FIXED
+from bnhead.studies.custom import usual_question
 from bnhead.studies.measures import measures_of
 from bnhead.studies.plan import Plan, head_as_given
 from bnhead.studies.study import STUDIES, Study
@@ -44,10 +45,10 @@ def study_command(plan: Plan, directory: str) -> str:
         start, flags = f"study {plan.study}", {}
     else:
         settings, start = dict(plan.settings), "study"
-        flags = {
-            "heads": ",".join(dict.fromkeys(head_as_given(cell) for cell in plan.cells)),
-            "question": plan.question,
-        }
+        heads = list(dict.fromkeys(head_as_given(cell) for cell in plan.cells))
+        flags = {"heads": ",".join(heads)}
+        if plan.question != usual_question(heads):
+            flags["question"] = plan.question
         strata = [dict(cell.stratum) for cell in plan.cells if cell.stratum]
         if strata and len(strata[0]) > 1:
             return ""

@@ -62,8 +62,13 @@ def custom_study(
     if len(heads) < 2:
         raise UsageError(f"heads must be at least 2, a control and another, got {text!r}")
     strata, varies = varied_strata(vary) if vary else (({},), ())
-    question = question or f"Do {' and '.join(heads[1:])} differ from {heads[0]}?"
-    return Study(question, tuple(heads), lambda base: strata, varies, outcome)
+    return Study(question or usual_question(heads), tuple(heads), lambda base: strata, varies, outcome)
+
+
+def usual_question(heads: Sequence[str]) -> str:
+    """The question of a study of heads that is given none; the control is the first."""
+    verb = "Does" if len(heads) == 2 else "Do"
+    return f"{verb} {' and '.join(heads[1:])} differ from {heads[0]}?"
 
 
 def varied_strata(text: str) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:

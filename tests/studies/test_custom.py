@@ -12,6 +12,7 @@ def test_a_study_of_heads_has_a_control_first_and_asks_whether_the_others_differ
     study = custom_study("mine", ["fc", "bn_fc", "ln_fc"], control="bn_fc", outcome="nll")
     assert study.heads == ("bn_fc", "fc", "ln_fc") and study.primary == "nll" and study.varies == ()
     assert study.question == "Do fc and ln_fc differ from bn_fc?"
+    assert custom_study("mine", ["fc", "bn_fc"]).question == "Does bn_fc differ from fc?"
     assert custom_study("mine", ["fc", "bn_fc"], question="Why?").question == "Why?"
 
 
