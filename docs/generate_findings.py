@@ -14,11 +14,12 @@ from bnhead.census import keys
 from bnhead.census.figures import FIGURES, Figure
 from bnhead.runs.run_files import RunFiles
 from bnhead.studies import wording
-from bnhead.studies.directory import StudyFiles, read_study
+from bnhead.studies.directory import StudyFiles, read_plan, read_study
 from bnhead.studies.plan import Plan
 from bnhead.training import TrainConfig
 
 STUDY = generate_answer.ANSWER / "placement"
+HOURS = generate_answer.ANSWER / "hours.json"
 CODEATH = generate_answer.ANSWER / "codeath.json"
 HEADS = ("fc", "bn_gap_fc", "bn_fc", "fc_bn", "fc_out_bn")
 DEFINITIONS = (  # names of figures, from the mildest definition of "dead" to the strictest
@@ -155,6 +156,21 @@ def again() -> str:
     seeds = [f"seeds {study.plan.seeds[0]} to {study.plan.seeds[0] + 9}" for study in studies]
     headings = ["`bn_fc` less `fc`", *seeds, "apart", "at most"]
     return f"```sh\n{generate_answer.command(studies[1].plan)}\n```\n\n{_table(headings, rows)}"
+
+
+def runs() -> str:
+    """The studies whose time was measured: command, seeds, runs, CPU time."""
+    kept = json.loads(HOURS.read_text())
+    rows = []
+    for folder, seconds in kept["cpu_seconds"].items():
+        plan = read_plan(generate_answer.ANSWER / folder)
+        verdict = json.loads((generate_answer.ANSWER / folder / "verdict.json").read_text())
+        seeds = verdict["look"]["seeds"]
+        rows.append([f"`{generate_answer.command(plan)}`", str(seeds), f"{len(plan.cells) * seeds:,}",
+                     f"{seconds / 60:.0f} min"])  # fmt: skip
+    hours = sum(kept["cpu_seconds"].values()) / 3600
+    about = f"{hours:.1f} hours of CPU time (user and system), on {kept['hardware']}:"
+    return f"{about}\n\n{_table(['command', 'seeds', 'runs', 'CPU time'], rows)}"
 
 
 def _about(study: StudyFiles) -> str:

@@ -46,6 +46,7 @@ TABLES = {
     "findings_everywhere": generate_findings.everywhere,
     "findings_neighbours": generate_findings.neighbours,
     "findings_placement": functools.partial(generate_studies.finding, "placement"),
+    "findings_runs": generate_findings.runs,
     "findings_together": generate_findings.together,
     "findings_width": functools.partial(generate_studies.finding, "summaries/width"),
     "gallery": generate_gallery.cards,

@@ -268,6 +268,21 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     assert f"the {dead['control_mean']:.0%} of units".replace("%", " %") in page
 
 
+def test_the_table_of_what_was_run_counts_the_runs_that_are_kept(hooks):
+    hours = json.loads((DOCS / "answer" / "hours.json").read_text())["cpu_seconds"]
+    table = hooks.TABLES["findings_runs"]()
+    assert table.startswith(f"{sum(hours.values()) / 3600:.1f} hours of CPU time")
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[4:]]
+    assert len(rows) == len(hours)
+    for (folder, seconds), (command, seeds, runs, minutes) in zip(hours.items(), rows, strict=True):
+        directory = DOCS / "answer" / folder
+        summary = directory / "runs.csv"
+        kept = summary.read_text().count("\n") - 1 if summary.is_file() else len([*directory.glob("runs/*")])
+        verdict = json.loads((directory / "verdict.json").read_text())
+        assert (seeds, runs) == (str(verdict["look"]["seeds"]), str(kept)), folder
+        assert command.startswith("`bnhead ") and minutes == f"{seconds / 60:.0f} min"
+
+
 def test_units_that_are_silent_together_are_counted_as_kept(hooks):
     page = hooks.TABLES["findings_together"]()
     kept = json.loads((DOCS / "answer" / "codeath.json").read_text())["runs"]
