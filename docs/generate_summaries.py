@@ -53,7 +53,7 @@ def differences(study: StudyFiles, outcomes: Sequence[str]) -> str:
         [f"`{label}`", *(difference(comparison, name) for name in outcomes)]
         for label, comparison in zip(treatments, study.verdict["comparisons"], strict=True)
     ]
-    return _table([subject.strip() or "comparison", *names], rows)
+    return _table([subject.strip(" ,") or "comparison", *names], rows)
 
 
 def by_stratum(study: StudyFiles, outcomes: Sequence[str]) -> str:

@@ -191,9 +191,11 @@ def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
         heads = len({name.partition(", ")[0] for name in names})
         compared, heading = f"{heads} {head}s{compared}", key
         number //= heads
-    scope = {"head": f"{number} heads{compared}", "comparison": f"{number} comparisons"}.get(
-        heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}"
-    )
+    scope = {
+        "head": f"{number} heads{compared}",
+        "step": f"{number} steps{compared}",
+        "comparison": f"{number} comparisons",
+    }.get(heading, f"{compared.removeprefix(' of ')} at {number} values of {heading}")
     rows = [comparisons, *_by_outcome(comparisons)]
     lines = [f"{subject}{scope}.", *(_counts(outcome, names) for outcome in rows[:2])]
     return [*lines, *claims.headline(verdict.get("claims", {}).get("rows", ()))]
@@ -303,9 +305,9 @@ COLUMNS = {  # heading of the table of verdicts -> cell of (verdict, comparison)
 
 
 def _line(cell: Any, stratum: Mapping[str, Any]) -> str:
-    """`cell.line`, or the settings that the cell has in addition to the stratum's: "adversarial pgd"."""
+    """`cell.line`, or the settings that the cell has in addition to the stratum's: "pgd", "fc_units 64"."""
     settings = [
-        f"{key} {value:g}" if is_number(value) else f"{key} {value}"
+        f"{key} {value:g}" if is_number(value) else f"{value}"
         for key, value in cell.stratum.items()
         if key not in stratum
     ]
@@ -326,8 +328,8 @@ def labels(plan: Any, comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, st
     if all(stratum == strata[0] for stratum in strata):
         if len(set(controls)) == 1:
             return f" against {controls[0]}", "head", treatments
-        pairs = zip(treatments, controls, strict=True)
-        return "", "comparison", [f"{treatment} against {control}" for treatment, control in pairs]
+        if controls[1:] == treatments[:-1]:
+            return ", each against the one before", "step", treatments
     values = {tuple(stratum.items()) for stratum in strata}
     if len(set(controls)) == 1 and len(comparisons) == len(values) * len(
         set(treatments)

@@ -120,15 +120,15 @@ def test_each_adaptation_is_compared_with_the_one_before_it():
     ]
     assert all(comparison.stratum == {} for comparison in plan.comparisons)
     subject, heading, names = labels(plan, [dataclasses.asdict(c) for c in plan.comparisons])
-    assert (subject, heading) == ("", "comparison")
-    assert names[:2] == ["adaptation adabn against fc", "adaptation pseudo against adaptation adabn"]
+    assert (subject, heading) == (", each against the one before", "step")
+    assert names == ["adabn", "pseudo", "dsbn_1", "dsbn"]
 
 
 def test_settings_beside_the_control_are_named_with_their_values():
     plan = make("adversarial", named_study("adversarial"), TrainConfig(), looks=(3,))
     subject, heading, names = labels(plan, [dataclasses.asdict(c) for c in plan.comparisons])
     assert (subject, heading) == (" against fc", "head")
-    assert names == ["adversarial pgd_one_bn", "adversarial pgd", "adversarial pgd_cheap"]
+    assert names == ["pgd_one_bn", "pgd", "pgd_cheap"]
 
 
 def test_a_plan_without_arms_has_the_hash_that_it_had():
