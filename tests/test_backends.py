@@ -142,8 +142,10 @@ def test_the_same_outputs_on_another_backend(backend, nets, tmp_path):
     ours, theirs = np.load(on_tensorflow), np.load(tmp_path / "out.npz")
     assert set(ours) == set(theirs)
     for key in ours:
-        scale = max(1, np.abs(ours[key]).max())
-        np.testing.assert_allclose(theirs[key], ours[key], rtol=1e-4, atol=1e-4 * scale, err_msg=key)
+        scale = max(1, np.nanmax(np.abs(ours[key])))
+        # a correlation divides by a unit's deviation over six images, which amplifies the rounding of both
+        tolerance = 1e-3 if key.endswith("correlations") else 1e-4
+        np.testing.assert_allclose(theirs[key], ours[key], tolerance, tolerance * scale, err_msg=key)
 
 
 TRAINED_AFTER_INSERTION = """
