@@ -59,6 +59,12 @@ SHOWN = (
     Shown("summaries/placement_plain8"),
     Shown("summaries/causes_cifar10", note="4 epochs"),
     Shown("summaries/placement_rotation"),
+    Shown(
+        "summaries/pretrained_cifar10",
+        *("pretrained at fc_units 256", "bn at fc_units 256"),
+        backbone="frozen ResNet-18",
+        note="ImageNet",
+    ),
 )
 
 

@@ -22,27 +22,34 @@ def findings(name: str, outcomes: Sequence[str]) -> str:
     """For each kept study its command, its headline and its differences."""
     texts = []
     for study in studies(name).values():
-        table = by_stratum if study.plan.cells[0].stratum else differences
-        texts += [heading(study), table(study, outcomes)]
+        if study.plan.cells[0].stratum:  # a headline of so many comparisons is longer than their table
+            texts += [about(study), by_stratum(study, outcomes)]
+        else:
+            texts += [heading(study), differences(study, outcomes)]
     return "\n\n".join(texts or [NO_STUDY])
 
 
 def heading(study: StudyFiles) -> str:
     """Title, command, size and headline of a study."""
+    return f"{about(study)}\n\n{wording.headline(study.plan, study.verdict)}"
+
+
+def about(study: StudyFiles) -> str:
+    """Title, command and size of a study."""
     plan, verdict = study.plan, study.verdict
-    settings = plan.settings
+    settings = plan.run_settings(plan.runs[0])  # of the control
     backbone = pathlib.PurePath(settings["backbone"]).name
     imbalance = settings["imbalance"].replace("none", "")
     title = ", ".join(filter(None, (settings["dataset"], imbalance, backbone)))
     runs = len(plan.cells) * verdict["look"]["seeds"]
     images = f"{plan.data['train']:,} training and {plan.data['test']:,} test images" if plan.data else ""
-    about = (f"{settings['epochs']} epochs", images, f"{verdict['look']['seeds']} seeds", f"{runs:,} runs")
+    sizes = (f"{settings['epochs']} epochs", images, f"{verdict['look']['seeds']} seeds", f"{runs:,} runs")
     parts = (
         f"### {title}",
         f"```sh\n{generate_answer.command(plan)}\n```",
-        ", ".join(filter(None, about)) + ".",
+        ", ".join(filter(None, sizes)) + ".",
     )
-    return "\n\n".join([*parts, wording.headline(plan, verdict)])
+    return "\n\n".join(parts)
 
 
 def differences(study: StudyFiles, outcomes: Sequence[str]) -> str:

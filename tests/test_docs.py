@@ -268,6 +268,28 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     assert f"the {dead['control_mean']:.0%} of units".replace("%", " %") in page
 
 
+def test_the_sentences_about_pretraining_are_those_of_the_runs(hooks):
+    page = " ".join((DOCS / "frozen.md").read_text().split())
+    table = (DOCS / "answer" / "summaries" / "pretrained_cifar10" / "runs.csv").read_text()
+    shares = {}
+    for row in csv.DictReader(table.splitlines()):
+        shares.setdefault(row["cell"], []).append(float(row["dead_share"]))
+
+    def of(arm, width, digits=0):
+        return f"{np.mean(shares[f'{arm} at fc_units {width}']):.{digits}%}".replace("%", " %")
+
+    wide = sorted({of("pretrained", width, 1) for width in (256, 512, 1024, 2048, 4096)})
+    assert f"{of('pretrained', 32)} of 32 units are dead, and {wide[0][:3]} to {wide[-1]} of 256" in page
+    for arm, words in (
+        ("random", "leaves {} of 32 units dead and {} of 4,096"),
+        ("shuffled", "they leave {} of 32 units dead and {} of 4,096"),
+        ("scratch", "from scratch has {} and {}."),
+    ):
+        assert words.format(of(arm, 32), of(arm, 4096)) in page
+    for arm in ("centred", "bn"):
+        assert not any(any(shares[cell]) for cell in shares if cell.startswith(arm)), arm
+
+
 def test_the_table_of_what_was_run_counts_the_runs_that_are_kept(hooks):
     hours = json.loads((DOCS / "answer" / "hours.json").read_text())["cpu_seconds"]
     table = hooks.TABLES["findings_runs"]()

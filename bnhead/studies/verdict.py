@@ -306,9 +306,14 @@ def _invalid_reasons(plan: Plan, runs: Sequence[Outcome], *, of_one_data_set: bo
         if len(values) > 1:
             yield f"its runs differ in {name}: {', '.join(sorted(values))}"
     for name in _EQUAL_DATA if of_one_data_set else _EQUAL_TEST_DATA:
-        values = {str(outcome.result.get("data", {}).get(name)) for outcome in runs}
-        values |= {str(plan.data[name])} if name in plan.data else set()
-        if len(values) > 1:
+        usual = plan.run_settings(plan.runs[0]).get("image_size")
+        by_size: dict[Any, set[str]] = {usual: {str(plan.data[name])} if name in plan.data else set()}
+        for outcome in runs:
+            # the same images in another size, in an arm of a study, have another fingerprint
+            size = plan.run_settings(outcome.run).get("image_size") if name.endswith("sha256") else usual
+            value = str(outcome.result.get("data", {}).get(name))
+            by_size.setdefault(size, set()).add(value)
+        for values in (values for values in by_size.values() if len(values) > 1):
             yield f"its runs differ in their data set ({name}): {', '.join(v[:20] for v in sorted(values))}"
     metric = MEASURES[PRIMARY[plan.task]]
     chance = plan.chance(metric.name)

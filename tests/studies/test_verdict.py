@@ -305,6 +305,24 @@ def test_mixed_or_other_data_is_invalid(which):
     )
 
 
+def test_images_in_another_size_have_another_fingerprint():
+    """An arm of a study may read the same images in another size; its own runs still have one fingerprint."""
+    plan = with_data(plan_of(), FACTS)
+    cells = [
+        dataclasses.replace(cell, settings={**cell.settings, "image_size": 32 * (cell.head == "bn_fc")})
+        for cell in plan.cells
+    ]
+    plan = dataclasses.replace(plan, cells=tuple(cells))
+    outcomes = outcomes_of(plan, {"fc": [0.9] * 4, "bn_fc": [0.95] * 4})
+    small = {"data": {**RESULT["data"], "train_sha256": "of 32", "test_sha256": "of 32"}}
+    of_bn = [i for i, one in enumerate(outcomes) if one.run.cell == "bn_fc"]
+    for i in of_bn:
+        outcomes[i] = dataclasses.replace(outcomes[i], result=small)
+    assert judge(plan, outcomes)["word"] != "INVALID"
+    outcomes[of_bn[1]] = dataclasses.replace(outcomes[of_bn[1]], result=RESULT)
+    assert "differ in their data set (train_sha256)" in judge(plan, outcomes)["sentence"]
+
+
 def test_test_sets_of_different_sizes_are_invalid():
     plan = with_data(plan_of(seeds=3), FACTS)
     scores = {"fc": [np.ones(30)] * 3, "bn_fc": [np.ones(30), np.ones(29), np.ones(30)]}
