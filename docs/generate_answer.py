@@ -63,7 +63,6 @@ SHOWN = (
         "summaries/pretrained_cifar10",
         *("pretrained at fc_units 256", "bn at fc_units 256"),
         backbone="frozen ResNet-18",
-        note="ImageNet",
     ),
 )
 
