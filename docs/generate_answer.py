@@ -94,9 +94,9 @@ def answers() -> dict[str, StudyFiles]:
 
 
 def command(plan: Plan) -> str:
-    """The command that makes a study, in its default directory; a net has its file's name."""
+    """The command that makes a study, in its default directory."""
     text = study_command(plan, "").removesuffix(" --dir=")
-    return re.sub(r" '--question=[^']*'|(?<=--backbone=)\S*/", "", text)  # neither changes a run
+    return re.sub(r" '--question=[^']*'", "", text)  # changes no run
 
 
 def rows() -> list[Row]:

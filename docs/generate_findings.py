@@ -43,7 +43,7 @@ def everywhere() -> str:
             for study in studies
         ]  # fmt: skip
         headings = [f"{title}, less that of `fc`", "seeds", *(f"`{head}`" for head in HEADS[1:])]
-        tables.append(_table(headings, rows))
+        tables.append(generate_summaries.table(headings, rows))
     commands = "\n".join(generate_answer.command(study.plan) for study in studies)
     return "\n\n".join([*tables, f"```sh\n{commands}\n```"])
 
@@ -75,7 +75,12 @@ def definitions() -> str:
          *(_share(study, head, by_name[name]) for head in HEADS)]
         for name in DEFINITIONS
     ]  # fmt: skip
-    return "\n\n".join([_about(study), _table(["of the FC's units", *(f"`{head}`" for head in HEADS)], rows)])
+    return "\n\n".join(
+        [
+            _about(study),
+            generate_summaries.table(["of the FC's units", *(f"`{head}`" for head in HEADS)], rows),
+        ]
+    )
 
 
 def by_epoch() -> str:
@@ -88,7 +93,7 @@ def by_epoch() -> str:
         for name in ("dataset", "per_input")
         for head in ("fc", "bn_fc")
     ]  # fmt: skip
-    return _table(["units", "head", *(f"epoch {epoch}" for epoch in EPOCHS)], rows)
+    return generate_summaries.table(["units", "head", *(f"epoch {epoch}" for epoch in EPOCHS)], rows)
 
 
 def neighbours() -> str:
@@ -112,7 +117,7 @@ def neighbours() -> str:
         )  # fmt: skip
     headings = ["head", "seeds with dead units", "runs of dead units expected", "runs more than expected",
                 "seeds with p < .05", "z of runs per input"]  # fmt: skip
-    return _table(headings, rows)
+    return generate_summaries.table(headings, rows)
 
 
 def together() -> str:
@@ -136,7 +141,7 @@ def together() -> str:
         f"{kept['dataset']}, {kept['backbone']}, {seeds} seeds, {kept['images']} test images. Means, with "
         "95 % intervals over the seeds (t)."
     )
-    return f"{about}\n\n{_table(headings, rows)}"
+    return f"{about}\n\n{generate_summaries.table(headings, rows)}"
 
 
 def again() -> str:
@@ -155,7 +160,8 @@ def again() -> str:
         )
     seeds = [f"seeds {study.plan.seeds[0]} to {study.plan.seeds[0] + 9}" for study in studies]
     headings = ["`bn_fc` less `fc`", *seeds, "apart", "at most"]
-    return f"```sh\n{generate_answer.command(studies[1].plan)}\n```\n\n{_table(headings, rows)}"
+    command = generate_answer.command(studies[1].plan)
+    return f"```sh\n{command}\n```\n\n{generate_summaries.table(headings, rows)}"
 
 
 def runs() -> str:
@@ -170,7 +176,7 @@ def runs() -> str:
                      f"{seconds / 60:.0f} min"])  # fmt: skip
     hours = sum(kept["cpu_seconds"].values()) / 3600
     about = f"{hours:.1f} hours of CPU time (user and system), on {kept['hardware']}:"
-    return f"{about}\n\n{_table(['command', 'seeds', 'runs', 'CPU time'], rows)}"
+    return f"{about}\n\n{generate_summaries.table(['command', 'seeds', 'runs', 'CPU time'], rows)}"
 
 
 def _about(study: StudyFiles) -> str:
@@ -180,11 +186,6 @@ def _about(study: StudyFiles) -> str:
         f"`{generate_answer.command(study.plan)}`: {settings['dataset']}, {settings['backbone']}, "
         f"{seeds} seeds, {images} test images. Means, with 95 % intervals over the seeds (t)."
     )
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _value(values: dict, name: str) -> float:

@@ -60,7 +60,7 @@ def differences(study: StudyFiles, outcomes: Sequence[str]) -> str:
         [f"`{label}`", *(difference(comparison, name) for name in outcomes)]
         for label, comparison in zip(treatments, study.verdict["comparisons"], strict=True)
     ]
-    return _table([subject.strip(" ,") or "comparison", *names], rows)
+    return table([subject.strip(" ,") or "comparison", *names], rows)
 
 
 def by_stratum(study: StudyFiles, outcomes: Sequence[str]) -> str:
@@ -86,7 +86,7 @@ def by_stratum(study: StudyFiles, outcomes: Sequence[str]) -> str:
         if study.verdict["trends"] and name == study.verdict["trends"][0]["outcome"]:
             rows.append(["per doubling", *_slopes(study, name)])
         title = f"{wording.metric_name(name)}, by {setting}"
-        tables.append(_table([title, f"`{control}`", *(f"`{arm}` less that" for arm in treatments)], rows))
+        tables.append(table([title, f"`{control}`", *(f"`{arm}` less that" for arm in treatments)], rows))
     return "\n\n".join(tables)
 
 
@@ -118,6 +118,7 @@ def mean_text(row: dict, name: str) -> str:
     return f"{marks}{mean}{marks} {wording.as_interval(row['interval'], name)}"
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

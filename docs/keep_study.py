@@ -4,13 +4,21 @@ Plan, verdict, and each run's settings, environment, history, predictions and re
 `bnhead verify` read. Models, checkpoints and event files are left out, and so are their hashes.
 
 Of a study of many runs only plan, verdict and `runs.csv` are kept, under a name such as
-`summaries/imbalance_digits`.
+`summaries/imbalance_digits`. A net that was read from a file has the file's name in them, and no directory.
 """
 
+import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Mapping
+from typing import Any
+
+from bnhead.runs import atomic
+from bnhead.studies.directory import read_plan
+from bnhead.studies.plan import to_json, with_runs
 
 ANSWER = pathlib.Path(__file__).resolve().parent / "answer"
 OF_STUDY = ("plan.json", "verdict.json")
@@ -29,10 +37,33 @@ def keep(study: pathlib.Path, name: str) -> None:
         target = ANSWER / name / path.relative_to(study)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
+    if is_summary:
+        _name_nets(ANSWER / name)
     for run in runs:
         status = json.loads((run / "status.json").read_text())
         status["sha256"] = {file: digest for file, digest in status["sha256"].items() if file in OF_RUN}
         (ANSWER / name / "runs" / run.name / "status.json").write_text(json.dumps(status, indent=2) + "\n")
+
+
+def _name_nets(folder: pathlib.Path) -> None:
+    """Rewrites a kept plan without the directories of its nets, and with it the hashes in the other files."""
+    plan = read_plan(folder)
+    cells = tuple(dataclasses.replace(cell, settings=_named(cell.settings)) for cell in plan.cells)
+    named = with_runs(dataclasses.replace(plan, settings=_named(plan.settings), cells=cells))
+    if named == plan:
+        return
+    (folder / "plan.json").write_text(atomic.json_text(to_json(named)))
+    verdict = json.loads((folder / "verdict.json").read_text())
+    (folder / "verdict.json").write_text(atomic.json_text({**verdict, "plan_sha256": named.sha256}))
+    table = (folder / "runs.csv").read_text()
+    for old, new in zip(plan.runs, named.runs, strict=True):
+        table = table.replace(old.id, new.id)
+    (folder / "runs.csv").write_text(table)
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    paths = {key: settings[key] for key in ("backbone", "weights") if os.path.isabs(settings.get(key, ""))}
+    return {**settings, **{key: os.path.basename(path) for key, path in paths.items()}}
 
 
 if __name__ == "__main__":

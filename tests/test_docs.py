@@ -262,6 +262,10 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
         in page
     )
     of_angles = rows("placement_rotation")
+    trends = json.loads((DOCS / "answer/summaries/pretrained_cifar10/verdict.json").read_text())["trends"]
+    slope, (low, high) = trends[0]["mean"], trends[0]["interval"]
+    assert trends[0]["name"] == "pretrained"
+    assert f"{100 * slope:.2f} points per doubling ({100 * low:.2f} to {100 * high:.2f})" in page
     r2, dead = of_angles["r2"], of_angles["dead_share"]
     low, high = r2["interval"]
     assert f"R² by {-r2['mean']:.3f} ({-high:.3f} to {-low:.3f})" in page
@@ -288,6 +292,11 @@ def test_the_sentences_about_pretraining_are_those_of_the_runs(hooks):
         assert words.format(of(arm, 32), of(arm, 4096)) in page
     for arm in ("centred", "bn"):
         assert not any(any(shares[cell]) for cell in shares if cell.startswith(arm)), arm
+
+
+def test_kept_studies_name_no_directory_of_a_machine():
+    for path in sorted((DOCS / "answer").rglob("*.json")):
+        assert not re.search(r'"(/|[A-Z]:)', path.read_text()), path
 
 
 def test_the_table_of_what_was_run_counts_the_runs_that_are_kept(hooks):
