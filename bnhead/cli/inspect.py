@@ -120,7 +120,7 @@ def inspected_by(request: Request) -> Inspected:
         settings = directory.trained_settings()
         net, head = settings.get("backbone", path.resolve().name), settings.get("head", "")
         dataset, task = dataset or settings.get("dataset", ""), task or settings.get("task", "")
-        weights, seed, file = "run", None, directory.model
+        weights, seed, file = "run", None, directory.model_file
     elif request.model.endswith(".keras"):
         net, head, weights, seed, file = path.stem, "", "file", None, request.model
     elif request.model.startswith("hub:"):

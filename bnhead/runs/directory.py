@@ -33,9 +33,9 @@ from bnhead import texts
 from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.runs import atomic, history, lock, schema
 
-NETS = ("model.keras", "best.keras")
-HEADS = ("head.keras", "best_head.keras")  # of runs that share a frozen backbone
-MODELS = (*NETS, *HEADS)
+NET_FILES = ("model.keras", "best.keras")
+HEAD_FILES = ("head.keras", "best_head.keras")  # of runs that share a frozen backbone
+MODELS = (*NET_FILES, *HEAD_FILES)
 PREDICTIONS = "predictions.npz"  # here, so that listing runs need not wait for NumPy
 _OPTIONAL = (PREDICTIONS, *MODELS)  # missing in some finished runs
 _FILES = ("config.json", "environment.json", "status.json", history.NAME, "result.json", *_OPTIONAL)
@@ -69,9 +69,9 @@ class RunDirectory:
         self.path = pathlib.Path(path)
 
     @property
-    def model(self) -> pathlib.Path:
+    def model_file(self) -> pathlib.Path:
         """The file of the trained net, or of the trained head of a backbone that runs share."""
-        net, head = self.path / NETS[0], self.path / HEADS[0]
+        net, head = self.path / NET_FILES[0], self.path / HEAD_FILES[0]
         return head if head.is_file() and not net.is_file() else net
 
     def finished_result(self, settings: dict) -> dict | None:
@@ -95,7 +95,7 @@ class RunDirectory:
             RunDirectoryError: there is none.
         """
         settings = self.read("config.json")
-        if settings is None or not self.model.is_file():
+        if settings is None or not self.model_file.is_file():
             raise RunDirectoryError(
                 f"{self.path} holds no finished run; give a run directory or a .keras file"
             )
@@ -339,8 +339,8 @@ class RunDirectory:
         except RunDirectoryError as error:
             return {"status.json": str(error).removeprefix(f"{self.path / 'status.json'} ")}
         hashes, changes = status.get("sha256", {}), {}
-        if not hashes and not self.model.is_file():
-            changes[self.model.name] = "is missing"
+        if not hashes and not self.model_file.is_file():
+            changes[self.model_file.name] = "is missing"
         if (
             hashes and not set(_HASHED) <= hashes.keys() <= {*_HASHED, *_OPTIONAL}
         ) or status.keys() - _STATUS:

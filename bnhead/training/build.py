@@ -19,7 +19,7 @@ from bnhead.errors import UsageError
 from bnhead.heads import feature_shape
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.layers import with_routes
-from bnhead.runs.directory import HEADS
+from bnhead.runs.directory import HEAD_FILES
 from bnhead.training.adaptation import LABELLING, MIXING, ROUTED, TARGET, train_with_target
 from bnhead.training.attack import Attack
 from bnhead.training.backbone import (
@@ -153,7 +153,9 @@ class Reuse:
             self._watch = None  # frees the memory
             probe = Probe(model, layers.split(",") if layers else None)
             shares = self._shares_backbone and isinstance(data, FeatureData)
-            file = ModelFile(model, names=HEADS) if shares else ModelFile(model, whole_model(model, data))
+            file = (
+                ModelFile(model, names=HEAD_FILES) if shares else ModelFile(model, whole_model(model, data))
+            )
             self._watch = probe, file
         return self._watch
 

@@ -24,7 +24,6 @@ from bnhead.training.tasks import model_inputs, task_batches
 
 # Training examples that give population statistics: their means are off by 1 % of a deviation.
 REFERENCE_EXAMPLES = 8_192
-NOT_MADE = MappingProxyType({})  # checks of data
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from bnhead.errors import CopyError
 from bnhead.graph import require_agreement
 from bnhead.layers import plain
 from bnhead.layers.plain import update_plain
-from bnhead.runs.directory import NETS, RunDirectory
+from bnhead.runs.directory import NET_FILES, RunDirectory
 
 
 class ModelFile:
@@ -29,7 +29,9 @@ class ModelFile:
         model, names: as given.
     """
 
-    def __init__(self, model: keras.Model, whole: keras.Model | None = None, names: tuple[str, str] = NETS):
+    def __init__(
+        self, model: keras.Model, whole: keras.Model | None = None, names: tuple[str, str] = NET_FILES
+    ):
         self.model, self._whole, self.names = model, model if whole is None else whole, names
         self._copied: keras.Model | None = None
         self._layers = b""  # the config in the file that was loaded

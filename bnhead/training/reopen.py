@@ -19,7 +19,7 @@ from bnhead.errors import ForeignCode, ResourcesError, RunDirectoryError, UsageE
 from bnhead.frozen.extraction import joined
 from bnhead.models import pixels as scalings
 from bnhead.models.existing import load_keras_file
-from bnhead.runs.directory import HEADS, RunDirectory
+from bnhead.runs.directory import HEAD_FILES, RunDirectory
 from bnhead.texts import first_line
 from bnhead.training.backbone import extractor_of
 from bnhead.training.build import data_options
@@ -130,9 +130,9 @@ def open_source(
     settings = directory.trained_settings() if is_run else {}
     task, net = task or settings.get("task", "classification"), None
     if is_run or model.endswith(".keras"):
-        path = directory.model if is_run else pathlib.Path(model)
+        path = directory.model_file if is_run else pathlib.Path(model)
         net = _load_model(path, imported(custom_objects), safe_mode)
-        if is_run and path.name in HEADS:
+        if is_run and path.name in HEAD_FILES:
             net = _behind_backbone(net, settings)
         if arrays:
             dataset = load_npz(arrays)

@@ -11,7 +11,7 @@ from bnhead.layers.plain import vanishes
 from bnhead.layers.population import is_frozen
 from bnhead.layers.removal import norms_removed
 from bnhead.runs.checkpoints import Checkpoint
-from bnhead.runs.directory import HEADS, RunDirectory
+from bnhead.runs.directory import HEAD_FILES, RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
 from bnhead.training.backbone import describe_backbone, parameters
 from bnhead.training.config import TrainConfig
@@ -138,7 +138,7 @@ def write_result(
         return
     directory.replace(NAME, lambda path: write_predictions(path, predictions))
     name, best = file.names
-    inputs = feed.sample(8)[0] if file.names == HEADS else feed.sample_images(8)
+    inputs = feed.sample(8)[0] if file.names == HEAD_FILES else feed.sample_images(8)
     with feed.replicas.alone():
         if watchers.best and 0 < watchers.best.record.get("epoch", 0) <= feed.first_epoch:
             copy_best(directory)
