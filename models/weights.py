@@ -51,6 +51,11 @@ def load_weights(model: keras.Model, source: str) -> None:
         _load_h5(model, source)
     else:
         file = os.path.join(source, "model.keras") if os.path.isdir(source) else source
+        if os.path.isfile(os.path.join(source, "head.keras")) and not os.path.isfile(file):
+            raise UsageError(
+                f"weights {source!r}: the run has no model.keras but its head alone (head.keras), since its "
+                "backbone was frozen; give the weights that it started from"
+            )
         try:
             net = load_keras_file(file)
         except ValueError as error:

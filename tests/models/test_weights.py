@@ -197,3 +197,9 @@ def test_an_adapted_normalization_comes_with_its_mean(tmp_path):
     load_weights(fresh, str(tmp_path / "net.keras"))
     np.testing.assert_allclose(fresh(images), trained(images), rtol=1e-4, atol=1e-5)
     assert fresh.get_layer("conv").trainable  # the run decides what is frozen, not the file
+
+
+def test_a_run_with_its_head_alone_has_no_weights_of_a_backbone(tmp_path):
+    (tmp_path / "head.keras").touch()
+    with pytest.raises(UsageError, match=r"the run has no model\.keras but its head alone"):
+        load_weights(models.find("resnet8")((8, 8, 1)), str(tmp_path))
