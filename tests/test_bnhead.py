@@ -33,7 +33,7 @@ def test_the_figures_and_the_report_bring_neither_keras_nor_scipy():
     "imports",
     [
         "import bnhead, importlib.util; importlib.util.find_spec('keras'); import keras",
-        "import keras, bnhead",
+        pytest.param("import keras, bnhead", marks=pytest.mark.slow),
     ],
 )
 def test_models_with_our_layers_load_once_bnhead_is_imported(tmp_path, imports):

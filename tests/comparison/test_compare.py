@@ -52,7 +52,7 @@ def test_a_finished_comparison_is_not_done_again(finished):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("stacked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_stopped_comparison_goes_on(finished, tmp_path, monkeypatch, stacked):
     """Of runs that train together none is done before the last epoch."""
     if not stacked:

@@ -38,6 +38,7 @@ def histories(folder):
     }
 
 
+@pytest.mark.slow
 def test_stacked_runs_are_the_single_runs(tmp_path, monkeypatch, capsys):
     names, options = ("fc", "bn_dropout0.5_fc", "clipped"), {"epochs": 2, "batch_size": 16}
     together = compared(tmp_path / "together", build, names=names, **options)

@@ -233,7 +233,9 @@ print(json.dumps([str(ours.dtype), worst]))
 """
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param("float32", 1e-4, marks=pytest.mark.slow), ("float64", 1e-9)]
+)
 def test_on_jax(dtype, tolerance):
     """In float32 logits equal those of `fit`; in float64 those of a stack equal those of each head alone.
 

@@ -404,7 +404,7 @@ np.savez(sys.argv[3], *model.get_weights(), losses=losses)
 """
 
 
-@pytest.mark.parametrize("synchronized", [True, False])
+@pytest.mark.parametrize("synchronized", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_mirrored_replicas(synchronized, tmp_path):
     """Synchronised ones train what one device does. Batches: uneven, one route, a route on one replica."""
     rng = np.random.default_rng(0)

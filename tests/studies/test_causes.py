@@ -125,10 +125,10 @@ def test_intervals_hold_together():
 def test_where_nothing_differs_all_intervals_hold_zero_together():
     plan, random = planned(seeds=4), np.random.default_rng(2)
     missed = 0
-    for _ in range(200):
+    for _ in range(100):
         table = cause_tables(plan, drawn(plan, random))[0]
         missed += any(row["interval"][0] > 0 or row["interval"][1] < 0 for row in table["rows"])
-    assert missed <= stats.binom.isf(1e-4, 200, 0.05)
+    assert missed <= stats.binom.isf(1e-4, 100, 0.05)
 
 
 def test_a_planted_effect_is_the_row_that_has_all_of_it():

@@ -40,7 +40,11 @@ def no_estimates(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "studies", "looks"),
-    [("bn_before_fc", 2000, 10), ("placement", 300, 10), ("bn_before_fc", 1000, (4, 8, 16))],
+    [
+        ("bn_before_fc", 2000, 10),
+        ("placement", 300, 10),
+        pytest.param("bn_before_fc", 1000, (4, 8, 16), marks=pytest.mark.slow),
+    ],
 )
 def test_of_a_a_studies_at_most_5_percent_find_a_difference(name, studies, looks, no_estimates):
     found = sum(
@@ -66,7 +70,14 @@ def test_an_a_a_study_that_is_really_run_finds_no_difference(short_config):
     assert word in ("UNDECIDED", "NO MATERIAL DIFFERENCE")
 
 
-@pytest.mark.parametrize(("effect", "tabulated"), [(0.5, 0.2932), (1.0, 0.8031), (1.5, 0.9873)])
+@pytest.mark.parametrize(
+    ("effect", "tabulated"),
+    [
+        (1.0, 0.8031),
+        pytest.param(0.5, 0.2932, marks=pytest.mark.slow),
+        pytest.param(1.5, 0.9873, marks=pytest.mark.slow),
+    ],
+)
 def test_planted_effects_are_found_at_the_tabulated_power(effect, tabulated, no_estimates):
     # tabulated: Cohen's d of a paired t test, n = 10, alpha = 0.05 two-sided (statsmodels' TTestPower)
     assert power(10, effect, 0.05) == pytest.approx(tabulated, abs=1e-4)

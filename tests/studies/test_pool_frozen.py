@@ -88,6 +88,7 @@ def test_stacked_runs_are_single_ones(jobs_of, tmp_path):
         require_alike(Path(job.id), alone(job, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on(jobs_of, tmp_path):
     jobs = jobs_of(seeds=(0,), checkpoint_seconds=0.0)
     running = pool_frozen.Pool(Others()).run(jobs)

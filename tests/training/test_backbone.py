@@ -65,7 +65,14 @@ def end_to_end(config, data):
     return model, history.history
 
 
-@pytest.mark.parametrize("head", ["bn_dropout0.3_fc", "bn_gap_fc", "catpool_fc"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "bn_dropout0.3_fc",
+        pytest.param("bn_gap_fc", marks=pytest.mark.slow),
+        pytest.param("catpool_fc", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_on_features_is_the_run_of_the_frozen_net(frozen, digits, head):
     config = frozen(head=head, epochs=3)
     result = train(config)

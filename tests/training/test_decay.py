@@ -89,6 +89,7 @@ def fitted_outputs(head, fc_decay, x, y):
     return np.asarray(model(x))
 
 
+@pytest.mark.slow
 def test_in_the_features_units_a_batch_norm_has_the_optimum_of_none():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 60)

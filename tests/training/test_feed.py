@@ -135,7 +135,13 @@ def large_int32(function, *specs):
     return [t.name for t in tensors if t.dtype == tf.int32 and 4 * (t.shape.num_elements() or 0) > 1e6]
 
 
-@pytest.mark.parametrize("settings", [{}, {"augment": "crop_flip", "cutout": 2}, {"head": "cdropout0.5_fc"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment": "crop_flip", "cutout": 2},
+        pytest.param({"head": "cdropout0.5_fc"}, marks=pytest.mark.slow),
+    ],
+)
 def test_no_large_int32_tensor_goes_into_a_compiled_step(short_config, digits, settings):
     """TensorFlow holds such a tensor in host memory, and copies it to the GPU at every step."""
     config = short_config(**settings)

@@ -165,6 +165,7 @@ class StopsOnce(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_in_the_same_bits(short_config):
     whole, stopped = short_config(**REBALANCED), short_config(**REBALANCED)
     result = train(whole)

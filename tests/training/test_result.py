@@ -60,7 +60,9 @@ def test_population_statistics_are_measured_beside_the_moving_averages(short_con
     assert third.population is None
 
 
-@pytest.mark.parametrize("probed", [2048, 100], ids=["one pass", "Keras evaluates"])
+@pytest.mark.parametrize(
+    "probed", [2048, pytest.param(100, marks=pytest.mark.slow)], ids=["one pass", "Keras evaluates"]
+)
 def test_a_trained_model_is_measured_without_its_heads_norm_too(short_config, probed):
     """Against the saved model, whose norm is taken out."""
     settings = {"imbalance": "longtail:4", "probe_examples": probed}
@@ -78,7 +80,14 @@ def test_a_trained_model_is_measured_without_its_heads_norm_too(short_config, pr
     assert run["data"]["prior"] == pytest.approx(counts / counts.sum())
 
 
-@pytest.mark.parametrize("head", ["fc", "noise_fc", "noise_fbn_fc"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "noise_fbn_fc",
+        pytest.param("fc", marks=pytest.mark.slow),
+        pytest.param("noise_fc", marks=pytest.mark.slow),
+    ],
+)
 def test_a_head_that_infers_without_moving_averages_has_one_set_of_figures(short_config, head):
     result = train(short_config(head=head, population_stats=True, without_norms=True, epochs=1))
     assert not {"population", "without_norms"} & result.keys()
