@@ -24,7 +24,7 @@ from bnhead.cli import train
 from bnhead.lint.rules import RULES
 from bnhead.report.verify import verify
 from bnhead.studies import wording
-from bnhead.studies.directory import read_study
+from bnhead.studies.directory import read_plan, read_study
 from bnhead.studies.study import STUDIES
 from tests.test_public import PACKAGES
 
@@ -272,6 +272,23 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     assert f"the {dead['control_mean']:.0%} of units".replace("%", " %") in page
 
 
+def test_the_sentences_about_adversarial_examples_are_those_of_the_verdict(hooks):
+    page = " ".join((DOCS / "findings.md").read_text().split())
+    path = DOCS / "answer" / "summaries" / "adversarial_digits" / "verdict.json"
+    one, own, _ = json.loads(path.read_text())["comparisons"]
+    assert {one["word"], own["word"]} == {"NO MATERIAL DIFFERENCE"}
+
+    def of(comparison, outcome, digits):
+        row = next(r for r in (comparison, *comparison["secondary"]) if r["outcome"] == outcome)
+        mean, low, high = (f"{100 * value:.{digits}f}" for value in (row["mean"], *row["interval"]))
+        return mean, f"({low} to {high})"
+
+    assert "accuracy by +{} points {}, ".format(*of(one, "accuracy", 2)) in page
+    assert "AdvProp by +{} {}, ".format(*of(own, "accuracy", 2)) in page
+    assert "one set gained {} points {} and AdvProp".format(*of(one, "robust_accuracy", 1)) in page
+    assert "AdvProp {} {}.".format(*of(own, "robust_accuracy", 1)) in page
+
+
 def test_the_sentences_about_pretraining_are_those_of_the_runs(hooks):
     page = " ".join((DOCS / "frozen.md").read_text().split())
     table = (DOCS / "answer" / "summaries" / "pretrained_cifar10" / "runs.csv").read_text()
@@ -297,6 +314,12 @@ def test_the_sentences_about_pretraining_are_those_of_the_runs(hooks):
 def test_kept_studies_name_no_directory_of_a_machine():
     for path in sorted((DOCS / "answer").rglob("*.json")):
         assert not re.search(r'"(/|[A-Z]:)', path.read_text()), path
+
+
+def test_every_kept_study_has_its_command(hooks):
+    answer = hooks.generate_gallery.generate_answer
+    for path in (DOCS / "answer").rglob("plan.json"):
+        assert answer.command(read_plan(path.parent)).startswith("bnhead "), path.parent.name
 
 
 def test_the_table_of_what_was_run_counts_the_runs_that_are_kept(hooks):

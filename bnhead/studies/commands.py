@@ -78,8 +78,13 @@ def _named_settings(plan: Plan, study: Study) -> dict[str, Any] | None:
     A setting that varies with the strata and is a flag all the same, as the learning rate in `batch_size`, is
     known by the strata that it leads to.
     """
-    if study.checks:
-        return {key: value for key, value in plan.settings.items() if key not in study.varies}
+    if study.checks or study.rivals:
+        fixed = {*study.varies, *study.settings}
+        return {
+            key: value
+            for key, value in plan.settings.items()
+            if key not in fixed and (key, value) not in study.defaults.items()
+        }
     if study.arms:  # the first arm is the base, but for its own settings
         control = plan.cells[0]
         of_base = types.SimpleNamespace(**plan.settings, **control.settings, has_own_weights=False)

@@ -20,6 +20,10 @@ pytestmark = pytest.mark.quick
         ["batch_size", "--learning_rate=0.2"],
         ["learning_rate", "--alpha=0.01", "--dataset=folder:my pictures"],
         ["width", "--task=regression", "--dataset=digits_rotation"],
+        ["adversarial", "--adversarial_epsilon=16", "--backbone=resnet8"],
+        ["domains", "--augment=none"],
+        ["imbalance", "--imbalance=longtail:20", "--batch_size=32"],
+        ["imbalance"],
         ["--heads=fc,bn_fc", "--seeds=3"],  # the usual question is no flag
         ["--heads=fc,bn_fc,fastai", "--question=Which?", "--seeds=3,5", "--first_seed=7"],
         ["--heads=out,bn_out", "--question=Why?", "--vary=batch_size=32,64", "--name=mine", "--outcome=nll"],
