@@ -44,7 +44,7 @@ class Shown(NamedTuple):
         control: a cell with a fully connected layer.
         treatment: the same with a batch norm before that layer.
         backbone: how the backbone is named; "" for its `--backbone`.
-    note: another setting that matters.
+        note: another setting that matters.
     """
 
     folder: str
@@ -56,7 +56,7 @@ class Shown(NamedTuple):
 
 SHOWN = (
     Shown("digits"),
-    Shown("summaries/placement_plain8"),
+    Shown("summaries/width", "fc at fc_units 2048", "bn_fc at fc_units 2048", note="2,048 units"),
     Shown("summaries/causes_cifar10", note="4 epochs"),
     Shown("summaries/placement_rotation"),
     Shown(
@@ -127,8 +127,8 @@ def table() -> str:
     for row in rows():
         name = row.score["outcome"]
         mean = wording.as_difference(row.score["mean"], name)
-        difference = f"{mean} {wording.as_interval(row.score['interval'], name)}"
-        difference += " of R\N{SUPERSCRIPT TWO}" * (name == "r2")
+        unit = " of R\N{SUPERSCRIPT TWO}" * (name == "r2")
+        difference = f"{mean}{unit} {wording.as_interval(row.score['interval'], name)}"
         shares = [_share_text(row.dead[f"{side}_scores"]) for side in ("control", "treatment")]
         cells = [row.setting, str(row.score["n"]), difference, row.score["word"], *shares]
         lines.append(f"| {' | '.join(cells)} |")

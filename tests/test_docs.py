@@ -261,6 +261,19 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
         f"`bn_fc` was {100 * accuracy['mean']:.2f} points better ({100 * low:.2f} to {100 * high:.2f})"
         in page
     )
+    widths = json.loads((DOCS / "answer/summaries/width/verdict.json").read_text())["comparisons"]
+    accuracies = [next(row for row in c["secondary"] if row["outcome"] == "accuracy") for c in widths]
+    assert [row["word"] for row in accuracies] == ["NO MATERIAL DIFFERENCE"] * 5 + ["UNDECIDED", "HELPS"]
+    for row, words in zip(
+        accuracies[5:],
+        ("undecided (+{:.2f}, {:.2f} to {:.2f})", "was {:.2f} points better ({:.2f} to {:.2f}, 40 seeds"),
+        strict=True,
+    ):
+        assert words.format(*(100 * value for value in (row["mean"], *row["interval"]))) in page
+    levels = [f"{100 * accuracies[6][f'{side}_mean']:.1f} %" for side in ("control", "treatment")]
+    assert "the mean accuracy is {}, with it {}.".format(*levels) in page
+    shares = [widths[at]["control_mean"] for at in (0, 6)]
+    assert "it is {:.0f} % at 32 units and {:.0f} % at 2,048".format(*(100 * s for s in shares)) in page
     of_angles = rows("placement_rotation")
     trends = json.loads((DOCS / "answer/summaries/pretrained_cifar10/verdict.json").read_text())["trends"]
     slope, (low, high) = trends[0]["mean"], trends[0]["interval"]
