@@ -147,7 +147,7 @@ def test_the_answer_is_that_of_the_result_files(hooks):
         pairs = zip(row.score["treatment_scores"], row.score["control_scores"], strict=True)
         differences = [treatment - control for treatment, control in pairs]
         mean = wording.as_difference(sum(differences) / len(differences), row.score["outcome"])
-        assert f"| {row.setting} | {row.score['n']} | {mean} [" in readme
+        assert f"| {row.setting} | {row.score['n']} | {mean}" in readme
         assert row.dead["seeds"] == row.score["seeds"]
 
 
