@@ -59,11 +59,7 @@ SHOWN = (
     Shown("summaries/width", "fc at fc_units 2048", "bn_fc at fc_units 2048", note="2,048 units"),
     Shown("summaries/causes_cifar10", note="4 epochs"),
     Shown("summaries/placement_rotation"),
-    Shown(
-        "summaries/pretrained_cifar10",
-        *("pretrained at fc_units 256", "bn at fc_units 256"),
-        backbone="frozen ResNet-18",
-    ),
+    Shown("summaries/placement_frozen_resnet18", backbone="frozen ResNet-18"),
 )
 
 
@@ -173,7 +169,8 @@ def picture() -> str:
         parts.append(_text(_aside(shares.across(tick)), bottom + 18, f"{100 * tick:.3g} %", "quiet mid"))
     for index, (row, strip) in enumerate(zip(comparisons, chart["rows"], strict=True)):
         top = _TOP + _ROW * index
-        parts += [*_labels(row, top), *_strip(strip, top), *_dead_dots(row, shares, top)]
+        parts += [*_labels(row, top), *_strip(strip, top), *_beyond(row, strip, top)]
+        parts += _dead_dots(row, shares, top)
     size = f'viewBox="0 0 {_WIDTH} {bottom + 30}" width="{_WIDTH}" height="{bottom + 30}"'
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
     title = f"<title>{escape(' '.join(row.score['sentence'] for row in comparisons))}</title>"
@@ -198,6 +195,22 @@ def _strip(strip: dict, top: float) -> list[str]:
     for x, level, *_ in strip["dots"]:
         parts.append(f'<circle class="bn seed" cx="{_across(x):g}" cy="{y + 18 + 8 * level:g}" r="3.6"/>')
     return parts
+
+
+def _beyond(row: Row, strip: dict, top: float) -> list[str]:
+    """An arrow with the mean and the interval of a row that lies outside the axis."""
+    if strip["mean"] is not None:
+        return []
+    above = row.score["mean"] > 0
+    x, y, sign = _across(100 if above else 0), top + 30, 1 if above else -1
+    values = (row.score["mean"], *row.score["interval"])
+    text = "{} [{}, {}]".format(*(wording.as_difference(value, row.score["outcome"]) for value in values))
+    arrow = f"M{x - 26 * sign:g} {y}H{x:g}m{-7 * sign} -5l{7 * sign} 5l{-7 * sign} 5"
+    return [
+        f'<path class="bn interval" fill-opacity="0" d="{arrow}"/>',
+        _text(x - 34 * sign, y + 4, text, "end" if above else ""),
+        _text(x, y + 36, f"{strip['right' if above else 'left']} seeds", "quiet end" if above else "quiet"),
+    ]
 
 
 def _dead_dots(row: Row, axis: charts.Axis, top: float) -> list[str]:

@@ -49,14 +49,16 @@ def everywhere() -> str:
 
 
 def _setting(plan: Plan) -> str:
-    """`"digits, resnet8, learning_rate 0.03"`."""
+    """`"digits, resnet8, learning_rate 0.03"`, `"cifar10, frozen resnet18_imagenet"`."""
     usual, settings = TrainConfig(task=plan.settings["task"]), plan.settings
     changed = [
         f"{name} {settings[name]:g}"
         for name in VARIED
         if settings.get(name, getattr(usual, name)) != getattr(usual, name)
     ]
-    return ", ".join([settings["dataset"], settings["backbone"], *changed])
+    frozen = "frozen " * settings.get("freeze_backbone", False)
+    backbone = frozen + settings["backbone"].removesuffix(".keras")
+    return ", ".join([settings["dataset"], backbone, *changed])
 
 
 def _cell(study: StudyFiles, head: str, outcome: str) -> str:

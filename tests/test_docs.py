@@ -274,6 +274,10 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     assert "the mean accuracy is {}, with it {}.".format(*levels) in page
     shares = [widths[at]["control_mean"] for at in (0, 6)]
     assert "it is {:.0f} % at 32 units and {:.0f} % at 2,048".format(*(100 * s for s in shares)) in page
+    frozen = rows("placement_frozen_resnet18")["accuracy"]
+    low, high = frozen["interval"]
+    words = "images is {:.2f} points lower with the batch norm ({:.2f} to {:.2f}, {} seeds)"
+    assert words.format(-100 * frozen["mean"], -100 * high, -100 * low, frozen["n"]) in page
     of_angles = rows("placement_rotation")
     trends = json.loads((DOCS / "answer/summaries/pretrained_cifar10/verdict.json").read_text())["trends"]
     slope, (low, high) = trends[0]["mean"], trends[0]["interval"]
