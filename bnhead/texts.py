@@ -101,7 +101,7 @@ def labelled(rows: Iterable[tuple[str, str]], width: int, *, whole: bool = False
         width: columns of the labels.
         whole: whether each text stays in one line: commands and paths are there to be copied.
     """
-    lines = (f"{label:<{width}}{text}".rstrip() for label, text in rows)
+    lines = (f"{label:<{width - 1}} {text}".rstrip() for label, text in rows)
     return "\n".join(lines if whole else (wrapped(line, hanging=width) for line in lines))
 
 

@@ -113,3 +113,8 @@ def test_the_cause_of_an_error_in_a_layer():
     plain = 'in user code:\n\n    File "a.py", line 3\n        x\n\n    TypeError: no such axis\n'
     assert texts.cause(TypeError(plain)) == "no such axis"
     assert texts.cause(ValueError("just this\nand more")) == "just this"
+
+
+def test_a_long_label_does_not_touch_its_text():
+    rows = [("units", "8"), ("units of a_layer_with_a_name", "64")]
+    assert texts.labelled(rows, 10, whole=True) == "units     8\nunits of a_layer_with_a_name 64"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bnhead.errors import nearest
 from bnhead.heads.presets import PRESETS
-from bnhead.heads.tokens import TOKENS, HeadError, TokenType
+from bnhead.heads.tokens import ACTIVATIONS, TOKENS, HeadError, TokenType
 
 if TYPE_CHECKING:
     import keras
@@ -93,6 +93,11 @@ class Head:
     def needs_labels(self) -> bool:
         """Whether the head reads the labels in training, as a second input of the model."""
         return any(t.type.reads_labels for t in self.tokens)
+
+    @property
+    def has_activation(self) -> bool:
+        """Whether it has an activation: an FC layer's, or one of its own."""
+        return any(t.name == "fc" or t.name in ACTIVATIONS for t in self.tokens)
 
     def on(self, features: Sequence[int | None]) -> tuple[Token, ...]:
         """The tokens for features of a shape: without pooling for a vector, `(channels,)`.

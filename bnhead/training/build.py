@@ -46,6 +46,7 @@ from bnhead.training.tasks import compile_for_task
 # Share of the training after which batch renorm's bounds are final: Ioffe 2017, section 4.
 RENORM_SHARE = 40_000 / 130_000
 AT_ONCE = 32  # training steps per execution on a GPU, at most
+FEATURES = "head_features"  # a layer that counts as the last activation, of a head that has none
 
 
 class Reuse:
@@ -143,7 +144,8 @@ class Reuse:
         Args:
             model: from `model`.
             data: that of the model.
-            layers: names of the layers to count, joined by commas; "" for those of the head.
+            layers: names of the layers to count, joined by commas; "" for the last activation, or for the
+                features that a head without one reads.
 
         Raises:
             UsageError: the model lacks a layer that is to be counted.
@@ -151,6 +153,8 @@ class Reuse:
         self._models = [(settings, held) for settings, held in self._models if held is model]
         if self._watch is None or self._watch[0].model is not model:
             self._watch = None  # frees the memory
+            on_features = any(layer.name == FEATURES for layer in model.layers)
+            layers = layers or FEATURES * on_features
             probe = Probe(model, layers.split(",") if layers else None)
             shares = self._shares_backbone and isinstance(data, FeatureData)
             file = (
@@ -212,7 +216,8 @@ def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
     try:
         if isinstance(dataset, FeatureData):
             inputs = keras.Input(dataset.shape, name="features")
-            model = heads.attach(head, inputs, inputs, dataset.outputs, name="head", **options)
+            features = inputs if head.has_activation else keras.layers.Identity(name=FEATURES)(inputs)
+            model = heads.attach(head, inputs, features, dataset.outputs, name="head", **options)
         else:
             scaling, _ = choose_pixels(config, dataset.shape[-1])
             options |= {"weights": weights_of(config, dataset), "preprocessing": scaling}

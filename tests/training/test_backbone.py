@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bnhead import models
+from bnhead.census import Probe
 from bnhead.data import load
 from bnhead.data.split import Recipe
 from bnhead.devices.replicas import Replicas
@@ -84,6 +85,22 @@ def test_a_run_on_features_is_the_run_of_the_frozen_net(frozen, digits, head):
     assert result["parameters"] == model.count_params()
     saved = keras.saving.load_model(Path(config.workdir) / "model.keras")
     np.testing.assert_allclose(saved.predict(digits.test.images, verbose=0), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["out", "mae_probe", "bn_gap_out"])
+def test_of_a_head_without_activation_the_features_are_counted(frozen, digits, head):
+    config = frozen(head=head, epochs=1)
+    result = train(config)
+    model, _ = end_to_end(config, digits)
+    whole = keras.saving.load_model(Path(config.workdir) / "model.keras")
+    outputs = model.predict(digits.test.images, verbose=0)
+    np.testing.assert_allclose(whole.predict(digits.test.images, verbose=0), outputs, rtol=1e-3, atol=1e-4)
+    # after an average of ReLUs a feature is 0 if the unit is silent everywhere
+    counted = Probe(model).count(digits.test.images)
+    (expected,) = counted.layers.values()
+    for name in ("dataset", "per_input"):
+        assert result[f"dead/head_features/{name}"] == pytest.approx(expected.figures()[name])
+    assert expected.figures()["per_input"] > 0
 
 
 def test_norms_in_training_mode_give_another_result(frozen, digits):
