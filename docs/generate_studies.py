@@ -20,12 +20,12 @@ CORES = 2
 def time_of(name: str, study: Study) -> str:
     """The time of the first look on two cores: half the CPU time that was measured, or its pace elsewhere.
 
-    A study of other batch sizes, or on frozen features, has other steps, and no time by the pace of another.
+    A study of other batch sizes, steps or data, or on frozen features, has no time by the pace of another.
     """
     strata = list(study.strata(TrainConfig()))
     runs = len(study.cells(TrainConfig())) * int(DEFAULTS["seeds"].partition(",")[0])
     times = json.loads(TIMES.read_text())
-    if ("batch_size" in strata[0] or study.arms) and name not in times:
+    if ("batch_size" in strata[0] or study.arms or study.rivals) and name not in times:
         return "\N{EN DASH}"
     measured = times.get(name, times["bn_before_fc"])
     about = "" if measured["runs"] == runs and name in times else "about "
@@ -46,7 +46,7 @@ def table() -> str:
         )
         heads = ", ".join(f"`{head}`" for head in study.heads)
         heads += ", and the heads between" * study.chain
-        heads += "".join(f", `{study.heads[0]}` with `{key}`" for rival in study.rivals for key in rival)
+        heads += "".join(f", with `{key}={value}`" for rival in study.rivals for key, value in rival.items())
         heads += ", and [claims](imbalance.md#seven-claims)" * bool(study.checks)
         lines.append(
             f"| `{name}` | {study.question} | {heads} | {varied} | {time_of(name, study)} |".replace(

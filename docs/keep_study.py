@@ -28,11 +28,13 @@ OF_RUN = ("config.json", "environment.json", "history.csv", "predictions.npz", "
 
 def keep(study: pathlib.Path, name: str) -> None:
     """Replaces docs/answer/<name> by the small files of a study, or by its summary (`summaries/<name>`)."""
-    shutil.rmtree(ANSWER / name, ignore_errors=True)
     is_summary = name.startswith("summaries/")
     paths = [study / file for file in (SUMMARY if is_summary else OF_STUDY)]
     runs = [] if is_summary else sorted((study / "runs").iterdir())
     paths += [run / file for run in runs for file in OF_RUN]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise SystemExit(f"{missing[0]} is missing; nothing was changed")
+    shutil.rmtree(ANSWER / name, ignore_errors=True)
     for path in paths:
         target = ANSWER / name / path.relative_to(study)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,9 @@ def _name_nets(folder: pathlib.Path) -> None:
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    paths = {key: settings[key] for key in ("backbone", "weights") if os.path.isabs(settings.get(key, ""))}
+    paths = {
+        key: settings[key] for key in ("backbone", "weights") if settings.get(key, "").endswith(".keras")
+    }
     return {**settings, **{key: os.path.basename(path) for key, path in paths.items()}}
 
 

@@ -333,6 +333,18 @@ def test_kept_studies_name_no_directory_of_a_machine():
         assert not re.search(r'"(/|[A-Z]:)', path.read_text()), path
 
 
+def test_a_study_that_is_not_there_replaces_no_kept_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    keep_study = importlib.import_module("keep_study")
+    monkeypatch.setattr(keep_study, "ANSWER", tmp_path)
+    kept = tmp_path / "summaries" / "width" / "plan.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with pytest.raises(SystemExit, match="nothing was changed"):
+        keep_study.keep(tmp_path / "studies" / "widht", "summaries/width")
+    assert kept.is_file()
+
+
 def test_every_kept_study_has_its_command(hooks):
     answer = hooks.generate_gallery.generate_answer
     for path in (DOCS / "answer").rglob("plan.json"):

@@ -192,7 +192,8 @@ def listing() -> str:
         rows += [f"{key}: {', '.join(f'{s[key]:g}' for s in strata)}" for key in strata[0]]
         if study.rivals:
             rivals = ", ".join(f"{key} {value}" for rival in study.rivals for key, value in rival.items())
-            rows.append(f"{study.heads[0]} also with {rivals}; further cells check published claims")
+            claims = "; further cells check published claims" * bool(study.checks)
+            rows.append(f"{study.heads[0]} also with {rivals}{claims}")
         most = len(cells) * last
         rows.append(f"{len(cells) * first} runs with {first} seeds; up to {most} where {first} leave it open")
         lines += ["", name, *(texts.wrapped(row, indent=2) for row in rows)]
@@ -237,6 +238,13 @@ def planned(request: Any, study: Study, arguments: Sequence[str]) -> tuple[Plan,
     fields = {spec.name for spec in dataclasses.fields(TrainConfig)} - {*OWNED}
     fields &= {spec.name for spec in dataclasses.fields(request)}
     base = TrainConfig(**{name: getattr(request, name) for name in fields})
+    used = study.base(base)
+    for name in fields & flags:
+        if getattr(used, name) != getattr(base, name):
+            raise UsageError(
+                f"flag --{name}: study {study_name(request)} has {getattr(used, name)!r} in place of "
+                f"{getattr(base, name)!r}; leave the flag out, or give another value"
+            )
     numbers = {name: getattr(request, name) for name in ("first_seed", "delta", "alpha")}
     plan = make(study_name(request), study, base, looks=looks, **numbers)
     settings = base.settings()

@@ -264,8 +264,11 @@ def _computed_rows(
     first: int,
 ) -> Iterator[np.ndarray]:
     """The features of a split from a row on, a batch at a time."""
-    remaining = split.take(np.arange(first, split.size)) if first else split
-    batches = remaining.evaluation_batches(BATCH)
+    if getattr(split, "corruption", "none") != "none":
+        # noise is drawn by the index in the split, which `take` would begin again
+        batches = split.evaluation_batches(BATCH).skip(first // BATCH)
+    else:
+        batches = (split.take(np.arange(first, split.size)) if first else split).evaluation_batches(BATCH)
     stream = seeds.stream(0, "feature_pass", number)
     row = first
     for images, labels in batches:

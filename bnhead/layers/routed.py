@@ -70,7 +70,8 @@ class RoutedBatchNormalization(keras.layers.Layer):
     """
 
     def __init__(self, routes: int, *, default_route: int = 0, routed_affine: bool = False, **options):
-        layer_options = {key: options.pop(key) for key in ("name", "dtype", "trainable") if key in options}
+        layer_options = {key: options.pop(key) for key in ("name", "dtype") if key in options}
+        trainable = options.pop("trainable", True)
         super().__init__(**layer_options)
         if isinstance(routes, bool) or not isinstance(routes, int) or routes < 1:
             raise UsageError(f"{self.name}: routes must be a whole number of at least 1, got {routes!r}")
@@ -86,6 +87,7 @@ class RoutedBatchNormalization(keras.layers.Layer):
         if first.axis != -1 or first.renorm:
             raise UsageError(f"{self.name}: axis must be -1, and there is no renorm")
         self.supports_masking = True
+        self.trainable = trainable  # now that there are branches, which follow
 
     def build(self, input_shape):
         for branch in self.branches:

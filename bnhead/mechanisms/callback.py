@@ -97,7 +97,7 @@ class Measure(keras.callbacks.Callback):
         outputs = self._split.net.outputs[0].shape
         if not _INITIAL & {*self.groups} or len(outputs) != 2 or outputs[1] < 2:
             return
-        if steps is None or int(keras.ops.convert_to_numpy(steps)):
+        if steps is None or int(keras.ops.convert_to_numpy(steps)) or self.initial is not None:
             return
         self.initial = self._guess()
         if "guess" in self.groups and not math.isnan(self.initial.prior):

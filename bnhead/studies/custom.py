@@ -20,6 +20,7 @@ OF_DATA = (
     "validation",
     "imbalance",
     "label_noise",
+    "test_corruption",
 )
 
 

@@ -63,15 +63,23 @@ def perturbed(images, gradient: Callable[[Any], Any], attack: Attack, start=0.0)
     return x
 
 
-def adversarial(model: keras.Model, images, labels, attack: Attack, generator: keras.random.SeedGenerator):
-    """Adversarial images for a compiled classifier, in inference mode.
+def adversarial(
+    model: keras.Model,
+    images,
+    labels,
+    attack: Attack,
+    generator: keras.random.SeedGenerator,
+    loss: Callable[[Any, Any], Any] | None = None,
+):
+    """Adversarial images for a classifier, in inference mode.
 
     Args:
-        model: images -> logits; its loss is attacked.
+        model: images -> logits.
         images: `(batch, height, width, channels)` float32, 0 to 255.
         labels: targets of the loss; for a targeted attack `(batch,)` class numbers.
         attack: the attack.
         generator: draws starts and targets.
+        loss: (labels, logits) -> the loss that is attacked; None for that of the compiled model.
 
     Returns:
         A tensor like `images`; no gradient goes through it.
@@ -90,6 +98,8 @@ def adversarial(model: keras.Model, images, labels, attack: Attack, generator: k
         def forward(watch):
             watched = watch("images", x)
             logits = model(watched, training=False)
+            if loss is not None:
+                return {"images": watched}, loss(labels, logits)
             return {"images": watched}, model.compute_loss(None, labels, logits, training=False)
 
         return direction * sensitivities(forward)["images"]

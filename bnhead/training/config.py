@@ -561,6 +561,11 @@ def _check_frozen(config: TrainConfig) -> None:
 def _check_adversarial(config: TrainConfig) -> None:
     if config.robustness and (config.task != "classification" or config.freeze_backbone):
         raise UsageError("robustness needs task classification and a backbone that is not frozen")
+    if config.robustness and config.test_corruption != "none":
+        raise UsageError(
+            f"robustness corrupts the test images itself: test_corruption must be none, got "
+            f"{config.test_corruption}"
+        )
     if config.adversarial == "none":
         return
     routed = config.adversarial != "pgd_one_bn"
@@ -579,6 +584,11 @@ def _check_adaptation(config: TrainConfig) -> None:
     _check_changed_step(config, title, routed=config.adaptation in ("dsbn_1", "dsbn"), **needed)
     if config.recompute_batch_stats != "none":
         raise UsageError(f"{title} needs recompute_batch_stats 'none', got {config.recompute_batch_stats!r}")
+    if config.validation and config.adaptation in ("dsbn_1", "dsbn"):
+        raise UsageError(
+            f"{title} needs validation 0, since validation images are of the source and the net evaluates "
+            f"with the target's statistics, got {config.validation:g}"
+        )
 
 
 def _check_changed_step(config: TrainConfig, title: str, *, routed: bool, **needed: Any) -> None:

@@ -1,5 +1,6 @@
 """`--dry_run`: settings, size and estimated time of a run, from a few steps. Writes nothing."""
 
+import dataclasses
 import math
 
 import keras
@@ -24,15 +25,19 @@ def estimate(config: TrainConfig) -> dict:
         `settings`; `head`, its diagram; `parameters` and of them `trainable`; `steps_per_epoch` and `steps`;
         `bytes`, estimated (`training_bytes`); `seconds_per_step` and `seconds_per_evaluation`, measured;
         `seconds_compiling`, for tracing and compiling both; `seconds_extracting`, for the features of a
-        frozen backbone, if none are kept; `seconds`, estimated from these for all epochs;
+        frozen backbone, if none are kept; `seconds`, estimated from these for all epochs; `pretraining`, a
+        clause about a first training, whose time is not in them;
         `obstacle`, why `train` would refuse the run directory, empty if it would not.
 
     Raises:
         UsageError, DataError, ResourcesError: as `train`.
     """
-    obstacle = ""
+    obstacle, pretraining = "", ""
+    if config.pretrain_on:  # a dry run trains nothing; the steps of other weights take the same time
+        pretraining = f"not counting the training on {config.pretrain_on}, if it is not kept"
+    given, config = config, dataclasses.replace(config, pretrain_on="", weights_control="none")
     try:
-        RunDirectory(config.directory).check(config.settings(), overwrite=config.overwrite)
+        RunDirectory(config.directory).check(given.settings(), overwrite=config.overwrite)
     except RunDirectoryError as error:
         obstacle = str(error)
     replicas = open_replicas(
@@ -47,9 +52,10 @@ def estimate(config: TrainConfig) -> dict:
     extraction = pace.of_extraction(feed.data).each if config.freeze_backbone else 0.0
     start = step.first + evaluation.first
     return {
-        "settings": config.settings(),
+        "settings": given.settings(),
         "head": describe_head(config, model),
         "decisions": [*choices.lines, *decisions(choices.of(config), model)],
+        "pretraining": pretraining,
         "parameters": parameters(model, feed.data),
         "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
         "steps_per_epoch": feed.steps,
@@ -96,6 +102,8 @@ def format_estimate(estimated: dict, config: TrainConfig) -> str:
     parts = [f"{duration(start)} for tracing and compiling"]
     if estimated["seconds_extracting"]:
         parts.append(f"{duration(estimated['seconds_extracting'])} for the features, if none are kept")
+    if estimated["pretraining"]:
+        parts.append(estimated["pretraining"])
     listed = estimated["settings"] if config.verbose else config.changed()
     settings = [f"  {name:<22}{value}" for name, value in estimated["settings"].items() if name in listed]
     if unlisted := len(estimated["settings"]) - len(settings):

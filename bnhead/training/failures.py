@@ -90,18 +90,20 @@ class Learning(keras.callbacks.Callback):
         constant: the loss of the best constant answer.
         within: epochs until the check; 0 never stops.
         losses: returns the losses of the epochs so far.
+        first: the first of the epochs that count, after those of a frozen stage.
 
     Attributes:
         failed: whether training was stopped.
     """
 
-    def __init__(self, constant: float, within: int, losses: Callable[[], Sequence[float]]):
+    def __init__(self, constant: float, within: int, losses: Callable[[], Sequence[float]], first: int = 0):
         super().__init__()
-        self._lowest, self._within, self._losses = constant * (1 - MARGIN), within, losses
+        self._lowest, self._losses, self._first = constant * (1 - MARGIN), losses, first
+        self._last = first + within - 1 if within else None
         self.failed = False
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self._within and min(self._losses()) - penalty(self.model) > self._lowest:
+        if epoch == self._last and min(self._losses()[self._first :]) - penalty(self.model) > self._lowest:
             self.failed = self.model.stop_training = True
 
 
@@ -159,14 +161,15 @@ def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, ste
     Args:
         model: the model; it is left in the state before that step.
         arrays: the sound state.
-        feed: the run's batches. With several replicas only the step is located.
+        feed: the run's batches.
         step: steps done in the sound state.
 
     Returns:
         `step`, from 1, of the whole training; `epoch`, from 1; `where`: "input", "activation", "loss" or
         "gradient", the first of them that is not finite in that step; `layer`: of an activation the first
         layer in the model's order, of a gradient the layer nearest to the output whose weights it spoiled.
-        Only step and epoch if nothing breaks again, which does not happen on a CPU.
+        Only step and epoch with several replicas, where the training step makes its own batch (attacks, a
+        target domain), and if nothing breaks again, which does not happen on a CPU.
     """
     replay = _StopAtBreak(WeightCheck(model))
     restore(model, arrays)
@@ -174,7 +177,8 @@ def locate(model: keras.Model, arrays: Mapping[str, np.ndarray], feed: Feed, ste
     fit(model, feed, [replay], step)
     broken = step + replay.step
     failure = {"step": broken, "epoch": (broken - 1) // feed.steps + 1}
-    if not replay.broken or feed.replicas.number > 1:
+    makes_its_batch = "train_step" in vars(model)
+    if not replay.broken or makes_its_batch or feed.replicas.number > 1:
         restore(model, replay.state_before if replay.broken else arrays)
         return failure
     spoiled = [variable.path for variable in model.trainable_variables if not all_finite(variable)]

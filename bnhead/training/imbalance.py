@@ -83,17 +83,13 @@ def rebalance(model: keras.Model, config: TrainConfig, data: DataSet) -> keras.M
             return plain(x, y, y_pred, sample_weight, training=training)
         if config.logit_adjustment:
             y_pred = y_pred + ops.cast(ops.convert_to_tensor(shift), y_pred.dtype)
-        if config.class_weights != "none":
-            sample_weight = _example_weights(y, weights)
+        is_mixed = len(y.shape) == 2 and y.shape[1] == len(weights)
+        if config.class_weights != "none" and is_mixed:
+            # the mixture of the weighted losses, whose best constant answer is the weighted prior
+            y = ops.cast(y, y_pred.dtype) * ops.cast(ops.convert_to_tensor(weights), y_pred.dtype)
+        elif config.class_weights != "none":
+            sample_weight = ops.take(ops.convert_to_tensor(weights), ops.cast(ops.reshape(y, (-1,)), "int32"))
         return plain(x, y, y_pred, sample_weight, training=training)
 
     model.compute_loss = compute_loss
     return model
-
-
-def _example_weights(y: Any, weights: np.ndarray) -> Any:
-    """The weight of each example, `(batch,)`: of its class, or the mean over its shares of the classes."""
-    by_class = ops.convert_to_tensor(weights)
-    if len(y.shape) == 2 and y.shape[1] == len(weights):  # shares, as mixup makes them
-        return ops.sum(ops.cast(y, "float32") * by_class, axis=1)
-    return ops.take(by_class, ops.cast(ops.reshape(y, (-1,)), "int32"))

@@ -44,7 +44,7 @@ def weights_of(config: TrainConfig, images: DataSet) -> str:
         images: its data set.
 
     Raises:
-        UsageError: the first training diverged.
+        UsageError: the first training diverged, or did not learn.
         DataError: the data set of the first training is missing.
     """
     if not config.pretrain_on:
@@ -85,8 +85,8 @@ def _trained(config: TrainConfig) -> str:
             if not is_held(path):
                 raise
             time.sleep(_POLL)
-    if result["status"] == "diverged":
-        raise UsageError(f"pretrain_on {config.dataset}: the training in {path} diverged")
+    if result["status"] != "finished":
+        raise UsageError(f"pretrain_on {config.dataset}: the training in {path} ended as {result['status']}")
     return str(path)
 
 

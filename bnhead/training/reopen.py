@@ -146,7 +146,8 @@ def open_source(
     if not dataset:
         raise RunDirectoryError(f"{pathlib.Path(model, 'config.json')} names no dataset; give --dataset")
     side = settings.get("image_size", 0) if is_run or net is None else _square_side(net)
-    images = load(dataset, data_dir, task=task, image_size=image_size or side)
+    adapted = settings.get("adaptation", "none") != "none" and dataset == settings["dataset"]
+    images = load(dataset, data_dir, task=task, image_size=image_size or side, unlabelled_target=adapted)
     if is_run:
         # a window of an image needs the image in its own size, which is not opened here
         augment = settings.get("augment", "none")

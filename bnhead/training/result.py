@@ -57,6 +57,8 @@ def measure_result(
     if config.adaptation == "adabn" and status != "diverged":
         recompute_batch_stats(model, feed.target_batches())
         tested = evaluation.repeat()
+        if watchers.measure is not None:
+            watchers.measure.repeat()
     variants = {}
     if status != "diverged" and (norms := _averaging_norms(model)):
         if config.population_stats:

@@ -12,7 +12,7 @@ from bnhead.devices.environment import describe_environment, prepare_devices
 from bnhead.devices.replicas import Replicas, open_replicas
 from bnhead.errors import UsageError
 from bnhead.heads import inference
-from bnhead.layers import neutralise, recompute_batch_stats
+from bnhead.layers import at_route, neutralise, recompute_batch_stats
 from bnhead.layers.population import is_frozen
 from bnhead.runs.checkpoints import Checkpoint, newest_checkpoint, set_checkpoints_aside
 from bnhead.runs.directory import RunDirectory
@@ -141,6 +141,8 @@ def prepare_training(
     """
     prepare_devices(deterministic=config.deterministic)
     feed = Feed.of(config, reuse.data(config), replicas, reuse.checks(config))
+    if config.adaptation not in ("none", "source"):
+        feed.target_batches()  # raises if there are too few
 
     def build(settings: TrainConfig) -> keras.Model:
         with replicas.building():
@@ -184,7 +186,8 @@ def restore_or_start(
         if settings["neutral_init"]:
             # with an adjusted loss the sum of logits and adjustment is to have the prior
             prior = feed.prior_logits() * (1 - settings["logit_adjustment"])
-            neutralise(inference(model), feed.raw_epoch(), prior)
+            # these batches are those of route 0, the clean images or the source
+            neutralise(at_route(inference(model), 0), feed.raw_epoch(), prior)
         set_checkpoints_aside(directory)
         if messages:
             messages.append(f"{directory.path} starts again from the beginning")

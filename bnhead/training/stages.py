@@ -17,6 +17,7 @@ import keras
 
 from bnhead.heads import parse
 from bnhead.layers import recompute_batch_stats
+from bnhead.mechanisms.figures import check_groups
 from bnhead.runs.checkpoints import newest_checkpoint
 from bnhead.runs.directory import FROZEN, RunDirectory
 from bnhead.runs.history import read_history
@@ -45,7 +46,8 @@ def frozen_stage(config: TrainConfig) -> TrainConfig:
         cutout=config.cutout if augmented else 0,
         dead_layers=",".join(counted),
         mixup=0.0,
-        measure="",
+        measure="initial" if {"initial", "guess"} & {*check_groups(config.measure)} else "",
+        robustness=False,
         learn_within=0,  # the second stage is judged
         recompute_batch_stats="none",
         **{name: getattr(TrainConfig, name) for name in ("unfreeze_at", "backbone_rate", "backbone_bn")},
@@ -92,6 +94,9 @@ def go_on(
         norm.gamma.assign(keras.ops.sqrt(norm.moving_variance + norm.epsilon))
         norm.beta.assign(keras.ops.copy(norm.moving_mean))  # JAX donates both to the step
     watchers.history.rows = read_history(stage.path)
+    if checkpoint is not None and (guess := checkpoint.records.get("Measure")):
+        watchers.measure.set_model(model)
+        watchers.measure.resume(guess)
     best = (stage.read("result.json") or {}).get("best")
     if watchers.best and best:
         value = best[f"validation_{watchers.best.primary}"]

@@ -85,7 +85,7 @@ class Watchers:
         if feed.task != "regression":
             weights = class_weights(feed.class_weights, feed.data.class_counts())
         constant = constant_loss(feed.task, feed.data, feed.recipe.mixup, weights)
-        self.learning = Learning(constant, config.learn_within, self.history.losses)
+        self.learning = Learning(constant, config.learn_within, self.history.losses, feed.first_epoch)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """In the order in which they see an epoch: those that add figures, then those that use them."""

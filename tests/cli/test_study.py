@@ -123,7 +123,7 @@ def test_the_control_is_the_first_head_or_the_one_that_is_named():
         ("lr=0.1,1", "learning_rate", [0.1, 1.0]),
         ("backbone=resnet8,resnet20", "backbone", ["resnet8", "resnet20"]),
         ("mixed_precision=false,true", "mixed_precision", [False, True]),
-        ("test_corruption=none,blur:3", "test_corruption", ["none", "blur:3"]),
+        ("fc_decay=weights,none", "fc_decay", ["weights", "none"]),
     ],
 )
 def test_a_varied_setting_has_its_type_and_a_comparison_at_each_value(vary, key, values, tmp_path):
@@ -155,6 +155,9 @@ def test_a_varied_setting_has_its_type_and_a_comparison_at_each_value(vary, key,
         ([*OWN, "--vary=lr=1,2", "--lr=0"], "flag --learning_rate is what the study varies"),
         ([*OWN, "--vary=mixup=0,0.2", "--mixup=0"], "flag --mixup is what the study varies"),
         ([*OWN, "--vary=deterministic=true,false", "--nodeterministic"], "flag --deterministic is what the"),
+        ([*OWN, "--vary=test_corruption=none,blur:3"], "all runs of a study have one test_corruption"),
+        (["imbalance", "--imbalance=none"], "has 'longtail:100' in place of 'none'; leave the flag out"),
+        (["pretrained", "--learning_rate=0.1"], "has 0.01 in place of 0.1; leave the flag out"),
         ([*OWN, "width"], "heads must be left out for study 'width', which has its own"),
         (["width", "--control=fc"], "flag --control belongs to a study of --heads; width has its own"),
         (["width", "--vary=epochs=1,2"], "flag --vary belongs to a study of --heads; width has its own"),

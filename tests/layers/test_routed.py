@@ -434,3 +434,18 @@ def test_two_mirrored_replicas(synchronized, tmp_path):
             np.testing.assert_allclose(out[f"arr_{i}"], weight, rtol=1e-5, atol=1e-6)
     else:
         assert np.abs(out["losses"] - losses).max() > 1e-4 and np.isfinite(out["losses"]).all()
+
+
+def test_a_frozen_norm_stays_frozen_with_routes():
+    inputs = keras.Input((4,))
+    norm = keras.layers.BatchNormalization(name="norm")
+    model = keras.Model(inputs, norm(inputs))
+    norm.trainable = False
+    routed = with_routes(model, 2, routed_affine=True, as_input=False)
+    assert routed.trainable_variables == []
+    before = [np.array(weight) for weight in routed.weights]
+    for route in (0, np.array([0, 1, 1])):
+        with on_route(route):
+            routed(np.ones((3, 4)) * [[1], [2], [3]], training=True)
+    for weight, value in zip(routed.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)

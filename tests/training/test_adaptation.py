@@ -9,11 +9,15 @@ from keras import ops
 
 from bnhead.data import load
 from bnhead.devices.replicas import Replicas
-from bnhead.errors import UsageError
+from bnhead.errors import DataError, UsageError
 from bnhead.layers import RoutedBatchNormalization, at_route, with_routes
+from bnhead.runs.directory import RunDirectory
 from bnhead.training import TrainConfig, train
 from bnhead.training.adaptation import Teacher, Teaching, pseudo_labels, train_with_target
-from bnhead.training.feed import Feed
+from bnhead.training.build import Reuse
+from bnhead.training.feed import DataUsed, Feed
+from bnhead.training.reopen import open_source
+from bnhead.training.run import prepare_training, restore_or_start
 from tests.training.test_attack import data, net
 
 
@@ -84,7 +88,7 @@ def test_each_domain_moves_its_own_statistics():
         np.testing.assert_allclose(branch.moving_mean, mean, rtol=1e-5, atol=1e-6)
 
 
-DOMAINS = "domains:digits,digits+blur:3"
+DOMAINS = "domains:digits,digits+contrast:3"
 
 
 def config_of(**settings):
@@ -147,6 +151,32 @@ def test_a_run_resumes_exactly_in_its_second_half(short_config):
     assert result["data"]["test"] == 360 and result["data"]["train"] == 768
 
 
+def test_a_target_of_less_than_a_batch_is_refused_before_training(short_config, monkeypatch):
+    config = short_config(dataset=DOMAINS, adaptation="adabn", batch_size=64)
+    reuse = Reuse()
+    data = dataclasses.replace(reuse.data(config), target=reuse.data(config).target.take(np.arange(40)))
+    monkeypatch.setattr(reuse, "data", lambda config: data)
+    with pytest.raises(DataError, match="at most the 40 images of the target, got 64"):
+        prepare_training(config, Replicas(), reuse)
+
+
+def test_an_adapted_run_is_opened_with_the_images_of_its_test(short_config):
+    config = short_config(dataset=DOMAINS, adaptation="source", epochs=1)
+    result = train(config)
+    source = open_source(config.workdir, data_dir=config.data_dir)
+    assert source.dataset.test.fingerprint() == result["data"]["test_sha256"]
+
+
+@pytest.mark.parametrize("adversarial", ["none", "pgd"])
+def test_the_first_guess_of_routed_norms_is_neutral_too(short_config, adversarial):
+    config = short_config(neutral_init=True, adversarial=adversarial, imbalance="longtail:10")
+    feed, model, _, _, choices, _ = prepare_training(config, Replicas(), Reuse())
+    restore_or_start(RunDirectory(config.directory), config.settings(), DataUsed(feed), model, choices)
+    images = np.concatenate([x for x, _ in feed.raw_epoch().as_numpy_iterator()])
+    logits = model(images, training=True)
+    np.testing.assert_allclose(np.mean(logits, 0), feed.prior_logits(), atol=0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("adaptation", ["source", "adabn", "pseudo", "dsbn_1"])
 def test_every_adaptation_trains(short_config, adaptation):
@@ -161,6 +191,7 @@ def test_every_adaptation_trains(short_config, adaptation):
         ({"dataset": "digits"}, "adaptation dsbn needs dataset domains:SOURCE,TARGET, got 'digits'"),
         ({"mixup": 0.1}, "adaptation dsbn needs mixup 0.0, got 0.1"),
         ({"adversarial": "pgd"}, "adaptation dsbn needs adversarial 'none', got 'pgd'"),
+        ({"validation": 0.2}, "adaptation dsbn needs validation 0, since"),
         ({"class_weights": "inverse"}, "adaptation dsbn needs class_weights 'none', got 'inverse'"),
         ({"head": "brn_fc"}, "head 'brn_fc': brn has no second set of statistics"),
         ({"adaptation": "adabn", "recompute_batch_stats": "all"}, "needs recompute_batch_stats 'none'"),

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bnhead.cli.train import main
 from bnhead.errors import ResourcesError, UsageError
-from bnhead.training import estimate, pace, train
+from bnhead.training import estimate, pace, pretrained, train
 from bnhead.training.estimate import format_estimate, training_bytes
 
 
@@ -68,6 +68,16 @@ def test_settings_that_differ_from_their_defaults_are_listed_and_all_on_request(
     assert len(settings) == 1 + 7 + 1 and "momentum" not in "".join(settings)
     settings = format_estimate(estimated, dataclasses.replace(config, verbose=True)).split("\n\n")[0]
     assert settings.count("\n") == len(estimated["settings"]) and "--verbose" not in settings
+
+
+def test_nothing_is_trained_first(short_config, tmp_path):
+    options = {"pretrain_on": "digits", "pretrain_epochs": 1, "weights_control": "shuffled", "dry_run": True}
+    config = short_config(data_dir=str(tmp_path), **options)
+    estimated = estimate.estimate(config)
+    assert not (tmp_path / pretrained.FOLDER).exists()
+    assert estimated["settings"] == config.settings()
+    text = " ".join(format_estimate(estimated, config).split())
+    assert "not counting the training on digits, if it is not kept" in text
 
 
 def test_train_itself_does_no_dry_run(short_config):

@@ -185,6 +185,29 @@ def test_regularizers_do_not_count_as_failing_to_learn():
         assert learning.failed == failed
 
 
+def test_epochs_of_a_frozen_stage_do_not_count():
+    losses = [0.1, 9.0, 9.0]
+    learning = Learning(2.3, 2, lambda: losses, first=1)
+    learning.set_model(net())
+    learning.on_epoch_end(1)
+    assert not learning.failed
+    learning.on_epoch_end(2)
+    assert learning.failed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dataset": "domains:digits,digits+contrast:3", "adaptation": "dsbn"},
+        pytest.param({"adversarial": "pgd"}, marks=pytest.mark.slow),
+    ],
+    ids=["dsbn", "pgd"],
+)
+def test_a_run_whose_step_makes_its_batch_diverges_as_a_result(short_config, settings):
+    result = train(short_config(learning_rate=1e20, warmup_epochs=0.0, train_examples=512, **settings))
+    assert result["status"] == "diverged" and {*result["failure"]} == {"step", "epoch"}
+
+
 def test_failing_to_learn_is_a_result(short_config):
     result = train(short_config(learning_rate=1e-9, weight_decay=0.0, epochs=4, learn_within=2))
     assert (result["status"], result["epochs"]) == ("failed_to_learn", 2)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from bnhead import heads
 from bnhead.data.corruptions import CORRUPTIONS, corrupted
 from bnhead.data.memory import InMemory
 from bnhead.training.robustness import robust_figures
@@ -32,8 +33,23 @@ def test_a_linear_net_is_right_on_what_no_change_within_the_box_turns_over(epsil
     worst = np.clip(pixels + epsilon * sign, 0, 255) @ weight + bias
     figures = robust_figures(linear(weight, bias), InMemory(images, labels), epsilon, batch_size=64)
     assert figures["test_robust_accuracy"] == pytest.approx(np.mean((worst > 0) == labels), abs=1e-9)
-    scores = [
-        np.mean((corrupted(images, f"{name}:3").reshape(200, 16) @ weight + bias > 0) == labels)
-        for name in CORRUPTIONS
-    ]
+    changed = {name: corrupted(images, f"{name}:3") for name in CORRUPTIONS}
+    assert (changed.pop("blur") == images).all(), "of less than a pixel"
+    scores = [np.mean((x.reshape(200, 16) @ weight + bias > 0) == labels) for x in changed.values()]
     assert figures["test_corrupted_accuracy"] == pytest.approx(np.mean(scores), abs=1e-9)
+
+
+def test_the_loss_and_the_labels_of_the_training_do_not_matter():
+    """Mixup trains on shares of the classes, and some heads read labels."""
+    random = np.random.default_rng(0)
+    split = InMemory(random.integers(0, 256, (64, 4, 4, 1)).astype("uint8"), np.arange(64) % 3)
+    inputs = keras.Input((4, 4, 1))
+    options = {"name": "net", "class_counts": [22, 21, 21]}
+    models = [heads.attach(text, inputs, inputs, 3, **options) for text in ("fc8", "cdropout0.5_fc8")]
+    losses = keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy
+    for layer in (layer for layer in models[0].layers if layer.weights):
+        models[1].get_layer(layer.name).set_weights(layer.get_weights())
+    for model, loss in zip(models, losses, strict=True):
+        model.compile("sgd", loss(from_logits=True))
+    first, second = (robust_figures(model, split, 8.0) for model in models)
+    assert first == second

@@ -13,7 +13,7 @@ from bnhead.devices.replicas import Replicas
 from bnhead.errors import Interrupted
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.runs.directory import FROZEN, RunDirectory
-from bnhead.training import train
+from bnhead.training import TrainConfig, train
 from bnhead.training.build import Reuse
 from bnhead.training.run import prepare_training
 from bnhead.training.stages import frozen_stage, go_on
@@ -50,6 +50,18 @@ def test_history_is_of_both_stages_and_the_first_is_a_frozen_run(finished, short
         assert result.history[name][:2] == frozen.history[name]
     assert result.history["learning_rate"][-1] == pytest.approx(0, abs=1e-8)
     assert result["backbone"] == "frozen for 2 epochs, then trained"
+
+
+def test_the_guess_is_that_before_the_first_stage(short_config):
+    config = short_config(epochs=2, unfreeze_at=1, measure="initial", augment="none")
+    result = train(config)
+    first = json.loads((Path(config.directory) / FROZEN / "result.json").read_text())
+    names = [name for name in result if name.startswith("mechanisms/initial")]
+    assert names and {name: result[name] for name in names} == {name: first[name] for name in names}
+
+
+def test_the_second_stage_alone_is_attacked():
+    assert frozen_stage(TrainConfig(unfreeze_at=1, epochs=2, robustness=True)).robustness is False
 
 
 def test_the_backbone_trains_after_the_first_stage_alone(finished, short_config):

@@ -96,12 +96,12 @@ def test_a_target_keeps_the_labels_of_its_test_alone(colour, data_dir):
 
 
 def test_a_corrupted_part(data_dir):
-    data = load("domains:digits,digits+blur:3", data_dir)
+    data = load("domains:digits,digits+contrast:3", data_dir)
     digits = load("digits", data_dir)
-    assert data.name.endswith("+blur:3") and data.domains == ("digits", "digits+blur:3")
+    assert data.name.endswith("+contrast:3") and data.domains == ("digits", "digits+contrast:3")
     for split, plain in ((data.train, digits.train), (data.test, digits.test)):
         np.testing.assert_array_equal(split.images[: plain.size], plain.images)
-        np.testing.assert_array_equal(split.images[plain.size :], corrupted(plain.images, "blur:3"))
+        np.testing.assert_array_equal(split.images[plain.size :], corrupted(plain.images, "contrast:3"))
 
 
 def test_a_part_on_patches_of_pictures():
