@@ -27,7 +27,7 @@ DEFINITIONS = (  # names of figures, from the mildest definition of "dead" to th
     *("weight_dead", "always_on"),
 )
 EPOCHS = (1, 2, 4, 8, 15)
-VARIED = ("learning_rate", "batch_size", "weight_decay", "head_bn_epsilon")
+VARIED = ("fc_units", "learning_rate", "batch_size", "weight_decay", "head_bn_epsilon", "epochs")
 _LEVEL = 0.95
 
 
@@ -59,6 +59,22 @@ def _setting(plan: Plan) -> str:
     frozen = "frozen " * settings.get("freeze_backbone", False)
     backbone = frozen + settings["backbone"].removesuffix(".keras")
     return ", ".join([settings["dataset"], backbone, *changed])
+
+
+def layers() -> str:
+    """Heads of one to three layers, each with and without a batch norm before the first: both accuracies."""
+    studies = [read_study(STUDY.with_name("digits")), *generate_summaries.studies("layers").values()]
+    rows, commands = [], []
+    for study in studies:
+        (row,) = study.verdict["comparisons"]
+        scores = [wording.as_score(row[f"{side}_mean"], row["outcome"]) for side in ("control", "treatment")]
+        heads = f"`{row['control']}`, `{row['treatment']}`"
+        difference = generate_summaries.difference(row, row["outcome"])
+        rows.append([_setting(study.plan), heads, str(row["n"]), *scores, difference])
+        commands.append(generate_answer.command(study.plan))
+    headings = ["data set, backbone", "heads", "seeds", "accuracy without", "with", "difference in points"]
+    block = "\n".join(commands)
+    return f"{generate_summaries.table(headings, rows)}\n\n```sh\n{block}\n```"
 
 
 def _cell(study: StudyFiles, head: str, outcome: str) -> str:

@@ -44,6 +44,7 @@ TABLES = {
     "findings_definitions": generate_findings.definitions,
     "findings_epochs": generate_findings.by_epoch,
     "findings_everywhere": generate_findings.everywhere,
+    "findings_layers": generate_findings.layers,
     "findings_neighbours": generate_findings.neighbours,
     "findings_placement": functools.partial(generate_studies.finding, "placement"),
     "findings_runs": generate_findings.runs,

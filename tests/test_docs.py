@@ -278,6 +278,20 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     low, high = frozen["interval"]
     words = "images is {:.2f} points lower with the batch norm ({:.2f} to {:.2f}, {} seeds)"
     assert words.format(-100 * frozen["mean"], -100 * high, -100 * low, frozen["n"]) in page
+    for folder, words in (
+        ("placement_wide_rate_003", "+{:.2f} ({:.2f} to {:.2f}) at 0.03"),
+        ("placement_wide_rate_001", "+{:.2f} ({:.2f} to {:.2f}) at 0.01"),
+    ):
+        row = rows(folder)["accuracy"]
+        assert words.format(*(100 * value for value in (row["mean"], *row["interval"]))) in page
+    slow, fast = (rows(f"placement_frozen_{name}") for name in ("resnet18", "rate_01"))
+    mean, (low, high) = fast["accuracy"]["mean"], fast["accuracy"]["interval"]
+    assert f"it is {-100 * mean:.2f} points lower ({-100 * high:.2f} to {-100 * low:.2f})." in page
+    dead = [100 * row["dead_share"]["control_mean"] for row in (slow, fast)]
+    assert "{:.1f} % of 256 units are dead at a rate of 0.01, and {:.1f} % at 0.1".format(*dead) in page
+    assert slow["dead_share"]["treatment_mean"] == fast["dead_share"]["treatment_mean"] == 0
+    levels = [100 * row["accuracy"]["control_mean"] for row in (fast, slow)]
+    assert "it is {:.1f} % with them and {:.1f} % without.".format(*levels) in page
     of_angles = rows("placement_rotation")
     trends = json.loads((DOCS / "answer/summaries/pretrained_cifar10/verdict.json").read_text())["trends"]
     slope, (low, high) = trends[0]["mean"], trends[0]["interval"]
@@ -287,6 +301,40 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     low, high = r2["interval"]
     assert f"R² by {-r2['mean']:.3f} ({-high:.3f} to {-low:.3f})" in page
     assert f"the {dead['control_mean']:.0%} of units".replace("%", " %") in page
+
+
+def test_the_sentences_about_imbalance_are_those_of_the_runs(hooks):
+    page = " ".join((DOCS / "findings.md").read_text().split())
+    folder = DOCS / "answer" / "summaries" / "imbalance_digits"
+    verdict = json.loads((folder / "verdict.json").read_text())
+    runs = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+    by_head = {row["treatment"]: row for row in verdict["comparisons"]}
+    norms = [by_head[head] for head in ("bn_gap_fc", "bn_fc", "fc_bn", "fc_out_bn")]
+    assert all(row["interval"][0] < 0 < row["interval"][1] for row in norms)
+    means = [100 * row["mean"] for row in norms]
+    assert f"{100 * norms[0]['control_mean']:.1f} % without a batch norm" in page
+    assert f"changes by {min(means):.2f} to +{max(means):.2f} points" in page
+    adjusted = np.mean([float(run["adjusted_balanced_accuracy"]) for run in runs if run["cell"] == "fc"])
+    assert f"which trains nothing, gives {100 * adjusted:.1f} %" in page
+    dropout = by_head["cdropout0.5_fc"]
+    low, high = (-100 * bound for bound in reversed(dropout["interval"]))
+    assert f"costs {-100 * dropout['mean']:.2f} points ({low:.2f} to {high:.2f})" in page
+    claims = [row for row in verdict["claims"]["rows"] if row["word"] == "REFUTED"]
+    assert (
+        "takes {:.0f} points with it (`fc_bn`), or {:.0f} (`fc_out".format(
+            *(-100 * row["mean"] for row in claims)
+        )
+        in page
+    )
+    failed = {}
+    for run in runs:
+        failed[run["cell"]] = failed.get(run["cell"], 0) + (run["status"] == "failed_to_learn")
+    failed = {cell: number for cell, number in failed.items() if number}
+    assert failed == {
+        "fc_bn at imbalance one_majority:80": 5,
+        "fc_bn at imbalance one_majority:20, task multilabel": 10,
+        "fc_out_bn at imbalance one_majority:20, task multilabel": 10,
+    }
 
 
 def test_the_sentences_about_adversarial_examples_are_those_of_the_verdict(hooks):
