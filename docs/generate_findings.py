@@ -34,11 +34,11 @@ _LEVEL = 0.95
 def everywhere() -> str:
     """What each placement changes on each data set and backbone: the metric, then the dead units."""
     studies = [read_study(STUDY), *generate_summaries.studies("placement").values()]
-    studies.sort(key=lambda study: (_setting(study.plan).count(","), study.plan.task))  # nets, then settings
+    studies.sort(key=lambda study: (setting(study.plan).count(","), study.plan.task))  # nets, then settings
     tables = []
     for title, outcome in (("metric", ""), ("dead units", "dead_share")):
         rows = [
-            [_setting(study.plan), str(study.verdict["look"]["seeds"]),
+            [setting(study.plan), str(study.verdict["look"]["seeds"]),
              *(_cell(study, head, outcome) for head in HEADS[1:])]
             for study in studies
         ]  # fmt: skip
@@ -48,16 +48,16 @@ def everywhere() -> str:
     return "\n\n".join([*tables, f"```sh\n{commands}\n```"])
 
 
-def _setting(plan: Plan) -> str:
+def setting(plan: Plan) -> str:
     """`"digits, resnet8, learning_rate 0.03"`, `"cifar10, frozen resnet18_imagenet"`."""
-    usual, settings = TrainConfig(task=plan.settings["task"]), plan.settings
+    settings, net = plan.settings, {**plan.cells[0].settings, **plan.settings}
+    usual = TrainConfig(task=settings["task"])
     changed = [
         f"{name} {settings[name]:g}"
         for name in VARIED
         if settings.get(name, getattr(usual, name)) != getattr(usual, name)
     ]
-    frozen = "frozen " * settings.get("freeze_backbone", False)
-    backbone = frozen + settings["backbone"].removesuffix(".keras")
+    backbone = "frozen " * net.get("freeze_backbone", False) + net["backbone"].removesuffix(".keras")
     return ", ".join([settings["dataset"], backbone, *changed])
 
 
@@ -70,7 +70,7 @@ def layers() -> str:
         scores = [wording.as_score(row[f"{side}_mean"], row["outcome"]) for side in ("control", "treatment")]
         heads = f"`{row['control']}`, `{row['treatment']}`"
         difference = generate_summaries.difference(row, row["outcome"])
-        rows.append([_setting(study.plan), heads, str(row["n"]), *scores, difference])
+        rows.append([setting(study.plan), heads, str(row["n"]), *scores, difference])
         commands.append(generate_answer.command(study.plan))
     headings = ["data set, backbone", "heads", "seeds", "accuracy without", "with", "difference in points"]
     block = "\n".join(commands)

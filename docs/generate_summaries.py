@@ -13,9 +13,10 @@ SUMMARIES = generate_answer.ANSWER / "summaries"
 NO_STUDY = "No study is kept yet; this section is made from those that are."
 
 
-def studies(name: str) -> dict[str, StudyFiles]:
-    """Folder in docs/answer/summaries/ -> the study, of all whose folder is the name and an underscore."""
-    return {path.name: read_study(path) for path in sorted(SUMMARIES.glob(f"{name}_*"))}
+def studies(name: str = "") -> dict[str, StudyFiles]:
+    """Folder in docs/answer/summaries/ -> its study; with a name, of folders that begin with it and `_`."""
+    paths = sorted(SUMMARIES.glob(f"{name}_*" if name else "*"))
+    return {path.name: read_study(path) for path in paths}
 
 
 def findings(name: str, outcomes: Sequence[str]) -> str:

@@ -274,6 +274,15 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     assert "the mean accuracy is {}, with it {}.".format(*levels) in page
     shares = [widths[at]["control_mean"] for at in (0, 6)]
     assert "it is {:.0f} % at 32 units and {:.0f} % at 2,048".format(*(100 * s for s in shares)) in page
+    short = rows("placement_short_run")["accuracy"]
+    assert (
+        "({:.2f}, {:.2f} to {:.2f})".format(*(100 * v for v in (short["mean"], *short["interval"]))) in page
+    )
+    quiet = ("batch_size", "head_bn_epsilon", "weight_decay", "plain8", "resnet8")
+    assert {rows(f"placement_{name}")["accuracy"]["word"] for name in quiet} == {"NO MATERIAL DIFFERENCE"}
+    assert {rows(f"placement_{name}")["accuracy"]["word"] for name in ("learning_rate", "short_run")} == {
+        "UNDECIDED"
+    }
     frozen = rows("placement_frozen_resnet18")["accuracy"]
     low, high = frozen["interval"]
     words = "images is {:.2f} points lower with the batch norm ({:.2f} to {:.2f}, {} seeds)"

@@ -27,9 +27,12 @@ def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
     plan = study.plan
     cells_compared = {name for pair in plan.comparisons for name in (pair.control, pair.treatment)}
     in_parts = plan.causes or plan.claims  # cells that are compared, and others that serve other tables
-    for cell in (cell for cell in plan.cells if cell.name in cells_compared or not in_parts):
-        strata.setdefault("" if plan.claims else _stratum_name(cell), []).append(cell)
-    names = [cell.name if plan.claims else _head_name(cell) for cell in next(iter(strata.values()))]
+    shown = [cell for cell in plan.cells if cell.name in cells_compared or not in_parts]
+    # a control without settings beside cells that have some: each cell is a head of its own
+    of_their_own = bool(plan.claims) or len({bool(cell.stratum) for cell in shown}) > 1
+    for cell in shown:
+        strata.setdefault("" if of_their_own else _stratum_name(cell), []).append(cell)
+    names = [cell.name if of_their_own else _head_name(cell) for cell in next(iter(strata.values()))]
     summaries = []
     for layer in keys.layers_of(key for run in study.runs.values() for key in run.result):
         counted = {run.result.get(keys.key(layer, "inputs")) for run in study.runs.values()}
