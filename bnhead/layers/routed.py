@@ -5,6 +5,7 @@ et al. 2020, "AdvProp"): kinds of inputs whose features have different means and
 """
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,7 +56,9 @@ class RoutedBatchNormalization(keras.layers.Layer):
     Call arguments:
         inputs: `(batch, ..., channels)`.
         route: `(batch,)` integers in 0 to `routes` - 1, or an integer for the entire batch. None takes that
-            of `on_route`, and without one `default_route`.
+            of `on_route`, and without one `default_route`. For a batch whose routes follow one another, a
+            tuple with the number of examples on each, such as `(96, 32)`, takes the batch norm's fused kernel
+            for each part: in training about a third of the time of the same routes as a tensor.
         mask: `(batch, ...)` bool; in training, statistics exclude masked positions.
 
     Raises:
@@ -96,6 +99,8 @@ class RoutedBatchNormalization(keras.layers.Layer):
     def call(self, inputs, route=None, training=None, mask=None):
         if route is None:
             route = self.default_route if _scope.route is None else _scope.route
+        if isinstance(route, tuple):
+            return self._in_parts(inputs, route, training, mask)
         self._require_known(route)
         if isinstance(route, int) or self.routes == 1:
             branch = self.branches[route if isinstance(route, int) else 0]
@@ -122,6 +127,27 @@ class RoutedBatchNormalization(keras.layers.Layer):
             beta = self._affine("beta")
             outputs = outputs + (by_example(beta, route, rank) if self.routed_affine else beta)
         return ops.cast(outputs, self.compute_dtype)
+
+    def _in_parts(self, inputs, counts: tuple[int, ...], training, mask):
+        """The outputs of a batch whose first `counts[0]` examples are on route 0, and so on."""
+        size = inputs.shape[0]
+        if len(counts) != self.routes or (size is not None and sum(counts) != size):
+            raise UsageError(
+                f"{self.name}: route must have {self.routes} numbers of examples with the sum {size}, "
+                f"got {counts}"
+            )
+        taken = [(branch, count) for branch, count in zip(self.branches, counts, strict=True) if count]
+        if len(taken) == 1:
+            return taken[0][0](inputs, training=training, mask=mask)
+        starts = list(itertools.accumulate(count for _, count in taken[:-1]))
+        # the gradient of a split is a concatenation; that of a slice would be padded to the whole batch
+        parts = ops.split(inputs, starts)
+        masks = [None] * len(taken) if mask is None else ops.split(mask, starts)
+        outputs = [
+            branch(part, training=training, mask=part_mask)
+            for (branch, _), part, part_mask in zip(taken, parts, masks, strict=True)
+        ]
+        return ops.concatenate(outputs)
 
     def _affine(self, name: str):
         """gamma or beta, float32: `(routes, channels)`, or `(channels,)` if all routes share it."""
@@ -214,7 +240,7 @@ def on_route(route: Any) -> Iterator[None]:
     For a training step that chooses the route itself: the model reads images alone.
 
     Args:
-        route: `(batch,)` integers, or an integer for entire batches.
+        route: as of `RoutedBatchNormalization`.
     """
     outer, _scope.route = _scope.route, route
     try:

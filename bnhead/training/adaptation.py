@@ -96,7 +96,8 @@ def train_with_target(
         # Keras divides by the number of all images, twice that of the source's
         weights = ops.concatenate([ops.full((size,), 2.0), ops.broadcast_to(2 * weight, (size,))])
         batch = ops.concatenate([source, target]), ops.concatenate([labels, guessed]), weights
-        with on(ops.cast(ops.arange(2 * size) >= size, "int32")):
+        is_static = isinstance(size, int)
+        with on((size, size) if is_static else ops.cast(ops.arange(2 * size) >= size, "int32")):
             return step(batch)
 
     model.train_step, model.train_function = train_step, None

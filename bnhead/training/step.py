@@ -55,7 +55,7 @@ def train_adversarially(
         return on_route(route) if routed else contextlib.nullcontext()
 
     def extended(data) -> tuple[Any, Any, Any]:
-        """Images, labels and routes of the clean and of the adversarial part of a batch."""
+        """Images, labels and routes of the clean and, after it, of the adversarial part of a batch."""
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = ops.cast(images, "float32")
         size = ops.shape(images)[0]  # an integer if it is static
@@ -64,7 +64,8 @@ def train_adversarially(
         with on(1):
             changed = adversarial(model, images[first:], labels[first:], attack, generator)
         clean = first if share else size
-        routes = ops.cast(ops.arange(clean + attacked) >= clean, "int32")
+        is_static = isinstance(size, int)
+        routes = (clean, attacked) if is_static else ops.cast(ops.arange(clean + attacked) >= clean, "int32")
         return (
             ops.concatenate([images[:clean], changed]),
             ops.concatenate([labels[:clean], labels[first:]]),

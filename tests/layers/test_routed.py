@@ -449,3 +449,31 @@ def test_a_frozen_norm_stays_frozen_with_routes():
             routed(np.ones((3, 4)) * [[1], [2], [3]], training=True)
     for weight, value in zip(routed.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.parametrize("counts", [(3, 4, 1), (8, 0, 0), (0, 3, 5)], ids=str)
+@pytest.mark.parametrize("routed_affine", [False, True])
+def test_parts_are_the_same_routes_as_a_tensor(counts, routed_affine):
+    x, routes = batch((8, 5, 4)), np.repeat(np.arange(3), counts)
+    results = []
+    for route in (counts, routes.astype("int32")):
+        norm = RoutedBatchNormalization(3, momentum=0.8, routed_affine=routed_affine)
+        norm.build(x.shape)
+        for number, weight in enumerate(norm.weights):
+            weight.assign(np.linspace(0.5, 1.5, 4) + number / 10)
+        with tf.GradientTape() as tape:
+            inputs = tf.constant(x)
+            tape.watch(inputs)
+            outputs = norm(inputs, route=route, training=True)
+            loss = tf.reduce_sum(outputs**3)
+        sources = [inputs, *(variable.value for variable in norm.trainable_variables)]
+        gradients = tape.gradient(loss, sources, unconnected_gradients="zero")
+        results.append([outputs, norm(inputs, route=route), *norm.get_weights(), *gradients])
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_allclose(first, second, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("counts", [(3, 5), (3, 3, 1)])
+def test_parts_cover_the_batch(counts):
+    with pytest.raises(UsageError, match="route must have 3 numbers of examples with the sum 8, got"):
+        RoutedBatchNormalization(3)(batch((8, 4)), route=counts)
