@@ -308,8 +308,9 @@ class TrainConfig:
     weight_histograms: bool = setting(False, "Write histograms of all weights to TensorBoard each epoch.")
     learn_within: int = setting(
         5,
-        "Epochs after which a run whose training loss is still no better than that of the best constant "
-        "prediction ends as failed_to_learn. 0 disables the check.",
+        "Epochs after which a run ends as failed_to_learn if its training loss was never better than that of "
+        "the best constant prediction, falls no further, and its accuracy is no better either. 0 disables "
+        "the check.",
     )
     deterministic: bool = setting(
         False,

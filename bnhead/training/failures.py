@@ -18,7 +18,7 @@ from bnhead.training.feed import Feed
 from bnhead.training.state import captured, fit, restore
 
 CHECKED_EVERY = 1.0  # seconds between two checks of all weights
-MARGIN = 0.01  # share of the constant answer's loss by which a loss must be lower to count as learning
+MARGIN = 0.01  # share by which a loss must be lower, and points by which an accuracy must be higher
 
 
 @contextlib.contextmanager
@@ -82,28 +82,48 @@ class Finite(keras.callbacks.Callback):
 
 
 class Learning(keras.callbacks.Callback):
-    """Stops a training whose loss, after some epochs, was never below that of the best constant answer.
+    """Stops a training that does not learn.
 
-    The current penalty of a backbone's own regularizers is subtracted from the losses.
+    After some epochs, the loss was never below that of the best constant answer, it falls no further, and the
+    training accuracy is no better than that answer's. A loss alone says too little: with a batch norm on the
+    logits it begins far above and may stay there, while the answers become right.
 
     Args:
         constant: the loss of the best constant answer.
-        within: epochs until the check; 0 never stops.
-        losses: returns the losses of the epochs so far.
+        within: epochs until the first check; 0 never stops.
+        rows: returns the history so far, a row for each epoch with `loss` and, for classes, `accuracy`. The
+            current penalty of a backbone's own regularizers is subtracted from the losses.
         first: the first of the epochs that count, after those of a frozen stage.
+        majority: share of the most frequent class, the accuracy of the best constant answer; None for
+            numbers.
 
     Attributes:
         failed: whether training was stopped.
     """
 
-    def __init__(self, constant: float, within: int, losses: Callable[[], Sequence[float]], first: int = 0):
+    def __init__(
+        self,
+        constant: float,
+        within: int,
+        rows: Callable[[], Sequence[Mapping[str, float]]],
+        first: int = 0,
+        majority: float | None = None,
+    ):
         super().__init__()
-        self._lowest, self._losses, self._first = constant * (1 - MARGIN), losses, first
-        self._last = first + within - 1 if within else None
+        self._constant, self._within, self._rows = constant, within, rows
+        self._first, self._majority = first, majority
         self.failed = False
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch == self._last and min(self._losses()[self._first :]) - penalty(self.model) > self._lowest:
+        rows = self._rows()[self._first :]
+        if not self._within or len(rows) < self._within:
+            return
+        losses = [row["loss"] for row in rows]
+        if min(losses) - penalty(self.model) <= self._constant * (1 - MARGIN):
+            return
+        is_falling = losses[-1] < (1 - MARGIN) * min(losses[:-1], default=0.0)
+        is_right = self._majority is not None and rows[-1].get("accuracy", 0.0) > self._majority + MARGIN
+        if not is_falling and not is_right:
             self.failed = self.model.stop_training = True
 
 

@@ -135,10 +135,6 @@ class HistoryFile(keras.callbacks.Callback):
         """Restores what `state` returned."""
         self.rows = list(state["rows"])
 
-    def losses(self) -> list[float]:
-        """The training loss of each epoch."""
-        return [row["loss"] for row in self.rows]
-
     def on_train_begin(self, logs=None):
         if self.rows:
             self._directory.write_history(self.rows)

@@ -81,11 +81,14 @@ class Watchers:
                 TASKS[feed.task].primary,
                 histograms=config.weight_histograms,
             )
-        weights = 1.0
+        weights, majority = 1.0, None
         if feed.task != "regression":
-            weights = class_weights(feed.class_weights, feed.data.class_counts())
+            counts = feed.data.class_counts()
+            weights, majority = class_weights(feed.class_weights, counts), max(counts) / sum(counts)
         constant = constant_loss(feed.task, feed.data, feed.recipe.mixup, weights)
-        self.learning = Learning(constant, config.learn_within, self.history.losses, feed.first_epoch)
+        self.learning = Learning(
+            constant, config.learn_within, lambda: self.history.rows, feed.first_epoch, majority
+        )
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """In the order in which they see an epoch: those that add figures, then those that use them."""

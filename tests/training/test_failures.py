@@ -138,10 +138,16 @@ def test_the_best_constant_answers_loss_of_mixed_numbers(alpha):
     assert constant_loss("regression", None, alpha) == pytest.approx(mixed.var(), rel=0.02)
 
 
+def rows_of(losses, accuracy=0.1):
+    return [{"loss": loss, "accuracy": accuracy} for loss in losses]
+
+
 @pytest.mark.parametrize(
     ("losses", "within", "failed"),
     [
-        ([2.4, 2.3], 2, True),
+        ([2.3, 2.3], 2, True),
+        ([2.3, 2.4], 2, True),
+        ([2.4, 2.3], 2, False),  # it still falls
         ([2.4, 2.25], 2, False),
         ([2.25, 2.4], 2, False),
         ([2.4, 2.3], 0, False),
@@ -150,7 +156,7 @@ def test_the_best_constant_answers_loss_of_mixed_numbers(alpha):
     ],
 )
 def test_what_never_beats_the_constant_answer_has_failed(losses, within, failed):
-    learning = Learning(2.3, within, lambda: losses)
+    learning = Learning(2.3, within, lambda: rows_of(losses))
     learning.set_model(net())
     learning.on_epoch_end(1)
     assert learning.failed == failed == bool(getattr(learning.model, "stop_training", False))
@@ -179,20 +185,50 @@ def test_regularizers_do_not_count_as_failing_to_learn():
     layer.kernel.assign(np.ones((2, 3), "float32"))
     assert penalty(model) == 3 and penalty(net()) == 0
     for loss, failed in ((2.3 + 3, True), (2.2 + 3, False)):
-        learning = Learning(2.3, 1, lambda loss=loss: [loss])
+        learning = Learning(2.3, 1, lambda loss=loss: rows_of([loss]))
         learning.set_model(model)
         learning.on_epoch_end(0)
         assert learning.failed == failed
 
 
 def test_epochs_of_a_frozen_stage_do_not_count():
-    losses = [0.1, 9.0, 9.0]
-    learning = Learning(2.3, 2, lambda: losses, first=1)
+    losses = [0.1, 9.0]
+    learning = Learning(2.3, 2, lambda: rows_of(losses), first=1)
     learning.set_model(net())
     learning.on_epoch_end(1)
     assert not learning.failed
+    losses.append(9.0)
     learning.on_epoch_end(2)
     assert learning.failed
+
+
+@pytest.mark.parametrize(("accuracy", "failed"), [(0.705, True), (0.72, False)])
+def test_right_answers_are_learning_whatever_the_loss(accuracy, failed):
+    """As with a batch norm on the logits, whose size it fixes."""
+    learning = Learning(0.2, 2, lambda: rows_of([0.5, 0.5], accuracy), majority=0.7)
+    learning.set_model(net())
+    learning.on_epoch_end(1)
+    assert learning.failed == failed
+
+
+def test_a_late_plateau_is_noticed_too():
+    losses = [9.0, 8.0]
+    learning = Learning(2.3, 2, lambda: rows_of(losses))
+    learning.set_model(net())
+    for epoch, loss in enumerate((7.0, 6.0, 6.0), 2):
+        learning.on_epoch_end(epoch - 1)
+        assert not learning.failed
+        losses.append(loss)
+    learning.on_epoch_end(4)
+    assert learning.failed
+
+
+def test_with_a_norm_on_the_logits_of_many_sigmoids_a_net_learns_late(short_config):
+    settings = {"task": "multilabel", "imbalance": "one_majority:20"}
+    result = train(short_config(batch_size=32, head="fc_out_bn", epochs=7, **settings))
+    data = load("digits", result.config.data_dir, **settings)
+    assert min(result.history["loss"]) > constant_loss("multilabel", data)
+    assert (result["status"], result["epochs"]) == ("finished", 7)
 
 
 @pytest.mark.parametrize(
