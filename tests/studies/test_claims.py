@@ -66,8 +66,7 @@ def test_settings_of_a_command_come_before_the_studys_defaults():
     assert (given.imbalance, given.measure, given.without_norms) == ("step:16", "guess", True)
     command = study_command(unequal.plan_of(10), "DIR")
     assert command == (
-        "bnhead study imbalance --imbalance=longtail:20 --epochs=2 --batch_size=32 --measure=initial "
-        "--seeds=10 --dir=DIR"
+        "bnhead study imbalance --imbalance=longtail:20 --epochs=2 --batch_size=32 --seeds=10 --dir=DIR"
     )
 
 
