@@ -57,6 +57,7 @@ class Shown(NamedTuple):
 SHOWN = (
     Shown("digits"),
     Shown("summaries/width", "fc at fc_units 2048", "bn_fc at fc_units 2048", note="2,048 units"),
+    Shown("summaries/placement_fashion", note="10 epochs"),
     Shown("summaries/causes_cifar10", note="4 epochs"),
     Shown("summaries/placement_rotation"),
     Shown("summaries/placement_frozen_resnet18", backbone="frozen ResNet-18"),

@@ -146,7 +146,8 @@ def test_the_answer_is_that_of_the_result_files(hooks):
     for row in answer.rows():
         pairs = zip(row.score["treatment_scores"], row.score["control_scores"], strict=True)
         differences = [treatment - control for treatment, control in pairs]
-        mean = wording.as_difference(sum(differences) / len(differences), row.score["outcome"])
+        assert row.score["mean"] == pytest.approx(sum(differences) / len(differences), abs=1e-12)
+        mean = wording.as_difference(row.score["mean"], row.score["outcome"])
         assert f"| {row.setting} | {row.score['n']} | {mean}" in readme
         assert row.dead["seeds"] == row.score["seeds"]
 
@@ -274,6 +275,11 @@ def test_the_numbers_in_the_sentences_of_the_findings_are_those_of_the_verdicts(
     assert "the mean accuracy is {}, with it {}.".format(*levels) in page
     shares = [widths[at]["control_mean"] for at in (0, 6)]
     assert "it is {:.0f} % at 32 units and {:.0f} % at 2,048".format(*(100 * s for s in shares)) in page
+    fashion = rows("placement_fashion")
+    mean, (low, high) = fashion["accuracy"]["mean"], fashion["accuracy"]["interval"]
+    assert f"was {100 * mean:.2f} points more accurate ({100 * low:.2f} to {100 * high:.2f}, 10 seeds" in page
+    assert f"the {100 * fashion['dead_share']['control_mean']:.1f} % of dead units were gone" in page
+    assert fashion["dead_share"]["treatment_mean"] == 0
     short = rows("placement_short_run")["accuracy"]
     assert (
         "({:.2f}, {:.2f} to {:.2f})".format(*(100 * v for v in (short["mean"], *short["interval"]))) in page
