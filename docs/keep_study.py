@@ -55,19 +55,26 @@ def _name_nets(folder: pathlib.Path) -> None:
     if named == plan:
         return
     (folder / "plan.json").write_text(atomic.json_text(to_json(named)))
-    verdict = json.loads((folder / "verdict.json").read_text())
-    (folder / "verdict.json").write_text(atomic.json_text({**verdict, "plan_sha256": named.sha256}))
+    text = (folder / "verdict.json").read_text()
+    all_settings = (plan.settings, *(cell.settings for cell in plan.cells))
+    for path in {path for settings in all_settings for path in _paths(settings).values()}:
+        text = text.replace(path, os.path.basename(path))  # in sentences
+    verdict = {**json.loads(text), "plan_sha256": named.sha256}
+    (folder / "verdict.json").write_text(atomic.json_text(verdict))
     table = (folder / "runs.csv").read_text()
     for old, new in zip(plan.runs, named.runs, strict=True):
         table = table.replace(old.id, new.id)
     (folder / "runs.csv").write_text(table)
 
 
+def _paths(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that are paths of nets."""
+    values = {key: settings.get(key, "") for key in ("backbone", "weights")}
+    return {k: path for k, path in values.items() if path.endswith(".keras") or os.path.isabs(path)}
+
+
 def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    paths = {
-        key: settings[key] for key in ("backbone", "weights") if settings.get(key, "").endswith(".keras")
-    }
-    return {**settings, **{key: os.path.basename(path) for key, path in paths.items()}}
+    return {**settings, **{key: os.path.basename(path) for key, path in _paths(settings).items()}}
 
 
 if __name__ == "__main__":
