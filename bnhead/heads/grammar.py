@@ -96,7 +96,7 @@ class Head:
 
     @property
     def has_activation(self) -> bool:
-        """Whether it has an activation: an FC layer's, or one of its own."""
+        """Whether the head has an activation: that of an FC layer, or an activation token."""
         return any(t.name == "fc" or t.name in ACTIVATIONS for t in self.tokens)
 
     def on(self, features: Sequence[int | None]) -> tuple[Token, ...]:

@@ -28,7 +28,7 @@ def dead_summary(study: StudyFiles) -> list[dict[str, Any]]:
     cells_compared = {name for pair in plan.comparisons for name in (pair.control, pair.treatment)}
     in_parts = plan.causes or plan.claims  # cells that are compared, and others that serve other tables
     shown = [cell for cell in plan.cells if cell.name in cells_compared or not in_parts]
-    # a control without settings beside cells that have some: each cell is a head of its own
+    # where only some cells vary a setting, as rivals of a control, each cell has its own column
     of_their_own = bool(plan.claims) or len({bool(cell.stratum) for cell in shown}) > 1
     for cell in shown:
         strata.setdefault("" if of_their_own else _stratum_name(cell), []).append(cell)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bnhead import models
 from bnhead.data import load
@@ -159,3 +160,20 @@ def test_joined_models_compute_one_after_the_other():
     whole = joined(extractor, head)
     expected = head.predict(extractor.predict(images, verbose=0), verbose=0)
     np.testing.assert_allclose(whole.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_resumed_pass_draws_the_noise_of_its_images():
+    class Noisy:
+        """A split that adds the index of an image, as streamed noise depends on it."""
+
+        corruption, size = "gaussian_noise:3", 3 * extraction.BATCH
+
+        def evaluation_batches(self, size):
+            images = np.arange(self.size, dtype="float32")
+            return tf.data.Dataset.from_tensor_slices((images, images)).batch(size)
+
+    whole, resumed = (
+        np.concatenate([*extraction._computed_rows(lambda x: x, Noisy(), None, 0, None, first)])
+        for first in (0, extraction.BATCH)
+    )
+    np.testing.assert_array_equal(whole[extraction.BATCH :], resumed)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bnhead.data import load
+from bnhead.errors import UsageError
 from bnhead.training import pretrained, train
 from bnhead.training.backbone import extraction_settings
 from bnhead.training.build import build_model
@@ -82,3 +83,11 @@ def test_features_depend_on_the_control_and_not_on_the_seed(short_config):
         for control, seed in (("none", 0), ("none", 1), ("random", 0), ("random", 1))
     ]
     assert settings[0] == settings[1] != settings[2] == settings[3]
+
+
+def test_weights_of_a_training_that_did_not_learn_are_refused(short_config, digits, monkeypatch):
+    monkeypatch.setattr("bnhead.training.run.train", lambda config: {"status": "failed_to_learn"})
+    pretrained._trained.cache_clear()
+    config = short_config(pretrain_on="digits", pretrain_epochs=1, pretrain_size=301)
+    with pytest.raises(UsageError, match=r"pretrain_on digits: the training in .* ended as failed_to_learn"):
+        pretrained.weights_of(config, digits)
