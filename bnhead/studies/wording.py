@@ -4,6 +4,7 @@ A quantity is named by its measure ("accuracy") or by its key in the files of a 
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -168,9 +169,9 @@ def headline(plan: Any, verdict: Mapping[str, Any]) -> str:
 def headline_lines(plan: Any, verdict: Mapping[str, Any]) -> list[str]:
     """The headline, a line for each thing that it states."""
     comparisons, trends = verdict["comparisons"], verdict["trends"]
-    setting = " with ".join(
-        str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings
-    )
+    names = [str(plan.settings[key]) for key in ("dataset", "backbone") if key in plan.settings]
+    # a net is named by its file; the page's commands have the whole path
+    setting = " with ".join(os.path.basename(name) if name.endswith(".keras") else name for name in names)
     subject = f"On {setting}: " if setting else ""
     stops = ("INVALID", "UNSTABLE") if trends else ("INVALID",)
     for first in (row for word in stops for row in comparisons if row["word"] == word):

@@ -229,3 +229,11 @@ def test_the_headline_of_several_heads_at_several_values_counts_both():
     assert text.startswith(
         "2 heads against fc at 2 values of fc_units. Test accuracy: 4 HELPS (bn_fc, 32 +10"
     )
+
+
+@pytest.mark.parametrize(("backbone", "name"), [("/nets/mine.keras", "mine.keras"), ("resnet8", "resnet8")])
+def test_a_headline_names_a_net_by_its_file(backbone, name):
+    plan = types.SimpleNamespace(settings={"dataset": "digits", "backbone": backbone})
+    rows = [{"word": "INVALID", "sentence": "INVALID. No runs."}]
+    text = wording.headline(plan, {"comparisons": rows, "trends": []})
+    assert text == f"On digits with {name}: INVALID. No runs."
