@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "mkfifo"), re
 SECONDS = 120  # a command that waits for a pipe would wait for ever
 RUN = ["config.json", "environment.json", "status.json", "history.csv", "result.json", "model.keras"]
 FOLDERS = ["checkpoints", "train"]
+# what `report` writes into a study's folder
+PRODUCTS = ["report.", "runs.csv", *(f"{folder}/" for folder in ("figures", "tensorboard"))]
 STUDY = ["plan.json", "verdict.json", *(f"runs/RUN/{name}" for name in RUN[:5])]
 
 
@@ -138,7 +140,7 @@ def lost(before, place, allowed=()):
     """What was there before a command and is not so any more, but for what it may write."""
     after = snapshot(place)
     gone = [name for name, content in before.items() if after.get(name) != content]
-    return [name for name in gone if not name.startswith(tuple(allowed))]
+    return [name for name in gone if before[name] == b"mine" or not name.startswith(tuple(allowed))]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +182,9 @@ def damaged(place, tmp_path, name, how):
     """A copy with one thing damaged, beside somebody's own files."""
     copy = tmp_path / place.name
     shutil.copytree(place, copy)
-    for folder in (copy, *(copy / name for name in FOLDERS if (copy / name).is_dir())):
+    for folder in (copy, *(copy / name for name in [*FOLDERS, "figures", "tensorboard"])):
+        if not folder.is_dir():
+            continue
         (folder / "notes.txt").write_text("mine")
     DAMAGES[how](copy / name)
     return copy
@@ -228,7 +232,7 @@ def test_a_study(study, tmp_path, capsys, name, how):
     agrees = run("verify", [place], capsys)
     assert not agrees and lost(before, place) == []
     run("report", [place], capsys)
-    assert lost(before, place, ["report.", "tensorboard"]) == []
+    assert lost(before, place, PRODUCTS) == []
 
 
 def test_what_is_whole_is_found_whole(finished, stopped, study, settings, tmp_path, capsys):

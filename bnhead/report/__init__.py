@@ -29,7 +29,8 @@ def build(
 ) -> str:
     """Writes `report.md` and `report.html` into a study's or a run's directory.
 
-    A study also gets `runs.csv` (a row per run), `figures/` (SVG) and `tensorboard/`.
+    A study also gets `runs.csv` (a row per run), `figures/` (SVG) and `tensorboard/`. Those of an earlier
+    report are replaced; other files in these folders stay.
 
     Missing and damaged runs of a study are listed in the report. The page of a study without a verdict shows
     the runs so far and is marked INCOMPLETE.
@@ -66,8 +67,12 @@ def build(
         for file, text in texts.items():
             atomic.replace(directory / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
         if study is not None:
-            atomic.replace(directory / figure_files.FOLDER, lambda path: _write_all(path, figures))
-            atomic.replace(directory / "tensorboard", lambda path: tensorboard.write_event_files(study, path))
+            folders = {  # the user's files in them stay
+                figure_files.FOLDER: (lambda path: _write_all(path, figures), figure_files.is_ours),
+                "tensorboard": (lambda path: tensorboard.write_event_files(study, path), tensorboard.is_ours),
+            }
+            for folder, (write, is_ours) in folders.items():
+                atomic.replace_files(directory / folder, write, is_ours)
     except OSError as error:
         raise atomic.unwritable(error, f"report in {directory}") from error
     return content["sentence"]

@@ -1,5 +1,6 @@
 """The figures of a study as SVG files, for a paper: those of its page, each alone."""
 
+import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from bnhead.report import pages
 
 FOLDER = "figures"
+_MARK = b"<!-- bnhead report -->"  # in the first lines of each file
 
 
 def figure_files(content: Mapping[str, Any]) -> dict[str, str]:
@@ -21,6 +23,14 @@ def figure_files(content: Mapping[str, Any]) -> dict[str, str]:
         )
         for name, section, title, figure in _figures_of_charts(content)
     }
+
+
+def is_ours(path: pathlib.Path) -> bool:
+    """Whether a file in the folder is a figure that a report wrote."""
+    if path.suffix != ".svg":
+        return False
+    with open(path, "rb") as file:
+        return _MARK in file.read(400)
 
 
 def _figures_of_charts(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:

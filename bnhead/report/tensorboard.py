@@ -50,6 +50,11 @@ def write_event_files(study: StudyFiles, directory: pathlib.Path) -> None:
         _write_events(directory / "bands" / folder, _bands(study, cell, columns))
 
 
+def is_ours(path: pathlib.Path) -> bool:
+    """Whether a file in the folder is an event file of a report."""
+    return path.name == _FILE
+
+
 def folder_name(cell: str) -> str:
     """A cell's name as one folder, never `.` or `..`."""
     folder = quote(cell, safe=" ,")

@@ -125,8 +125,50 @@ def replace(path: pathlib.Path, write: Callable[[pathlib.Path], object], *, pref
             _flush(file)
         if path.is_dir() and not path.is_symlink():  # os.replace refuses to overwrite a folder with content
             os.replace(path, pathlib.Path(folder) / "previous")
+        if path.is_symlink() and temporary.is_dir():  # a folder replaces no link either
+            path.unlink()
         os.replace(temporary, path)
         _flush(path.parent)
+
+
+def replace_files(
+    folder: pathlib.Path,
+    write: Callable[[pathlib.Path], object],
+    is_ours: Callable[[pathlib.Path], bool],
+) -> None:
+    """Writes the files of a folder, each atomically; other people's files in the folder stay.
+
+    Args:
+        folder: its parent must exist. A link in its place is replaced, and what it points to stays.
+        write: called with the path of a temporary folder, which it makes and fills.
+        is_ours: whether a file in the folder is one that an earlier call wrote; it is removed if this call
+            does not write it.
+
+    Raises:
+        OSError: writing failed; if `write` failed, the files in the folder are unchanged.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        replace(folder, write)
+        return
+    with tempfile.TemporaryDirectory(prefix=WRITING, dir=folder.parent) as temporary:
+        new = pathlib.Path(temporary) / folder.name
+        write(new)
+        written = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
+        for name in written:
+            _flush(new / name)
+            place = folder
+            for part in name.parent.parts:
+                place /= part
+                if place.is_symlink():
+                    place.unlink()
+                place.mkdir(exist_ok=True)
+            os.replace(new / name, folder / name)
+    for path in [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]:
+        if path.relative_to(folder) not in written and is_ours(path):
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+    _flush(folder)
 
 
 def unwritable(error: OSError, subject: str) -> ResourcesError | RunDirectoryError:

@@ -4,7 +4,7 @@ import pytest
 
 from bnhead.errors import ResourcesError, RunDirectoryError
 from bnhead.runs import atomic
-from bnhead.runs.atomic import replace, unwritable
+from bnhead.runs.atomic import replace, replace_files, unwritable
 
 pytestmark = pytest.mark.quick
 
@@ -29,6 +29,54 @@ def test_a_folder_is_replaced_whole(tmp_path):
     replace(tmp_path / "events", fill("old"))
     replace(tmp_path / "events", fill("new"))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["new"]
+
+
+def test_files_of_others_in_a_folder_stay(tmp_path):
+    folder, outside = tmp_path / "events", tmp_path / "outside"
+
+    def fill(*names):
+        def write(path):
+            for name in names:
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_text(f"{len(names)} files")
+
+        return write
+
+    def content():
+        return {
+            str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()
+        }
+
+    def is_ours(path):
+        return path.name.startswith("our")
+
+    replace_files(folder, fill("our", "old/our", "old/our2"), is_ours)
+    (folder / "old" / "notes").write_text("mine")
+    (folder / "notes").write_text("mine")
+    replace_files(folder, fill("our", "new/our"), is_ours)
+    assert content() == {
+        "our": "2 files", "new/our": "2 files", "notes": "mine", "old/notes": "mine"
+    }  # fmt: skip
+    replace_files(folder, fill("our"), is_ours)
+    assert not (folder / "new").exists() and (folder / "old").is_dir()
+    with pytest.raises(ZeroDivisionError):
+        replace_files(folder, lambda path: 1 / 0, is_ours)
+    assert content() == {"our": "1 files", "notes": "mine", "old/notes": "mine"}
+    outside.mkdir()
+    (outside / "our").write_text("mine")
+    (folder / "new").symlink_to(outside)
+    replace_files(folder, fill("new/our"), is_ours)
+    assert (outside / "our").read_text() == "mine" and not (folder / "new").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events", "outside"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_its_files_stay(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "our").write_text("mine")
+    (tmp_path / "events").symlink_to(tmp_path / "outside")
+    replace_files(tmp_path / "events", lambda path: path.mkdir(), lambda path: True)
+    assert (tmp_path / "outside" / "our").read_text() == "mine"
+    assert not (tmp_path / "events").is_symlink() and (tmp_path / "events").is_dir()
 
 
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
