@@ -15,12 +15,11 @@ from bnhead import heads, models, texts
 from bnhead.data.catalog import check_name
 from bnhead.devices import startup
 from bnhead.errors import DataError, ResourcesError, UsageError, nearest
-from bnhead.training.config import PIXELS, setting
+from bnhead.training.config import setting
+from bnhead.training.rules import CHOICES
 
 if TYPE_CHECKING:
     from bnhead.training.reopen import Source
-
-TASKS = ("classification", "multilabel", "regression")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class SourceFlags:
     )
     task: str = setting(
         "",
-        f"Meaning of the labels: {', '.join(TASKS)}. Default: the run's own, else classification.",
+        f"Meaning of the labels: {', '.join(CHOICES['task'])}. Default: the run's own, else classification.",
     )
     data_dir: str = setting("", "TFDS directory that holds the prepared sets. Default: that of TFDS.")
     image_size: int = setting(
@@ -82,7 +81,7 @@ class SourceFlags:
     def __post_init__(self):
         if not self.model:
             raise UsageError("model is missing")
-        for name, choices in (("pixels", PIXELS), ("task", ("", *TASKS))):
+        for name, choices in (("pixels", CHOICES["pixels"]), ("task", ("", *CHOICES["task"]))):
             require_choice(name, getattr(self, name), choices)
         for name, least in (("image_size", 0), ("seed", 0)):
             require_least(name, getattr(self, name), least)

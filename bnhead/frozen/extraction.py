@@ -33,7 +33,6 @@ from bnhead.graph import model_calls
 
 BATCH = 64  # images of a batch: enough for the kernels of a CPU, and a GPU waits for the pictures anyway
 FOLDER = "bnhead-features"  # of the store, beside the data sets of TFDS
-POOLINGS = ("gap", "gmp", "catpool", "flatten")  # tokens of a head without weights and without draws
 _VERSION = 1  # of the facts below
 _OTHERS = ("name", "trainable", "seed")  # settings of a layer without effect on what a frozen net computes
 _OTHER_ENDINGS = ("_initializer", "_regularizer", "_constraint")
@@ -182,7 +181,7 @@ def pooled(backbone: keras.Model, pooling: str = "gap") -> keras.Model:
 
     Args:
         backbone: a functional model from images to a feature map or a vector.
-        pooling: a token of `POOLINGS`.
+        pooling: a head's token for a pooling without weights.
     """
     from bnhead import heads  # the parts of a head are made by the head's own builder
 

@@ -81,6 +81,13 @@ class Head:
         return tuple(placements)
 
     @property
+    def leading_pooling(self) -> str:
+        """The first token if it is a pooling without weights, else ""."""
+        first = self.tokens[0]
+        has_weights = first.type.weights(1, 0, frozenset()) > 0
+        return str(first) if first.type.pools and not has_weights else ""
+
+    @property
     def counterpart(self) -> "Head":
         """The head to compare with: without its batch norms or, if it has none, with one at P1."""
         without_norms = [t for t in self.tokens if not t.type.normalises_batch]

@@ -21,7 +21,8 @@ from bnhead.studies.chain import chain_of
 from bnhead.studies.claims import strata_of_cells
 from bnhead.studies.measures import MEASURES, Measure, measure_of, measures_of
 from bnhead.studies.study import Study
-from bnhead.training.config import MEASURED, OPEN, TrainConfig
+from bnhead.training.config import TrainConfig
+from bnhead.training.rules import MEASURED, OPEN
 from bnhead.version import __version__
 
 FORMAT = 2  # 1 had one outcome, one number of seeds and Holm's p-values

@@ -61,11 +61,9 @@ def open_pool(open_others: Callable[[int], Any], workers: int) -> Pool:
 
 def _key(config: TrainConfig) -> str:
     """Equal for runs whose batches are rows of the same features."""
-    from bnhead.training.backbone import extraction_settings
-    from bnhead.training.build import data_options
 
     steps = (config.epochs, config.batch_size, config.unfreeze_at)
-    return repr((data_options(config), extraction_settings(config), steps))
+    return repr((config.data_options(), config.feature_settings(), steps))
 
 
 class _Features:

@@ -9,7 +9,6 @@ mode.
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +17,6 @@ from bnhead import models, texts
 from bnhead.data import DataSet
 from bnhead.data.split import Recipe
 from bnhead.frozen.extraction import (
-    POOLINGS,
     Features,
     StoredSplit,
     default_directory,
@@ -26,7 +24,6 @@ from bnhead.frozen.extraction import (
     joined,
     pooled,
 )
-from bnhead.heads import Head, parse
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.models import pixels
 from bnhead.training.config import TrainConfig
@@ -63,35 +60,6 @@ def parameters(model: keras.Model, data: DataSet) -> int:
     return model.count_params() + (data.extractor.count_params() if isinstance(data, FeatureData) else 0)
 
 
-def head_read(config: TrainConfig) -> tuple[str, Head]:
-    """The pooling whose outputs are kept as features, and the head that a run trains.
-
-    With a frozen backbone a pooling without weights that comes first belongs to the features. ("" and the
-    whole head otherwise.)
-    """
-    head = config.parsed_head
-    if not config.freeze_backbone or str(head.tokens[0]) not in POOLINGS:
-        return "", head
-    rest = head.words if head.pooling is None else head.words[1:]
-    return str(head.tokens[0]), parse("_".join(rest) or "out")
-
-
-def describe_backbone(config: TrainConfig) -> str:
-    """How a run trains its backbone, in a line; "" if it does as the head."""
-    if config.freeze_backbone:
-        return "frozen"
-    parts = [f"frozen for {texts.counted(config.unfreeze_at, 'epoch')}, then trained"] * (
-        config.unfreeze_at > 0
-    )
-    if config.insert_bn:
-        parts.append("batch norms of the head put in then")
-    if config.backbone_rate != 1:
-        parts.append(f"at {config.backbone_rate:g} of the head's learning rate")
-    if config.backbone_bn == "frozen":
-        parts.append("batch norms in inference mode")
-    return ", ".join(parts)
-
-
 def freeze_norms(model: keras.Model) -> None:
     """Puts the batch norms of a net's backbone in inference mode, for good."""
     for layer in model._flatten_layers():
@@ -102,18 +70,6 @@ def freeze_norms(model: keras.Model) -> None:
 def choose_pixels(config: TrainConfig, channels: int) -> tuple[keras.layers.Layer | None, str]:
     """The layer that scales the pixels of a run, and a line about it."""
     return pixels.decide_scaling(config.backbone, channels, config.pixels, config.weights)
-
-
-def extraction_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that the features of a run depend on, besides its data set."""
-    names = ("backbone", "weights", "pixels", "feature_passes", "weights_control")
-    names += ("pretrain_on", "pretrain_epochs", "pretrain_size")
-    settings = {name: getattr(config, name) for name in names}
-    settings["pooling"] = head_read(config)[0]
-    settings["seed"] = None if config.is_pretrained else config.seed
-    if config.feature_passes > 1:
-        settings |= {"augment": config.augment, "cutout": config.cutout}
-    return settings
 
 
 def feature_data(config: TrainConfig, images: DataSet) -> FeatureData:
@@ -161,7 +117,7 @@ def extractor_of(config: TrainConfig, images: DataSet) -> keras.Model:
         options = {"weights": weights_of(config, images), "preprocessing": scaling, "seed": config.seed}
         backbone = models.build(config.backbone, images.shape, **options)
         apply_control(backbone, config.weights_control, images)
-        pooling, _ = head_read(config)
+        pooling = config.features_pooling
         extractor = pooled(backbone, pooling) if pooling else backbone
     finally:
         keras.config.set_dtype_policy(policy)

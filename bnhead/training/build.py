@@ -6,7 +6,6 @@ models of two seeds differ only in the values of their variables, initial weight
 
 import functools
 import math
-from typing import Any
 
 import keras
 
@@ -25,11 +24,8 @@ from bnhead.training.attack import Attack
 from bnhead.training.backbone import (
     FeatureData,
     choose_pixels,
-    describe_backbone,
-    extraction_settings,
     feature_data,
     freeze_norms,
-    head_read,
     unknown_features,
     whole_model,
 )
@@ -78,7 +74,7 @@ class Reuse:
         images = self.images(config)
         if not config.freeze_backbone:
             return images
-        settings = extraction_settings(config)
+        settings = config.feature_settings()
         if self._features is None or self._features[0] != settings:
             self._features, self._models, self._watch = None, [], None
             self._features = settings, self._make_features(config, images)
@@ -86,7 +82,7 @@ class Reuse:
 
     def images(self, config: TrainConfig) -> DataSet:
         """The images of a config: those of the last run, or newly opened ones."""
-        options = data_options(config)
+        options = config.data_options()
         if self._images is None or self._images[0] != options:
             self._images, self._features, self._models, self._watch = None, None, [], None  # frees the memory
             self._images, self._checks = (options, load(**options)), {}
@@ -180,29 +176,11 @@ def assign_values(model: keras.Model, fresh: keras.Model) -> None:
     model.reset_metrics()
 
 
-def data_options(config: TrainConfig) -> dict[str, Any]:
-    """The arguments of `data.load` for a config's data set, its validation split and its shifts."""
-    return {
-        "name": config.dataset,
-        "data_dir": config.data_dir or None,
-        "task": config.task,
-        "image_size": config.image_size,
-        "crop": config.augment == "imagenet",
-        "train_examples": config.train_examples,
-        "test_examples": config.test_examples,
-        "validation": config.validation,
-        "imbalance": config.imbalance,
-        "label_noise": config.label_noise,
-        "test_corruption": config.test_corruption,
-        "unlabelled_target": config.adaptation != "none",
-    }
-
-
 def build_model(config: TrainConfig, dataset: DataSet) -> keras.Model:
     """The compiled model of a config for a data set: from raw pixels, or from features, to logits."""
     steps = dataset.train.size // config.batch_size
     policy = keras.config.dtype_policy()
-    _, head = head_read(config)
+    head = config.trained_head
     options = {
         "seed": config.seed,
         "fc_units": config.fc_units,
@@ -276,7 +254,7 @@ def with_changed_step(model: keras.Model, config: TrainConfig, dataset: DataSet)
 def decisions(config: TrainConfig, model: keras.Model) -> list[str]:
     """Lines about decisions that the settings leave open and a reader may not expect."""
     lines = []
-    if backbone := describe_backbone(config):
+    if backbone := config.describe_backbone():
         lines.append(f"backbone {backbone}")
     if config.freeze_backbone:
         features = "x".join(map(str, model.inputs[0].shape[1:]))
@@ -386,7 +364,7 @@ def optimizer(config: TrainConfig, model: keras.Model, steps: int) -> keras.opti
 
 def describe_head(config: TrainConfig, model: keras.Model) -> str:
     """The head's diagram with its shapes in `model`."""
-    return head_read(config)[1].describe(
+    return config.trained_head.describe(
         feature_shape(model),
         model.output.shape[-1],
         fc_units=config.fc_units,

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import keras
 
 from bnhead.devices import environment
-from bnhead.training.config import MEASURED, OPEN, TrainConfig
+from bnhead.training.config import TrainConfig
 from bnhead.training.pace import Pace
+from bnhead.training.rules import MEASURED, OPEN
 
 LEAST_GAIN = 0.05  # bfloat16 must save this share of a step: its results differ, and timings too
 # On an H200 XLA took 15 to 25 s for a training step and 7 for evaluation, and a step then 0.4 of its time.

@@ -2,36 +2,16 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnhead import data, heads, models
-from bnhead.data.catalog import domain_names
-from bnhead.errors import UsageError, nearest
-from bnhead.mechanisms.figures import check_groups
+from bnhead import heads, texts
+from bnhead.training import rules
 
-AUGMENTATIONS = ("none", "crop", "crop_flip", "imagenet")
 LEARNING_RATES = {"classification": 0.1, "multilabel": 0.1, "regression": 0.01}
-RECOMPUTED = ("none", "head", "all")
-FC_DECAYS = ("weights", "features", "none")
-BACKBONE_BNS = ("trained", "frozen")
-WEIGHTS_CONTROLS = ("none", "random", "shuffled")
-ADAPTATIONS = ("none", "source", "adabn", "pseudo", "dsbn_1", "dsbn")
-ADVERSARIAL = ("none", "pgd", "pgd_cheap", "pgd_one_bn")
-CLASS_WEIGHTS = ("none", "inverse", "effective:0.9999")
-# Before the FC that reads the features: tokens that change no scale, and norms with a scale for each feature.
-_SCALELESS = ("dropout", "cdropout", "noise", "center", "fcenter")
-_SCALING = ("bn", "gbn", "brn", "fbn", "scale", "fscale")
-PIXELS = ("auto", "signed", "unit", "raw")
-JIT = ("auto", "on", "off")
-OPEN, MEASURED = "auto", ("mixed_precision", "jit_compile")  # settings that a measurement may choose
 # Fields about location and procedure: two runs that differ only in these are the same run.
 LOCATION_FIELDS = ("workdir", "data_dir", "checkpoint_seconds", "overwrite", "dry_run", "verbose")
-DISTRIBUTIONS = ("none", "mirrored", "data_parallel")
-# Keras' activations that reach zero or below, so that a silent unit has a meaning.
-ACTIVATIONS = ("elu", "gelu", "leaky_relu", "mish", "relu", "relu6", "selu", "silu", "tanh")
 
 
 def setting(default: Any, text: str) -> Any:
@@ -172,7 +152,7 @@ class TrainConfig:
     fc_units: int = setting(
         256, "Units of an fc or dense that names none. The default is wide enough for units to die."
     )
-    fc_activation: str = setting("relu", f"Activation of fc: {', '.join(ACTIVATIONS)}.")
+    fc_activation: str = setting("relu", f"Activation of fc: {', '.join(rules.CHOICES['fc_activation'])}.")
     head_bn_epsilon: float = setting(
         1e-5,
         "Epsilon of the head's batch norms, added to the variance. Features of a smaller variance are not "
@@ -342,66 +322,12 @@ class TrainConfig:
 
     def __post_init__(self):
         for spec in dataclasses.fields(self):
-            object.__setattr__(self, spec.name, _as_type(spec.type, spec.name, getattr(self, spec.name)))
-        self._check_ranges()
-        _check_choice("task", self.task, tuple(LEARNING_RATES))
-        _check_choice("recompute_batch_stats", self.recompute_batch_stats, RECOMPUTED)
-        _check_choice("fc_decay", self.fc_decay, FC_DECAYS)
-        _check_choice("backbone_bn", self.backbone_bn, BACKBONE_BNS)
-        _check_choice("weights_control", self.weights_control, WEIGHTS_CONTROLS)
-        _check_choice("augment", self.augment, AUGMENTATIONS)
-        _check_choice("pixels", self.pixels, PIXELS)
-        _check_choice("jit_compile", self.jit_compile, JIT)
-        for name in ("workdir", "data_dir"):
-            try:
-                getattr(self, name).encode()  # TensorFlow and terminals need UTF-8
-            except UnicodeEncodeError:
-                raise UsageError(f"{name} must be a path in UTF-8, got {getattr(self, name)!r}") from None
-        if "://" in self.workdir or "\0" in self.workdir:
-            raise UsageError(f"workdir must be a path on a disk of this machine, got {self.workdir!r}")
-        _check_choice("fc_activation", self.fc_activation, ACTIVATIONS)
-        _check_distribution(self)
+            value = rules.as_type(spec.type, spec.name, getattr(self, spec.name))
+            object.__setattr__(self, spec.name, value)
+        rules.check_values(self)
         object.__setattr__(self, "head", self.parsed_head.text)
-        if self.task == "regression" and self.parsed_head.needs_labels:
-            raise UsageError(f"head {self.head!r} reads classes, and task regression has none")
         object.__setattr__(self, "learning_rate", self.learning_rate or LEARNING_RATES[self.task])
-        if self.mixup and self.parsed_head.needs_labels:
-            raise UsageError(f"head {self.head!r} reads classes, and mixup mixes them")
-        _check_fc_decay(self)
-        parse_class_weights(self.class_weights)
-        for name in ("logit_adjustment", "class_weights"):
-            if self.task != "classification" and getattr(self, name) != getattr(TrainConfig, name):
-                raise UsageError(f"{name} is of a softmax, and task {self.task} has none")
-        _check_frozen(self)
-        _check_choice("adversarial", self.adversarial, ADVERSARIAL)
-        _check_adversarial(self)
-        _check_choice("adaptation", self.adaptation, ADAPTATIONS)
-        _check_adaptation(self)
-        if self.task == "regression" and self.neutral_init:
-            raise UsageError("neutral_init is for classes, and task regression has numbers")
-        if self.population_stats and self.recompute_batch_stats != "none":
-            raise UsageError(
-                "population_stats compares with moving averages, which recompute_batch_stats "
-                f"{self.recompute_batch_stats} replaces; leave one out"
-            )
-        check_groups(self.measure)
-        shifts = self.validation, self.imbalance, self.label_noise, self.test_corruption
-        if shifts != (0.0, "none", 0.0, "none"):
-            from bnhead.data.subsets import check_shifts  # imports NumPy, which others need not wait for
-
-            check_shifts(self.task, *shifts)
-        models.check_backbone(self.backbone)
-        data.check_name(self.dataset, self.data_dir, self.task)
-        if self.pretrain_on:
-            if self.weights or self.has_own_weights:
-                text = self.weights or self.backbone
-                raise UsageError(f"pretrain_on makes weights, and {text} has some: leave one of the two out")
-            data.check_name(self.pretrain_on, self.data_dir)
-        if self.weights_control != "none" and not self.is_pretrained:
-            raise UsageError(
-                f"weights_control {self.weights_control} is a control of pre-trained weights (--weights, "
-                "--pretrain_on or a .keras file as backbone), and this backbone has none"
-            )
+        rules.check_combinations(self)
 
     @property
     def has_own_weights(self) -> bool:
@@ -413,48 +339,24 @@ class TrainConfig:
         """Whether the backbone begins with other weights than those that the seed draws."""
         return bool(self.weights or self.pretrain_on or self.has_own_weights)
 
-    def _check_ranges(self):
-        natural = "at least 1", lambda x: x >= 1
-        not_negative = "a finite number of at least 0", lambda x: x >= 0
-        rules = {
-            "image_size": not_negative,
-            "train_examples": not_negative,
-            "test_examples": not_negative,
-            "cutout": not_negative,
-            "mixup": not_negative,
-            "fc_units": natural,
-            "feature_passes": natural,
-            "unfreeze_at": not_negative,
-            "pretrain_epochs": natural,
-            "pretrain_size": not_negative,
-            "backbone_rate": not_negative,
-            "head_bn_epsilon": ("a finite number above 0", lambda x: x > 0),
-            "head_bn_momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
-            "epochs": natural,
-            "batch_size": ("at least 2, since a batch norm has nothing to learn from one", lambda x: x >= 2),
-            "learning_rate": not_negative,
-            "warmup_epochs": not_negative,
-            "momentum": ("in [0, 1)", lambda x: 0 <= x < 1),
-            "weight_decay": not_negative,
-            "logit_adjustment": not_negative,
-            "adversarial_epsilon": not_negative,
-            "adversarial_steps": natural,
-            "adversarial_step_size": not_negative,
-            "seed": not_negative,
-            "probe_examples": natural,
-            "learn_within": not_negative,
-            "steps_per_execution": not_negative,
-            "checkpoint_seconds": not_negative,
-        }
-        for name, (rule, holds) in rules.items():
-            value = getattr(self, name)
-            if (isinstance(value, float) and not math.isfinite(value)) or not holds(value):
-                raise UsageError(f"{name} must be {rule}, got {value}")
-
     @functools.cached_property
     def parsed_head(self) -> heads.Head:
         """`head`, parsed once."""
         return heads.parse(self.head)
+
+    @property
+    def features_pooling(self) -> str:
+        """The pooling, without weights, whose outputs are a frozen backbone's features; "" if none is."""
+        return self.parsed_head.leading_pooling if self.freeze_backbone else ""
+
+    @functools.cached_property
+    def trained_head(self) -> heads.Head:
+        """The head that the run trains: on a frozen backbone the part after `features_pooling`."""
+        head = self.parsed_head
+        if not self.features_pooling:
+            return head
+        rest = head.words if head.pooling is None else head.words[1:]
+        return heads.parse("_".join(rest) or "out")
 
     @property
     def ghost_sizes(self) -> list[int]:
@@ -466,6 +368,49 @@ class TrainConfig:
         """`workdir`, or the default run directory."""
         dataset, backbone = self.dataset.replace("/", "-").replace(":", "-"), self.backbone.replace("/", "-")
         return self.workdir or "/".join(("runs", dataset, backbone, self.head, f"seed{self.seed}"))
+
+    def data_options(self) -> dict[str, Any]:
+        """The arguments of `data.load` for the data set, its validation split and its shifts."""
+        return {
+            "name": self.dataset,
+            "data_dir": self.data_dir or None,
+            "task": self.task,
+            "image_size": self.image_size,
+            "crop": self.augment == "imagenet",
+            "train_examples": self.train_examples,
+            "test_examples": self.test_examples,
+            "validation": self.validation,
+            "imbalance": self.imbalance,
+            "label_noise": self.label_noise,
+            "test_corruption": self.test_corruption,
+            "unlabelled_target": self.adaptation != "none",
+        }
+
+    def feature_settings(self) -> dict[str, Any]:
+        """The settings that the features of a frozen backbone depend on, besides the data set."""
+        names = ("backbone", "weights", "pixels", "feature_passes", "weights_control")
+        names += ("pretrain_on", "pretrain_epochs", "pretrain_size")
+        settings = {name: getattr(self, name) for name in names}
+        settings["pooling"] = self.features_pooling
+        settings["seed"] = None if self.is_pretrained else self.seed
+        if self.feature_passes > 1:
+            settings |= {"augment": self.augment, "cutout": self.cutout}
+        return settings
+
+    def describe_backbone(self) -> str:
+        """How the run trains its backbone, in a line; "" if it trains it as it does the head."""
+        if self.freeze_backbone:
+            return "frozen"
+        parts = []
+        if self.unfreeze_at:
+            parts.append(f"frozen for {texts.counted(self.unfreeze_at, 'epoch')}, then trained")
+        if self.insert_bn:
+            parts.append("batch norms of the head put in then")
+        if self.backbone_rate != 1:
+            parts.append(f"at {self.backbone_rate:g} of the head's learning rate")
+        if self.backbone_bn == "frozen":
+            parts.append("batch norms in inference mode")
+        return ", ".join(parts)
 
     def changed(self) -> dict:
         """The fields that differ from their defaults, as plain values."""
@@ -492,177 +437,3 @@ def changed(fields: Mapping[str, Any]) -> dict[str, Any]:
     config = TrainConfig(task=task) if task in list(LEARNING_RATES) else TrainConfig()
     defaults = {**dataclasses.asdict(config), "task": TrainConfig.task}
     return {name: value for name, value in fields.items() if name not in defaults or value != defaults[name]}
-
-
-def _check_distribution(config: TrainConfig) -> None:
-    if "worker" in config.distribution:
-        raise UsageError(
-            f"distribution {config.distribution!r}: TensorFlow's does not work with Keras 3; one model on "
-            "several machines is KERAS_BACKEND=jax and --distribution=data_parallel, see docs/scale.md"
-        )
-    _check_choice("distribution", config.distribution, DISTRIBUTIONS)
-    if config.mixed_precision == OPEN and config.distribution != "none":
-        raise UsageError(
-            "mixed_precision=auto measures one device; with distribution "
-            f"{config.distribution} it must be true or false"
-        )
-    if not config.sync_bn and config.distribution != "mirrored":
-        reason = {
-            "none": "on one device there is one batch",
-            "data_parallel": "on JAX a batch norm sees the whole batch; a gbn head cuts it",
-        }[config.distribution]
-        raise UsageError(f"sync_bn can be left out with distribution mirrored only: {reason}")
-
-
-def _check_frozen(config: TrainConfig) -> None:
-    augmented = config.augment != "none" or config.cutout > 0
-    if config.unfreeze_at:
-        if config.freeze_backbone or config.unfreeze_at >= config.epochs:
-            text = f"{config.unfreeze_at} of {config.epochs} epochs"
-            text += " and freeze_backbone, which has no end" * config.freeze_backbone
-            raise UsageError(f"unfreeze_at must leave epochs in which the backbone is trained, got {text}")
-        if config.distribution != "none":
-            raise UsageError(f"unfreeze_at needs distribution none, got {config.distribution}")
-    if config.insert_bn:
-        norms = [token for token in config.parsed_head.tokens if token.name == "bn"]
-        if not config.unfreeze_at or not norms or any(token.left_out for token in norms):
-            raise UsageError(
-                "insert_bn needs two stages (--unfreeze_at) and a head with a bn that has gain and offset, "
-                f"got unfreeze_at {config.unfreeze_at} and head {config.head!r}"
-            )
-    if not config.freeze_backbone:
-        if config.feature_passes > 1 and (not config.unfreeze_at or config.augment in ("none", "imagenet")):
-            raise UsageError(
-                "feature_passes is for a frozen backbone (--freeze_backbone or --unfreeze_at) and augmented "
-                f"images, got {config.feature_passes} and augment {config.augment}"
-            )
-        return
-    for name in ("backbone_rate", "backbone_bn"):
-        if getattr(config, name) != getattr(TrainConfig, name):
-            raise UsageError(f"{name} is for a backbone that is trained, and freeze_backbone trains none")
-    if config.mixup or config.augment == "imagenet":
-        name = "mixup" if config.mixup else "augment imagenet"
-        raise UsageError(
-            f"freeze_backbone computes features of whole images, and {name} mixes or cuts them anew"
-        )
-    if augmented and config.feature_passes == 1:
-        raise UsageError(
-            "freeze_backbone computes an image's features once, without augmentation: augment must be none "
-            f"and cutout 0, got {config.augment} and {config.cutout}; or feature_passes at least 2"
-        )
-    if not augmented and config.feature_passes > 1:
-        raise UsageError(
-            "feature_passes must be 1 without an augmentation, which would differ, got "
-            f"{config.feature_passes}"
-        )
-    if config.distribution != "none":
-        raise UsageError(f"freeze_backbone needs distribution none, got {config.distribution}")
-
-
-def _check_adversarial(config: TrainConfig) -> None:
-    if config.robustness and (config.task != "classification" or config.freeze_backbone):
-        raise UsageError("robustness needs task classification and a backbone that is not frozen")
-    if config.robustness and config.test_corruption != "none":
-        raise UsageError(
-            f"robustness corrupts the test images itself: test_corruption must be none, got "
-            f"{config.test_corruption}"
-        )
-    if config.adversarial == "none":
-        return
-    routed = config.adversarial != "pgd_one_bn"
-    _check_changed_step(config, f"adversarial {config.adversarial}", routed=routed)
-
-
-def _check_adaptation(config: TrainConfig) -> None:
-    if config.adaptation == "none":
-        return
-    title = f"adaptation {config.adaptation}"
-    if len(domain_names(config.dataset)) != 2:
-        raise UsageError(f"{title} needs dataset domains:SOURCE,TARGET, got {config.dataset!r}")
-    needed = {"adversarial": "none"}
-    if config.adaptation not in ("source", "adabn"):  # images without labels have no class to be weighed by
-        needed |= {"class_weights": "none", "logit_adjustment": 0.0}
-    _check_changed_step(config, title, routed=config.adaptation in ("dsbn_1", "dsbn"), **needed)
-    if config.recompute_batch_stats != "none":
-        raise UsageError(f"{title} needs recompute_batch_stats 'none', got {config.recompute_batch_stats!r}")
-    if config.validation and config.adaptation in ("dsbn_1", "dsbn"):
-        raise UsageError(
-            f"{title} needs validation 0, since validation images are of the source and the net evaluates "
-            f"with the target's statistics, got {config.validation:g}"
-        )
-
-
-def _check_changed_step(config: TrainConfig, title: str, *, routed: bool, **needed: Any) -> None:
-    """Checks the settings of a training step that changes batches, and norms with sets of statistics."""
-    head = config.parsed_head
-    needed |= {"task": "classification", "freeze_backbone": False, "distribution": "none", "mixup": 0.0}
-    needed["unfreeze_at"] = 0
-    if routed:
-        needed |= {
-            "recompute_batch_stats": "none", "population_stats": False, "without_norms": False,
-            "measure": "", "fc_decay": "weights", "backbone_bn": "trained",
-        }  # fmt: skip
-        others = [t.name for t in head.tokens if t.type.normalises_batch and t.name != "bn"]
-        if others:
-            raise UsageError(f"{title}: head {head.text!r}: {others[0]} has no second set of statistics")
-    for name, value in needed.items():
-        if (actual := getattr(config, name)) != value:
-            raise UsageError(f"{title} needs {name} {value!r}, got {actual!r}")
-    if head.needs_labels:
-        raise UsageError(f"{title}: head {head.text!r} reads labels, which not every image of a step has")
-
-
-def _check_fc_decay(config: TrainConfig) -> None:
-    if config.fc_decay != "features":
-        return
-    if config.distribution != "none":
-        raise UsageError(f"fc_decay features needs distribution none, got {config.distribution}")
-    head = config.parsed_head
-    pooling = next(i for i, t in enumerate(head.tokens) if t.type.pools)
-    reader = next(i for i, t in enumerate(head.tokens) if t.type.linear)
-    between = [t for t in head.tokens[pooling + 1 : reader] if t.name not in _SCALELESS]
-    before = {t.name for t in head.tokens[:pooling]}
-    if len(between) > 1 or {t.name for t in between} - {*_SCALING} or before & {*_SCALING}:
-        raise UsageError(
-            "fc_decay features needs a head with at most one norm over the batch between pooling and FC, "
-            f"none before the pooling and nothing else that scales, as in bn_fc, got {head.text!r}"
-        )
-
-
-def parse_class_weights(text: str) -> tuple[str, float]:
-    """`("effective", 0.9999)` for "effective:0.9999"; a beta of 0 for the others.
-
-    Raises:
-        UsageError: unknown weights, or a beta outside of (0, 1).
-    """
-    name, _, number = text.partition(":")
-    if name != "effective":
-        _check_choice("class_weights", text, CLASS_WEIGHTS)
-        return name, 0.0
-    try:
-        beta = float(number)
-    except ValueError:
-        beta = 0.0
-    if not 0 < beta < 1:
-        raise UsageError(f"class_weights must have a beta in (0, 1), as effective:0.9999, got {text!r}")
-    return name, beta
-
-
-def _as_type(field_type: type, name: str, value):
-    """`value` if it has the field's type; an int is converted to a float field's type, as in Python."""
-    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if field_type == bool | str:
-        if not isinstance(value, bool) and value != OPEN:
-            raise UsageError(f"{name} must be true, false or auto, got {value!r}")
-        return value
-    if not isinstance(value, field_type) or (isinstance(value, bool) and field_type is not bool):
-        raise UsageError(f"{name} must be of type {field_type.__name__}, got {value!r}")
-    return value
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(
-            f"{name} {value!r} is not known{nearest(value, choices)} (there are {', '.join(choices)})"
-        )

@@ -21,7 +21,8 @@ from keras import ops
 
 from bnhead.data import DataSet
 from bnhead.errors import DataError
-from bnhead.training.config import TrainConfig, parse_class_weights
+from bnhead.training.config import TrainConfig
+from bnhead.training.rules import parse_class_weights
 
 
 def class_weights(text: str, counts: Sequence[int]) -> np.ndarray:

@@ -67,10 +67,9 @@ def weights_of(config: TrainConfig, images: DataSet) -> str:
 @functools.lru_cache(maxsize=4)
 def _trained(config: TrainConfig) -> str:
     """The directory of a finished run in the store; it is done first if there is none."""
-    from bnhead.training.build import data_options
     from bnhead.training.run import train  # it imports this module
 
-    data = load(**data_options(config))
+    data = load(**config.data_options())
     key = json.dumps([config.settings(), data.train.fingerprint()], sort_keys=True)
     store = default_directory(config.data_dir or None).with_name(FOLDER)
     path = store / hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -22,7 +22,6 @@ from bnhead.models.existing import load_keras_file
 from bnhead.runs.directory import HEAD_FILES, RunDirectory
 from bnhead.texts import first_line
 from bnhead.training.backbone import extractor_of
-from bnhead.training.build import data_options
 from bnhead.training.config import TrainConfig
 
 
@@ -213,7 +212,7 @@ def _load_model(path: pathlib.Path, custom_objects: dict[str, Any], safe_mode: b
 def _behind_backbone(head: keras.Model, settings: dict) -> keras.Model:
     """The net from images to outputs of a run that wrote its head alone."""
     config = TrainConfig(**settings)
-    return joined(extractor_of(config, load(**data_options(config))), head)
+    return joined(extractor_of(config, load(**config.data_options())), head)
 
 
 def _require_one_image(model: str, net: keras.Model) -> None:

@@ -13,7 +13,7 @@ from bnhead.layers.removal import norms_removed
 from bnhead.runs.checkpoints import Checkpoint
 from bnhead.runs.directory import HEAD_FILES, RunDirectory
 from bnhead.runs.predictions import NAME, write_predictions
-from bnhead.training.backbone import describe_backbone, parameters
+from bnhead.training.backbone import parameters
 from bnhead.training.config import TrainConfig
 from bnhead.training.failures import locate
 from bnhead.training.feed import DataUsed, Feed
@@ -87,7 +87,7 @@ def measure_result(
         "data": _data_record(feed, data_used),
         **validated,
         **variants,
-        **({"backbone": backbone} if (backbone := describe_backbone(config)) else {}),
+        **({"backbone": backbone} if (backbone := config.describe_backbone()) else {}),
         "head": watchers.diagram,
     }
     if watchers.finite.broken:

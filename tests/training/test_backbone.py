@@ -17,7 +17,7 @@ from bnhead.frozen import extraction, store
 from bnhead.heads.surgery import is_of_a_head
 from bnhead.runs.predictions import read_predictions
 from bnhead.training import train
-from bnhead.training.backbone import FeatureData, extraction_settings, head_read, images_of
+from bnhead.training.backbone import FeatureData, images_of
 from bnhead.training.build import Reuse, build_model, optimizer
 from bnhead.training.estimate import estimate, format_estimate
 from bnhead.training.feed import Feed
@@ -120,12 +120,6 @@ def test_the_features_are_computed_once_for_all_heads_and_seeds(frozen, monkeypa
     assert first["test_loss"] != second["test_loss"]
 
 
-def test_without_weights_the_backbone_is_the_seeds(frozen, weights):
-    drawn = [extraction_settings(frozen(weights="", seed=seed)) for seed in (0, 1)]
-    given = [extraction_settings(frozen(seed=seed)) for seed in (0, 1)]
-    assert drawn[0] != drawn[1] and given[0] == given[1]
-
-
 def test_further_passes_are_augmented_and_trained_in_turn(frozen, digits):
     config = frozen(augment="crop", feature_passes=2)
     reuse = Reuse()
@@ -141,20 +135,6 @@ def test_further_passes_are_augmented_and_trained_in_turn(frozen, digits):
     for epoch, rows in enumerate((plain, augmented, plain)):
         features, _ = next(iter(feed.train(epoch, 0, 1)))
         assert (rows == features.numpy()[0]).all(1).any()
-
-
-def test_the_pooling_belongs_to_the_features_if_it_has_no_weights(frozen):
-    read = {
-        text: head_read(frozen(head=text)) for text in ("fc", "catpool_bn_fc", "gem_fc", "bn_gap_fc", "gmp")
-    }
-    assert {text: (pooling, head.text) for text, (pooling, head) in read.items()} == {
-        "fc": ("gap", "fc"),
-        "catpool_bn_fc": ("catpool", "bn_fc"),
-        "gem_fc": ("", "gem_fc"),
-        "bn_gap_fc": ("", "bn_gap_fc"),
-        "gmp": ("gmp", "out"),
-    }
-    assert head_read(frozen(freeze_backbone=False, head="catpool_fc"))[0] == ""
 
 
 def test_a_dry_run_stores_no_features(frozen, digits, tmp_path):

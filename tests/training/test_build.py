@@ -16,7 +16,6 @@ from bnhead.training.build import (
     Reuse,
     assign_values,
     build_model,
-    data_options,
     decisions,
     describe_head,
     executed_at_once,
@@ -242,7 +241,7 @@ def test_a_graph_is_shared_where_the_seed_alone_differs(short_config):
 
 def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
     config = short_config(steps_per_execution=5)
-    data = load(**data_options(config))
+    data = load(**config.data_options())
     used, fresh = build_model(config, data), build_model(config, data)
     used.steps_per_execution, used.train_function = 1, print  # as `failures.locate` leaves a model
     assign_values(used, fresh)
@@ -250,7 +249,7 @@ def test_a_graph_that_was_left_at_single_steps_is_made_anew(short_config):
 
 
 def test_everything_is_taken_over(short_config):
-    data = load(**data_options(short_config()))
+    data = load(**short_config().data_options())
     used, fresh = (build_model(short_config(head="dropout0.5_fc", seed=seed), data) for seed in (1, 2))
     images = data.train.images[:64]
     used.fit(images, data.train.labels[:64], batch_size=16, verbose=0)

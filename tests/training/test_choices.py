@@ -10,8 +10,8 @@ from bnhead.errors import UsageError
 from bnhead.training import TrainConfig, choices, pace, run
 from bnhead.training.build import Reuse
 from bnhead.training.choices import Choices, choose
-from bnhead.training.config import MEASURED
 from bnhead.training.pace import Pace
+from bnhead.training.rules import MEASURED
 
 
 @pytest.fixture
