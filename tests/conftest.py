@@ -4,7 +4,10 @@ The tests compute on the CPU, in float32, also where there is a GPU: TensorFloat
 `-m gpu` lets them see it.
 """
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.pop("COLUMNS", None)  # texts are as wide as where there is no terminal; pytest-xdist sets it
@@ -61,3 +64,15 @@ def short_run(short_config):
 
     config = short_config(weight_histograms=True)
     return config, train(config)
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    """The hooks of MkDocs, which import all generators of docs/. They need no MkDocs."""
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    spec = importlib.util.spec_from_file_location("hooks", docs / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path[:] = path
