@@ -57,7 +57,7 @@ def test_the_figures_equal_the_formulas_written_out():
     assert figures.nc3 == pytest.approx(np.linalg.norm(g / np.linalg.norm(g) - ideal))
 
 
-@pytest.mark.parametrize(("classes", "units"), [(2, 3), (10, 64), (100, 512)])
+@pytest.mark.parametrize(("classes", "units"), [(2, 3), (10, 64), (100, 256)])
 def test_an_equiangular_tight_frame_has_no_distance(classes, units):
     means = frame(classes, units)
     figures = neural_collapse(of_means(means, noise=0.0), weights=(means - means.mean(0)).T)
@@ -65,13 +65,13 @@ def test_an_equiangular_tight_frame_has_no_distance(classes, units):
     assert figures.nc2 == pytest.approx(0, abs=1e-9) and figures.nc3 == pytest.approx(0, abs=1e-9)
 
 
-GAUSSIAN = [(10, 64, 0.361), (10, 512, 0.137), (100, 512, 0.413)]
+GAUSSIAN = [(10, 64, 20, 0.361), (10, 512, 20, 0.137), (100, 512, 2, 0.413)]  # the last has a spread of 0.004
 
 
-@pytest.mark.parametrize(("classes", "units", "expected"), GAUSSIAN)
-def test_gaussian_class_means_are_as_far_from_a_frame_as_chance_puts_them(classes, units, expected):
+@pytest.mark.parametrize(("classes", "units", "draws", "expected"), GAUSSIAN)
+def test_gaussian_class_means_are_as_far_from_a_frame_as_chance_puts_them(classes, units, draws, expected):
     rng = np.random.default_rng(0)
-    values = [neural_collapse(of_means(rng.normal(size=(classes, units)))).nc2 for _ in range(20)]
+    values = [neural_collapse(of_means(rng.normal(size=(classes, units)))).nc2 for _ in range(draws)]
     assert np.mean(values) == pytest.approx(expected, abs=0.02)
 
 
