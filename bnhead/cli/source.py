@@ -42,7 +42,11 @@ class SourceFlags:
         "A run directory; a .keras file (loading a file can run its author's code: open only files you "
         "trust); or a backbone's name, such as resnet20 or keras:ResNet50, with its initial weights.",
     )
-    dataset: str = setting("", "TFDS image set, or an embedded one. Default: the run's own.")
+    dataset: str = setting(
+        "",
+        "TFDS image set, or an embedded one. Default: the run's own, with the run's limits, imbalance and "
+        "corruption.",
+    )
     data: str = setting(
         "",
         "An .npz file (numpy.savez) in place of a data set, for a run or a file: an array for each of the "

@@ -14,7 +14,10 @@ _BOUNDS = ([_NUMBER, _NUMBER], None)
 _SETTINGS = {"learning_rate?": float, "*": (str, int, float, bool)}
 _COMPARED = {"name": str, "control": str, "treatment": str, "stratum": {"*": (str, int, float, bool)}}
 
-CONFIG = {"dataset?": str, "task?": str, "image_size?": int}
+CONFIG = {
+    "dataset?": str, "task?": str, "image_size?": int, "train_examples?": int, "test_examples?": int,
+    "validation?": float, "imbalance?": str, "label_noise?": float, "test_corruption?": str,
+}  # fmt: skip
 ENVIRONMENT = {"seconds?": _NUMBER, "sessions?": list}
 STATUS = {"status": str, "sha256?": {"*": str}}
 RESULT = {

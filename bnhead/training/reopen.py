@@ -24,6 +24,9 @@ from bnhead.texts import first_line
 from bnhead.training.backbone import extractor_of
 from bnhead.training.config import TrainConfig
 
+# settings of a run that change its data set
+_SHIFTS = ("train_examples", "test_examples", "validation", "imbalance", "label_noise", "test_corruption")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -106,7 +109,8 @@ def open_source(
 
     Args:
         model: a run directory, a .keras file, or the name of a backbone.
-        dataset: its name; "" for that of the run. A file without data has the data set None.
+        dataset: its name; "" for that of the run, which is opened as the run had it, with its limits,
+            validation split, imbalance, label noise and corruption. For a file without data it is None.
         arrays: path of an .npz file that is read instead of a data set, for a run or a file.
         task: of the labels; "" for that of the run, else "classification".
         data_dir: the TFDS directory; None for the default.
@@ -141,12 +145,16 @@ def open_source(
         if not dataset and not is_run:
             return Source(net, None, "no data", task)
         _require_one_image(model, net)
-    dataset = dataset or settings.get("dataset", "")
+    trained_on = settings.get("dataset", "")
+    dataset = dataset or trained_on
     if not dataset:
         raise RunDirectoryError(f"{pathlib.Path(model, 'config.json')} names no dataset; give --dataset")
     side = settings.get("image_size", 0) if is_run or net is None else _square_side(net)
-    adapted = settings.get("adaptation", "none") != "none" and dataset == settings["dataset"]
-    images = load(dataset, data_dir, task=task, image_size=image_size or side, unlabelled_target=adapted)
+    options = {"task": task, "image_size": image_size or side}
+    if dataset == trained_on and task == settings.get("task", task):
+        options["unlabelled_target"] = settings.get("adaptation", "none") != "none"
+        options |= {name: settings[name] for name in _SHIFTS if name in settings}
+    images = load(dataset, data_dir, **options)
     if is_run:
         # a window of an image needs the image in its own size, which is not opened here
         augment = settings.get("augment", "none")

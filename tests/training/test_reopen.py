@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from bnhead.errors import DataError, ResourcesError, RunDirectoryError, UsageError
-from bnhead.training import reopen
+from bnhead.training import reopen, train
 from bnhead.training.build import build_model
 from bnhead.training.reopen import open_source
 
@@ -27,6 +27,19 @@ def test_a_run_brings_its_data_and_reads_raw_pixels(short_run):
     ((images, labels),) = source.batches(64, 40)
     assert images.shape == (40, 8, 8, 1) and labels.shape == (40,)
     np.testing.assert_array_equal(images, source.dataset.test.images[:40])
+
+
+def test_a_run_is_opened_with_the_images_of_its_result(short_config):
+    limits = {"train_examples": 600, "test_examples": 200, "validation": 0.1}
+    changes = {"imbalance": "longtail:4", "label_noise": 0.1, "test_corruption": "gaussian_noise:3"}
+    config = short_config(**limits, **changes, batch_size=64, epochs=1, head="out")
+    data = train(config)["data"]
+    for name in ("", "digits"):
+        opened = open_source(config.workdir, name, data_dir=config.data_dir).dataset
+        assert opened.test.fingerprint() == data["test_sha256"]
+        assert opened.train.fingerprint() == data["train_sha256"]
+    other = open_source(config.workdir, "domains:digits,digits+contrast:3", data_dir=config.data_dir).dataset
+    assert other.test.size >= 360 and other.train.size >= 1437, "another data set is whole"
 
 
 def test_numbers_as_labels(data_dir):
