@@ -145,16 +145,12 @@ def open_source(
         if not dataset and not is_run:
             return Source(net, None, "no data", task)
         _require_one_image(model, net)
-    trained_on = settings.get("dataset", "")
-    dataset = dataset or trained_on
+    dataset = dataset or settings.get("dataset", "")
     if not dataset:
         raise RunDirectoryError(f"{pathlib.Path(model, 'config.json')} names no dataset; give --dataset")
     side = settings.get("image_size", 0) if is_run or net is None else _square_side(net)
-    options = {"task": task, "image_size": image_size or side}
-    if dataset == trained_on and task == settings.get("task", task):
-        options["unlabelled_target"] = settings.get("adaptation", "none") != "none"
-        options |= {name: settings[name] for name in _SHIFTS if name in settings}
-    images = load(dataset, data_dir, **options)
+    options = {"data_dir": data_dir, "task": task, "image_size": image_size or side}
+    images = load(dataset, **options, **_changes_of_a_run(settings, dataset, task))
     if is_run:
         # a window of an image needs the image in its own size, which is not opened here
         augment = settings.get("augment", "none")
@@ -171,6 +167,14 @@ def open_source(
         hint = f"{images.name} has images of {' x '.join(map(str, shape))}"
         raise UsageError(f"model {model} takes images of {' x '.join(map(str, expected))}, and {hint}")
     return source
+
+
+def _changes_of_a_run(settings: dict, dataset: str, task: str) -> dict[str, Any]:
+    """The arguments of `load` by which a run changed its data set; none for another data set or task."""
+    if dataset != settings.get("dataset") or task != settings.get("task", task):
+        return {}
+    changes = {name: settings[name] for name in _SHIFTS if name in settings}
+    return changes | {"unlabelled_target": settings.get("adaptation", "none") != "none"}
 
 
 def imported(names: Sequence[str]) -> dict[str, Any]:
