@@ -250,6 +250,31 @@ def test_the_sentences_about_adversarial_examples_are_those_of_the_verdict(hooks
     assert "AdvProp {} {}.".format(*of(own, "robust_accuracy", 1)) in page
 
 
+def test_the_sentences_about_domains_are_those_of_the_runs(hooks):
+    page = " ".join((DOCS / "findings.md").read_text().split())
+    folder = DOCS / "answer" / "summaries" / "domains_digits"
+    steps = {
+        row["treatment"]: row for row in json.loads((folder / "verdict.json").read_text())["comparisons"]
+    }
+    runs = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+
+    def scores(adaptation=""):
+        cell = f"fc at adaptation {adaptation}" if adaptation else "fc"
+        return np.array([float(run["accuracy"]) for run in runs if run["cell"] == cell])
+
+    def of(adaptation, sign=1):
+        row = steps[f"fc at adaptation {adaptation}"]
+        bounds = sorted(sign * bound for bound in row["interval"])
+        return "{:.2f} points ({:.2f} to {:.2f})".format(*(100 * v for v in (sign * row["mean"], *bounds)))
+
+    assert f"is right on {100 * scores().mean():.1f} % of the test images" in page
+    assert f"raise that by {of('adabn')}, to {100 * scores('adabn').mean():.1f} %" in page
+    assert f"end at {100 * scores('dsbn_1').mean():.1f} %, too" in page
+    at_chance = [(scores(name) < 0.115).sum() for name in ("pseudo", "dsbn")]
+    assert f"{at_chance[0]} of 10 seeds give nearly all images the same class, with separate ones" in page
+    assert f"{at_chance[1]} of 10, which costs {of('dsbn', -1)}" in page
+
+
 def test_the_sentences_about_pretraining_are_those_of_the_runs(hooks):
     page = " ".join((DOCS / "frozen.md").read_text().split())
     table = (DOCS / "answer" / "summaries" / "pretrained_cifar10" / "runs.csv").read_text()
