@@ -67,12 +67,14 @@ def build(
         for file, text in texts.items():
             atomic.replace(directory / file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
         if study is not None:
-            folders = {  # the user's files in them stay
-                figure_files.FOLDER: (lambda path: _write_all(path, figures), figure_files.is_ours),
-                "tensorboard": (lambda path: tensorboard.write_event_files(study, path), tensorboard.is_ours),
-            }
-            for folder, (write, is_ours) in folders.items():
-                atomic.replace_files(directory / folder, write, is_ours)
+            atomic.replace_files(
+                directory / figure_files.FOLDER, lambda path: _write_all(path, figures), figure_files.is_ours
+            )
+            atomic.replace_files(
+                directory / "tensorboard",
+                lambda path: tensorboard.write_event_files(study, path),
+                tensorboard.is_ours,
+            )
     except OSError as error:
         raise atomic.unwritable(error, f"report in {directory}") from error
     return content["sentence"]

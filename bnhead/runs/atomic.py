@@ -139,7 +139,7 @@ def replace_files(
     """Writes the files of a folder, each atomically; other people's files in the folder stay.
 
     Args:
-        folder: its parent must exist. A link in its place is replaced, and what it points to stays.
+        folder: its parent must exist. A link in its place is replaced; its target stays.
         write: called with the path of a temporary folder, which it makes and fills.
         is_ours: whether a file in the folder is one that an earlier call wrote; it is removed if this call
             does not write it.
@@ -163,11 +163,12 @@ def replace_files(
                     place.unlink()
                 place.mkdir(exist_ok=True)
             os.replace(new / name, folder / name)
-    for path in [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]:
+    old = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    for path in old:
         if path.relative_to(folder) not in written and is_ours(path):
             path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
+            while (path := path.parent) != folder and not any(path.iterdir()):
+                path.rmdir()
     _flush(folder)
 
 

@@ -162,10 +162,7 @@ def open_source(
             options = {"weights": weights, "seed": seed, "preprocessing": scaling}
             net, scaling = models.build(model, images.shape, head, images.outputs, **options), None
         source = Source(net, images, description, task, scaling)
-    expected, shape = net.inputs[0].shape[1:], images.shape
-    if any(size not in (None, actual) for size, actual in zip(expected, shape, strict=True)):
-        hint = f"{images.name} has images of {' x '.join(map(str, shape))}"
-        raise UsageError(f"model {model} takes images of {' x '.join(map(str, expected))}, and {hint}")
+    _require_shape(model, net, images)
     return source
 
 
@@ -234,6 +231,13 @@ def _require_one_image(model: str, net: keras.Model) -> None:
             f"model {model} must take one image, (batch, height, width, channels), to read a data set; "
             "--data=FILE.npz counts on arrays of any kind"
         )
+
+
+def _require_shape(model: str, net: keras.Model, images: DataSet) -> None:
+    expected, shape = net.inputs[0].shape[1:], images.shape
+    if any(size not in (None, actual) for size, actual in zip(expected, shape, strict=True)):
+        hint = f"{images.name} has images of {' x '.join(map(str, shape))}"
+        raise UsageError(f"model {model} takes images of {' x '.join(map(str, expected))}, and {hint}")
 
 
 def _arrays_for(net: keras.Model, arrays: Arrays, examples: int) -> Any:

@@ -195,7 +195,7 @@ def _check_frozen(config: "TrainConfig") -> None:
     if config.mixup or config.augment == "imagenet":
         name = "mixup" if config.mixup else "augment imagenet"
         raise UsageError(
-            f"freeze_backbone computes features of whole images, and {name} mixes or cuts them anew"
+            f"freeze_backbone computes features of whole images, and {name} changes them in every epoch"
         )
     if augmented and config.feature_passes == 1:
         raise UsageError(

@@ -59,6 +59,10 @@ def test_files_of_others_in_a_folder_stay(tmp_path):
     }  # fmt: skip
     replace_files(folder, fill("our"), is_ours)
     assert not (folder / "new").exists() and (folder / "old").is_dir()
+    replace_files(tmp_path / "ours", fill("a/b/our"), is_ours)
+    replace_files(tmp_path / "ours", lambda path: path.mkdir(), is_ours)
+    assert list((tmp_path / "ours").iterdir()) == [], "emptied, and still there"
+    (tmp_path / "ours").rmdir()
     with pytest.raises(ZeroDivisionError):
         replace_files(folder, lambda path: 1 / 0, is_ours)
     assert content() == {"our": "1 files", "notes": "mine", "old/notes": "mine"}
